@@ -1,0 +1,58 @@
+"""FundamentaLLM's character-level language models in the Hugging Face ecosystem.
+
+Importing this package registers the Auto classes, so that `pipeline("text-generation", model=...)` knows the models.
+The command line is the exception: it is imported through this package too, and `--help` must not wait for torch.
+"""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import convert_checkpoint as convert_checkpoint
+    from .configuration_fundamentallm import FundamentaLLMConfig as FundamentaLLMConfig
+    from .errors import UserError as UserError
+    from .evaluation import evaluate as evaluate
+    from .generation import Completion as Completion
+    from .generation import Generator as Generator
+    from .loading import load_model as load_model
+    from .modeling_fundamentallm import FundamentaLLMForCausalLM as FundamentaLLMForCausalLM
+    from .modeling_fundamentallm import FundamentaLLMModel as FundamentaLLMModel
+    from .settings import GenerationSettings as GenerationSettings
+
+__version__ = version("fundamentallm-hf")
+
+_HOME = {
+    "Completion": "generation",
+    "FundamentaLLMConfig": "configuration_fundamentallm",
+    "FundamentaLLMForCausalLM": "modeling_fundamentallm",
+    "FundamentaLLMModel": "modeling_fundamentallm",
+    "GenerationSettings": "settings",
+    "Generator": "generation",
+    "UserError": "errors",
+    "convert_checkpoint": "checkpoint",
+    "evaluate": "evaluation",
+    "load_model": "loading",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]
+
+
+def _is_command_line() -> bool:
+    # `python -m` has not yet replaced its own name when it imports the package that it will run.
+    return sys.argv[:1] == ["-m"] or Path(sys.argv[0] if sys.argv else "").stem in ("fundamentallm", "fundamentallm-hf")
+
+
+if not _is_command_line():
+    from . import registration as registration

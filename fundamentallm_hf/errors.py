@@ -1,0 +1,8 @@
+"""The one error that users are meant to read."""
+
+
+class UserError(ValueError):
+    """Something the user can put right: one line that says what was given, what was expected and what to do.
+
+    The command line prints the line and exits with 1; in Python it is an ordinary `ValueError`.
+    """

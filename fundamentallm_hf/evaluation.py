@@ -1,0 +1,280 @@
+"""How well a causal language model predicts a text: loss, perplexity, bits per character, accuracy.
+
+Works with any causal model and tokenizer of transformers, one character per token or not. This file knows nothing of
+training, of the command line or of how results are shown; it prints nothing.
+"""
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .errors import UserError
+from .tokenization import unknown_characters
+
+LONGEST_DEFAULT_WINDOW = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate()` found.
+
+    Attributes:
+        loss: mean cross-entropy in nats per scored token.
+        perplexity: `exp(loss)`, per token, so comparable only between models that share a tokenizer.
+        bits_per_character: all bits divided by `characters`; comparable between any two models on the same text.
+        accuracy: share of the scored tokens, 0 to 1, that the model held to be the likeliest.
+        tokens: number of scored tokens.
+        characters: number of characters of the text that the scored tokens stand for.
+        window: tokens of input per forward pass, and so the longest context a prediction had.
+        stride: tokens between the starts of neighbouring windows.
+        unknown_tokens: how many of the scored tokens are the tokenizer's unknown token. The model was not asked which
+            character each of them is, so the more there are, the more the other figures flatter it.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_character: float
+    accuracy: float
+    tokens: int
+    characters: int
+    window: int
+    stride: int
+    unknown_tokens: int
+
+    def to_dict(self) -> dict[str, float | int]:
+        """The fields by name, ready for `json.dump`."""
+        return dataclasses.asdict(self)
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Measure how well the model predicts a text, every token once, through a sliding window.
+
+    A window holds `window` tokens of input and predicts the token after each of them. The next one starts `stride`
+    tokens on and scores only what is new to it; the last is moved back to end with the text. So each token is
+    predicted from all the text before it while that fits the window, and from `window - stride + 1` to `window` tokens
+    afterwards. A small stride gives the model more context and takes more time: about `window / stride` passes over
+    the text.
+
+    The text's first token has nothing to be predicted from and is not scored, and the characters it completes are not
+    counted, unless the tokenizer puts a start token of its own before every text (Llama's does; FundamentaLLM's and
+    GPT-2's do not): then it is scored from that. A character split over several tokens counts if any token that holds
+    a part of it is scored.
+
+    Args:
+        model: any causal model; its mode (training or evaluation) is left as it was found.
+        tokenizer: the tokenizer that belongs to it.
+        text: what to predict.
+        window: tokens, 1 to `config.max_position_embeddings`; by default that limit, but at most 1024.
+        stride: tokens, 1 to `window`; by default half the window.
+        batch_size: windows per forward pass. The logits of one batch are all that is ever held.
+        progress: called after each batch with the number of tokens scored so far and their number in all.
+
+    Raises:
+        UserError: the text is empty or too short to score a token, a number is out of its range, or the tokenizer
+            gives ids that the model lacks.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.configuration_fundamentallm import FundamentaLLMConfig
+    >>> from fundamentallm_hf.modeling_fundamentallm import FundamentaLLMForCausalLM
+    >>> from fundamentallm_hf.tokenization import build_tokenizer, character_vocabulary
+    >>> model = FundamentaLLMForCausalLM(FundamentaLLMConfig(vocab_size=8, hidden_size=4, num_hidden_layers=1))
+    >>> _ = model.get_input_embeddings().weight.data.zero_()  # all eight tokens are equally likely
+    >>> tokenizer = build_tokenizer(character_vocabulary(["abcd"]), max_length=256)
+    >>> round(evaluate(model, tokenizer, "abcdabcd").bits_per_character, 4)
+    3.0
+
+    ```
+    """
+    window, stride = _window_and_stride(model, window, stride)
+    if batch_size < 1:
+        raise UserError(f"the batch size has to be at least 1 window but is {batch_size}")
+    ids, unscored, characters = _encode(tokenizer, text)
+    size = getattr(model.config.get_text_config(), "vocab_size", None)
+    if size is not None and max(ids) >= size:
+        raise UserError(
+            f"the tokenizer gives the id {max(ids)} but the model has only {size} tokens: use the model's own tokenizer"
+        )
+    total = len(ids) - unscored
+    unknown = ids[unscored:].count(tokenizer.unk_token_id) if unknown_characters(tokenizer, text) else 0
+
+    sequence = torch.tensor(ids)
+    spans = window_spans(len(ids) - 1, window, stride)
+    nats, hits, done = 0.0, 0, 0
+    with _evaluation_mode(model), torch.inference_mode():
+        for first in range(0, len(spans), batch_size):
+            # What the start tokens predict of each other is passed over.
+            batch = [
+                (begin, min(max(new, unscored - 1), end), end) for begin, new, end in spans[first : first + batch_size]
+            ]
+            inputs = torch.stack([sequence[begin:end] for begin, _, end in batch]).to(model.device)
+            logits = _last_logits(model, inputs, max(end - new for _, new, end in batch))
+            # Row by row: the log-softmax in float32 then needs room for one window, not for the batch.
+            for row, (_, new, end) in zip(logits, batch, strict=True):
+                scores = row[len(row) - (end - new) :].float()
+                targets = sequence[new + 1 : end + 1].to(scores.device)
+                nats += math.fsum(nn.functional.cross_entropy(scores, targets, reduction="none").tolist())
+                hits += int((scores.argmax(dim=-1) == targets).sum())
+                done += end - new
+            if progress is not None:
+                progress(done, total)
+
+    loss = nats / total
+    return Evaluation(
+        loss=loss,
+        perplexity=math.inf if loss > 700 else math.exp(loss),
+        bits_per_character=nats / math.log(2) / characters,
+        accuracy=hits / total,
+        tokens=total,
+        characters=characters,
+        window=window,
+        stride=stride,
+        unknown_tokens=unknown,
+    )
+
+
+def window_spans(predictions: int, window: int, stride: int) -> list[tuple[int, int, int]]:
+    """Where the windows lie: `(begin, new, end)` for each, in tokens.
+
+    A window takes the tokens `begin` to `end - 1` as input, and the predictions made at `new` to `end - 1` are the
+    ones that no window before it has made. All windows are equally long, so a batch needs no padding.
+
+    Args:
+        predictions: number of tokens that have a token after them.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.evaluation import window_spans
+    >>> window_spans(9, window=4, stride=2)
+    [(0, 0, 4), (2, 4, 6), (4, 6, 8), (5, 8, 9)]
+
+    ```
+    """
+    window = min(window, predictions)
+    begins = [*range(0, predictions - window, stride), predictions - window]
+    ends = [begin + window for begin in begins]
+    return list(zip(begins, [0, *ends], ends, strict=False))
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file exactly: UTF-8, every line end as it stands in the file.
+
+    Line ends are not translated, because a model's loss depends on them: `"\\r\\n"` stays two characters. Only a byte
+    order mark at the very start, which is a mark of the encoding and not part of the text, is dropped.
+
+    Raises:
+        UserError: there is no such file, it is a folder, cannot be read, is not UTF-8, or is empty.
+
+    Example:
+
+    ```python
+    >>> import pathlib, tempfile
+    >>> from fundamentallm_hf.evaluation import read_text
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "story.txt")
+    ...     _ = path.write_bytes(b"one\\r\\ntwo\\n")
+    ...     read_text(path)
+    'one\\r\\ntwo\\n'
+
+    ```
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give a text file")
+    try:
+        text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: give a text file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): convert it to UTF-8 first") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not text:
+        raise UserError(f"{path} is empty: give a file with text in it")
+    return text
+
+
+def _window_and_stride(model: PreTrainedModel, window: int | None, stride: int | None) -> tuple[int, int]:
+    """The two numbers, checked, with their defaults filled in."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if window is None:
+        window = min(limit or LONGEST_DEFAULT_WINDOW, LONGEST_DEFAULT_WINDOW)
+    if window < 1:
+        raise UserError(f"the window has to be at least 1 token but is {window}")
+    if limit and window > limit:
+        raise UserError(f"the window has to be at most {limit} tokens, the model's limit, but is {window}")
+    if stride is None:
+        stride = max(1, window // 2)
+    if not 1 <= stride <= window:
+        raise UserError(f"the stride has to be 1 to {window} tokens, the window, but is {stride}")
+    return window, stride
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], int, int]:
+    """The text's tokens after the tokenizer's start tokens; how many are not scored; the characters of the others."""
+    if not text:
+        raise UserError("the text is empty: give a text of at least two tokens")
+    # verbose=False: the text is meant to be longer than the model's window.
+    encoding = tokenizer(text, add_special_tokens=False, verbose=False)
+    ids = list(encoding.input_ids)
+    start = _start_tokens(tokenizer)
+    if len(start) + len(ids) < 2 or not ids:
+        raise UserError(
+            f"the text has fewer than two tokens ({len(ids)}), and the first has nothing to be predicted from: "
+            "give a longer text"
+        )
+    if start:
+        return start + ids, len(start), len(text)
+    if encoding.is_fast:
+        # The second token may begin in the first one's last character, where that is more than one byte.
+        before = min(encoding.token_to_chars(0).end, encoding.token_to_chars(1).start)
+    else:
+        piece = str(tokenizer.decode(ids[:1]))
+        before = len(piece) if text.startswith(piece) else 0
+    return ids, 1, len(text) - before
+
+
+def _start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer, as it is set up, puts before every text: often nothing, for some models `<s>`."""
+    bare = tokenizer("a", add_special_tokens=False).input_ids
+    full = tokenizer("a").input_ids
+    return next((full[:i] for i in range(len(full)) if full[i : i + len(bare)] == bare), [])
+
+
+def _last_logits(model: PreTrainedModel, inputs: torch.Tensor, number: int) -> torch.Tensor:
+    """At least the last `number` positions' logits, `(batch, number or length, vocab)`: just those, if it can."""
+    options = {"logits_to_keep": number} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    return model(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False, **options).logits
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout and the like off inside; afterwards every module in the mode it had, frozen parts included."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+__all__ = ["Evaluation", "evaluate", "read_text", "window_spans"]

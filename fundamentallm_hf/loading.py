@@ -1,0 +1,140 @@
+"""Finds a model wherever it is: a FundamentaLLM checkpoint, a Hugging Face folder, the Hub, or the bundled demo.
+
+This file decides what a name means and where the model runs; reading checkpoints is `checkpoint.py`'s work.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from . import registration as registration
+from .checkpoint import is_fundamentallm_source, load_checkpoint
+from .errors import UserError
+
+DEMO_MODEL = Path(__file__).parent / "demo_model"
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" is a GPU where there is one and the CPU elsewhere.
+
+    Raises:
+        UserError: there is no such device on this machine.
+    """
+    kind = name.split(":")[0]
+    if kind not in DEVICES:
+        raise UserError(f"device has to be one of {', '.join(DEVICES)} but is {name!r}")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind == "auto":
+        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+    if not there[kind]:
+        raise UserError(f"device is {name!r}, but torch finds no such device on this machine: use auto or cpu")
+    return torch.device(name)
+
+
+def load_model(
+    source: str | Path | None = None,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a causal language model, ready to generate.
+
+    Args:
+        source: FundamentaLLM's `final_model.pt` or its folder, a Hugging Face folder, or a Hub id such as
+            `user/name` or `user/name@revision`, of any causal language model. Nothing: the bundled demo model.
+        device: "auto", "cpu", "cuda" or "mps".
+        dtype: precision of the weights; by default what the checkpoint has.
+        revision: branch, tag or commit on the Hub.
+        trust_remote_code: run the code that a Hub repository carries. FundamentaLLM models never need it here.
+
+    Returns:
+        The model in evaluation mode, its tokenizer as the attribute `tokenizer`.
+
+    Raises:
+        UserError: there is nothing at `source`, it is no causal language model, or the device is not there.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf import load_model
+    >>> load_model(device="cpu").config.model_type
+    'fundamentallm'
+
+    ```
+    """
+    place = choose_device(device)
+    name = str(source) if source is not None else str(DEMO_MODEL)
+    path = Path(name).expanduser()
+    if is_fundamentallm_source(path):
+        model, tokenizer = load_checkpoint(path)
+        if dtype is not None:
+            model = model.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+    else:
+        options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+        if path.exists():
+            if not (path / "config.json").is_file():
+                raise UserError(f"{name} is neither a FundamentaLLM checkpoint nor a folder with a config.json")
+            name = str(path)
+        elif path.suffix == ".pt" or name.startswith((".", "/", "~")):
+            raise UserError(f"there is no {name}: give a checkpoint, a folder or a Hub id such as user/name")
+        else:
+            name, _, pinned = name.partition("@")
+            options["revision"] = pinned or revision
+        model, tokenizer = _from_pretrained(name, dtype, options)
+    model.tokenizer = tokenizer
+    return model.to(place).eval()
+
+
+def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model: the one it carries, or the one that lies where the model came from.
+
+    Raises:
+        UserError: the model carries none and came from nowhere.
+    """
+    carried = getattr(model, "tokenizer", None)
+    if isinstance(carried, PreTrainedTokenizerBase):
+        return carried
+    if not model.name_or_path:
+        raise UserError("the model was made in memory and has no tokenizer: pass tokenizer=")
+    model.tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+    return model.tokenizer
+
+
+def _from_pretrained(
+    name: str, dtype: torch.dtype | str | None, options: dict[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer through the Auto classes, with the usual failures in one line each."""
+    where = f"{name}@{options['revision']}" if options.get("revision") else name
+    try:
+        # Weights as pickles could run code, so only safetensors are read.
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto", use_safetensors=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError, HFValidationError) as error:
+        raise UserError(_explain(where, error)) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return model, tokenizer
+
+
+def _explain(where: str, error: Exception) -> str:
+    causes = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for kind, text in (
+        (GatedRepoError, "is gated: ask for access on its page, then log in with `hf auth login`"),
+        (RepositoryNotFoundError, "is not on the Hub, or is private: check the name, or log in with `hf auth login`"),
+        (RevisionNotFoundError, "has no such revision: check the branch, tag or commit"),
+    ):
+        if any(isinstance(found, kind) for found in causes):
+            return f"{where} {text}"
+    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"{where} cannot be loaded: {first_line}"

@@ -1,0 +1,14 @@
+"""Importing this module registers FundamentaLLM with transformers' Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+from .configuration_fundamentallm import FundamentaLLMConfig
+from .modeling_fundamentallm import FundamentaLLMForCausalLM, FundamentaLLMModel
+
+AutoConfig.register("fundamentallm", FundamentaLLMConfig, exist_ok=True)
+AutoModel.register(FundamentaLLMConfig, FundamentaLLMModel, exist_ok=True)
+AutoModelForCausalLM.register(FundamentaLLMConfig, FundamentaLLMForCausalLM, exist_ok=True)
+# Every saved model carries its code, so that it loads with trust_remote_code=True where this package is missing.
+FundamentaLLMConfig.register_for_auto_class("AutoConfig")
+FundamentaLLMModel.register_for_auto_class("AutoModel")
+FundamentaLLMForCausalLM.register_for_auto_class("AutoModelForCausalLM")

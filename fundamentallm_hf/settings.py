@@ -1,0 +1,187 @@
+"""The settings of a generation, each written once, as a field of `GenerationSettings`.
+
+The command's options, Python's arguments and the configuration of `generate()` all read their names, types, defaults,
+ranges and help texts here. This file imports neither torch nor transformers, so `--help` is instant; it knows nothing of models.
+"""
+
+import difflib
+import math
+from dataclasses import asdict, dataclass, field, fields
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from .errors import UserError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: what it is called, what it may be, and what it does.
+
+    Attributes:
+        name: the name in Python; the option is the same with dashes.
+        kind: `int`, `float` or `str`.
+        default: its value when nobody sets it; None is "not set".
+        help: what it does, for `--help` and the documentation.
+        group: the heading it stands under.
+        low, high: the range, both ends included, or open at `low` where `above` is set.
+        choices: the values a `str` may have.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    group: str
+    low: float | None = None
+    high: float | None = None
+    above: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name as users write it, for instance `max-tokens`."""
+        return self.name.replace("_", "-")
+
+    @property
+    def expected(self) -> str:
+        """The values it takes, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        noun = {int: "a whole number", float: "a number", str: "text"}[self.kind]
+        if self.low is None:
+            return noun
+        if self.high is None:
+            return f"{noun} above {self.low:g}" if self.above else f"{noun} of at least {self.low:g}"
+        if self.above:
+            return f"{noun} above {self.low:g} and at most {self.high:g}"
+        return f"{noun} from {self.low:g} to {self.high:g}"
+
+    def parse(self, value: Any) -> Any:
+        """`value` in its type, wherever it comes from: Python, the command line, a file.
+
+        Raises:
+            UserError: it is not what is expected.
+        """
+        if value is None and self.default is None:
+            return None
+        refusal = UserError(f"{self.label} has to be {self.expected} but is {value!r}")
+        if isinstance(value, bool) or (self.kind is str and not isinstance(value, str)):
+            raise refusal
+        try:
+            parsed = self.kind(value)
+        except (TypeError, ValueError, OverflowError):
+            raise refusal from None
+        if self.choices and parsed not in self.choices:
+            raise refusal
+        if self.kind is not str:
+            if isinstance(value, float) and parsed != value:  # 2.5 tokens, or not a number
+                raise refusal
+            if not self._holds(parsed):
+                raise refusal
+        return parsed
+
+    def _holds(self, number: float) -> bool:
+        above_low = self.low is None or (number > self.low if self.above else number >= self.low)
+        return math.isfinite(number) and above_low and (self.high is None or number <= self.high)
+
+
+def _setting(default: Any, group: str, help: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"group": group, "help": help, **limits})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings:
+    """All settings of a generation, validated when it is made.
+
+    Raises:
+        UserError: a value is outside its range or of the wrong type.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf import GenerationSettings
+    >>> GenerationSettings(temperature=0.8).but(top_p="0.9").top_p
+    0.9
+    >>> GenerationSettings(top_p=1.5)
+    Traceback (most recent call last):
+    ...
+    fundamentallm_hf.errors.UserError: top-p has to be a number above 0 and at most 1 but is 1.5
+
+    ```
+    """
+
+    max_tokens: int = _setting(200, "Length", "How many tokens to add at most.", low=1)
+    overflow: str | None = _setting(
+        None,
+        "Length",
+        "When the text outgrows the model's window: go on from its last part (slide), end there (stop), or refuse "
+        "before starting (error). Unless set, slide where the model can, else stop.",
+        choices=("slide", "stop", "error"),
+    )
+    num_samples: int = _setting(1, "Length", "How many texts to write for each prompt.", low=1)
+    temperature: float = _setting(
+        1.0,
+        "Sampling",
+        "Below 1 the likely is preferred, above 1 the unlikely gets a chance; 0 always takes the likeliest (greedy).",
+        low=0,
+        high=100,
+    )
+    top_k: int | None = _setting(None, "Sampling", "Sample from the K likeliest tokens only.", low=1)
+    top_p: float | None = _setting(
+        None,
+        "Sampling",
+        "Sample from the likeliest tokens that together hold this probability (nucleus sampling).",
+        low=0,
+        high=1,
+        above=True,
+    )
+    seed: int | None = _setting(
+        None,
+        "Sampling",
+        "The same seed and settings write the same text. Sample i of several has the seed plus i.",
+        low=0,
+        high=2**62,
+    )
+
+    def __post_init__(self) -> None:
+        for setting in SETTINGS.values():
+            object.__setattr__(self, setting.name, setting.parse(getattr(self, setting.name)))
+
+    def but(self, **changes: Any) -> "GenerationSettings":
+        """A copy with some settings changed.
+
+        Raises:
+            UserError: an unknown name, or a value that is not what is expected.
+        """
+        return GenerationSettings(**self.to_dict() | {find_setting(name).name: changes[name] for name in changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting by name."""
+        return asdict(self)
+
+
+def _read_table() -> dict[str, Setting]:
+    hints = get_type_hints(GenerationSettings)
+    table = {}
+    for entry in fields(GenerationSettings):
+        hint = hints[entry.name]
+        kind = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+        table[entry.name] = Setting(entry.name, kind, entry.default, **entry.metadata)
+    return table
+
+
+SETTINGS: dict[str, Setting] = _read_table()
+
+
+def find_setting(name: str) -> Setting:
+    """The setting called `name`, with dashes or underscores.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    found = SETTINGS.get(name.replace("-", "_"))
+    if found:
+        return found
+    near = difflib.get_close_matches(name.replace("-", "_"), SETTINGS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SETTINGS)}"
+    raise UserError(f"there is no setting {name!r}: {hint}")
