@@ -21,7 +21,8 @@ class SeededSampling(LogitsProcessor):
     Args:
         seed: seed of the first sample of every prompt; sample i has `seed + i`.
         samples: samples per prompt, side by side in the batch.
-        prompt_columns: width of the prompts in tokens, so that step 0 is the first new token.
+        prompt_columns: width of the prompts in tokens, so that step 0 is the first new token; by default what the first
+            call comes with.
 
     Example:
 
@@ -35,7 +36,7 @@ class SeededSampling(LogitsProcessor):
     ```
     """
 
-    def __init__(self, seed: int, samples: int, prompt_columns: int) -> None:
+    def __init__(self, seed: int, samples: int, prompt_columns: int | None = None) -> None:
         self.prompt_columns = prompt_columns
         # Always on the CPU, so that a seed means the same on every device.
         self.streams = [torch.Generator().manual_seed(seed + i) for i in range(samples)]
@@ -43,6 +44,8 @@ class SeededSampling(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with one open token per row."""
+        if self.prompt_columns is None:
+            self.prompt_columns = input_ids.shape[1]
         step = input_ids.shape[1] - self.prompt_columns
         while step >= self.uniform.shape[1]:
             # Drawn in blocks of a fixed size: how many numbers one call draws may change what they are.
