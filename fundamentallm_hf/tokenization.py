@@ -90,6 +90,4 @@ def unknown_characters(tokenizer: PreTrainedTokenizerBase, text: str) -> list[st
         return []
     characters = list(dict.fromkeys(text))
     encoded = tokenizer(characters, add_special_tokens=False).input_ids
-    return [
-        character for character, ids in zip(characters, encoded, strict=True) if tokenizer.unk_token_id in ids
-    ]
+    return [character for character, ids in zip(characters, encoded, strict=True) if tokenizer.unk_token_id in ids]
