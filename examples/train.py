@@ -174,7 +174,9 @@ def check_fits(texts: list[str], tokenizer: PreTrainedTokenizerFast, window: int
         )
     length = sum(len(text) + 1 for text in texts)
     if length <= window:
-        raise UserError(f"the text has {length} characters and the window {window}: give more text or a shorter --window")
+        raise UserError(
+            f"the text has {length} characters and the window {window}: give more text or a shorter --window"
+        )
 
 
 class CharacterTrainer(Trainer):
@@ -195,6 +197,18 @@ class FollowStages(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.windows.progress = state.global_step / max(1, state.max_steps)
+
+
+class PatienceAtFullWindow(EarlyStoppingCallback):
+    """Early stopping that waits for the last stage: whoever has seen only short windows does badly on whole ones."""
+
+    def __init__(self, windows: TextWindows, patience: int) -> None:
+        super().__init__(patience)
+        self.windows = windows
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
+        if self.windows.length() == self.windows.window:
+            super().on_evaluate(args, state, control, metrics, **kwargs)
 
 
 def train(arguments: argparse.Namespace) -> Path:
@@ -267,7 +281,7 @@ def train(arguments: argparse.Namespace) -> Path:
         train_dataset=windows,
         eval_dataset=HeldOutWindows(held, window),
         data_collator=windows.collate,
-        callbacks=[FollowStages(windows), EarlyStoppingCallback(arguments.patience)],
+        callbacks=[FollowStages(windows), PatienceAtFullWindow(windows, arguments.patience)],
         optimizer_cls_and_kwargs=optimizer,
     )
     interrupted = any(arguments.output_dir.glob("checkpoint-*/trainer_state.json"))

@@ -29,7 +29,9 @@ class Stages:
     @classmethod
     def parse(cls, text: str) -> "Stages":
         """Read `"128:0.6,256:0.2"`; raises ValueError on anything else."""
-        pairs = tuple((int(length), float(share)) for length, share in (part.split(":") for part in text.split(",") if part))
+        pairs = tuple(
+            (int(length), float(share)) for length, share in (part.split(":") for part in text.split(",") if part)
+        )
         if any(length < 2 or share <= 0 for length, share in pairs) or sum(share for _, share in pairs) > 1:
             raise ValueError(f"stages have to be LENGTH:SHARE pairs whose shares sum up to 1 at most but are {text!r}")
         return cls(pairs)
@@ -60,6 +62,10 @@ class TextWindows(Dataset):
     def __len__(self) -> int:
         return len(self.tokens) - self.window + 1
 
+    def length(self) -> int:
+        """The window length of the present stage."""
+        return self.stages.length(self.progress, self.window)
+
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.tokens[index : index + self.window]
 
@@ -67,7 +73,7 @@ class TextWindows(Dataset):
         if isinstance(examples[0], dict):  # held-out windows come with their labels and stay whole
             return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
         ids = torch.stack(examples)
-        length = self.stages.length(self.progress, self.window)
+        length = self.length()
         ids = ids[:, : self.window - self.window % length].reshape(-1, length)
         positions = torch.arange(length).expand(len(ids), -1)
         if length < self.window:

@@ -1,7 +1,8 @@
 """The settings of a generation, each written once, as a field of `GenerationSettings`.
 
 The command's options, Python's arguments and the configuration of `generate()` all read their names, types, defaults,
-ranges and help texts here. This file imports neither torch nor transformers, so `--help` is instant; it knows nothing of models.
+ranges and help texts here. This file imports neither torch nor transformers, so `--help` is instant.
+It knows nothing of models.
 """
 
 import difflib

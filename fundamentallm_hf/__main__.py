@@ -1,0 +1,5 @@
+"""`python -m fundamentallm_hf` is the command `fundamentallm`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,113 @@
+"""Text as it is written: a streamer that decodes token by token, and an iterator that can be stopped.
+
+transformers' own text streamers hold text back until a word is complete, which a character model can do without, and
+go on computing when nobody listens any more. This file knows nothing of models or settings.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import torch
+from tokenizers.decoders import DecodeStream
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+Result = TypeVar("Result")
+
+
+class TokenTextStreamer(BaseStreamer):
+    """Hands over the text that each new token of a single row completes; the prompt itself is not repeated.
+
+    A token that is only part of a character hands over nothing until the character is whole.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        take: called with every piece of text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, take: Callable[[str], None]) -> None:
+        self.backend = tokenizer.backend_tokenizer
+        self.take = take
+        self.stream: DecodeStream | None = None
+
+    def put(self, value: torch.Tensor) -> None:
+        """`value`: (1, length) for the prompt, (1,) for each new token, all on the CPU."""
+        if self.stream is None:
+            # The prompt comes first; decoding after it keeps the space that a SentencePiece token begins with.
+            self.stream = DecodeStream(ids=value.flatten().tolist(), skip_special_tokens=True)
+            return
+        for token in value.flatten().tolist():
+            piece = self.stream.step(self.backend, token)
+            if piece:
+                self.take(piece)
+
+    def end(self) -> None:
+        """Nothing is held back, so nothing is left to do."""
+
+
+class StopWhenSet(StoppingCriteria):
+    """Ends generation at the next token once `event` is set."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
+class TextStream(Generic[Result]):
+    """Iterates over pieces of text while another thread writes them; `result` holds the whole at the end.
+
+    Closing the stream, or leaving its `with` block, ends the computation at the next token.
+
+    Args:
+        work: writes the text. It is called with the function to hand pieces to and the event that asks it to stop,
+            and returns the result.
+    """
+
+    def __init__(self, work: Callable[[Callable[[str], None], threading.Event], Result]) -> None:
+        self._pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._result: Result | None = None
+        self._work = work
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work(self._pieces.put, self._stop)
+        except BaseException as error:  # handed to whoever iterates
+            self._pieces.put(error)
+        else:
+            self._pieces.put(None)
+
+    def __iter__(self) -> Iterator[str]:
+        while (piece := self._pieces.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+
+    @property
+    def result(self) -> Result:
+        """What was written; waits for the end.
+
+        Raises:
+            RuntimeError: the work failed.
+        """
+        self._thread.join()
+        if self._result is None:
+            raise RuntimeError("the text was not finished")
+        return self._result
+
+    def close(self) -> None:
+        """Stop writing, and wait until the last token is done."""
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self) -> "TextStream[Result]":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
