@@ -7,6 +7,7 @@ line. Nothing heavy is imported before the options are known to be right, so `--
 import codecs
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from .generation import Completion, Generator
 
+# Half a surrogate pair is no character, so its escape stays as it was typed.
+ESCAPE = re.compile(
+    r"\\(?:[\\ntr]|x[\da-fA-F]{2}|u(?![dD][89a-fA-F])[\da-fA-F]{4}|U(?:0010|000[1-9a-fA-F])[\da-fA-F]{4})"
+)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -87,10 +92,6 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         raise click.ClickException(str(error)) from None
-    except BrokenPipeError:
-        # Whoever read our output has had enough; writing on to it at exit would only complain.
-        sys.stdout = None  # type: ignore[assignment]
-        sys.exit(0)
 
 
 def load(model: str | None, device: str, revision: str | None) -> "PreTrainedModel":
@@ -109,30 +110,8 @@ def say(text: str) -> None:
 
 
 def unescape(text: str) -> str:
-    r"""`\n`, `\t` and the like as the characters they stand for; anything else stays as it was typed.
-
-    Raises:
-        UserError: an escape is cut short, such as `\x4`.
-    """
-    try:
-        # A doubled backslash is one backslash and begins no escape.
-        return "\\".join(_unescape_part(part) for part in text.split("\\\\"))
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"the prompt has a broken escape ({error.reason}): write \\\\ for \\, or use --no-escape"
-        ) from None
-
-
-def _unescape_part(text: str) -> str:
-    head, *escapes = text.split("\\")
-    return head + "".join(_decode_escape(escape) for escape in escapes)
-
-
-def _decode_escape(text: str) -> str:
-    length = {"n": 1, "t": 1, "r": 1, "x": 3, "u": 5, "U": 9}.get(text[:1], 0)
-    if not length:
-        return "\\" + text
-    return codecs.decode("\\" + text[:length], "unicode_escape") + text[length:]
+    r"""`\n`, `\t`, `\x41`, `\u00e9` and a doubled backslash as characters, the rest as it was typed."""
+    return ESCAPE.sub(lambda escape: codecs.decode(escape[0], "unicode_escape"), text)
 
 
 @click.group(context_settings=CONTEXT)

@@ -255,7 +255,10 @@ class Generator:
             return
         lengths = [len(ids) or 1 for ids in self.tokenizer(list(prompts), verbose=False).input_ids]
         cannot = f"a model of type {self.model.config.model_type} cannot slide"
-        check_overflow(settings.overflow or "stop", lengths, settings.max_tokens, window, cannot)
+        try:
+            check_overflow(settings.overflow or "stop", lengths, settings.max_tokens, window, cannot)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         if max(lengths) + settings.max_tokens > window:
             room = [window - length for length in lengths for _ in range(settings.num_samples)]
             yield WindowFullCriteria(room, max(lengths))

@@ -28,23 +28,36 @@ class TokenTextStreamer(BaseStreamer):
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, take: Callable[[str], None]) -> None:
-        self.backend = tokenizer.backend_tokenizer
+        self.tokenizer = tokenizer
         self.take = take
         self.stream: DecodeStream | None = None
+        self.tokens: list[int] = []
+        self.prompt_text = ""
+        self.handed_over = 0
 
     def put(self, value: torch.Tensor) -> None:
         """`value`: (1, length) for the prompt, (1,) for each new token, all on the CPU."""
+        tokens = value.flatten().tolist()
+        self.tokens += tokens
         if self.stream is None:
             # The prompt comes first; decoding after it keeps the space that a SentencePiece token begins with.
-            self.stream = DecodeStream(ids=value.flatten().tolist(), skip_special_tokens=True)
+            self.stream = DecodeStream(ids=tokens, skip_special_tokens=True)
+            self.prompt_text = self._decode()
             return
-        for token in value.flatten().tolist():
-            piece = self.stream.step(self.backend, token)
-            if piece:
-                self.take(piece)
+        for token in tokens:
+            self._hand_over(self.stream.step(self.tokenizer.backend_tokenizer, token) or "")
 
     def end(self) -> None:
-        """Nothing is held back, so nothing is left to do."""
+        """Hand over what was held back: the bytes of a character that was never completed."""
+        self._hand_over(self._decode()[len(self.prompt_text) + self.handed_over :])
+
+    def _decode(self) -> str:
+        return self.tokenizer.decode(self.tokens, skip_special_tokens=True)
+
+    def _hand_over(self, piece: str) -> None:
+        if piece:
+            self.handed_over += len(piece)
+            self.take(piece)
 
 
 class StopWhenSet(StoppingCriteria):

@@ -1,0 +1,25 @@
+"""What the tests share: no network, few threads, and small real models."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from fundamentallm_hf import load_model
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shakespeare():
+    """A real checkpoint of FundamentaLLM with learned positions and a window of 128."""
+    return load_model(FIXTURES / "learned" / "final_model.pt", device="cpu")

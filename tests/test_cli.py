@@ -1,0 +1,140 @@
+"""The command line, as a user meets it: what goes where, and which exit code."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from conftest import FIXTURES
+
+from fundamentallm_hf.cli import cli, unescape
+
+MODEL = str(FIXTURES / "learned" / "final_model.pt")
+
+
+def run(*arguments, stdin=None):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], input=stdin, prog_name="fundamentallm")
+
+
+def generate(*arguments, **keywords):
+    return run("generate", MODEL, "--max-tokens", 12, *arguments, **keywords)
+
+
+def test_text_goes_to_stdout_and_nothing_else():
+    result = generate("--prompt", "To be", "--temperature", 0)
+    assert (result.stdout, result.stderr, result.exit_code) == ("To be the the the\n", "", 0)
+
+
+def test_a_seed_repeats_the_output():
+    outputs = {generate("--prompt", "To be", "--seed", 42).stdout for _ in range(2)}
+    assert len(outputs) == 1
+
+
+def test_several_samples_are_the_samples_of_consecutive_seeds():
+    several = generate("--prompt", "To be", "--seed", 7, "--num-samples", 3)
+    alone = [generate("--prompt", "To be", "--seed", seed).stdout for seed in (7, 8, 9)]
+    assert several.stdout == "".join(alone)
+    assert "sample 2 of 3, seed 8" in several.stderr
+
+
+def test_escapes_become_characters_unless_told_otherwise():
+    assert generate("--prompt", r"User: Hello\nAs").stdout.startswith("User: Hello\nAs")
+    assert generate("--prompt", r"User: Hello\nAs", "--no-escape").stdout.startswith(r"User: Hello\nAs")
+
+
+def test_the_prompt_can_come_from_stdin_as_it_is():
+    assert generate("--prompt", "-", "--temperature", 0, stdin="To\\n be").stdout.startswith("To\\n be")
+
+
+def test_unknown_characters_are_named_on_stderr():
+    result = generate("--prompt", "a~b")
+    assert result.stderr.startswith("note: the model has no token for '~'")
+    assert result.stdout.startswith("a~b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--top-p", 2), "Invalid value for '--top-p': has to be a number above 0 and at most 1 but is '2'"),
+        (("--overflow", "wrap"), "has to be one of slide, stop, error but is 'wrap'"),
+        (("--max-tokns", 2), "Did you mean '--max-tokens'?"),
+    ],
+)
+def test_a_wrong_use_exits_with_2_and_says_what_is_expected(arguments, message):
+    result = generate(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generate", "missing.pt"), "does not exist"),
+        (("generate", "./missing"), "there is no ./missing"),
+        (("generate", MODEL, "--overflow", "error", "--max-tokens", 500), "do not fit"),
+        (("generate", MODEL, "--temperature", 0, "--num-samples", 2), "all samples are the same"),
+        (("generate", MODEL, "--device", "tpu"), "device has to be one of auto, cpu, cuda, mps but is 'tpu'"),
+        (("convert", "missing.pt", "out"), "does not exist"),
+        (("evaluate", MODEL, "missing.txt"), "missing.txt"),
+    ],
+)
+def test_a_failure_exits_with_1_and_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_convert_writes_a_folder_that_generates_the_same_text(tmp_path):
+    folder = tmp_path / "out"
+    assert run("convert", MODEL, folder).stdout == f"{folder}\n"
+    converted = run("generate", folder, "--prompt", "To be", "--seed", 1, "--max-tokens", 12)
+    assert converted.stdout == generate("--prompt", "To be", "--seed", 1).stdout
+    again = run("convert", MODEL, folder)
+    assert again.exit_code == 1
+    assert "not empty" in again.stderr
+    assert run("convert", MODEL, folder, "--force").exit_code == 0
+
+
+def test_evaluate_prints_a_table_or_json(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("To be, or not to be: that is the question.")
+    table = run("evaluate", MODEL, text)
+    values = json.loads(run("evaluate", MODEL, text, "--format", "json").stdout)
+    assert "bits per character" in table.stdout
+    assert f"{values['bits_per_character']:.4f}" in table.stdout
+    assert values["tokens"] == 41
+
+
+def test_help_and_version_do_not_import_torch():
+    code = (
+        "import sys; sys.argv = ['fundamentallm', *{}]\n"
+        "from fundamentallm_hf.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    for arguments in (["--help"], ["--version"], ["generate", "--help"]):
+        subprocess.run([sys.executable, "-c", code.format(arguments)], check=True, capture_output=True)
+
+
+def test_the_package_runs_as_a_module():
+    output = subprocess.run([sys.executable, "-m", "fundamentallm_hf", "--version"], capture_output=True, text=True)
+    assert output.stdout.startswith("fundamentallm, version")
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        (r"a\nb\tc", "a\nb\tc"),
+        (r"a\\nb", r"a\nb"),
+        (r"\x41é\u00e9\U0001F600", "Aéé\U0001f600"),
+        (r"\q \x4 \ud800 end" + "\\", r"\q \x4 \ud800 end" + "\\"),
+    ],
+)
+def test_unescape(typed, text):
+    assert unescape(typed) == text
