@@ -290,6 +290,7 @@ def train(arguments: argparse.Namespace) -> Path:
     folder = arguments.output_dir / "model"
     if trainer.is_world_process_zero():
         finished = trainer.accelerator.unwrap_model(trainer.model)
+        finished.config.use_cache = True  # the Trainer turns it off, and generate() would be slow without it
         # A text begins where another ended, so with no prompt the model starts from the end-of-text token.
         finished.generation_config = GenerationConfig(
             bos_token_id=end, eos_token_id=end, pad_token_id=tokenizer.pad_token_id

@@ -227,6 +227,8 @@ def _find_file(path: Path) -> Path:
             raise UserError(f"{shown} does not exist: give a FundamentaLLM .pt file or the folder that holds it")
         if not path.is_file():
             raise UserError(f"{shown} is neither a file nor a folder: give a FundamentaLLM .pt file")
+        if path.suffix == ".safetensors":
+            raise UserError(f"{shown} is a file of a Hugging Face model folder: load the folder as it is")
     except OSError as error:
         raise UserError(f"cannot read {shown}: {one_line(error)}") from error
     return path
@@ -235,21 +237,23 @@ def _find_file(path: Path) -> Path:
 def _load(file: Path) -> Any:
     shown = repr(str(file))
     try:
+        with file.open("rb") as opened:
+            is_pickle = opened.read(1) == b"\x80"
+    except OSError as error:
+        raise UserError(f"cannot read {shown}: {one_line(error)}") from error
+    try:
         with warnings.catch_warnings():
             # torch warns of odd files before it refuses them; the refusal below says it in one line.
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"cannot read {shown}: {one_line(error)}") from error
-    # Garbage makes the reader fail in any way there is. The cause is dropped: torch's advice is to run the file.
+    # Garbage makes the reader fail in any way there is, OSError included: it may send it to a place before the file.
+    # The cause is dropped, since torch's advice is to run the file.
     except Exception as error:
         if asked_for := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise UserError(
                 f"{shown} would run code when it is read ({asked_for[1]}), so it was not read and nothing was run: "
                 "give a checkpoint of weights and plain values only"
             ) from None
-        with file.open("rb") as opened:
-            is_pickle = opened.read(1) == b"\x80"
         if is_pickle:
             raise UserError(
                 f"{shown} is a Python pickle that is not torch's, or a damaged one: a pickle can run code, so it was "
