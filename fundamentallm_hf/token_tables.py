@@ -1,0 +1,264 @@
+"""What each token would do to the patterns in a text: complete one, begin one, or nothing.
+
+A step of generation needs that for every token of the vocabulary at once. From most places in a text the answer is the
+same but for a few tokens, so a full pass over the vocabulary is made for a text in which nothing was begun, and for any
+other place only the tokens whose outcome differs are looked at. What was found is kept, so a step costs the same for
+one entry and for thousands. This file knows nothing of models or of rows.
+"""
+
+import codecs
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from .text_patterns import PatternState, TextPatterns
+from .vocabulary import REPLACEMENT, Vocabulary, add_piece, as_bytes, decode_run
+
+# Scores that the kept tables may hold together, and tables that are kept however large they are.
+_KEPT_SCORES, _KEPT_TABLES = 1 << 24, 64
+_LAST = "\U0010ffff"
+_BROKEN = b"\xff"
+# A chance is never taken for certain, so that the only closed tokens are those that complete an entry.
+CERTAIN = 1 - 1e-6
+
+
+class TextState(NamedTuple):
+    """Where a text of tokens stands: in the patterns, and within a character.
+
+    Attributes:
+        patterns: the place behind the last character that is whole.
+        pending: the first bytes of the next one.
+        run: the byte-fallback tokens at the end of the text.
+        before: the place before them, to which all goes back if one fits nowhere; None if one did.
+    """
+
+    patterns: PatternState
+    pending: bytes = b""
+    run: bytes = b""
+    before: PatternState | None = None
+
+
+class Outcome(NamedTuple):
+    """What one token does.
+
+    Attributes:
+        hit: it completes an entry.
+        ends: it leaves an entry complete if the text ends behind it.
+        chance: that what it leaves begun becomes an entry.
+    """
+
+    hit: bool
+    ends: bool
+    chance: float
+
+
+NOTHING = Outcome(False, False, 0.0)
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The outcome of every token from one place in a text.
+
+    Attributes:
+        shift: (vocabulary,) float32, to be added to scores: −inf for tokens that complete an entry, log(1 − chance)
+            for the others.
+        closed: (vocabulary,) bool, the tokens that complete an entry.
+        ending: ids of the tokens behind which the text must not end.
+        risky: ids of the tokens that begin an entry or go on with one.
+        chances: (risky,) float32, the chance of each that it becomes one.
+        greatest: the greatest of the chances.
+    """
+
+    shift: torch.Tensor
+    closed: torch.Tensor
+    ending: torch.Tensor
+    risky: torch.Tensor
+    chances: torch.Tensor
+    greatest: float
+
+
+class TokenTables:
+    """Makes and keeps the tables of one list of patterns over one vocabulary.
+
+    Args:
+        vocabulary: what every token adds to the text.
+        patterns: what to look for.
+        size: number of scores the model gives, at least the number of tokens.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, patterns: TextPatterns, size: int) -> None:
+        self.vocabulary = vocabulary
+        self.patterns = patterns
+        self.size = max(size, len(vocabulary.pieces))
+        self.start = TextState(patterns.start)
+        tokens: dict[str, list[int]] = {}
+        self._parts: list[int] = []
+        for token, piece in enumerate(vocabulary.pieces):
+            if isinstance(piece, bytes) or token in vocabulary.fallback:
+                self._parts.append(token)
+            elif piece:
+                tokens.setdefault(piece, []).append(token)
+        self._silent = [token for token in range(self.size) if not vocabulary.piece(token)]
+        self._order = sorted(tokens)
+        self._tokens = [tokens[piece] for piece in self._order]
+        self._outcomes: dict[PatternState, dict[int, Outcome]] = {}
+        self._tables: dict[TextState, TokenTable] = {}
+
+    def advance(self, state: TextState, token: int) -> TextState:
+        """The place behind `token`."""
+        return self._read(state, token)[0]
+
+    def forget(self, state: TextState) -> TextState:
+        """The same place, without what is complete already: where a prompt ends."""
+        before = state.before and self.patterns.forget(state.before)
+        return state._replace(patterns=self.patterns.forget(state.patterns), before=before)
+
+    def ends(self, state: TextState) -> bool:
+        """Whether an entry is complete if the text ends here."""
+        patterns, hit = self._flush(state)
+        return hit or self.patterns.ends(patterns)
+
+    def chance(self, state: TextState) -> float:
+        """The chance, by word counts, that what was begun becomes an entry; 0 within a character."""
+        return 0.0 if state.pending else min(CERTAIN, self.patterns.chance(state.patterns))
+
+    def complete(self, state: TextState, tokens: list[int]) -> int | None:
+        """How many of `tokens` it takes to complete an entry from here; None if they all do not."""
+        for count, token in enumerate(tokens, 1):
+            state, hit = self._read(state, token)
+            if hit:
+                return count
+        return None
+
+    def table(self, state: TextState) -> TokenTable:
+        """The outcomes of all tokens from `state`."""
+        table = self._tables.pop(state, None) or self._make(state)
+        self._tables[state] = table  # the end of a dict is its youngest part
+        while len(self._tables) > max(_KEPT_TABLES, _KEPT_SCORES // self.size):
+            del self._tables[next(iter(self._tables))]
+        return table
+
+    def _read(self, state: TextState, token: int) -> tuple[TextState, bool]:
+        piece = self.vocabulary.piece(token)
+        if not piece:
+            return state, False
+        if token in self.vocabulary.fallback:
+            return self._read_fallback(state, as_bytes(piece))
+        start, late = self._flush(state) if state.run else (state.patterns, False)
+        text, pending = add_piece(b"" if state.run else state.pending, piece)
+        patterns, hit = self.patterns.read(start, text)
+        return TextState(patterns, pending), late or hit
+
+    def _read_fallback(self, state: TextState, byte: bytes) -> tuple[TextState, bool]:
+        before = state.before if state.run else state.patterns
+        if before is None:
+            patterns, hit = self.patterns.read(state.patterns, REPLACEMENT)
+            return state._replace(patterns=patterns), hit
+        run = state.run + byte
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            text = decoder.decode(state.pending + byte)
+        except UnicodeDecodeError:
+            patterns, hit = self.patterns.read(before, decode_run(run))
+            return TextState(patterns, run=_BROKEN), hit
+        patterns, hit = self.patterns.read(state.patterns, text)
+        return TextState(patterns, decoder.getstate()[0], run, before), hit
+
+    def _flush(self, state: TextState) -> tuple[PatternState, bool]:
+        """The place behind a broken character, where one was begun."""
+        if state.pending and state.before is not None:
+            return self.patterns.read(state.before, decode_run(state.run))
+        return self.patterns.read(state.patterns, state.pending.decode("utf-8", "replace"))
+
+    def _make(self, state: TextState) -> TokenTable:
+        outcomes: dict[int, Outcome] = {}
+        flushed, broken = self._flush(state)
+        if broken:
+            outcomes = {token: Outcome(True, False, 0.0) for tokens in self._tokens for token in tokens}
+        else:
+            base = self.patterns.neutral(flushed)
+            if base not in self._outcomes:
+                self._outcomes[base] = dict(self._walk(base, None))
+            outcomes = dict(self._outcomes[base])
+            if flushed != base:
+                for token, outcome in self._walk(flushed, base):
+                    outcomes[token] = outcome
+        if self.ends(state):
+            outcomes |= dict.fromkeys(self._silent, Outcome(False, True, 0.0))
+        for token in self._parts:
+            after, hit = self._read(state, token)
+            outcomes[token] = Outcome(hit, not hit and self.ends(after), 0.0 if hit else self.chance(after))
+        return self._pack(state, outcomes)
+
+    def _pack(self, state: TextState, outcomes: dict[int, Outcome]) -> TokenTable:
+        closed = [token for token, outcome in outcomes.items() if outcome.hit]
+        ending = [token for token, outcome in outcomes.items() if outcome.ends]
+        # A token behind which the text may neither end nor go on leads nowhere.
+        closed += [token for token in ending if not self._leads_on(state, token)]
+        risky = {token: outcome.chance for token, outcome in outcomes.items() if outcome.chance and not outcome.hit}
+        shift = torch.zeros(self.size)
+        ids = torch.tensor(list(risky), dtype=torch.long)
+        chances = torch.tensor(list(risky.values())).clamp(max=CERTAIN)
+        shift[ids] = torch.log1p(-chances)
+        mask = torch.zeros(self.size, dtype=torch.bool)
+        mask[closed] = True
+        shift = shift.masked_fill(mask, -torch.inf)
+        greatest = max(risky.values(), default=0.0)
+        return TokenTable(shift, mask, torch.tensor(ending, dtype=torch.long), ids, chances, greatest)
+
+    def _leads_on(self, state: TextState, token: int) -> bool:
+        after = self.advance(state, token)
+        for letter in self.vocabulary.letters:
+            patterns, hit = self.patterns.step(after.patterns, letter)
+            if not hit and not self.patterns.ends(patterns):
+                return True
+        return False
+
+    def _walk(self, start: PatternState, base: PatternState | None) -> Iterator[tuple[int, Outcome]]:
+        """Read every piece from `start`, the beginnings that pieces share only once.
+
+        With `base`, only the pieces on which the two places differ are looked at.
+
+        Yields:
+            Tokens and their outcomes; without `base`, only those that do something.
+        """
+        order, step = self._order, self.patterns.step
+        path, beside = [start], [base]
+        before, index = "", 0
+        while index < len(order):
+            piece = order[index]
+            shared = 0
+            limit = min(len(piece), len(path) - 1, len(before))
+            while shared < limit and piece[shared] == before[shared]:
+                shared += 1
+            del path[shared + 1 :], beside[shared + 1 :]
+            before, closed, same = piece, False, False
+            for char in piece[shared:]:
+                state, closed = step(path[-1], char)
+                if closed:
+                    break
+                path.append(state)
+                if base is not None:
+                    other = step(beside[-1], char)[0]  # type: ignore[arg-type]
+                    beside.append(other)
+                    same = state == other
+                    if same:
+                        break
+            depth = len(path) - 1 + closed
+            if closed or same:
+                # Every piece with this beginning has the same fate: closed here, or as without what was begun.
+                end = bisect_left(order, piece[:depth] + _LAST, lo=index + 1)
+                if closed:
+                    for tokens in self._tokens[index:end]:
+                        for token in tokens:
+                            yield token, Outcome(True, False, 0.0)
+                index = end
+                continue
+            outcome = Outcome(False, self.patterns.ends(path[-1]), self.patterns.chance(path[-1]))
+            if base is not None or outcome != NOTHING:
+                for token in self._tokens[index]:
+                    yield token, outcome
+            index += 1
