@@ -39,6 +39,7 @@ from fundamentallm_hf.errors import UserError
 from fundamentallm_hf.model_folder import write_model_folder
 from fundamentallm_hf.modeling_fundamentallm import FundamentaLLMSinusoidalPositions
 from fundamentallm_hf.tokenization import EOS, build_tokenizer, character_vocabulary, unknown_characters
+from fundamentallm_hf.word_counts import WordCounts
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -295,6 +296,7 @@ def train(arguments: argparse.Namespace) -> Path:
         finished.generation_config = GenerationConfig(
             bos_token_id=end, eos_token_id=end, pad_token_id=tokenizer.pad_token_id
         )
+        finished.word_counts = WordCounts.of_text(" ".join(texts), least=2)  # controls ask it how words end
         write_model_folder(folder, finished, tokenizer, force=True)
         print(folder)
     return folder

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .any_model import controlled_generate as controlled_generate
+    from .bad_words import BadWordsLogitsProcessor as BadWordsLogitsProcessor
     from .checkpoint import convert_checkpoint as convert_checkpoint
     from .configuration_fundamentallm import FundamentaLLMConfig as FundamentaLLMConfig
     from .errors import UserError as UserError
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
     from .loading import load_model as load_model
     from .modeling_fundamentallm import FundamentaLLMForCausalLM as FundamentaLLMForCausalLM
     from .modeling_fundamentallm import FundamentaLLMModel as FundamentaLLMModel
+    from .repetition import WordRepetitionLogitsProcessor as WordRepetitionLogitsProcessor
     from .settings import GenerationSettings as GenerationSettings
 
 __version__ = version("fundamentallm-hf")
 
 _HOME = {
+    "BadWordsLogitsProcessor": "bad_words",
     "Completion": "generation",
     "FundamentaLLMConfig": "configuration_fundamentallm",
     "FundamentaLLMForCausalLM": "modeling_fundamentallm",
@@ -32,6 +36,8 @@ _HOME = {
     "GenerationSettings": "settings",
     "Generator": "generation",
     "UserError": "errors",
+    "WordRepetitionLogitsProcessor": "repetition",
+    "controlled_generate": "any_model",
     "convert_checkpoint": "checkpoint",
     "evaluate": "evaluation",
     "load_model": "loading",

@@ -137,9 +137,8 @@ def load_checkpoint(
         model = FundamentaLLMForCausalLM(config)
     model.load_state_dict(weights)
     model.to(dtype=dtype or weights[HF_EMBEDDING].dtype).eval()
-    model.generation_config = GenerationConfig(
-        pad_token_id=config.pad_token_id, bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id
-    )
+    # FundamentaLLM trains on texts without an end, so what such a model makes of <EOS> means nothing: no token ends it.
+    model.generation_config = GenerationConfig(pad_token_id=config.pad_token_id, bos_token_id=config.bos_token_id)
     model.name_or_path = config.name_or_path = str(path)
     return model, checkpoint.tokenizer
 

@@ -2,54 +2,331 @@
 
 A control is a field beside `temperature` and `num_beams`: given as a keyword of `generate()`, stored in
 `generation_config.json`, or passed through by a pipeline, it arrives here in the merged generation config. This file
-knows which fields there are and which piece carries each out; it knows nothing of any model.
+knows which fields there are and which pieces carry each out; how they do it is written in the pieces.
 """
 
 import copy
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from transformers import GenerationConfig, LogitsProcessorList
+import torch
+from transformers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    GenerationConfig,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedTokenizerBase,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 from transformers.generation import GenerationMode
+from transformers.utils import logging
 
+from .bad_words import BadWordsLogitsProcessor, compile_bad_words
+from .companions import own_tokenizer, own_word_counts
+from .context_window import WindowFullCriteria
+from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor, OpenEndLogitsProcessor
+from .entries import split_entries
+from .model_lookahead import InSight, ModelLookahead
+from .repetition import WordRepetitionLogitsProcessor
 from .seeded_sampling import SeededSampling
+from .stop_texts import StopAtText
+from .token_tables import TokenTables
+from .vocabulary import Vocabulary
 
-CONTROL_FIELDS = ("overflow", "seed")
+logger = logging.get_logger(__name__)
+
+# What each field takes is documented in `FundamentaLLMForCausalLM.generate`.
+CONTROL_FIELDS = ("overflow", "seed", "stop", "bad_words", "case_sensitive", "repetition_unit")
+# transformers warns of these where it would not heed them itself.
+_TAKEN_OVER = ("length_penalty",)
+REPETITION_UNITS = ("words", "tokens")
+# They shape a distribution that is otherwise final, so controls come before them.
+WARPERS = (
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    MinPLogitsWarper,
+    TypicalLogitsWarper,
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+)
+_SEQUENTIAL = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.ASSISTED_GENERATION)
 
 
 def fold_into_config(
-    generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+    generation_config: GenerationConfig | None, kwargs: dict[str, Any], model: Any
 ) -> tuple[GenerationConfig | None, dict[str, Any]]:
-    """Move controls from the keywords of a call into its generation config.
+    """Move controls from the keywords of a call into its generation config, and see that they find a tokenizer.
 
     Args:
         generation_config: what the caller passed, left as it is.
         kwargs: the other keywords of the call.
+        model: the model that is called.
 
     Returns:
-        A config that holds the controls, and the keywords that are left. Without controls among the keywords, both
-        come back unchanged.
+        A config that holds the controls, and the keywords that are left. Where no control is set, both come back
+        unchanged.
+
+    Raises:
+        ValueError: a control works on text and there is no tokenizer to read it with.
     """
-    controls = {name: kwargs[name] for name in CONTROL_FIELDS if name in kwargs}
-    if not controls:
+    controls = {name: kwargs[name] for name in (*CONTROL_FIELDS, *_TAKEN_OVER) if name in kwargs}
+    needs_text = _needs_text(kwargs, generation_config, model.generation_config)
+    if not controls and not needs_text:
         return generation_config, kwargs
     config = copy.deepcopy(generation_config) if generation_config is not None else GenerationConfig()
     # transformers wants all generation parameters in one place, and unknown fields only a config can hold.
-    rest = config.update(**{name: value for name, value in kwargs.items() if name not in CONTROL_FIELDS})
+    rest = config.update(**{name: value for name, value in kwargs.items() if name not in controls})
     for name, value in controls.items():
         setattr(config, name, value)
+    if needs_text:
+        tokenizer = rest.get("tokenizer")
+        if tokenizer is None:
+            try:
+                tokenizer = rest["tokenizer"] = own_tokenizer(model)
+            except (OSError, ValueError):
+                if needs_text == "at all costs":
+                    raise
+        config._text_tokenizer = Carried(tokenizer)
+    config._given_criteria = Carried(kwargs.get("stopping_criteria"))
     return config, rest
 
 
-def final_processors(config: GenerationConfig, mode: GenerationMode, prompt_columns: int) -> LogitsProcessorList:
-    """The processors that act last, after temperature, top-k and top-p.
+def _needs_text(*sources: Any) -> str:
+    """Whether any of the places where fields can be set asks for a control over text.
 
-    Args:
-        config: the merged generation config of the call.
+    Returns:
+        Nothing, "at all costs", or "if there is" for what transformers can do with tokens as well.
+    """
+
+    def value(name: str) -> Any:
+        for source in sources:
+            found = source.get(name) if isinstance(source, dict) else getattr(source, name, None)
+            if found is not None:
+                return found
+        return None
+
+    if value("bad_words") or value("stop") or value("stop_strings") or value("repetition_unit") == "words":
+        return "at all costs"
+    repeats = value("repetition_penalty") not in (None, 1.0) or bool(value("no_repeat_ngram_size"))
+    return "if there is" if repeats and value("repetition_unit") != "tokens" else ""
+
+
+class Carried:
+    """Holds something that a copy of a generation config shares with the original."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Carried":
+        return self
+
+
+def carried(config: GenerationConfig, name: str) -> Any:
+    """What `fold_into_config` put into a config under this name; None if it did not."""
+    holder = getattr(config, name, None)
+    return holder.value if isinstance(holder, Carried) else None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `generate()`, as far as controls are concerned.
+
+    Attributes:
+        model: the model that generates.
+        config: the merged generation config.
         mode: how the next token is chosen.
         prompt_columns: width of the padded prompts in tokens.
+        padding: (rows,) columns of padding before each prompt.
+        cache: the `past_key_values` that the decoding loop extends, if it has any.
+        tokenizer: the model's, if a control over text is set.
+        window: positions the model has, if their number is fixed.
+        in_sight: how many of a row's tokens the model sees.
+        window_full: ends the rows that have filled the window, if they have to end there.
     """
-    processors = LogitsProcessorList()
-    seed = getattr(config, "seed", None)
-    if seed is not None and mode == GenerationMode.SAMPLE:
-        processors.append(SeededSampling(seed, config.num_return_sequences or 1, prompt_columns))
-    return processors
+
+    model: Any
+    config: GenerationConfig
+    mode: GenerationMode
+    prompt_columns: int
+    padding: Sequence[int]
+    cache: Any
+    tokenizer: PreTrainedTokenizerBase | None
+    window: int | None = None
+    in_sight: InSight = lambda length: length
+    window_full: WindowFullCriteria | None = None
+
+    def field(self, name: str) -> Any:
+        """The value of a field, None where it is not set."""
+        return getattr(self.config, name, None)
+
+    @property
+    def reader(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, for controls that cannot do without."""
+        if self.tokenizer is None:
+            raise ValueError("the controls work on text and there is no tokenizer to read it with: pass tokenizer=")
+        return self.tokenizer
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Ids that end the text."""
+        ends = self.config.eos_token_id
+        return [ends] if isinstance(ends, int) else list(ends or ())
+
+    @property
+    def size(self) -> int:
+        """Number of scores the model gives."""
+        return self.model.config.get_text_config().vocab_size
+
+    def last_step(self, longer: torch.Tensor) -> torch.Tensor:
+        """(rows,) bool: the rows that end for want of room when they have the length of `longer`, (rows, length)."""
+        full = torch.full((len(longer),), longer.shape[1] >= self.config.max_length, device=longer.device)
+        if self.window_full is not None:
+            full = full | self.window_full(longer, None)
+        return full
+
+
+def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaList, call: Call) -> None:
+    """Put what the call's controls ask for into its processors and criteria, both changed in place.
+
+    Raises:
+        ValueError: a control has a value it cannot have.
+    """
+    bad_words = _read_texts("bad_words", call.field("bad_words"), split=True)
+    if call.field("repetition_unit") not in (None, *REPETITION_UNITS):
+        raise ValueError(
+            f"repetition_unit has to be one of {', '.join(REPETITION_UNITS)} but is {call.field('repetition_unit')!r}"
+        )
+    stops = _read_texts("stop", call.field("stop"), split=False)
+    controls = LogitsProcessorList()
+    warpers = [processor for processor in processors if isinstance(processor, WARPERS)]
+    controls.extend(_repetition(processors, call))
+    controls.extend(_length(call))
+    if stops:
+        criteria.append(StopAtText(call.reader, stops, call.prompt_columns, call.config.min_new_tokens or 0))
+    if bad_words:
+        controls.append(_bad_words(bad_words, call, warpers, [*stops, *_read_texts("", call.field("stop_strings"))]))
+    if controls:
+        known = [*criteria, *(carried(call.config, "_given_criteria") or ())]
+        closed = next((found for found in known if isinstance(found, ClosedEndCriteria)), None)
+        if closed is None:
+            closed = ClosedEndCriteria()
+            criteria.append(closed)
+        closing = next(iter(call.end_tokens), call.config.pad_token_id)
+        silent = Vocabulary.of(call.tokenizer).silent if call.tokenizer is not None else ()
+        controls.append(OpenEndLogitsProcessor(closing, closed, call.mode in _SEQUENTIAL, silent))
+    place = next((index for index, found in enumerate(processors) if isinstance(found, WARPERS)), len(processors))
+    processors[place:place] = controls
+    seed = call.field("seed")
+    if seed is not None and call.mode == GenerationMode.SAMPLE:
+        processors.append(SeededSampling(seed, call.config.num_return_sequences or 1, call.prompt_columns))
+
+
+def _read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
+    """A field that holds a list of texts; `split` tells whether one text is a list with commas or one entry."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(split_entries(value)) if split else (value,)
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise ValueError(f"{name} has to be a list of texts but is {value!r}")
+    for entry in value:
+        if not isinstance(entry, str) or not entry:
+            raise ValueError(f"{name} has to be a list of texts but holds {entry!r}")
+    return tuple(value)
+
+
+def _bad_words(
+    entries: tuple[str, ...], call: Call, warpers: list[Any], stops: Sequence[str]
+) -> BadWordsLogitsProcessor:
+    temperature = 1.0
+    for warper in warpers:
+        temperature *= getattr(warper, "temperature", 1.0)
+    return BadWordsLogitsProcessor(
+        _compiled(entries, bool(call.field("case_sensitive")), call),
+        prompt_columns=call.prompt_columns,
+        end_tokens=call.end_tokens,
+        last_step=call.last_step,
+        stop_strings=stops,
+        lookahead=ModelLookahead(call.model, call.cache, call.padding, call.window, call.in_sight),
+        policy=_policy(call.mode, warpers),
+        temperature=temperature,
+        trims=any(not isinstance(warper, TemperatureLogitsWarper) for warper in warpers),
+    )
+
+
+# A list of thousands is compiled once for a tokenizer, not once a call.
+_TABLES: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, TokenTables]]" = weakref.WeakKeyDictionary()
+_KEPT_LISTS = 8
+
+
+def _compiled(entries: tuple[str, ...], case_sensitive: bool, call: Call) -> TokenTables:
+    kept = _TABLES.setdefault(call.reader, {})
+    counts = own_word_counts(call.model)
+    key = (entries, case_sensitive, call.size, len(call.reader), id(counts))
+    if key not in kept:
+        while len(kept) >= _KEPT_LISTS:
+            del kept[next(iter(kept))]
+        kept[key] = compile_bad_words(entries, call.reader, call.size, case_sensitive, counts)
+    return kept[key]
+
+
+def _policy(mode: GenerationMode, warpers: list[Any]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The probabilities by which this call chooses tokens, given the model's logits, (tokens, vocabulary)."""
+
+    def chosen(logits: torch.Tensor) -> torch.Tensor:
+        if mode == GenerationMode.GREEDY_SEARCH:
+            return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+        for warper in warpers:
+            logits = warper(None, logits)
+        return logits.softmax(dim=-1)
+
+    return chosen
+
+
+def _repetition(processors: LogitsProcessorList, call: Call) -> LogitsProcessorList:
+    """The penalties over words, in place of transformers' own, where they are wanted."""
+    penalty, ngram = call.field("repetition_penalty") or 1.0, call.field("no_repeat_ngram_size") or 0
+    unit = call.field("repetition_unit")
+    found = LogitsProcessorList()
+    if (penalty == 1.0 and not ngram) or call.tokenizer is None:
+        return found
+    characters = Vocabulary.of(call.tokenizer).longest <= 1
+    if unit == "tokens" or (unit is None and not characters):
+        return found
+    stock = (RepetitionPenaltyLogitsProcessor, NoRepeatNGramLogitsProcessor)
+    processors[:] = [processor for processor in processors if not isinstance(processor, stock)]
+    found.append(
+        WordRepetitionLogitsProcessor(
+            penalty,
+            call.tokenizer,
+            ngram_size=ngram,
+            counts=own_word_counts(call.model),
+            end_tokens=call.end_tokens,
+            prompt_columns=call.prompt_columns,
+        )
+    )
+    return found
+
+
+def _length(call: Call) -> LogitsProcessorList:
+    """The counterpart of beam search's length penalty where there are no beams."""
+    penalty = call.field("length_penalty")
+    if penalty in (None, 1.0) or call.mode not in _SEQUENTIAL:
+        return LogitsProcessorList()
+    if not call.end_tokens:
+        logger.warning(
+            f"length_penalty is {penalty} but has no effect: the model has no end-of-text token, so only the limit on "
+            f"new tokens and stop strings end its texts."
+        )
+        return LogitsProcessorList()
+    return LogitsProcessorList([LengthPenaltyLogitsProcessor(penalty, call.end_tokens)])

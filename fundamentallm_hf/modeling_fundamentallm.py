@@ -14,6 +14,7 @@ torch and transformers. It knows nothing of checkpoints on disk, of the command 
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,9 +39,11 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .companions import own_word_counts
 from .configuration_fundamentallm import FundamentaLLMConfig
-from .context_window import WindowFullCriteria, check_overflow, view
-from .controls import final_processors, fold_into_config
+from .context_window import WindowFullCriteria, check_overflow, view, window_start
+from .controls import Call, apply_controls, carried, fold_into_config
+from .word_counts import FILE_NAME
 
 
 class FundamentaLLMSinusoidalPositions(nn.Module):
@@ -377,11 +380,22 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
                 `"error"` refuses before anything is computed if prompt and new tokens would not fit.
             seed (`int`, *optional*): makes sampling repeatable, row by row: sample i of every prompt has `seed + i`
                 and comes out the same alone, among several and in any batch. Without effect where nothing is sampled.
+            stop (`list[str]`, *optional*): texts that end what is written, as transformers' `stop_strings` do; in any
+                alphabet, and not before `min_new_tokens`.
+            bad_words (`list[str]`, *optional*): words, phrases, stems (`curs*`) and regular expressions (`/…/`) that
+                never appear in what is written; see `BadWordsLogitsProcessor`.
+            case_sensitive (`bool`, *optional*, defaults to `False`): whether lists of words match case.
+            repetition_unit (`str`, *optional*): whether `repetition_penalty` and `no_repeat_ngram_size` judge
+                `"words"`, the default here, or `"tokens"`, as transformers does.
+            tokenizer (`PreTrainedTokenizerBase`, *optional*): reads tokens as text for the controls that work on it; by
+                default the model's own, from where the model came from.
+
+        `length_penalty` acts without beams too: above 1 makes an end less likely, below 1 more likely.
 
         Raises:
             ValueError: a control has a value it cannot have, or the text cannot fit where it has to.
         """
-        generation_config, kwargs = fold_into_config(generation_config, kwargs)
+        generation_config, kwargs = fold_into_config(generation_config, kwargs, self)
         return super().generate(inputs, generation_config, **kwargs)
 
     # transformers calls the next three in this order before the first step, each with the merged generation config.
@@ -417,7 +431,6 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
             why_not = "assisted decoding cannot take tokens back across a slide"
         # Positions count the real tokens of every row, so the last position tells how many there are.
         generation_config._prompt_lengths = (model_kwargs["position_ids"][:, -1] + 1).tolist()
-        generation_config._prompt_columns = input_ids_seq_length
         check_overflow(
             getattr(generation_config, "overflow", None) or "slide",
             generation_config._prompt_lengths,
@@ -428,8 +441,29 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
         processors = super()._get_logits_processor(
             generation_config, input_ids_seq_length, *args, device=device, model_kwargs=model_kwargs, **kwargs
         )
-        processors.extend(final_processors(generation_config, generation_config._mode, input_ids_seq_length))
+        generation_config._criteria = criteria = StoppingCriteriaList()
+        window_full = None
+        if getattr(generation_config, "overflow", None) == "stop":
+            room = [self.config.max_position_embeddings - length for length in generation_config._prompt_lengths]
+            window_full = WindowFullCriteria(room, input_ids_seq_length)
+            criteria.append(window_full)
+        call = Call(
+            model=self,
+            config=generation_config,
+            mode=generation_config._mode,
+            prompt_columns=input_ids_seq_length,
+            padding=[input_ids_seq_length - length for length in generation_config._prompt_lengths],
+            cache=model_kwargs.get("past_key_values"),
+            tokenizer=carried(generation_config, "_text_tokenizer"),
+            window=self.config.max_position_embeddings,
+            in_sight=self._in_sight,
+            window_full=window_full,
+        )
+        apply_controls(processors, criteria, call)
         return processors
+
+    def _in_sight(self, length: int) -> int:
+        return length - window_start(length, self.config.max_position_embeddings)
 
     def _get_stopping_criteria(
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
@@ -438,11 +472,15 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
         for criterion in criteria:
             if isinstance(criterion, MaxLengthCriteria):
                 criterion.max_position_embeddings = None  # it would warn of a limit that this model goes past
-        if getattr(generation_config, "overflow", None) == "stop":
-            window = self.config.max_position_embeddings
-            room = [window - length for length in generation_config._prompt_lengths]
-            criteria.append(WindowFullCriteria(room, generation_config._prompt_columns))
+        criteria.extend(generation_config._criteria)
         return criteria
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the model, as transformers does, and the word counts that its controls use beside it."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        counts = own_word_counts(self)
+        if counts is not None:
+            counts.save(Path(save_directory) / FILE_NAME)
 
     def prepare_inputs_for_generation(
         self,

