@@ -5,6 +5,7 @@ line. Nothing heavy is imported before the options are known to be right, so `--
 """
 
 import codecs
+import importlib.util
 import itertools
 import json
 import re
@@ -37,7 +38,7 @@ class SettingType(click.ParamType):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.name = {int: "integer", float: "number", str: "text"}[setting.kind]
+        self.name = {int: "integer", float: "number", bool: "boolean"}.get(setting.kind, "text")
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
         return f"[{'|'.join(self.setting.choices)}]" if self.setting.choices else None
@@ -64,15 +65,23 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(groups[heading])
 
 
+def _joined(ctx: click.Context, param: click.Parameter, lists: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """The entries of an option that may be given several times, each of which may hold several."""
+    return tuple(itertools.chain.from_iterable(lists))
+
+
 def setting_options(command: Callable) -> Callable:
     """An option for every setting, in the order of the table."""
     for setting in reversed(SETTINGS.values()):
+        switch = setting.kind is bool
         command = click.option(
-            f"--{setting.label}",
+            f"--{setting.label}/--no-{setting.label}" if switch else f"--{setting.label}",
             setting.name,
-            type=SettingType(setting),
+            type=bool if switch else SettingType(setting),
             default=setting.default,
-            show_default=setting.default is not None,
+            show_default=setting.default not in (None, ()),
+            multiple=setting.kind is tuple,
+            callback=_joined if setting.kind is tuple else None,
             help=setting.help,
         )(command)
     return command
@@ -123,7 +132,9 @@ def cli() -> None:
 @cli.command(cls=GroupedCommand, context_settings=CONTEXT)
 @click.argument("model", required=False)
 @click.option("--prompt", help="How the text begins; - reads it from stdin.  [default: empty]")
-@click.option("--escape/--no-escape", default=True, show_default=True, help="Read \\n in the prompt as a line break.")
+@click.option(
+    "--escape/--no-escape", default=True, show_default=True, help="Read \\n in prompt and stop as a line break."
+)
 @setting_options
 @model_options
 def generate(
@@ -139,7 +150,10 @@ def generate(
     fundamentallm generate my_model/final_model.pt --prompt "The wizard" --max-tokens 500
     """
     with one_line_errors():
+        if escape:
+            settings["stop"] = [unescape(text) for text in settings["stop"]]
         chosen = GenerationSettings(**settings)
+        chosen.check()
         text = _read_stdin() if prompt == "-" else prompt or ""
         if escape and prompt != "-":
             text = unescape(text)
@@ -260,6 +274,25 @@ def evaluate(
             for name, value in result.to_dict().items():
                 shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
                 click.echo(f"{name.replace('_', ' '):20}{shown:>12}")
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def serve(options: tuple[str, ...]) -> None:
+    """Serve models over HTTP, as `transformers serve` does.
+
+    Takes the OPTIONS of `transformers serve`. Controls travel in the "generation_config" of a request.
+    """
+    with one_line_errors():
+        for needed in ("fastapi", "uvicorn", "openai"):
+            if importlib.util.find_spec(needed) is None:
+                raise UserError(f"serving needs the package {needed}: pip install 'fundamentallm-hf[serve]'")
+        from transformers.cli.transformers import main as transformers_main
+
+        from . import registration as registration
+
+        sys.argv = ["transformers", "serve", *options]
+        transformers_main()
 
 
 def _progress() -> "Progress":

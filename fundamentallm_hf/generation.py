@@ -7,26 +7,23 @@ How the next token is chosen is the business of `generate()` and of the controls
 import secrets
 import threading
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from transformers import (
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TextGenerationPipeline,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList, TextGenerationPipeline
 
+from .any_model import controlled_generate
 from .context_window import WindowFullCriteria, check_overflow
+from .endings import ClosedEndCriteria
 from .errors import UserError
 from .loading import tokenizer_of
-from .seeded_sampling import SeededSampling
 from .settings import GenerationSettings
+from .stop_texts import find_stop, settled
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
 from .tokenization import unknown_characters
 
@@ -38,10 +35,12 @@ class Completion:
     Attributes:
         prompt: what was given.
         completion: what was added.
-        finish_reason: why it ended: "eos" (the model ended the text), "length" (`max_tokens` were written), "window"
-            (the context window is full and `overflow` is "stop") or "interrupted".
-        tokens: tokens that were added, an end-of-text token not counted.
-        seed: writes the same text again with the same settings; None if nothing was sampled.
+        finish_reason: why it ended: "eos" (the model ended the text), "stop" (a stop text came; it and what follows it
+            are cut off), "length" (`max_tokens` were written), "window" (the context window is full and `overflow` is
+            "stop"), "blocked" (the controls left no continuation) or "interrupted".
+        tokens: tokens that were added, an end-of-text token and those of a stop text not counted.
+        seed: writes the same text again with the same settings; None if nothing was sampled. Beams share one stream of
+            random numbers, so with them it belongs to all texts of a call and repeats the whole call.
     """
 
     prompt: str
@@ -61,27 +60,27 @@ class Completion:
 
 
 class CompletionPipeline(TextGenerationPipeline):
-    """The stock text-generation pipeline, whose records say how each text ended as well."""
+    """The stock text-generation pipeline up to the tokens: its records are pairs of given and added ones."""
 
     def postprocess(self, model_outputs: dict[str, Any], *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        ends = self.model.generation_config.eos_token_id
-        ends = {ends} if isinstance(ends, int) else set(ends or ())
         given = model_outputs["input_ids"]
         columns = given.shape[-1] if given is not None else 1  # an empty prompt becomes one start token
-        records = []
-        for sequence in model_outputs["generated_sequence"][0].tolist():
-            added = sequence[columns:]
-            end = next((place for place, token in enumerate(added) if token in ends), None)
-            if end is None:
-                end = len(added)
-                while end and added[end - 1] == self.tokenizer.pad_token_id:
-                    end -= 1
-            before = self.tokenizer.decode(sequence[:columns], skip_special_tokens=True)
-            whole = self.tokenizer.decode(sequence[: columns + end], skip_special_tokens=True)
-            records.append(
-                {"completion": whole[len(before) :], "tokens": end, "ended": end < len(added) and added[end] in ends}
-            )
-        return records
+        rows = model_outputs["generated_sequence"][0].tolist()
+        return [{"given": row[:columns], "added": row[columns:]} for row in rows]
+
+
+@contextmanager
+def torch_seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Seed torch's own stream of random numbers for a while and leave it as it was; None does nothing.
+
+    The stream belongs to the whole process: a thread that draws from it meanwhile changes what comes.
+    """
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 class Generator:
@@ -160,105 +159,160 @@ class Generator:
             UserError: as in `generate`; what only shows in the work itself is raised when iterating.
         """
         chosen = self.settings.but(**settings, num_samples=1)
-        self._check(chosen)
+        chosen.check()
 
         def work(take: Callable[[str], None], stop: threading.Event) -> Completion:
-            streamer = TokenTextStreamer(self.tokenizer, take)
-            return self._run([prompt], chosen, streamer=streamer, stop=stop)[0]
+            if chosen.beam_size > 1:  # which text is the likeliest shows at the end
+                completion = self._run([prompt], chosen, interrupt=stop)[0]
+                take(completion.completion)
+                return completion
+            streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens)
+            return self._run([prompt], chosen, streamer=streamer, interrupt=stop)[0]
 
         return TextStream(work)
-
-    def _check(self, settings: GenerationSettings) -> None:
-        if settings.num_samples > 1 and settings.temperature == 0:
-            raise UserError(
-                f"num-samples is {settings.num_samples}, but at temperature 0 all samples are the same: "
-                "raise the temperature or ask for one"
-            )
 
     def _tell_unknown(self, prompts: Sequence[str]) -> None:
         unknown = [char for char in unknown_characters(self.tokenizer, "".join(prompts)) if char not in self._told]
         if unknown:
             self._told.update(unknown)
-            self._notice(
+            self._tell(
                 f"the model has no token for {' '.join(map(repr, unknown))}: "
                 f"it reads {self.tokenizer.unk_token} instead, and cannot write {'it' if len(unknown) == 1 else 'them'}"
             )
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._notice(text)
 
     def _run(
         self,
         prompts: list[str],
         settings: GenerationSettings,
         streamer: TokenTextStreamer | None = None,
-        stop: threading.Event | None = None,
+        interrupt: threading.Event | None = None,
     ) -> list[Completion]:
         if not prompts:
             return []
-        self._check(settings)
-        self._tell_unknown(prompts)
-        sampled = settings.temperature > 0
-        seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if sampled else None
+        settings.check()
+        self._tell_unknown([*prompts, *settings.stop])
+        seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
+        # A row alone can have a seed of its own; beams take from each other and draw from torch's stream.
+        beams = settings.beam_size > 1
+        row_seed, torch_seed = (None, seed) if beams else (seed, None)
         arguments: dict[str, Any] = {
             "max_new_tokens": settings.max_tokens,
             "num_return_sequences": settings.num_samples,
-            "do_sample": sampled,
+            "num_beams": settings.beam_size,
+            "do_sample": settings.sampled,
         }
-        criteria = StoppingCriteriaList([StopWhenSet(stop)] if stop else [])
-        own = self.model.config.model_type == "fundamentallm"
-        if own:
-            arguments |= {"overflow": settings.overflow or "slide", "seed": seed}
-        else:
-            criteria.extend(self._window_criteria(prompts, settings))
-        if sampled:
-            arguments |= self._sampling_arguments(settings, None if own else seed)
+        if settings.sampled:
+            temperature = 1.0 if settings.temperature is None else settings.temperature
+            arguments |= {"temperature": temperature, "top_k": settings.top_k or 0, "top_p": settings.top_p or 1.0}
+        arguments |= self._controls(settings) | {"seed": row_seed}
+        lengths = [len(ids) or 1 for ids in self.tokenizer(prompts, verbose=False).input_ids]
+        rooms = self._rooms(lengths, settings)
+        blocked = ClosedEndCriteria(tell=False)
+        criteria = StoppingCriteriaList([blocked, *([StopWhenSet(interrupt)] if interrupt else [])])
+        if self._own:
+            arguments |= {"overflow": settings.overflow or "slide", "tokenizer": self.tokenizer, "streamer": streamer}
+        elif any(room < settings.max_tokens for room in rooms):
+            if len(set(lengths)) > 1:
+                # Ended rows are computed along with the others, and this one would run past its last position.
+                return [each for prompt in prompts for each in self._run([prompt], settings.but(seed=seed))]
+            criteria.append(WindowFullCriteria(rooms, max(lengths)))
+        if not self._own:
+            controlled = partial(controlled_generate, tokenizer=self.tokenizer, streamer=streamer)
+            arguments["custom_generate"] = controlled
         try:
-            records = self.pipeline(
-                prompts,
-                batch_size=len(prompts),
-                tokenizer_encode_kwargs={"verbose": False},  # it would warn of prompts longer than the window
-                stopping_criteria=criteria,
-                streamer=streamer,
-                **arguments,
-            )
+            with torch_seeded(torch_seed, self.model.device):
+                records = self.pipeline(
+                    prompts,
+                    batch_size=len(prompts),
+                    tokenizer_encode_kwargs={"verbose": False},  # it would warn of prompts longer than the window
+                    stopping_criteria=criteria,
+                    **arguments,
+                )
         except ValueError as error:
             raise UserError(str(error)) from error
-        stopped = stop is not None and stop.is_set()
+        interrupted = interrupt is not None and interrupt.is_set()
         completions = []
-        for prompt, of_prompt in zip(prompts, records, strict=True):
+        for prompt, room, of_prompt in zip(prompts, rooms, records, strict=True):
             for index, record in enumerate(of_prompt):
-                reason = "eos" if record["ended"] else "length"
-                if reason == "length" and record["tokens"] < settings.max_tokens:
-                    reason = "interrupted" if stopped else "window"
-                row_seed = None if seed is None else seed + index
-                completions.append(Completion(prompt, record["completion"], reason, record["tokens"], row_seed))
+                text, tokens, reason = self._read(record["given"], record["added"], settings, room, interrupted)
+                if blocked.holds(record["given"] + record["added"][:tokens]):
+                    reason = "blocked"
+                own_seed = seed if seed is None or beams else seed + index
+                completions.append(Completion(prompt, text, reason, tokens, own_seed))
         return completions
 
-    def _sampling_arguments(self, settings: GenerationSettings, seed: int | None) -> dict[str, Any]:
-        """Temperature, top-k and top-p; with a seed in processors of our own, so that the seeded choice comes last."""
-        if seed is None:
-            return {
-                "temperature": settings.temperature,
-                "top_k": settings.top_k or 0,
-                "top_p": settings.top_p or 1.0,
-            }
-        processors = LogitsProcessorList([TemperatureLogitsWarper(settings.temperature)])
-        if settings.top_k:
-            processors.append(TopKLogitsWarper(settings.top_k))
-        if settings.top_p:
-            processors.append(TopPLogitsWarper(settings.top_p))
-        processors.append(SeededSampling(seed, settings.num_samples))
-        return {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "logits_processor": processors}
+    def _read(
+        self, given: list[int], added: list[int], settings: GenerationSettings, room: int, interrupted: bool
+    ) -> tuple[str, int, str]:
+        """The text that a row adds, its number of tokens, and why it ended."""
+        ends = self.model.generation_config.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends or ())
+        # Behind a row that ended before its neighbours stand end tokens, padding, or -1 from beams without either.
+        end = next((place for place, token in enumerate(added) if token in ends or token < 0), None)
+        ended = end is not None and added[end] in ends
+        if end is None:
+            end = len(added)
+            while end and added[end - 1] == self.tokenizer.pad_token_id:
+                end -= 1
 
-    def _window_criteria(self, prompts: Sequence[str], settings: GenerationSettings) -> Iterator[WindowFullCriteria]:
-        """Models other than FundamentaLLM's end at their window: they cannot be made to read on from its last part."""
+        def text_of(tokens: int) -> str:
+            return self.tokenizer.decode(given + added[:tokens], skip_special_tokens=True)
+
+        before, whole, least = len(text_of(0)), text_of(end), min(settings.min_tokens, end)
+        cut = find_stop(whole, settings.stop, before, len(settled(text_of(least))) if settings.min_tokens else 0)
+        if cut is not None:
+            kept = whole[: max(cut, before)]
+            tokens = bisect_left(range(end), True, key=lambda tokens: text_of(tokens).startswith(kept))
+            return kept[before:], tokens, "stop"
+        # Beams fill ended rows with end tokens too. One behind a full window is such a filling: the model had no room
+        # left to end the text.
+        if end >= settings.max_tokens:
+            reason = "length"
+        elif end >= room:
+            reason = "window"
+        else:
+            reason = "eos" if ended else "interrupted" if interrupted else "length"
+        return whole[before:], end, reason
+
+    def _controls(self, settings: GenerationSettings) -> dict[str, Any]:
+        """The fields of the generation config that differ from what `generate()` does by itself."""
+        penalty = settings.length_penalty
+        if penalty != 1 and settings.beam_size == 1 and not self.model.generation_config.eos_token_id:
+            self._tell(f"length-penalty is {penalty:g} but has no effect: the model has no token that ends a text")
+            penalty = 1.0
+        values = {
+            "min_new_tokens": settings.min_tokens or None,
+            "stop": list(settings.stop) or None,
+            "length_penalty": penalty if penalty != 1 else None,
+            "repetition_penalty": settings.repetition_penalty if settings.repetition_penalty != 1 else None,
+            "no_repeat_ngram_size": settings.no_repeat_ngram or None,
+            "repetition_unit": settings.repetition_unit,
+            "bad_words": settings.banned() or None,
+            "case_sensitive": settings.case_sensitive or None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def _own(self) -> bool:
+        return self.model.config.model_type == "fundamentallm"
+
+    def _rooms(self, lengths: Sequence[int], settings: GenerationSettings) -> list[int]:
+        """For how many tokens the window has room behind prompts of these lengths; `max_tokens` where it ends nothing.
+
+        Models other than FundamentaLLM's end at their window: they cannot be made to read on from its last part.
+        """
         window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if window is None:
-            return
-        lengths = [len(ids) or 1 for ids in self.tokenizer(list(prompts), verbose=False).input_ids]
-        cannot = f"a model of type {self.model.config.model_type} cannot slide"
-        try:
-            check_overflow(settings.overflow or "stop", lengths, settings.max_tokens, window, cannot)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        if max(lengths) + settings.max_tokens > window:
-            room = [window - length for length in lengths for _ in range(settings.num_samples)]
-            yield WindowFullCriteria(room, max(lengths))
+        if window is None or (self._own and settings.overflow != "stop"):
+            return [settings.max_tokens] * len(lengths)
+        if not self._own:
+            cannot = f"a model of type {self.model.config.model_type} cannot slide"
+            try:
+                check_overflow(settings.overflow or "stop", lengths, settings.max_tokens, window, cannot)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+        return [window - length for length in lengths]

@@ -9,9 +9,20 @@ import difflib
 import math
 from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
+from .entries import read_entries, split_entries
 from .errors import UserError
+from .literal_machine import check_entry
+
+NOUNS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    tuple: "text, or a list of texts, none empty,",
+}
+SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -20,12 +31,13 @@ class Setting:
 
     Attributes:
         name: the name in Python; the option is the same with dashes.
-        kind: `int`, `float` or `str`.
+        kind: `int`, `float`, `bool`, `str`, or `tuple` for a list of texts.
         default: its value when nobody sets it; None is "not set".
         help: what it does, for `--help` and the documentation.
         group: the heading it stands under.
         low, high: the range, both ends included, or open at `low` where `above` is set.
         choices: the values a `str` may have.
+        comma_separated: one text given for a list is split at its commas (see `split_entries`), not one entry.
     """
 
     name: str
@@ -37,6 +49,7 @@ class Setting:
     high: float | None = None
     above: bool = False
     choices: tuple[str, ...] = ()
+    comma_separated: bool = False
 
     @property
     def label(self) -> str:
@@ -48,7 +61,7 @@ class Setting:
         """The values it takes, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        noun = {int: "a whole number", float: "a number", str: "text"}[self.kind]
+        noun = NOUNS[self.kind]
         if self.low is None:
             return noun
         if self.high is None:
@@ -66,6 +79,17 @@ class Setting:
         if value is None and self.default is None:
             return None
         refusal = UserError(f"{self.label} has to be {self.expected} but is {value!r}")
+        if self.kind is tuple:
+            if isinstance(value, str):  # entries of a list are never split: their commas are their own
+                value = split_entries(value) if self.comma_separated else [value]
+            if not isinstance(value, list | tuple) or not all(isinstance(entry, str) and entry for entry in value):
+                raise refusal
+            return tuple(value)
+        if self.kind is bool:
+            switch = value if isinstance(value, bool) else SWITCH.get(str(value).lower())
+            if switch is None:
+                raise refusal
+            return switch
         if isinstance(value, bool) or (self.kind is str and not isinstance(value, str)):
             raise refusal
         try:
@@ -112,6 +136,8 @@ class GenerationSettings:
     """
 
     max_tokens: int = _setting(200, "Length", "How many tokens to add at most.", low=1)
+    min_tokens: int = _setting(0, "Length", "How many tokens to add at least.", low=0)
+    stop: tuple[str, ...] = _setting((), "Length", "End the text before this text; may be given several times.")
     overflow: str | None = _setting(
         None,
         "Length",
@@ -120,10 +146,11 @@ class GenerationSettings:
         choices=("slide", "stop", "error"),
     )
     num_samples: int = _setting(1, "Length", "How many texts to write for each prompt.", low=1)
-    temperature: float = _setting(
-        1.0,
+    temperature: float | None = _setting(
+        None,
         "Sampling",
-        "Below 1 the likely is preferred, above 1 the unlikely gets a chance; 0 always takes the likeliest (greedy).",
+        "Below 1 the likely is preferred, above 1 the unlikely gets a chance; 0 always takes the likeliest (greedy). "
+        "Unless set, 1.",
         low=0,
         high=100,
     )
@@ -143,10 +170,98 @@ class GenerationSettings:
         low=0,
         high=2**62,
     )
+    beam_size: int = _setting(
+        1,
+        "Beam search",
+        "Keep this many candidate texts and return the likeliest; sampled only if temperature, top-k or top-p is set.",
+        low=1,
+    )
+
+    length_penalty: float = _setting(
+        1.0,
+        "Length",
+        "Above 1 lengthens texts, below 1 shortens them: through the chance to end, or through the ranking of beams.",
+        low=-10,
+        high=10,
+    )
+    repetition_penalty: float = _setting(
+        1.0,
+        "Repetition",
+        "Above 1 discourages repetition: of words and sequences of words on character models, of tokens on others.",
+        low=0,
+        high=100,
+        above=True,
+    )
+    no_repeat_ngram: int = _setting(
+        0, "Repetition", "No sequence of this many words (tokens, see repetition-unit) comes twice; 0 is off.", low=0
+    )
+    repetition_unit: str | None = _setting(
+        None,
+        "Repetition",
+        "What the two above judge. Unless set, words on character models and tokens on others.",
+        choices=("words", "tokens"),
+    )
+    bad_words: tuple[str, ...] = _setting(
+        (),
+        "Control",
+        "Words, separated by commas, that never appear. Whole words in any case; * stands for letters (curs*), "
+        "/.../ is a regular expression.",
+        comma_separated=True,
+    )
+    bad_words_file: str | None = _setting(
+        None, "Control", "A file with bad words, one a line; lines that begin with # are comments."
+    )
+    case_sensitive: bool = _setting(False, "Control", "Match the case of words.")
 
     def __post_init__(self) -> None:
         for setting in SETTINGS.values():
             object.__setattr__(self, setting.name, setting.parse(getattr(self, setting.name)))
+
+    @property
+    def sampled(self) -> bool:
+        """Whether chance has a say: not at temperature 0, and with beams only if a sampling setting asks for it."""
+        asked = any(value is not None for value in (self.temperature, self.top_k, self.top_p))
+        return self.temperature != 0 and (asked or self.beam_size == 1)
+
+    def banned(self) -> list[str]:
+        """The bad words, those of the file included.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        if self.bad_words_file is None:
+            return list(self.bad_words)
+        try:
+            return [*self.bad_words, *read_entries(self.bad_words_file)]
+        except ValueError as error:
+            raise UserError(f"bad-words-file: {error}") from error
+
+    def check(self) -> None:
+        """Refuse settings that contradict each other, which only shows when no more will change.
+
+        Raises:
+            UserError: two settings cannot both be followed, or a list of words cannot be read.
+        """
+        try:
+            for entry in self.banned():
+                check_entry(entry)
+        except ValueError as error:
+            raise UserError(f"bad-words: {error}") from error
+        if self.min_tokens > self.max_tokens:
+            raise UserError(
+                f"min-tokens is {self.min_tokens}, but max-tokens ends the text at {self.max_tokens}: "
+                "lower the one or raise the other"
+            )
+        if self.num_samples > self.beam_size > 1:
+            raise UserError(
+                f"num-samples is {self.num_samples}, but a beam-size of {self.beam_size} keeps no more than that many "
+                "texts: ask for fewer or raise it"
+            )
+        if self.num_samples > 1 and self.beam_size == 1 and not self.sampled:
+            raise UserError(
+                f"num-samples is {self.num_samples}, but at temperature 0 all samples are the same: "
+                "raise the temperature or ask for one"
+            )
 
     def but(self, **changes: Any) -> "GenerationSettings":
         """A copy with some settings changed.
@@ -166,7 +281,7 @@ def _read_table() -> dict[str, Setting]:
     table = {}
     for entry in fields(GenerationSettings):
         hint = hints[entry.name]
-        kind = get_args(hint)[0] if isinstance(hint, UnionType) else hint
+        kind = get_args(hint)[0] if isinstance(hint, UnionType) else get_origin(hint) or hint
         table[entry.name] = Setting(entry.name, kind, entry.default, **entry.metadata)
     return table
 

@@ -6,7 +6,7 @@ go on computing when nobody listens any more. This file knows nothing of models 
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -14,26 +14,39 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from .stop_texts import find_held, find_stop
+
 Result = TypeVar("Result")
 
 
 class TokenTextStreamer(BaseStreamer):
     """Hands over the text that each new token of a single row completes; the prompt itself is not repeated.
 
-    A token that is only part of a character hands over nothing until the character is whole.
+    A token that is only part of a character hands over nothing until the character is whole. What may be the beginning
+    of a stop text waits until it is known whether it is one; a stop text and what follows it are never handed over.
 
     Args:
         tokenizer: a fast tokenizer.
         take: called with every piece of text.
+        stops: texts that end the text.
+        min_tokens: a stop text counts behind that many new tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, take: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        take: Callable[[str], None],
+        stops: Sequence[str] = (),
+        min_tokens: int = 0,
+    ) -> None:
         self.tokenizer = tokenizer
         self.take = take
+        self.stops = stops
+        self.free_tokens = min_tokens
         self.stream: DecodeStream | None = None
         self.tokens: list[int] = []
-        self.prompt_text = ""
-        self.handed_over = 0
+        self.text = ""
+        self.prompt_end = self.handed_over = self.stops_from = 0
 
     def put(self, value: torch.Tensor) -> None:
         """`value`: (1, length) for the prompt, (1,) for each new token, all on the CPU."""
@@ -42,22 +55,33 @@ class TokenTextStreamer(BaseStreamer):
         if self.stream is None:
             # The prompt comes first; decoding after it keeps the space that a SentencePiece token begins with.
             self.stream = DecodeStream(ids=tokens, skip_special_tokens=True)
-            self.prompt_text = self._decode()
+            self.text = self._decode()
+            self.prompt_end = self.handed_over = len(self.text)
             return
         for token in tokens:
-            self._hand_over(self.stream.step(self.tokenizer.backend_tokenizer, token) or "")
+            self.text += self.stream.step(self.tokenizer.backend_tokenizer, token) or ""
+            if self.free_tokens:
+                self.free_tokens -= 1
+                self.stops_from = len(self.text)
+            end = self._stop()
+            self._hand_over(find_held(self.text, self.stops, self.stops_from) if end is None else end)
 
     def end(self) -> None:
-        """Hand over what was held back: the bytes of a character that was never completed."""
-        self._hand_over(self._decode()[len(self.prompt_text) + self.handed_over :])
+        """Hand over what was held back: the beginning of no stop text, or the bytes of an unfinished character."""
+        self.text = self._decode()
+        end = self._stop()
+        self._hand_over(len(self.text) if end is None else end)
 
     def _decode(self) -> str:
         return self.tokenizer.decode(self.tokens, skip_special_tokens=True)
 
-    def _hand_over(self, piece: str) -> None:
-        if piece:
-            self.handed_over += len(piece)
-            self.take(piece)
+    def _stop(self) -> int | None:
+        return find_stop(self.text, self.stops, self.prompt_end, self.stops_from)
+
+    def _hand_over(self, end: int) -> None:
+        if end > self.handed_over:
+            self.take(self.text[self.handed_over : end])
+            self.handed_over = end
 
 
 class StopWhenSet(StoppingCriteria):

@@ -43,6 +43,31 @@ def test_escapes_become_characters_unless_told_otherwise():
     assert generate("--prompt", r"User: Hello\nAs", "--no-escape").stdout.startswith(r"User: Hello\nAs")
 
 
+def test_the_text_ends_before_whichever_stop_text_comes_first():
+    def stopped(*stops):
+        return generate("--prompt", "To be", "--temperature", 0, *stops).stdout
+
+    assert stopped("--stop", "he t") == "To be t\n"
+    assert stopped("--stop", "zzz", "--stop", "he t") == "To be t\n"
+    assert stopped("--stop", "he t", "--min-tokens", 4) == "To be the t\n"
+
+
+def test_escapes_in_stop_texts_become_characters_unless_told_otherwise():
+    arguments = ("--prompt", "'tis true.", "--temperature", 0)
+    whole = generate(*arguments).stdout
+    assert whole == "'tis true.\nHam. I with\n"
+    assert generate(*arguments, "--stop", r".\nHam", "--min-tokens", 0).stdout == "'tis true.\n"
+    assert generate(*arguments, "--stop", r"\n").stdout == "'tis true.\n"
+    assert generate(*arguments, "--stop", r"\n", "--no-escape").stdout == whole
+
+
+def test_beams_print_the_likeliest_text_or_several():
+    assert generate("--prompt", "To be", "--beam-size", 3).stdout == "To be the the the\n"
+    several = generate("--prompt", "To be", "--beam-size", 3, "--num-samples", 2)
+    assert several.stdout.startswith("To be the the the\nTo be")
+    assert several.stderr == "--- sample 1 of 2 ---\n--- sample 2 of 2 ---\n"
+
+
 def test_the_prompt_can_come_from_stdin_as_it_is():
     assert generate("--prompt", "-", "--temperature", 0, stdin="To\\n be").stdout.startswith("To\\n be")
 
@@ -58,7 +83,8 @@ def test_unknown_characters_are_named_on_stderr():
     [
         (("--top-p", 2), "Invalid value for '--top-p': has to be a number above 0 and at most 1 but is '2'"),
         (("--overflow", "wrap"), "has to be one of slide, stop, error but is 'wrap'"),
-        (("--max-tokns", 2), "Did you mean '--max-tokens'?"),
+        (("--stop", "a", "--stop", ""), "Invalid value for '--stop': has to be text, or a list of texts, none empty"),
+        (("--max-tokns", 2), "'--max-tokens'"),
     ],
 )
 def test_a_wrong_use_exits_with_2_and_says_what_is_expected(arguments, message):
@@ -75,6 +101,8 @@ def test_a_wrong_use_exits_with_2_and_says_what_is_expected(arguments, message):
         (("generate", "./missing"), "there is no ./missing"),
         (("generate", MODEL, "--overflow", "error", "--max-tokens", 500), "do not fit"),
         (("generate", MODEL, "--temperature", 0, "--num-samples", 2), "all samples are the same"),
+        (("generate", "missing.pt", "--min-tokens", 201), "min-tokens is 201, but max-tokens ends the text at 200"),
+        (("generate", MODEL, "--beam-size", 2, "--num-samples", 3), "num-samples is 3, but a beam-size of 2"),
         (("generate", MODEL, "--device", "tpu"), "device has to be one of auto, cpu, cuda, mps but is 'tpu'"),
         (("convert", "missing.pt", "out"), "does not exist"),
         (("evaluate", MODEL, "missing.txt"), "missing.txt"),
