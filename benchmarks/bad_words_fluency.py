@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from models import MODELS, bits_per_character, words
-from transformers import GenerationConfig
 
 from fundamentallm_hf import BadWordsLogitsProcessor, controlled_generate
 from fundamentallm_hf.bad_words import compile_bad_words
@@ -58,7 +57,7 @@ def write(model, banned: Sequence[str], way: str, texts: int, tokens: int, **sam
                 temperature=sampling["temperature"],
             )
         ]
-    output = model.generate(**ids, generation_config=GenerationConfig(**model.generation_config.to_dict()), **arguments)
+    output = model.generate(**ids, **arguments)
     return tokenizer.batch_decode(output, skip_special_tokens=True)
 
 
@@ -90,6 +89,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=380)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--top-p", type=float, default=0.9)
+    parser.add_argument("--lists", type=int, nargs="+", help="numbers of the lists to measure, from 0; default: all")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -111,7 +111,9 @@ def main() -> int:
     print(f"{arguments.model}, temperature {arguments.temperature}, top-p {arguments.top_p}, {arguments.texts} texts")
     print("| banned | way | banned words | bits per character | ratio | words not in the training text | innocents |")
     print("|---|---|---|---|---|---|---|")
-    for name, banned in lists.items():
+    for number, (name, banned) in enumerate(lists.items()):
+        if arguments.lists is not None and number not in arguments.lists:
+            continue
         for way in ("free", "mask", "counts", "model"):
             written = free if way == "free" else write(model, banned, way, **size, **sampling)
             bits = bits_per_character(model, PROMPT, written)

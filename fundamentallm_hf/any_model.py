@@ -30,6 +30,8 @@ def controlled_generate(
     seed: int | None = None,
     stop: Any = None,
     bad_words: Any = None,
+    must_include: Any = None,
+    must_include_ordered: bool | None = None,
     case_sensitive: bool | None = None,
     repetition_unit: str | None = None,
     length_penalty: float | None = None,
@@ -48,8 +50,8 @@ def controlled_generate(
     Args:
         tokenizer: reads tokens as text; by default the model's own, from where the model came from.
         streamer: gets the prompt and every token.
-        seed, stop, bad_words, case_sensitive, repetition_unit, length_penalty: as in
-            `FundamentaLLMForCausalLM.generate`; in their place the generation config may have fields of these names.
+        seed, stop, bad_words, must_include, must_include_ordered, case_sensitive, repetition_unit, length_penalty: what
+            they are for `FundamentaLLMForCausalLM.generate`; the generation config may have them as fields instead.
 
     Returns:
         What transformers' decoding loop returns: token ids `(rows, length)`, or an output object.
@@ -76,6 +78,8 @@ def controlled_generate(
         "seed": seed,
         "stop": stop,
         "bad_words": bad_words,
+        "must_include": must_include,
+        "must_include_ordered": must_include_ordered,
         "case_sensitive": case_sensitive,
         "repetition_unit": repetition_unit,
         "length_penalty": length_penalty,
@@ -89,7 +93,7 @@ def controlled_generate(
         model=model,
         config=generation_config,
         mode=mode,
-        prompt_columns=input_ids.shape[1],
+        prompts=input_ids,
         padding=[0] if mask is None else (mask.cumsum(dim=-1) == 0).sum(dim=-1).tolist(),
         cache=model_kwargs.get("past_key_values"),
         tokenizer=tokenizer if tokenizer is not None else own_tokenizer(model),

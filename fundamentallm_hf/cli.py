@@ -58,7 +58,7 @@ class GroupedCommand(click.Command):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                setting = getattr(param.type, "setting", None)
+                setting = SETTINGS.get(param.name or "")
                 groups.setdefault(setting.group if setting else "Options", []).append(record)
         for heading in sorted(groups, key=lambda name: name == "Options"):
             with formatter.section(heading):
@@ -200,6 +200,8 @@ def _print_samples(completions: "list[Completion]") -> None:
 def _explain_end(completion: "Completion") -> None:
     if completion.finish_reason == "window":
         say("the text fills the model's window; --overflow slide goes on from its last part")
+    if completion.finish_reason == "blocked":
+        say("the controls leave no continuation of the text, so it ends here: loosen them to go on")
 
 
 @cli.command(context_settings=CONTEXT)

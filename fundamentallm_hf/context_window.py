@@ -94,10 +94,13 @@ class WindowFullCriteria(StoppingCriteria):
         self.room = torch.tensor(room)
         self.prompt_columns = prompt_columns
 
+    def room_of(self, rows: int) -> torch.Tensor:
+        """(rows,) how many tokens may be added to each, where rows made of one prompt stand side by side."""
+        # Beam search asks about more candidates than it has rows.
+        return self.room[torch.arange(rows) * len(self.room) // rows]
+
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
-        rows, known = len(input_ids), len(self.room)
-        # Beam search asks about more candidates than it has rows; those of a prompt stand side by side.
-        room = self.room[torch.arange(rows) * known // rows].to(input_ids.device)
+        room = self.room_of(len(input_ids)).to(input_ids.device)
         return input_ids.shape[1] - self.prompt_columns >= room
 
 

@@ -6,6 +6,7 @@ knows which fields there are and which pieces carry each out; how they do it is 
 """
 
 import copy
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from .context_window import WindowFullCriteria
 from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor, OpenEndLogitsProcessor
 from .entries import split_entries
 from .model_lookahead import InSight, ModelLookahead
+from .must_include import MustIncludeLogitsProcessor, Requirements
 from .repetition import WordRepetitionLogitsProcessor
 from .seeded_sampling import SeededSampling
 from .stop_texts import StopAtText
@@ -45,7 +47,16 @@ from .vocabulary import Vocabulary
 logger = logging.get_logger(__name__)
 
 # What each field takes is documented in `FundamentaLLMForCausalLM.generate`.
-CONTROL_FIELDS = ("overflow", "seed", "stop", "bad_words", "case_sensitive", "repetition_unit")
+CONTROL_FIELDS = (
+    "overflow",
+    "seed",
+    "stop",
+    "bad_words",
+    "must_include",
+    "must_include_ordered",
+    "case_sensitive",
+    "repetition_unit",
+)
 # transformers warns of these where it would not heed them itself.
 _TAKEN_OVER = ("length_penalty",)
 REPETITION_UNITS = ("words", "tokens")
@@ -115,7 +126,13 @@ def _needs_text(*sources: Any) -> str:
                 return found
         return None
 
-    if value("bad_words") or value("stop") or value("stop_strings") or value("repetition_unit") == "words":
+    if (
+        value("bad_words")
+        or value("must_include")
+        or value("stop")
+        or value("stop_strings")
+        or value("repetition_unit") == "words"
+    ):
         return "at all costs"
     repeats = value("repetition_penalty") not in (None, 1.0) or bool(value("no_repeat_ngram_size"))
     return "if there is" if repeats and value("repetition_unit") != "tokens" else ""
@@ -145,7 +162,7 @@ class Call:
         model: the model that generates.
         config: the merged generation config.
         mode: how the next token is chosen.
-        prompt_columns: width of the padded prompts in tokens.
+        prompts: (rows, prompt columns) token ids of the padded prompts.
         padding: (rows,) columns of padding before each prompt.
         cache: the `past_key_values` that the decoding loop extends, if it has any.
         tokenizer: the model's, if a control over text is set.
@@ -157,13 +174,18 @@ class Call:
     model: Any
     config: GenerationConfig
     mode: GenerationMode
-    prompt_columns: int
+    prompts: torch.Tensor
     padding: Sequence[int]
     cache: Any
     tokenizer: PreTrainedTokenizerBase | None
     window: int | None = None
     in_sight: InSight = lambda length: length
     window_full: WindowFullCriteria | None = None
+
+    @property
+    def prompt_columns(self) -> int:
+        """Width of the padded prompts in tokens."""
+        return self.prompts.shape[1]
 
     def field(self, name: str) -> Any:
         """The value of a field, None where it is not set."""
@@ -187,6 +209,15 @@ class Call:
         """Number of scores the model gives."""
         return self.model.config.get_text_config().vocab_size
 
+    def remaining(self, input_ids: torch.Tensor) -> list[int]:
+        """How many tokens each row of `input_ids`, (rows, length), may still get."""
+        left = [self.config.max_length - input_ids.shape[1]] * len(input_ids)
+        if self.window_full is None:
+            return left
+        added = input_ids.shape[1] - self.prompt_columns
+        room = self.window_full.room_of(len(input_ids)).tolist()
+        return [min(most, of_row - added) for most, of_row in zip(left, room, strict=True)]
+
     def last_step(self, longer: torch.Tensor) -> torch.Tensor:
         """(rows,) bool: the rows that end for want of room when they have the length of `longer`, (rows, length)."""
         full = torch.full((len(longer),), longer.shape[1] >= self.config.max_length, device=longer.device)
@@ -206,6 +237,7 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         raise ValueError(
             f"repetition_unit has to be one of {', '.join(REPETITION_UNITS)} but is {call.field('repetition_unit')!r}"
         )
+    required = _read_texts("must_include", call.field("must_include"), split=True)
     stops = _read_texts("stop", call.field("stop"), split=False)
     controls = LogitsProcessorList()
     warpers = [processor for processor in processors if isinstance(processor, WARPERS)]
@@ -213,6 +245,8 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
     controls.extend(_length(call))
     if stops:
         criteria.append(StopAtText(call.reader, stops, call.prompt_columns, call.config.min_new_tokens or 0))
+    if required:
+        controls.append(_must_include(required, bad_words, call, warpers, stops))
     if bad_words:
         controls.append(_bad_words(bad_words, call, warpers, [*stops, *_read_texts("", call.field("stop_strings"))]))
     if controls:
@@ -245,12 +279,38 @@ def _read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _temperature(warpers: list[Any]) -> float:
+    return math.prod(getattr(warper, "temperature", 1.0) for warper in warpers)
+
+
+def _must_include(
+    entries: tuple[str, ...], bad_words: tuple[str, ...], call: Call, warpers: list[Any], stops: Sequence[str]
+) -> MustIncludeLogitsProcessor:
+    case_sensitive = bool(call.field("case_sensitive"))
+    requirements = Requirements(
+        entries,
+        call.reader,
+        call.size,
+        case_sensitive,
+        ordered=bool(call.field("must_include_ordered")),
+        counts=own_word_counts(call.model),
+        barred=_compiled(bad_words, case_sensitive, call) if bad_words else None,
+    )
+    processor = MustIncludeLogitsProcessor(
+        requirements,
+        remaining=call.remaining,
+        end_tokens=call.end_tokens,
+        stop_strings=stops,
+        prompt_columns=call.prompt_columns,
+        temperature=_temperature(warpers),
+    )
+    processor.check(call.prompts)
+    return processor
+
+
 def _bad_words(
     entries: tuple[str, ...], call: Call, warpers: list[Any], stops: Sequence[str]
 ) -> BadWordsLogitsProcessor:
-    temperature = 1.0
-    for warper in warpers:
-        temperature *= getattr(warper, "temperature", 1.0)
     return BadWordsLogitsProcessor(
         _compiled(entries, bool(call.field("case_sensitive")), call),
         prompt_columns=call.prompt_columns,
@@ -259,7 +319,7 @@ def _bad_words(
         stop_strings=stops,
         lookahead=ModelLookahead(call.model, call.cache, call.padding, call.window, call.in_sight),
         policy=_policy(call.mode, warpers),
-        temperature=temperature,
+        temperature=_temperature(warpers),
         trims=any(not isinstance(warper, TemperatureLogitsWarper) for warper in warpers),
     )
 

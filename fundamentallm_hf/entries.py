@@ -49,3 +49,26 @@ def read_entries(file: str | Path) -> list[str]:
 def is_regex(entry: str) -> bool:
     """Whether an entry is a regular expression: `/…/`."""
     return _REGEX.fullmatch(entry) is not None
+
+
+def split_alternatives(entry: str) -> list[str]:
+    r"""The alternatives of an entry, separated by `|`; a regular expression is one, and `\|` is the character itself.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.entries import split_alternatives
+    >>> split_alternatives("king|queen")
+    ['king', 'queen']
+
+    ```
+
+    Raises:
+        ValueError: an alternative is empty.
+    """
+    if is_regex(entry):
+        return [entry]
+    parts = [part.strip().replace(r"\|", "|") for part in re.split(r"(?<!\\)\|", entry)]
+    if not all(parts):
+        raise ValueError(f"an entry has to hold words between its | but is {entry!r}")
+    return parts

@@ -293,6 +293,8 @@ class Generator:
             "no_repeat_ngram_size": settings.no_repeat_ngram or None,
             "repetition_unit": settings.repetition_unit,
             "bad_words": settings.banned() or None,
+            "must_include": list(settings.must_include) or None,
+            "must_include_ordered": settings.must_include_ordered or None,
             "case_sensitive": settings.case_sensitive or None,
         }
         return {name: value for name, value in values.items() if value is not None}

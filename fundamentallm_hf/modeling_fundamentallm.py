@@ -384,6 +384,9 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
                 alphabet, and not before `min_new_tokens`.
             bad_words (`list[str]`, *optional*): words, phrases, stems (`curs*`) and regular expressions (`/…/`) that
                 never appear in what is written; see `BadWordsLogitsProcessor`.
+            must_include (`list[str]`, *optional*): words, phrases, alternatives (`king|queen`) and regular expressions
+                that appear in what is written, where they read well; see `Requirements`.
+            must_include_ordered (`bool`, *optional*, defaults to `False`): in the order of the list.
             case_sensitive (`bool`, *optional*, defaults to `False`): whether lists of words match case.
             repetition_unit (`str`, *optional*): whether `repetition_penalty` and `no_repeat_ngram_size` judge
                 `"words"`, the default here, or `"tokens"`, as transformers does.
@@ -447,11 +450,12 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
             room = [self.config.max_position_embeddings - length for length in generation_config._prompt_lengths]
             window_full = WindowFullCriteria(room, input_ids_seq_length)
             criteria.append(window_full)
+        prompts = kwargs["encoder_input_ids"]
         call = Call(
             model=self,
             config=generation_config,
             mode=generation_config._mode,
-            prompt_columns=input_ids_seq_length,
+            prompts=prompts if prompts.dim() == 2 else prompts.new_zeros(len(prompts), 0, dtype=torch.long),
             padding=[input_ids_seq_length - length for length in generation_config._prompt_lengths],
             cache=model_kwargs.get("past_key_values"),
             tokenizer=carried(generation_config, "_text_tokenizer"),

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from .entries import read_entries, split_entries
+from .entries import read_entries, split_alternatives, split_entries
 from .errors import UserError
 from .literal_machine import check_entry
 
@@ -211,6 +211,14 @@ class GenerationSettings:
     bad_words_file: str | None = _setting(
         None, "Control", "A file with bad words, one a line; lines that begin with # are comments."
     )
+    must_include: tuple[str, ...] = _setting(
+        (),
+        "Control",
+        "Words, separated by commas, that always appear: in any order, where they read well. * stands for letters "
+        "(dragon*), king|queen for either, /.../ is a regular expression.",
+        comma_separated=True,
+    )
+    must_include_ordered: bool = _setting(False, "Control", "What must be included comes in the order of the list.")
     case_sensitive: bool = _setting(False, "Control", "Match the case of words.")
 
     def __post_init__(self) -> None:
@@ -242,11 +250,13 @@ class GenerationSettings:
         Raises:
             UserError: two settings cannot both be followed, or a list of words cannot be read.
         """
-        try:
-            for entry in self.banned():
-                check_entry(entry)
-        except ValueError as error:
-            raise UserError(f"bad-words: {error}") from error
+        for name, entries in (("bad-words", self.banned()), ("must-include", self.must_include)):
+            try:
+                for entry in entries:
+                    for part in split_alternatives(entry) if name == "must-include" else [entry]:
+                        check_entry(part)
+            except ValueError as error:
+                raise UserError(f"{name}: {error}") from error
         if self.min_tokens > self.max_tokens:
             raise UserError(
                 f"min-tokens is {self.min_tokens}, but max-tokens ends the text at {self.max_tokens}: "

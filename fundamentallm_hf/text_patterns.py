@@ -53,6 +53,7 @@ class TextPatterns:
         for entry in soft:
             self.literal.paths.append(self.literal.add(entry, completes=False))
         self.rests: dict[int, list[Rest]] = {}
+        self._frequency = 0.0
         plain = [pair for pair in zip(entries + soft, self.literal.paths, strict=True) if pair[0].is_plain]
         given: set[int] = set()
         for entry, path in sorted(plain, key=lambda pair: not pair[0].is_stem):
@@ -63,6 +64,8 @@ class TextPatterns:
                 self._give_chances(entry, path, counts)
         for rests in self.rests.values():
             rests.sort(key=lambda rest: -rest.chance)
+        # How often an entry begins where a word does.
+        self.frequency = min(1.0, self._frequency)
         self._chance = {place: min(1.0, sum(rest.chance for rest in rests)) for place, rests in self.rests.items()}
 
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
@@ -117,6 +120,7 @@ class TextPatterns:
     def _give_chances(self, entry: Entry, path: list[int], counts: WordCounts) -> None:
         items = entry.items[:-1] if entry.is_stem else entry.items
         folded = [item if item == SPACE else fold_text(item) for item in items]
+        self._frequency += _chance_of_rest(folded, 0, entry.is_stem, counts)
         for cut in range(1, len(items) + 1):
             rest = Rest("".join(items[cut:]), _chance_of_rest(folded, cut, entry.is_stem, counts))
             self.rests.setdefault(path[cut], []).append(rest)

@@ -52,6 +52,56 @@ def test_the_text_ends_before_whichever_stop_text_comes_first():
     assert stopped("--stop", "he t", "--min-tokens", 4) == "To be the t\n"
 
 
+def test_bad_words_are_kept_out_from_the_option_and_from_a_file(tmp_path):
+    arguments = ("--prompt", "To be", "--temperature", 0)
+    assert generate(*arguments).stdout == "To be the the the\n"
+    assert "the" not in generate(*arguments, "--bad-words", "zzz, the").stdout
+    assert "the" not in generate(*arguments, "--bad-words", "zzz", "--bad-words", "the").stdout
+    words = tmp_path / "words.txt"
+    words.write_text("# articles\n\nTHE\n")
+    assert "the" not in generate(*arguments, "--bad-words-file", words).stdout
+    assert generate(*arguments, "--bad-words-file", words, "--case-sensitive").stdout == "To be the the the\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--bad-words", "/(/"), "bad-words: '(' is not a valid regular expression: missing )"),
+        (("--bad-words", "**"), "bad-words: an entry has to hold a character that can be seen but is '**'"),
+        (("--bad-words-file", "missing.txt"), "bad-words-file: cannot read the list 'missing.txt': No such file"),
+        (("--repetition-penalty", 0), "has to be a number above 0 and at most 100 but is '0'"),
+        (("--repetition-unit", "letters"), "has to be one of words, tokens but is 'letters'"),
+    ],
+)
+def test_a_control_that_cannot_be_is_one_line_before_the_model_is_loaded(options, message):
+    result = run("generate", "there-is-no-such-model.pt", *options)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert "there-is-no-such-model" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_repetition_and_length_have_options():
+    looping = generate("--prompt", "To be", "--temperature", 0, "--repetition-penalty", 1.2, "--max-tokens", 60)
+    assert "the the the the" not in looping.stdout
+    told = generate("--prompt", "To be", "--length-penalty", 1.5)
+    assert "has no effect: the model has no token that ends a text" in told.stderr
+
+
+def test_what_is_left_without_a_continuation_ends_and_says_so():
+    result = generate("--prompt", "To be", "--bad-words", "/(?s:.)/")
+    assert result.stdout == "To be\n"
+    assert "the controls leave no continuation" in result.stderr
+
+
+def test_serving_without_its_packages_says_how_to_get_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run("serve", "--port", 1)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "pip install 'fundamentallm-hf[serve]'" in result.stderr
+
+
 def test_escapes_in_stop_texts_become_characters_unless_told_otherwise():
     arguments = ("--prompt", "'tis true.", "--temperature", 0)
     whole = generate(*arguments).stdout
