@@ -19,7 +19,7 @@ from .row_states import KEPT_LENGTHS, RowStates, row_key
 from .text_patterns import TextPatterns
 from .token_tables import CERTAIN, TextState, TokenTable, TokenTables
 from .vocabulary import Vocabulary
-from .word_counts import UnknownWords, WordCounts
+from .word_counts import WordCounts
 
 # The model is asked when a banned word would come with at least this chance in one step, by word counts.
 MATERIAL = 0.003
@@ -53,8 +53,6 @@ def compile_bad_words(
     vocabulary = Vocabulary.of(tokenizer)
     if counts is None:
         counts = WordCounts.of_vocabulary(vocabulary)
-    if not len(counts):
-        counts = UnknownWords()
     return TokenTables(vocabulary, TextPatterns(bad_words, not case_sensitive, counts), size)
 
 

@@ -21,7 +21,7 @@ from .row_states import RowStates
 from .text_patterns import PatternState, TextPatterns
 from .token_tables import TextState, TokenTables
 from .vocabulary import REPLACEMENT, Vocabulary
-from .word_counts import UnknownWords, WordCounts
+from .word_counts import WordCounts
 
 # Words per token, by which a word's frequency among words becomes one among tokens.
 _WORDS_PER_CHARACTER, _WORDS_PER_TOKEN = 0.19, 0.75
@@ -84,7 +84,6 @@ class Requirements:
         self.ordered = ordered
         self.barred = barred
         counts = counts if counts is not None else WordCounts.of_vocabulary(self.vocabulary)
-        counts = counts if len(counts) else UnknownWords()
         self.tables = [
             TokenTables(self.vocabulary, TextPatterns(split_alternatives(source), not case_sensitive, counts), size)
             for source in self.sources

@@ -198,7 +198,11 @@ class TokenTables:
         ending = [token for token, outcome in outcomes.items() if outcome.ends]
         # A token behind which the text may neither end nor go on leads nowhere.
         closed += [token for token in ending if not self._leads_on(state, token)]
-        risky = {token: outcome.chance for token, outcome in outcomes.items() if outcome.chance and not outcome.hit}
+        risky = {
+            token: chance
+            for token, outcome in outcomes.items()
+            if outcome.chance and not outcome.hit and (chance := self._spelled(state, token, outcome.chance))
+        }
         shift = torch.zeros(self.size)
         ids = torch.tensor(list(risky), dtype=torch.long)
         chances = torch.tensor(list(risky.values())).clamp(max=CERTAIN)
@@ -208,6 +212,20 @@ class TokenTables:
         shift = shift.masked_fill(mask, -torch.inf)
         greatest = max(risky.values(), default=0.0)
         return TokenTable(shift, mask, torch.tensor(ending, dtype=torch.long), ids, chances, greatest)
+
+    def _spelled(self, state: TextState, token: int, chance: float) -> float:
+        """The part of a token's chance that is real: a model writes words in the tokens it was trained on.
+
+        Behind " a" a sub-word model does not write "ss" if " ass" is a token, so " a" is no beginning of it.
+        """
+        piece = self.vocabulary.piece(token)
+        if self.vocabulary.longest <= 1 or isinstance(piece, bytes):
+            return chance
+        real = 0.0
+        for rest in self.patterns.ways(self.advance(state, token).patterns):
+            if not rest.text or (self.vocabulary.spell(piece + rest.text) or [-1])[0] == token:
+                real += rest.chance
+        return min(chance, real)
 
     def _leads_on(self, state: TextState, token: int) -> bool:
         after = self.advance(state, token)

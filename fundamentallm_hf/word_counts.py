@@ -92,16 +92,9 @@ class WordCounts:
             word: folded; begins with `beginning`.
             stem: take every word that begins with `word`.
         """
+        mass = self.mass(beginning)
+        if not mass:
+            # No known word begins so: each letter that is missing makes the word less likely.
+            return 0.5 * 0.3 ** (len(word) - len(beginning))
         wanted = self.mass(word) if stem else self.counts.get(word, 0.0)
-        return (wanted + _UNSEEN) / (self.mass(beginning) + _UNSEEN)
-
-
-class UnknownWords(WordCounts):
-    """Stands in where nothing was counted: each letter that is missing makes a word less likely."""
-
-    def __init__(self) -> None:
-        super().__init__({})
-
-    def chance(self, beginning: str, word: str, stem: bool = False) -> float:
-        """As in `WordCounts`: 0.5 for a word that is complete, and 0.3 of it for each letter that is not."""
-        return 0.5 * 0.3 ** (len(word) - len(beginning))
+        return (wanted + _UNSEEN) / (mass + _UNSEEN)
