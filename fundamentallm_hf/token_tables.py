@@ -8,7 +8,7 @@ one entry and for thousands. This file knows nothing of models or of rows.
 
 import codecs
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -174,35 +174,41 @@ class TokenTables:
         return self.patterns.read(state.patterns, state.pending.decode("utf-8", "replace"))
 
     def _make(self, state: TextState) -> TokenTable:
-        outcomes: dict[int, Outcome] = {}
         flushed, broken = self._flush(state)
         if broken:
             outcomes = {token: Outcome(True, False, 0.0) for tokens in self._tokens for token in tokens}
         else:
             base = self.patterns.neutral(flushed)
             if base not in self._outcomes:
-                self._outcomes[base] = dict(self._walk(base, None))
+                self._outcomes[base] = self._judged(TextState(base), self._walk(base, None))
             outcomes = dict(self._outcomes[base])
             if flushed != base:
-                for token, outcome in self._walk(flushed, base):
-                    outcomes[token] = outcome
+                outcomes |= self._judged(TextState(flushed), self._walk(flushed, base))
         if self.ends(state):
-            outcomes |= dict.fromkeys(self._silent, Outcome(False, True, 0.0))
-        for token in self._parts:
-            after, hit = self._read(state, token)
-            outcomes[token] = Outcome(hit, not hit and self.ends(after), 0.0 if hit else self.chance(after))
-        return self._pack(state, outcomes)
+            outcomes |= self._judged(state, ((token, Outcome(False, True, 0.0)) for token in self._silent))
+        outcomes |= self._judged(state, ((token, self._outcome(state, token)) for token in self._parts))
+        return self._pack(outcomes)
 
-    def _pack(self, state: TextState, outcomes: dict[int, Outcome]) -> TokenTable:
+    def _outcome(self, state: TextState, token: int) -> Outcome:
+        after, hit = self._read(state, token)
+        return Outcome(hit, not hit and self.ends(after), 0.0 if hit else self.chance(after))
+
+    def _judged(self, state: TextState, outcomes: Iterable[tuple[int, Outcome]]) -> dict[int, Outcome]:
+        """The outcomes of tokens behind `state` with what only shows behind them."""
+        judged = {}
+        for token, outcome in outcomes:
+            if outcome.ends and not self._leads_on(state, token):
+                # The text may neither end behind this token nor go on.
+                outcome = outcome._replace(hit=True)
+            if outcome.chance:
+                outcome = outcome._replace(chance=self._spelled(state, token, outcome.chance))
+            judged[token] = outcome
+        return judged
+
+    def _pack(self, outcomes: dict[int, Outcome]) -> TokenTable:
         closed = [token for token, outcome in outcomes.items() if outcome.hit]
         ending = [token for token, outcome in outcomes.items() if outcome.ends]
-        # A token behind which the text may neither end nor go on leads nowhere.
-        closed += [token for token in ending if not self._leads_on(state, token)]
-        risky = {
-            token: chance
-            for token, outcome in outcomes.items()
-            if outcome.chance and not outcome.hit and (chance := self._spelled(state, token, outcome.chance))
-        }
+        risky = {token: outcome.chance for token, outcome in outcomes.items() if outcome.chance and not outcome.hit}
         shift = torch.zeros(self.size)
         ids = torch.tensor(list(risky), dtype=torch.long)
         chances = torch.tensor(list(risky.values())).clamp(max=CERTAIN)
