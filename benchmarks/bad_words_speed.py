@@ -35,6 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", type=Path, required=True, help="words to ban, one a line")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["demo", "smollm2"])
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 40, 400], help="numbers of words to ban")
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -51,7 +52,7 @@ def main() -> int:
         other = {} if model.config.model_type == "fundamentallm" else {"custom_generate": controlled_generate}
         ways: dict[tuple[str, str], dict] = {("0", "no control"): {}}
         compiled = {}
-        for count in (1, 40, 400):
+        for count in arguments.counts:
             banned = words[:count]
             ways[str(count), "bad_words"] = {"bad_words": banned, **other}
             ids = [tokens for word in banned for tokens in spellings(tokenizer, word)]
