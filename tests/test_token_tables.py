@@ -48,7 +48,8 @@ def brute_force(tables, state, token):
         )
     followers = [patterns.step(after, letter) for letter in tables.vocabulary.letters]
     leads_on = any(not found and not patterns.ends(beyond) for beyond, found in followers)
-    return hit or (ends and not leads_on), ends, chance
+    shut = hit or (ends and not leads_on)
+    return shut, ends, 0.0 if shut else chance
 
 
 WHOLE = st.text("abr -é", min_size=1, max_size=3)
