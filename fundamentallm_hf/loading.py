@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from . import registration as registration
 from .checkpoint import is_fundamentallm_source, load_checkpoint
+from .companions import own_tokenizer
 from .errors import UserError
 
 DEMO_MODEL = Path(__file__).parent / "demo_model"
@@ -97,13 +98,10 @@ def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
     Raises:
         UserError: the model carries none and came from nowhere.
     """
-    carried = getattr(model, "tokenizer", None)
-    if isinstance(carried, PreTrainedTokenizerBase):
-        return carried
-    if not model.name_or_path:
-        raise UserError("the model was made in memory and has no tokenizer: pass tokenizer=")
-    model.tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
-    return model.tokenizer
+    try:
+        return own_tokenizer(model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _from_pretrained(

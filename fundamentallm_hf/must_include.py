@@ -103,14 +103,11 @@ class Requirements:
             self._check(index, source)
 
     def _check(self, index: int, source: str) -> None:
-        if self._way(index, self.tables[index].patterns.start, None) is None:
+        start = self.tables[index].patterns.start
+        if self._way(index, start, None) is None:
             raise ValueError(f"must_include: {source!r} cannot be written with the model's alphabet: leave it out")
-        if self.barred is not None and self._way(index, self.start_of(index), self.barred.patterns.start) is None:
+        if self.barred is not None and self._way(index, start, self.barred.patterns.start) is None:
             raise ValueError(f"must_include: {source!r} cannot be written without a bad word: change one of the lists")
-
-    def start_of(self, index: int) -> PatternState:
-        """The place of an entry before any text."""
-        return self.tables[index].patterns.start
 
     def advance(self, progress: Progress, token: int) -> Progress:
         """How far the text has come behind one more token."""
