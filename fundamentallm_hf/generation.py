@@ -15,11 +15,17 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList, TextGenerationPipeline
+from transformers import (
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+    TextGenerationPipeline,
+)
 
 from .any_model import controlled_generate
 from .context_window import WindowFullCriteria, check_overflow
-from .endings import ClosedEndCriteria
+from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor
 from .errors import UserError
 from .loading import tokenizer_of
 from .settings import GenerationSettings
@@ -281,14 +287,21 @@ class Generator:
 
     def _controls(self, settings: GenerationSettings) -> dict[str, Any]:
         """The fields of the generation config that differ from what `generate()` does by itself."""
-        penalty = settings.length_penalty
-        if penalty != 1 and settings.beam_size == 1 and not self.model.generation_config.eos_token_id:
-            self._tell(f"length-penalty is {penalty:g} but has no effect: the model has no token that ends a text")
+        penalty, ends = settings.length_penalty, self.model.generation_config.eos_token_id
+        processors = None
+        if penalty != 1 and settings.beam_size == 1:
+            if ends is None:
+                self._tell(f"length-penalty is {penalty:g} but has no effect: the model has no token that ends a text")
+            else:
+                # As a field of the config, the pipeline would warn that it is ignored where there are no beams.
+                ids = [ends] if isinstance(ends, int) else ends
+                processors = LogitsProcessorList([LengthPenaltyLogitsProcessor(penalty, ids)])
             penalty = 1.0
         values = {
             "min_new_tokens": settings.min_tokens or None,
             "stop": list(settings.stop) or None,
             "length_penalty": penalty if penalty != 1 else None,
+            "logits_processor": processors,
             "repetition_penalty": settings.repetition_penalty if settings.repetition_penalty != 1 else None,
             "no_repeat_ngram_size": settings.no_repeat_ngram or None,
             "repetition_unit": settings.repetition_unit,

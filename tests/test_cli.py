@@ -86,6 +86,8 @@ def test_repetition_and_length_have_options():
     assert "the the the the" not in looping.stdout
     told = generate("--prompt", "To be", "--length-penalty", 1.5)
     assert "has no effect: the model has no token that ends a text" in told.stderr
+    longer = run("generate", "--length-penalty", 1.5, "--max-tokens", 3)
+    assert (longer.exit_code, longer.stderr) == (0, "")
 
 
 def test_what_is_left_without_a_continuation_ends_and_says_so():
