@@ -53,13 +53,15 @@ BIAS = 6.0
 
 
 class Counted(Placement):
-    """Word counts are all that is known."""
+    """Word counts are all that is known: how words go on, and how frequent they are."""
 
     def __init__(self, requirements, lookahead=None, temperature=1.0) -> None:
         super().__init__(requirements, None, temperature)
 
-    def _average(self, entry: int, seen) -> float:
-        return max(1e-7, self.requirements.tables[entry].patterns.frequency)
+    def __call__(self, *args) -> list[list[Outlook]]:
+        """See `Placement`; at 0.2 of their frequency words fell most evenly over the text."""
+        frequencies = [table.patterns.frequency for table in self.requirements.tables]
+        return [[each._replace(later=0.2 * frequencies[each.entry]) for each in row] for row in super().__call__(*args)]
 
 
 class Scored(Placement):

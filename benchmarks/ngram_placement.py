@@ -1,8 +1,9 @@
-"""Chances of required words under a small tractable model, exactly: a character n-gram model times each word's automaton.
+"""Chances of required words under a small tractable model, exactly: character n-grams times each word's automaton.
 
-In the manner of GeLaTo (Zhang et al. 2023) and Ctrl-G (Zhang et al. 2024), with an interpolated n-gram model (Witten and
-Bell 1991) in place of a hidden Markov model. For every context and every place in a word's automaton, dynamic programming
-gives the probability that the word appears within a number of characters. For words and stems on character models.
+In the manner of GeLaTo (Zhang et al. 2023) and Ctrl-G (Zhang et al. 2024), with an interpolated n-gram model (Witten
+and Bell 1991) in place of a hidden Markov model. For every context and every place in a word's automaton, dynamic
+programming gives the probability that the word appears within a number of characters. For words and stems on character
+models.
 """
 
 from collections import Counter, defaultdict
@@ -96,7 +97,7 @@ class NGramPlacement(Placement):
         self.values = [self.model.appearance(moves, len(moves) - 1) for moves in self.moves]
 
     def __call__(self, input_ids, scores, states, waiting, left) -> list[list[Outlook]]:
-        """See `Placement`. With an average of nearly nothing, the chances are all that weighs."""
+        """See `Placement`. With nothing to come later by itself, the chances are all that weighs."""
         nothing = np.zeros(0, dtype=np.int64)
         outlooks = []
         for row, entries, places in zip(input_ids.tolist(), waiting, left, strict=True):
@@ -117,13 +118,16 @@ class NGramPlacement(Placement):
                 after = moves[place].numpy()
                 chances = values[nexts, after].numpy().astype(np.float64).clip(1e-12, 1 - 1e-6)
                 begun = float(values[here, place].clip(1e-12, 1 - 1e-6))
-                found.append(Outlook(entry, begun, np.arange(self.model.size), chances, nothing, 1e-30))
+                found.append(Outlook(entry, begun, np.arange(self.model.size), chances, nothing, 0.0))
             outlooks.append(found)
         return outlooks
 
 
 def _automaton(word: str, pieces: Sequence[str | bytes]) -> torch.Tensor:
-    """(places, tokens): 0 within another word, 1 + k behind the first k letters of this one, the last when it is there."""
+    """The moves of a word's automaton, (places, tokens).
+
+    Place 0 is within another word, 1 + k behind the first k letters of this one, and the last where it is there.
+    """
     moves = torch.zeros(len(word) + 2, len(pieces), dtype=torch.long)
     for token, piece in enumerate(pieces):
         char = piece.lower() if isinstance(piece, str) and len(piece) == 1 else " "

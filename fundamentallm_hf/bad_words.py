@@ -222,8 +222,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         for rest in self.tables.patterns.ways(after.patterns):
             if probability * rest.chance < MATERIAL:
                 break
-            shouted = isinstance(piece, str) and piece.isupper() and len(piece.strip()) > 1
-            tokens = self.tables.vocabulary.spell(rest.text.upper() if shouted else rest.text)
+            tokens = self.tables.vocabulary.spell_rest(piece, rest.text)
             if tokens is not None:
                 ways.append((probability * rest.chance, [token, *tokens]))
         return ways

@@ -114,8 +114,8 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
 
     def _weigh(self, outlooks: Sequence[Outlook], left: float, shift: np.ndarray) -> None:
         """Prefer the tokens from which what is missing can still come by itself."""
-        for _, begun, tokens, chances, completing, average in outlooks:
-            now, later = later_chance(average, left), later_chance(average, left - self.requirements.rate)
+        for _, begun, tokens, chances, completing, here, better in outlooks:
+            now, later = later_chance(here, better, left), later_chance(here, better, left - self.requirements.rate)
             shift += math.log(later / (begun + (1 - begun) * now))
             shift[tokens] += np.log((chances + (1 - chances) * later) / later)
             shift[completing] -= math.log(later)

@@ -2,12 +2,11 @@
 
 At every place where an entry could begin, its chance is noted: from the model's probabilities of the next token, from
 word counts for how the word would go on, and from the model itself, which reads the first letters ahead, where they
-could matter. The average over the places seen so far tells what to expect of those that are left, so it needs no
-scale: a word that the model finds unlikely everywhere is compared with itself alone. This file knows nothing of budgets
-or of what is closed.
+could matter. Chances of a word differ by orders of magnitude from place to place and from model to model, so a place is
+judged by its rank among those seen so far, as in the secretary problem: the better it is, the fewer better ones are to
+be expected among those that are left. This file knows nothing of budgets or of what is closed.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,37 +18,26 @@ from .requirements import Progress, Requirements
 from .row_states import KEPT_LENGTHS
 from .token_tables import CERTAIN
 
-# The model is asked where an entry could be begun with at least this chance, were it so many times as likely here as
-# word counts say.
-MATERIAL, UNDERRATED = 0.02, 30.0
+# The model is asked about a place that would be taken with at least this chance, were the entry so many times as likely
+# there as word counts say.
+MATERIAL, UNDERRATED = 0.05, 30.0
 # A beginning from which the entry follows with this chance, by word counts, is read ahead no further.
 SURE = 0.5
 # Continuations that are read ahead for one row in one step, at most, and beginnings of one entry.
 MOST_ASKED, MOST_BEGINNINGS = 12, 2
-# A place counts by its chance to this power, so that a good place is preferred to many poor ones.
-SHARPNESS = 2.0
-# Before any place is seen, as many are taken for seen as this, at so many times the entry's frequency.
-PRIOR, PEAK = 2, 3.0
-# Sampling at low temperatures, top-p and greedy decoding pass over what is merely possible, so the places that are left
-# count for less than they would if every token were sampled by its probability; and the last of them not at all, so
-# that nobody breaks off a word to make room.
-RARER, MARGIN = 0.5, 2.0
+# A place is taken with the chance 1 / (1 + (PATIENCE x better places to come) ^ SHARPNESS): nearly always if less than
+# one is to be expected. On average that makes about one in the places that are left, so that words fall evenly.
+SHARPNESS, PATIENCE = 3.0, 1.2
+# The last places are not counted on, so that nobody breaks off a word to make room.
+MARGIN = 2.0
+# Places that are remembered.
+MEMORY = 256
 # Chances are never taken for less.
 LEAST = 1e-15
 
 
-class Seen(NamedTuple):
-    """The places seen so far where an entry could have begun.
-
-    Attributes:
-        places: their number.
-        total: the sum of its chances there, each to the power of `SHARPNESS`.
-        last: its chance at the last of them.
-    """
-
-    places: int = 0
-    total: float = 0.0
-    last: float = 0.0
+# The chances of an entry at the places seen so far.
+Chances = tuple[float, ...]
 
 
 class Outlook(NamedTuple):
@@ -61,7 +49,8 @@ class Outlook(NamedTuple):
         tokens: (beginnings,) ids of the tokens that begin it or go on with it.
         chances: (beginnings,) float64, the chance of each that it becomes the entry.
         completing: ids of the tokens that complete it.
-        average: its chance at an average place, as far as is known.
+        here: its chance at the last place where it could begin.
+        better: the share of the places seen that are better than this one.
     """
 
     entry: int
@@ -69,7 +58,8 @@ class Outlook(NamedTuple):
     tokens: np.ndarray
     chances: np.ndarray
     completing: np.ndarray
-    average: float
+    here: float
+    better: float
 
 
 class Placement:
@@ -87,9 +77,9 @@ class Placement:
         self.requirements = requirements
         self.lookahead = lookahead
         self.temperature = temperature
-        # By the length of a text and its tokens: what was seen of each entry up to there, and the chances that the
-        # model gave, by entry and next token.
-        self._seen: dict[int, dict[bytes, tuple[Seen, ...]]] = {}
+        # By the length of a text and its tokens: the chances of each entry at the places up to there, and those that
+        # the model gave, by entry and next token.
+        self._seen: dict[int, dict[bytes, tuple[Chances, ...]]] = {}
         self._asked: dict[int, dict[bytes, dict[tuple[int, int], float]]] = {}
 
     def __call__(
@@ -140,29 +130,23 @@ class Placement:
             table = self.requirements.tables[entry]
             outcomes = table.table(place)
             tokens, chances = outcomes.risky.numpy(), outcomes.chances.numpy().astype(np.float64)
+            completing = outcomes.completing.numpy()
             for index, candidate in enumerate(tokens.tolist() if asked else ()):
                 chances[index] = asked.get((entry, candidate), chances[index])
             begun = table.chance(place)
             if begun:
                 begun = before.get((entry, token), begun)
-            elif len(tokens):
-                here = float(probabilities[tokens] @ chances)
-                seen[entry] = Seen(seen[entry].places + 1, seen[entry].total + here**SHARPNESS, here)
-            average = self._average(entry, seen[entry])
-            outlooks.append(Outlook(entry, begun, tokens, chances, outcomes.completing.numpy(), average))
+            elif len(tokens) or len(completing):
+                here = float(probabilities[tokens] @ chances + probabilities[completing].sum())
+                seen[entry] = (*seen[entry][-MEMORY:], here)
+            here, better = compared(seen[entry] or (self.requirements.tables[entry].patterns.frequency,))
+            outlooks.append(Outlook(entry, begun, tokens, chances, completing, here, better))
         self._seen.setdefault(length, {})[row] = tuple(seen)
         return outlooks
 
-    def _before(self, row: bytes, length: int) -> list[Seen]:
+    def _before(self, row: bytes, length: int) -> list[Chances]:
         known = self._seen.get(length - 1, {}).get(row[: -(len(row) // length)])
-        return list(known or [Seen()] * len(self.requirements.tables))
-
-    def _average(self, entry: int, seen: Seen) -> float:
-        """What the places that are left hold for the entry, next to the one at which the text stands."""
-        usual = self.requirements.tables[entry].patterns.frequency
-        total = (PRIOR * (PEAK * usual) ** SHARPNESS + seen.total) / (PRIOR + seen.places)
-        last = seen.last or usual
-        return max(LEAST, min(CERTAIN, total / max(LEAST, last) ** (SHARPNESS - 1)))
+        return list(known or [()] * len(self.requirements.tables))
 
     def _ask(
         self,
@@ -183,11 +167,10 @@ class Placement:
             seen = self._before(row, length)
             found = []
             for entry in waiting[index]:
-                later = later_chance(self._average(entry, seen[entry]._replace(last=0.0)), left[index])
                 found += [
                     (weight, (index, entry, path, rest))
-                    for weight, path, rest in self._beginnings(entry, states[index], probabilities[index], later)
-                    if (entry, path[0]) not in known
+                    for weight, path, rest in self._beginnings(entry, states[index], probabilities[index])
+                    if (entry, path[0]) not in known and taken(weight, seen[entry], left[index]) >= MATERIAL
                 ]
             found.sort(key=lambda way: -way[0])
             paths += [way for _, way in found[:MOST_ASKED]]
@@ -200,12 +183,13 @@ class Placement:
                 self._keep(rows[index], length, entry, path, rest, logits)
 
     def _beginnings(
-        self, entry: int, progress: Progress, probabilities: np.ndarray, later: float
+        self, entry: int, progress: Progress, probabilities: np.ndarray
     ) -> list[tuple[float, list[int], float]]:
-        """The beginnings of an entry that are worth a question.
+        """The likeliest beginnings of an entry that leave anything to ask.
 
         Returns:
-            For each how much it matters, its tokens up to where the entry is sure, and the chance of it from there.
+            For each the most that its chance could be, its tokens up to where the entry is sure, and the chance of it
+            from there.
         """
         table = self.requirements.tables[entry]
         place = progress.places[entry]
@@ -214,21 +198,19 @@ class Placement:
         if not outcomes.greatest:
             return []
         tokens, chances = outcomes.risky.numpy(), outcomes.chances.numpy()
-        weights = probabilities[tokens] * np.minimum(1.0, UNDERRATED * chances) / later
+        most = probabilities[tokens] * np.minimum(1.0, UNDERRATED * chances)
         found = []
-        for index in np.argsort(-weights)[:MOST_BEGINNINGS].tolist():
-            if weights[index] < MATERIAL:
-                break
+        for index in np.argsort(-most)[:MOST_BEGINNINGS].tolist():
             path, state = [int(tokens[index])], table.advance(place, int(tokens[index]))
             ways = table.patterns.ways(state.patterns)
-            spelled = table.vocabulary.spell(ways[0].text) if ways else None
+            spelled = table.vocabulary.spell_rest(table.vocabulary.piece(path[0]), ways[0].text) if ways else None
             for token in spelled or ():
                 if table.chance(state) >= SURE:
                     break
                 path.append(token)
                 state = table.advance(state, token)
             if len(path) > 1:
-                found.append((float(weights[index]), path, min(CERTAIN, table.chance(state) or CERTAIN)))
+                found.append((float(most[index]), path, min(CERTAIN, table.chance(state) or CERTAIN)))
         return found
 
     def _keep(self, row: bytes, length: int, entry: int, path: list[int], rest: float, logits: torch.Tensor) -> None:
@@ -244,6 +226,22 @@ class Placement:
                 chance *= float(probabilities[cut - 1, path[cut]])
 
 
-def later_chance(average: float, left: float) -> float:
-    """The chance that an entry comes by itself at one of the places that are left."""
-    return max(LEAST, -math.expm1(max(0.0, left - MARGIN) * math.log1p(-min(CERTAIN, average * RARER))))
+def compared(seen: Chances) -> tuple[float, float]:
+    """The chance at the last place of `seen`, and the share of them that are better, half of those that are as good."""
+    here = seen[-1]
+    better = sum(chance > here for chance in seen) + sum(chance == here for chance in seen) / 2
+    return here, better / len(seen)
+
+
+def later_chance(here: float, better: float, left: float) -> float:
+    """The chance that an entry comes later by itself, so that a place is taken as often as it ought to be.
+
+    With the chance `here` at a place and this one b, an entry that has to appear is begun there with the chance
+    here / (here + b), so b is `here` times the odds against the place.
+    """
+    return min(CERTAIN, max(LEAST, here * (PATIENCE * better * max(0.0, left - MARGIN)) ** SHARPNESS))
+
+
+def taken(here: float, seen: Chances, left: float) -> float:
+    """The chance to take a place, given that the entry has to appear, if it has the chance `here` there."""
+    return here / max(LEAST, here + later_chance(*compared((*seen, here)), left))

@@ -233,15 +233,14 @@ class TokenTables:
 
         Behind " a" a sub-word model does not write "ss" if " ass" is a token, so " a" is no beginning of it.
         """
-        piece = self.vocabulary.piece(token)
-        if self.vocabulary.longest <= 1 or isinstance(piece, bytes):
+        if self.vocabulary.longest <= 1 or isinstance(self.vocabulary.piece(token), bytes):
             return chance
         ways = self.patterns.ways(self.advance(state, token).patterns)
         if not ways:
             return chance
         real = 0.0
         for rest in ways:
-            if not rest.text or (self.vocabulary.spell(piece + rest.text) or [-1])[0] == token:
+            if not rest.text or self.vocabulary.begins_with(token, rest.text):
                 real += rest.chance
         return min(chance, real)
 

@@ -87,6 +87,18 @@ class Vocabulary:
             place = end
         return tokens
 
+    def spell_rest(self, piece: str | bytes, rest: str) -> list[int] | None:
+        """Tokens that add `rest` to a word that began with `piece`: in capitals, if that is how it began."""
+        return self.spell(rest.upper() if _shouted(piece) else rest)
+
+    def begins_with(self, token: int, rest: str) -> bool:
+        """Whether `token` and `rest` together are written with `token` first: words have their customary tokens."""
+        piece = self.piece(token)
+        if isinstance(piece, bytes):
+            return True
+        whole = piece + (rest.upper() if _shouted(piece) else rest)
+        return (self.spell(whole) or [-1])[0] == token
+
     def completing(self, tail: str, text: str) -> Iterator[int]:
         """The tokens that complete `text`, in part or wholly, behind a text that ends in `tail`."""
         yield from self._holding(text)
@@ -169,6 +181,10 @@ def add_piece(pending: bytes, piece: str | bytes) -> tuple[str, bytes]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(pending + piece)
     return text, decoder.getstate()[0]
+
+
+def _shouted(piece: str | bytes) -> bool:
+    return isinstance(piece, str) and piece.isupper() and len(piece.strip()) > 1
 
 
 def as_bytes(piece: str | bytes) -> bytes:
