@@ -8,8 +8,12 @@ but it is always one that works: it is checked token by token.
 This file knows nothing of scores, rows or budgets.
 """
 
+import builtins
+import itertools
+import json
+import re
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -29,7 +33,8 @@ LONGEST_PLAN = 8192
 _FIRST, _LONGEST = 8, 4
 # Where more tokens of a kind may come than the first number, they are taken for free text, and the second number tried.
 _STRUCTURE, _FREE = 6, 2
-_CLOSERS = frozenset("\"'}])>")
+# They close strings, objects, groups and sentences, and are always tried.
+_CLOSING = re.compile(r"""\"?[}\]]{0,3}|[)>'.!?;\n]""")
 
 
 @dataclass(eq=False)
@@ -51,6 +56,18 @@ class Place:
 
 
 ENDED = Place(None)
+
+
+@dataclass(eq=False)
+class _Node:
+    """A place in a search: how often the way there stood still, its turn, bytes and tokens on the way."""
+
+    still: int
+    rank: int
+    bytes: int
+    matcher: Any
+    plan: Plan
+    look: builtins.bytes = b""
 
 
 class GrammarPlaces:
@@ -109,8 +126,7 @@ class GrammarPlaces:
         """(size,) bool: the tokens that may come next, ends not among them."""
         if place._open is None:
             assert place.matcher is not None
-            words = torch.frombuffer(bytearray(place.matcher.compute_bitmask()), dtype=torch.uint8)
-            self._check(place.matcher)
+            words = torch.frombuffer(bytearray(self._look(place.matcher)), dtype=torch.uint8)
             bits = (words[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
             found = torch.zeros(self.size, dtype=torch.bool)
             width = min(self.size, self.end)
@@ -152,10 +168,10 @@ class GrammarPlaces:
             if plan is None:
                 plan = next((old for old in fresh if len(old) <= limit and self._completes(after, old)), None)
             if plan is None and effort > 0:
-                look = after.compute_bitmask()
+                look = self._look(after)
                 effort -= 1
                 if look not in hopeless:
-                    plan, _, used = self._search(after, limit, min(effort, EFFORT))
+                    plan, _, used = self._search(after, limit, effort, place.plan)
                     effort -= used
                     if plan is None:
                         hopeless.add(look)
@@ -183,13 +199,13 @@ class GrammarPlaces:
         seen: set[bytes] = set()
         for token in (*(plan or ()), None):
             assert place.matcher is not None
-            look = place.matcher.compute_bitmask()
+            look = self._look(place.matcher)
             if look not in seen and not place.matcher.compute_ff_bytes():
                 seen.add(look)
                 for branch in self._choices(look, every=True):
                     after = self._consume(place.matcher, [branch])
                     found = self._inherit(after, place.plan)
-                    if found is None and (look := after.compute_bitmask()) not in seen:
+                    if found is None and (look := self._look(after)) not in seen:
                         seen.add(look)
                         found, _, used = self._search(after, LONGEST_PLAN, effort)
                         effort -= used + 1
@@ -205,12 +221,18 @@ class GrammarPlaces:
     def _consume(self, matcher: Any, tokens: Sequence[int]) -> Any:
         after = matcher.deep_copy()
         after.consume_tokens(list(tokens))
-        self._check(after)
         return after
 
-    def _check(self, matcher: Any) -> None:
+    def _look(self, matcher: Any) -> bytes:
+        """llguidance's mask, a bit for every token; empty where it finds no way on or gives up."""
+        forced = bool(matcher.compute_ff_bytes())
+        look = bytes(matcher.compute_bitmask())
         if matcher.is_error():
-            raise ValueError(f"llguidance gave the text up: {matcher.get_error().splitlines()[0]}")
+            return bytes(len(look))
+        # Where the next characters are certain, it offers a token even if the vocabulary has none for them.
+        if forced and not any(matcher.validate_tokens([token]) for token in _bits(look)):
+            return bytes(len(look))
+        return look
 
     def _completes(self, matcher: Any, plan: Plan) -> bool:
         return bool(matcher.validate_tokens([*plan, self.end]) == len(plan) + 1)
@@ -231,52 +253,75 @@ class GrammarPlaces:
                 return rest
         return None
 
-    def _search(self, matcher: Any, limit: int, effort: int) -> tuple[Plan | None, bool, int]:
+    def _search(
+        self, matcher: Any, limit: int, effort: int, known: Plan | None = None
+    ) -> tuple[Plan | None, bool, int]:
         """A plan of at most `limit` tokens, whether anything was left out, and how many places were looked at.
 
-        A beam search by the number of tokens: of the places behind equally many, those that look alike are one.
+        A beam search by the number of tokens. Of places that look alike behind equally many, the one that stood still
+        least is followed: inside a long string little changes from token to token.
+
+        Args:
+            known: a plan that may hold again further on.
         """
-        layers: dict[int, list[tuple[int, int, Any, Plan]]] = {0: [(0, 0, matcher, ())]}
+        layers = {0: [_Node(0, 0, 0, matcher, ())]}
         looked, left_out = 0, False
         while layers:
             length = min(layers)
-            nodes = sorted(layers.pop(length), key=lambda node: node[0])
-            for _, _, here, plan in nodes:
-                if here.is_accepting():
-                    return plan, left_out, looked
-            if length >= limit:
-                return None, True, looked
-            alike: dict[bytes, tuple[int, int, Any, Plan]] = {}
+            nodes = sorted(layers.pop(length), key=lambda node: (node.still, node.rank))
+            alike: dict[bytes, _Node] = {}
             for node in nodes:
-                forced = node[2].compute_ff_bytes()
-                if forced:
-                    tokens = self._spell(forced)
-                    if tokens and node[2].validate_tokens(tokens) == len(tokens):
-                        after = self._consume(node[2], tokens)
-                        longer = (0, node[1] + len(forced), after, (*node[3], *tokens))
-                        layers.setdefault(length + len(tokens), []).append(longer)
-                        continue
-                if looked >= effort:
+                if node.matcher.is_accepting():
+                    return node.plan, left_out, looked
+                if length >= limit or looked >= effort:
                     left_out = True
-                    break
+                    continue
+                rest = self._inherit(node.matcher, known, limit=limit - length)
+                if rest is not None:
+                    return node.plan + rest, True, looked
+                look = node.look = node.look or self._look(node.matcher)
                 looked += 1
-                look = node[2].compute_bitmask()
-                if look not in alike or alike[look][1] < node[1]:
+                if look not in alike or (alike[look].still, -alike[look].bytes) > (node.still, -node.bytes):
                     alike[look] = node
-            kept = list(alike.items())
+            kept = list(alike.values())
             if len(kept) > _FIRST + _LONGEST:
                 left_out = True
-                kept = kept[:_FIRST] + sorted(kept[_FIRST:], key=lambda item: -item[1][1])[:_LONGEST]
-            for look, (_, done, here, plan) in kept:
-                choices = self._choices(look)
-                left_out = left_out or len(choices) == 0 or self._leaves_out(look, choices)
-                for rank, token in enumerate(choices):
-                    longer = (rank, done + len(self._pieces[token]), self._consume(here, [token]), (*plan, token))
-                    layers.setdefault(length + 1, []).append(longer)
+                kept = kept[:_FIRST] + sorted(kept[_FIRST:], key=lambda node: -node.bytes)[:_LONGEST]
+            for node in kept:
+                for longer in self._branches(node):
+                    layers.setdefault(len(longer.plan), []).append(longer)
+                left_out = left_out or self._leaves_out(node.look)
         return None, left_out, looked
 
-    def _leaves_out(self, look: bytes, choices: Sequence[int]) -> bool:
-        return sum(byte.bit_count() for byte in look) > len(choices) + (look[self.end >> 3] >> (self.end & 7) & 1)
+    def _branches(self, node: "_Node") -> list["_Node"]:
+        """The places that a search goes on with from one."""
+        forced = node.matcher.compute_ff_bytes()
+        if forced:
+            tokens = self._spell(forced)
+            if tokens and node.matcher.validate_tokens(tokens) == len(tokens):
+                after = self._consume(node.matcher, tokens)
+                return [_Node(node.still, 0, node.bytes + len(forced), after, (*node.plan, *tokens))]
+        last = next((token for token in self._single if self._completes(node.matcher, (token,))), None)
+        if last is not None:
+            return [_Node(node.still, 0, node.bytes, self._consume(node.matcher, [last]), (*node.plan, last))]
+        branches: list[_Node] = []
+        still: _Node | None = None
+        for rank, token in enumerate(self._choices(node.look)):
+            after = self._consume(node.matcher, [token])
+            done = node.bytes + len(self._pieces[token])
+            branch = _Node(node.still, rank, done, after, (*node.plan, token))
+            branch.look = self._look(after)
+            if branch.look != node.look or after.is_accepting():
+                branches.append(branch)
+            elif still is None or still.bytes < done:
+                still = branch
+        if still is not None:
+            still.still += 1
+            branches.append(still)
+        return branches
+
+    def _leaves_out(self, look: bytes) -> bool:
+        return sum(byte.bit_count() for byte in look) > len(self._choices(look))
 
     def _choices(self, look: bytes, every: bool = False) -> list[int]:
         """The tokens that a search tries where `look` is llguidance's mask, the most promising first.
@@ -284,17 +329,14 @@ class GrammarPlaces:
         Of what looks like structure all, of free text a few unless `every` is set, and the longest.
         """
         chosen: list[int] = []
-        for kind in self._order:
+        for index, kind in enumerate(self._order):
             may = [token for token in kind if look[token >> 3] >> (token & 7) & 1]
-            chosen += may if every or len(may) <= _STRUCTURE else may[:_FREE]
+            chosen += may if every or index == 0 or len(may) <= _STRUCTURE else may[:_FREE]
         for kind in self._longer:
             chosen += next(([token] for token in kind if look[token >> 3] >> (token & 7) & 1), [])
         if not chosen:  # other scripts, parts of characters
-            for place, byte in enumerate(look):
-                chosen += [8 * place + bit for bit in range(8) if byte >> bit & 1]
-                if len(chosen) >= _STRUCTURE:
-                    break
-            chosen = [token for token in chosen if token < self.end and self._pieces[token]][:_STRUCTURE]
+            found = (token for token in _bits(look) if token < self.end and self._pieces[token])
+            chosen = list(itertools.islice(found, _STRUCTURE))
         return chosen
 
     @cached_property
@@ -313,9 +355,9 @@ class GrammarPlaces:
     @cached_property
     def _order(self) -> list[list[int]]:
         """Tokens of one character by kind, in front of them those that close."""
-        closing = [(text, token) for text, token in self._texts if len(text) <= 4 and set(text) <= _CLOSERS]
+        closing = [(text, token) for text, token in self._texts if _CLOSING.fullmatch(text)]
         closing.sort(key=lambda item: (-len(item[0]), item[0]))
-        single = [(text, token) for text, token in self._texts if len(text) == 1 and text not in _CLOSERS]
+        single = [(text, token) for text, token in self._texts if len(text) == 1 and not _CLOSING.fullmatch(text)]
         tests = (
             lambda text: not text.isalnum() and not text.isspace(),
             str.isdecimal,
@@ -325,6 +367,10 @@ class GrammarPlaces:
             lambda text: text.isalpha() and text.lower() == text.upper(),
         )
         return [[token for _, token in closing]] + [[token for text, token in single if test(text)] for test in tests]
+
+    @cached_property
+    def _single(self) -> list[int]:
+        return [token for text, token in self._texts if len(text) == 1]
 
     @cached_property
     def _longer(self) -> list[list[int]]:
@@ -354,6 +400,12 @@ class GrammarPlaces:
     @cached_property
     def _longest(self) -> int:
         return max(map(len, self._tokens), default=1)
+
+
+def _bits(look: bytes) -> Iterator[int]:
+    for place, byte in enumerate(look):
+        if byte:
+            yield from (8 * place + bit for bit in range(8) if byte >> bit & 1)
 
 
 class _Tokens:
@@ -390,8 +442,6 @@ def _spell(text: bytes, tokens: dict[bytes, int], longest: int) -> list[int] | N
 
 def _behind_space(grammar: str) -> str:
     """The grammar of the same texts with a space before each."""
-    import json
-
     try:
         whole = json.loads(grammar)["grammars"][0]
     except (ValueError, KeyError):

@@ -238,10 +238,10 @@ class GenerationSettings:
         "A regular expression that the added text matches as a whole, complete within max-tokens.",
     )
     json_schema: str | None = _setting(
-        None, "Whole text", "In the same way, a JSON schema.", from_file=True, is_json=True
+        None, "Whole text", "As a whole, JSON by this schema.", from_file=True, is_json=True
     )
     grammar: str | None = _setting(
-        None, "Whole text", "In the same way, a grammar in llguidance's form of Lark.", from_file=True
+        None, "Whole text", "As a whole, by this grammar in llguidance's form of Lark.", from_file=True
     )
 
     def __post_init__(self) -> None:
