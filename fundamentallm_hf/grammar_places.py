@@ -16,11 +16,12 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from .grammars import import_llguidance
 from .vocabulary import Vocabulary, as_bytes
 
 Plan = tuple[int, ...]
@@ -97,9 +98,7 @@ class GrammarPlaces:
         self._starts: dict[bool, Place] = {}
 
     def _match(self, grammar: str) -> Any:
-        from llguidance import LLMatcher
-
-        matcher = LLMatcher(self._machine, grammar, log_level=0)
+        matcher = import_llguidance("a grammar").LLMatcher(self._machine, grammar, log_level=0)
         if matcher.is_error():
             raise ValueError(f"llguidance cannot use the grammar: {matcher.get_error().splitlines()[0]}")
         return matcher
@@ -132,6 +131,8 @@ class GrammarPlaces:
             width = min(self.size, self.end)
             found[:width] = bits.flatten()[:width].bool()
             found[self._silent] = False
+            if place.plan and place.plan[0] < self.size and place.matcher.validate_tokens([place.plan[0]]):
+                found[place.plan[0]] = True  # the plan may spell what is certain in another way
             place._open = found
         return place._open
 
@@ -224,15 +225,29 @@ class GrammarPlaces:
         return after
 
     def _look(self, matcher: Any) -> bytes:
-        """llguidance's mask, a bit for every token; empty where it finds no way on or gives up."""
-        forced = bool(matcher.compute_ff_bytes())
-        look = bytes(matcher.compute_bitmask())
+        """llguidance's mask, a bit for every token; empty where nothing can come or llguidance gives up."""
         if matcher.is_error():
-            return bytes(len(look))
-        # Where the next characters are certain, it offers a token even if the vocabulary has none for them.
-        if forced and not any(matcher.validate_tokens([token]) for token in _bits(look)):
-            return bytes(len(look))
-        return look
+            return bytes(self._width)
+        forced = matcher.compute_ff_bytes()
+        if not forced:
+            look = bytes(matcher.compute_bitmask())
+            return look if not matcher.is_error() else bytes(self._width)
+        # Where the next characters are certain it wants the tokens that a tokenizer would choose for them. It offers
+        # some even if there are none, or fails amid a character, and then never recovers: so a copy is asked.
+        asked = matcher.deep_copy()
+        look = bytes(asked.compute_bitmask())
+        if not asked.is_error() and any(matcher.validate_tokens([token]) for token in _bits(look)):
+            return look
+        own = bytearray(self._width)
+        for cut in range(1, 1 + min(len(forced), self._longest)):
+            token = self._tokens.get(forced[:cut])
+            if token is not None and matcher.validate_tokens([token]):
+                own[token >> 3] |= 1 << (token & 7)
+        return bytes(own)
+
+    @cached_property
+    def _width(self) -> int:
+        return len(self._matcher.deep_copy().compute_bitmask())
 
     def _completes(self, matcher: Any, plan: Plan) -> bool:
         return bool(matcher.validate_tokens([*plan, self.end]) == len(plan) + 1)
@@ -270,6 +285,8 @@ class GrammarPlaces:
             length = min(layers)
             nodes = sorted(layers.pop(length), key=lambda node: (node.still, node.rank))
             alike: dict[bytes, _Node] = {}
+            if length > limit:  # certain characters may take it past
+                return None, True, looked
             for node in nodes:
                 if node.matcher.is_accepting():
                     return node.plan, left_out, looked
@@ -458,11 +475,10 @@ def _machine_of(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> t
     """llguidance's view of a vocabulary, made once, and its tokens by their bytes."""
     known = _MACHINES.get(tokenizer)
     if known is None or known[0] is not vocabulary:
-        from llguidance import LLTokenizer
-
         tokens: dict[bytes, int] = {}
         for token in sorted(range(len(vocabulary.pieces)), key=vocabulary.fallback.__contains__):
             if piece := as_bytes(vocabulary.pieces[token]):
                 tokens.setdefault(piece, token)
-        known = _MACHINES[tokenizer] = (vocabulary, LLTokenizer(cast(Any, _Tokens(vocabulary, tokens))), tokens)
+        machine = import_llguidance("a grammar").LLTokenizer(_Tokens(vocabulary, tokens))
+        known = _MACHINES[tokenizer] = (vocabulary, machine, tokens)
     return known[1], known[2]

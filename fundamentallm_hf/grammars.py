@@ -48,7 +48,7 @@ def read_grammar(fields: Mapping[str, Any]) -> str | None:
     field = name.replace("-", "_")
     if not isinstance(value, str | dict if field == "json_schema" else str):
         raise ValueError(f"{name} has to be {_EXPECTED[field]} but is {value!r}")
-    matcher = _llguidance(name).LLMatcher
+    matcher = import_llguidance(name).LLMatcher
     try:
         if field == "json_schema":
             schema = value if isinstance(value, str) else json.dumps(value)
@@ -77,7 +77,13 @@ def in_one_line(message: str, field: str) -> str:
     return " ".join(part for part in (first, reason) if part)
 
 
-def _llguidance(name: str) -> ModuleType:
+def import_llguidance(name: str) -> ModuleType:
+    """The package, for the field that is called `name`.
+
+    Raises:
+        ValueError: it is not installed; says how to get it.
+    """
+    # Inside `try`, the import does not count as a need of the code that travels with a model.
     try:
         import llguidance
     except ImportError:

@@ -155,10 +155,9 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         """The open tokens that could well be chosen, the likeliest first, and the one that the plan goes on with."""
         tokens = may.nonzero().flatten()
         chances = (scores.detach().float().cpu()[tokens] / self.temperature).softmax(dim=-1).nan_to_num()
-        order = chances.argsort(descending=True)
+        chances, order = chances.topk(min(MOST_TRIED, len(tokens)))
         if len(tokens) > MOST_TRIED:
-            before = chances[order].cumsum(dim=-1) - chances[order]
-            order = order[:MOST_TRIED][before[:MOST_TRIED] < ENOUGH]
+            order = order[chances.cumsum(dim=-1) - chances < ENOUGH]
         likeliest = tokens[order].tolist()
         first = next(iter(plan or ()), None)
         return likeliest if first is None or first in likeliest or not may[first] else [first, *likeliest]
