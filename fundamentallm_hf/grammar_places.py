@@ -57,6 +57,7 @@ class Place:
 
 
 ENDED = Place(None)
+_PLACES_OF_BITS = torch.arange(8, dtype=torch.uint8)
 
 
 @dataclass(eq=False)
@@ -126,7 +127,7 @@ class GrammarPlaces:
         if place._open is None:
             assert place.matcher is not None
             words = torch.frombuffer(bytearray(self._look(place.matcher)), dtype=torch.uint8)
-            bits = (words[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
+            bits = (words[:, None] >> _PLACES_OF_BITS) & 1
             found = torch.zeros(self.size, dtype=torch.bool)
             width = min(self.size, self.end)
             found[:width] = bits.flatten()[:width].bool()
