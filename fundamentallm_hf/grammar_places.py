@@ -149,12 +149,15 @@ class GrammarPlaces:
     def plan(self, place: Place) -> Plan | None:
         """Tokens that complete the text, none where it is complete; None if no way was found."""
         if place.plan is None and place.matcher is not None:
-            place.plan = self._search(place.matcher, LONGEST_PLAN, FIRST_EFFORT)[0]
+            for every in (False, True):
+                place.plan, left_out, _ = self._search(place.matcher, LONGEST_PLAN, FIRST_EFFORT, every=every)
+                if place.plan is not None or not left_out:
+                    break
         return place.plan
 
     def impossible(self, place: Place) -> bool:
         """Whether no text of the model's tokens completes what was begun; False also where the search gave up."""
-        plan, left_out, _ = self._search(place.matcher, LONGEST_PLAN, FIRST_EFFORT)
+        plan, left_out, _ = self._search(place.matcher, LONGEST_PLAN, FIRST_EFFORT, every=True)
         return plan is None and not left_out
 
     def plans_behind(self, place: Place, tokens: Iterable[int], limit: int) -> dict[int, Plan]:
@@ -270,7 +273,7 @@ class GrammarPlaces:
         return None
 
     def _search(
-        self, matcher: Any, limit: int, effort: int, known: Plan | None = None
+        self, matcher: Any, limit: int, effort: int, known: Plan | None = None, every: bool = False
     ) -> tuple[Plan | None, bool, int]:
         """A plan of at most `limit` tokens, whether anything was left out, and how many places were looked at.
 
@@ -279,6 +282,7 @@ class GrammarPlaces:
 
         Args:
             known: a plan that may hold again further on.
+            every: try every token of one character, also where it looks like free text.
         """
         layers = {0: [_Node(0, 0, 0, matcher, ())]}
         looked, left_out = 0, False
@@ -306,12 +310,12 @@ class GrammarPlaces:
                 left_out = True
                 kept = kept[:_FIRST] + sorted(kept[_FIRST:], key=lambda node: -node.bytes)[:_LONGEST]
             for node in kept:
-                for longer in self._branches(node):
+                for longer in self._branches(node, every):
                     layers.setdefault(len(longer.plan), []).append(longer)
-                left_out = left_out or self._leaves_out(node.look)
+                left_out = left_out or self._leaves_out(node.look, every)
         return None, left_out, looked
 
-    def _branches(self, node: "_Node") -> list["_Node"]:
+    def _branches(self, node: "_Node", every: bool) -> list["_Node"]:
         """The places that a search goes on with from one."""
         forced = node.matcher.compute_ff_bytes()
         if forced:
@@ -324,7 +328,7 @@ class GrammarPlaces:
             return [_Node(node.still, 0, node.bytes, self._consume(node.matcher, [last]), (*node.plan, last))]
         branches: list[_Node] = []
         still: _Node | None = None
-        for rank, token in enumerate(self._choices(node.look)):
+        for rank, token in enumerate(self._choices(node.look, every)):
             after = self._consume(node.matcher, [token])
             done = node.bytes + len(self._pieces[token])
             branch = _Node(node.still, rank, done, after, (*node.plan, token))
@@ -338,8 +342,8 @@ class GrammarPlaces:
             branches.append(still)
         return branches
 
-    def _leaves_out(self, look: bytes) -> bool:
-        return sum(byte.bit_count() for byte in look) > len(self._choices(look))
+    def _leaves_out(self, look: bytes, every: bool) -> bool:
+        return sum(byte.bit_count() for byte in look) > len(self._choices(look, every))
 
     def _choices(self, look: bytes, every: bool = False) -> list[int]:
         """The tokens that a search tries where `look` is llguidance's mask, the most promising first.

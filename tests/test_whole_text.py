@@ -9,6 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import FIXTURES
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from small_models import byte_level_gpt2, sentencepiece_llama
 from transformers import GenerationConfig
 
@@ -130,6 +132,45 @@ def test_json_parses_and_validates_down_to_the_tightest_budget(small, how, spare
     torch.manual_seed(0)
     for text in written(small, ["once"], max_new_tokens=needed + spare, json_schema=SCHEMA, **how):
         assert is_valid(text)
+
+
+PARTS = st.recursive(
+    st.sampled_from(["a", "the ", "[a-z]", "[A-Z ]", "[0-9]", ".", "dog", "é"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(inner, inner).map(lambda two: f"({two[0]}|{two[1]})"),
+        st.tuples(inner, st.sampled_from(["*", "+", "?", "{3}", "{2,}", "{5,30}"])).map(lambda of: f"({of[0]}){of[1]}"),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pattern=PARTS, tokens=st.integers(1, 60), how=st.sampled_from(MODES))
+def test_any_pattern_is_matched_within_any_budget_or_refused(demo, pattern, tokens, how):
+    torch.manual_seed(0)
+    try:
+        texts = written(demo, [PROMPT], max_new_tokens=tokens, pattern=pattern, **how)
+    except ValueError as error:
+        texts = []
+        if not re.search("needs about [0-9]+ tokens|can be written with the model's alphabet", str(error)):
+            raise
+    for text in texts:
+        assert re.fullmatch(pattern, text), (pattern, text)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pattern=PARTS, tokens=st.integers(1, 40), how=st.sampled_from(MODES[:5]))
+def test_any_pattern_is_matched_by_tokens_that_are_parts_of_characters(small, pattern, tokens, how):
+    torch.manual_seed(0)
+    try:
+        texts = written(small, ["once"], max_new_tokens=tokens, pattern=pattern, **how)
+    except ValueError as error:
+        texts = []
+        if not re.search("needs about [0-9]+ tokens", str(error)):
+            raise
+    for text in texts:
+        assert re.fullmatch(pattern, text), (pattern, text)
 
 
 def test_a_batch_of_prompts_of_different_lengths(demo, small):
