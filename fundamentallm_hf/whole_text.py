@@ -146,7 +146,7 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         return kept
 
     def _plenty(self, place: Place, room: int) -> bool:
-        if not self.places.all_spelled or room <= MARGIN:
+        if not self.places.tokens.all_spelled or room <= MARGIN:
             return False
         plan, worst = self.places.plan(place), self.places.worst
         return plan is not None and worst is not None and room > PLENTY * max(len(plan), worst) + MARGIN
