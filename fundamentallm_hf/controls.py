@@ -320,7 +320,9 @@ def _whole_text(
 ) -> WholeTextLogitsProcessor:
     name = next(name for name in WHOLE_TEXT_FIELDS if call.field(name) not in (None, ""))
     try:
-        places = _kept(("whole text", grammar), call, lambda: GrammarPlaces(grammar, call.reader, call.size))
+        places = _kept(
+            ("whole text", grammar), call, lambda: GrammarPlaces(grammar, call.reader, call.size, call.field("pattern"))
+        )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     processor = WholeTextLogitsProcessor(

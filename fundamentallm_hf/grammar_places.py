@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .grammar_tokens import GrammarTokens
+from .shortest_match import shortest_match
 
 Plan = tuple[int, ...]
 
@@ -70,12 +71,14 @@ class GrammarPlaces:
         grammar: in llguidance's form (see `read_grammar`).
         tokenizer: the model's.
         size: number of scores the model gives.
+        pattern: the regular expression that the grammar was read from, if it was.
 
     Raises:
         ValueError: llguidance cannot use the grammar.
     """
 
-    def __init__(self, grammar: str, tokenizer: PreTrainedTokenizerBase, size: int) -> None:
+    def __init__(self, grammar: str, tokenizer: PreTrainedTokenizerBase, size: int, pattern: str | None = None) -> None:
+        self._pattern = pattern
         self.tokens = GrammarTokens.of(tokenizer, size)
         self.vocabulary = self.tokens.vocabulary
         self._matcher = self._behind_nothing = self.tokens.matcher(grammar)
@@ -125,11 +128,29 @@ class GrammarPlaces:
     def plan(self, place: Place) -> Plan | None:
         """Tokens that complete the text, none where it is complete; None if no way was found."""
         if place.plan is None and place.matcher is not None:
+            written = self._written_plan(place)
+            if written is not None:
+                shorter = self._search(place.matcher, len(written) - 1, FIRST_EFFORT // 4)[0]
+                place.plan = written if shorter is None else shorter
+                return place.plan
             for every in (False, True):
                 place.plan, left_out, _ = self._search(place.matcher, LONGEST_PLAN, FIRST_EFFORT, every=every)
                 if place.plan is not None or not left_out:
                     break
         return place.plan
+
+    def _written_plan(self, start: Place) -> Plan | None:
+        """The plan that the regular expression itself tells."""
+        if self._pattern is None:
+            return None
+        singles = [str(self.vocabulary.pieces[token]) for token in self.tokens.single]
+        letters = sorted(singles, key=lambda letter: (not letter.islower(), not letter.isalnum(), letter.isspace()))
+        text = shortest_match(self._pattern, letters, lambda text: self.tokens.spell(text.encode()) is not None)
+        for lead in ("", " ") if text is not None else ():
+            plan = self.tokens.spell(f"{lead}{text}".encode())
+            if plan is not None and self.tokens.completes(start.matcher, plan):
+                return tuple(plan)
+        return None
 
     def impossible(self, place: Place) -> bool:
         """Whether no text of the model's tokens completes what was begun; False also where the search gave up."""

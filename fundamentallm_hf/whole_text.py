@@ -80,7 +80,7 @@ class WholeTextLogitsProcessor(LogitsProcessor):
             grammar = read_grammar(whole)
             if tokenizer is None or grammar is None:
                 raise ValueError("a whole text needs one of pattern, json_schema, grammar and the model's tokenizer")
-            whole = GrammarPlaces(grammar, tokenizer, len(tokenizer))
+            whole = GrammarPlaces(grammar, tokenizer, len(tokenizer), whole.get("pattern"))
         self.places = whole
         self.remaining = remaining
         self.end_tokens = list(end_tokens)

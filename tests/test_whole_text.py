@@ -107,6 +107,7 @@ def test_the_added_text_matches_as_a_whole_in_every_mode(demo, how, pattern, tok
         (r"(once|twice) upon [^ ]+ [a-zé]+\.", 25),
         ('"[^"]*"', 8),
         (" *[A-Z]+", 6),
+        (r"(?s).{9,}The end\.", 20),
     ],
 )
 def test_any_causal_model_takes_patterns(small, how, pattern, tokens):
