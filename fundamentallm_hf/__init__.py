@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .modeling_fundamentallm import FundamentaLLMModel as FundamentaLLMModel
     from .repetition import WordRepetitionLogitsProcessor as WordRepetitionLogitsProcessor
     from .settings import GenerationSettings as GenerationSettings
+    from .whole_text import WholeTextLogitsProcessor as WholeTextLogitsProcessor
 
 __version__ = version("fundamentallm-hf")
 
@@ -36,6 +37,7 @@ _HOME = {
     "GenerationSettings": "settings",
     "Generator": "generation",
     "UserError": "errors",
+    "WholeTextLogitsProcessor": "whole_text",
     "WordRepetitionLogitsProcessor": "repetition",
     "controlled_generate": "any_model",
     "convert_checkpoint": "checkpoint",

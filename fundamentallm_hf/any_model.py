@@ -36,6 +36,9 @@ def controlled_generate(
     case_sensitive: bool | None = None,
     repetition_unit: str | None = None,
     length_penalty: float | None = None,
+    pattern: str | None = None,
+    json_schema: dict[str, Any] | str | None = None,
+    grammar: str | None = None,
     **model_kwargs: Any,
 ) -> Any:
     """Decode with controls. Called by `generate()`; users pass it along:
@@ -52,8 +55,8 @@ def controlled_generate(
         tokenizer: reads tokens as text; by default the model's own, from where the model came from.
         streamer: gets the prompt and every token.
         seed, stop, bad_words, must_include, must_include_ordered, must_include_prompt, case_sensitive, repetition_unit,
-            length_penalty: what they are for `FundamentaLLMForCausalLM.generate`; the generation config may have them
-            as fields instead.
+            length_penalty, pattern, json_schema, grammar: what they are for `FundamentaLLMForCausalLM.generate`; the
+            generation config may have them as fields instead.
 
     Returns:
         What transformers' decoding loop returns: token ids `(rows, length)`, or an output object.
@@ -86,6 +89,9 @@ def controlled_generate(
         "case_sensitive": case_sensitive,
         "repetition_unit": repetition_unit,
         "length_penalty": length_penalty,
+        "pattern": pattern,
+        "json_schema": json_schema,
+        "grammar": grammar,
     }
     for name, value in given.items():
         if value is not None:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,9 +42,18 @@ class SettingType(click.ParamType):
         self.name = {int: "integer", float: "number", bool: "boolean"}.get(setting.kind, "text")
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        if self.setting.from_file:
+            return "FILE"
         return f"[{'|'.join(self.setting.choices)}]" if self.setting.choices else None
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if self.setting.from_file and isinstance(value, str):
+            try:
+                value = Path(value).expanduser().read_text(encoding="utf-8-sig")
+            except OSError as error:
+                self.fail(f"cannot read {value!r}: {error.strerror or error}", param, ctx)
+            except UnicodeDecodeError as error:
+                self.fail(f"{value!r} has to be UTF-8 text but is not (byte {error.start})", param, ctx)
         try:
             return self.setting.parse(value)
         except UserError as error:

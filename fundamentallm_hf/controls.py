@@ -10,7 +10,7 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import (
@@ -34,8 +34,16 @@ from transformers.utils import logging
 from .bad_words import BadWordsLogitsProcessor, compile_bad_words
 from .companions import own_tokenizer, own_word_counts
 from .context_window import WindowFullCriteria
-from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor, OpenEndLogitsProcessor
+from .endings import (
+    ClosedEndCriteria,
+    CompleteEndCriteria,
+    EndCriteria,
+    LengthPenaltyLogitsProcessor,
+    OpenEndLogitsProcessor,
+)
 from .entries import split_entries
+from .grammar_places import GrammarPlaces
+from .grammars import WHOLE_TEXT_FIELDS, read_grammar
 from .model_lookahead import InSight, ModelLookahead
 from .must_include import MustIncludeLogitsProcessor
 from .repetition import WordRepetitionLogitsProcessor
@@ -44,6 +52,7 @@ from .seeded_sampling import SeededSampling
 from .stop_texts import StopAtText
 from .token_tables import TokenTables
 from .vocabulary import Vocabulary
+from .whole_text import WholeTextLogitsProcessor
 
 logger = logging.get_logger(__name__)
 
@@ -58,6 +67,7 @@ CONTROL_FIELDS = (
     "must_include_prompt",
     "case_sensitive",
     "repetition_unit",
+    *WHOLE_TEXT_FIELDS,
 )
 # transformers warns of these where it would not heed them itself.
 _TAKEN_OVER = ("length_penalty",)
@@ -72,6 +82,8 @@ WARPERS = (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
 )
+Made = TypeVar("Made")
+Criterion = TypeVar("Criterion", bound=EndCriteria)
 _SEQUENTIAL = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.ASSISTED_GENERATION)
 
 
@@ -134,6 +146,7 @@ def _needs_text(*sources: Any) -> str:
         or value("stop")
         or value("stop_strings")
         or value("repetition_unit") == "words"
+        or any(value(name) not in (None, "") for name in WHOLE_TEXT_FIELDS)
     ):
         return "at all costs"
     repeats = value("repetition_penalty") not in (None, 1.0) or bool(value("no_repeat_ngram_size"))
@@ -207,6 +220,11 @@ class Call:
         return [ends] if isinstance(ends, int) else list(ends or ())
 
     @property
+    def closing_token(self) -> int | None:
+        """What ends a text where no continuation is left; None if the model has nothing for that."""
+        return next(iter(self.end_tokens), self.config.pad_token_id)
+
+    @property
     def size(self) -> int:
         """Number of scores the model gives."""
         return self.model.config.get_text_config().vocab_size
@@ -246,30 +264,44 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         )
     required = _read_texts("must_include", call.field("must_include"), split=True)
     stops = _read_texts("stop", call.field("stop"), split=False)
+    every_stop = [*stops, *_read_texts("", call.field("stop_strings"))]
+    grammar = read_grammar({name: call.field(name) for name in WHOLE_TEXT_FIELDS})
+    complete = _criterion(CompleteEndCriteria, criteria, call) if grammar is not None else None
+    # A whole text ends by itself, and a model without an end-of-text token has to have something in its place.
+    ends = call.end_tokens or [token for token in (call.closing_token,) if complete is not None and token is not None]
     controls = LogitsProcessorList()
     warpers = [processor for processor in processors if isinstance(processor, WARPERS)]
     controls.extend(_repetition(processors, call))
     controls.extend(_length(call))
     if stops:
         criteria.append(StopAtText(call.reader, stops, call.prompt_columns, call.config.min_new_tokens or 0))
+    if grammar is not None and complete is not None:
+        controls.append(_whole_text(grammar, call, warpers, every_stop, complete))
     if required:
-        controls.append(_must_include(required, bad_words, call, warpers, stops))
+        controls.append(_must_include(required, bad_words, call, warpers, stops, ends))
     if bad_words:
-        controls.append(_bad_words(bad_words, call, warpers, [*stops, *_read_texts("", call.field("stop_strings"))]))
+        controls.append(_bad_words(bad_words, call, warpers, every_stop, ends))
     if controls:
-        known = [*criteria, *(carried(call.config, "_given_criteria") or ())]
-        closed = next((found for found in known if isinstance(found, ClosedEndCriteria)), None)
-        if closed is None:
-            closed = ClosedEndCriteria()
-            criteria.append(closed)
-        closing = next(iter(call.end_tokens), call.config.pad_token_id)
+        closed = _criterion(ClosedEndCriteria, criteria, call)
         silent = Vocabulary.of(call.tokenizer).silent if call.tokenizer is not None else ()
-        controls.append(OpenEndLogitsProcessor(closing, closed, call.mode in _SEQUENTIAL, silent))
+        controls.append(
+            OpenEndLogitsProcessor(call.closing_token, closed, call.mode in _SEQUENTIAL, silent, complete=complete)
+        )
     place = next((index for index, found in enumerate(processors) if isinstance(found, WARPERS)), len(processors))
     processors[place:place] = controls
     seed = call.field("seed")
     if seed is not None and call.mode == GenerationMode.SAMPLE:
         processors.append(SeededSampling(seed, call.config.num_return_sequences or 1, call.prompt_columns))
+
+
+def _criterion(kind: type[Criterion], criteria: StoppingCriteriaList, call: Call) -> Criterion:
+    """The criterion of this kind that the caller has passed, or else a new one among the others."""
+    known = [*criteria, *(carried(call.config, "_given_criteria") or ())]
+    for found in known:
+        if isinstance(found, kind):
+            return found
+    criteria.append(made := kind())
+    return made
 
 
 def _read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
@@ -290,8 +322,37 @@ def _temperature(warpers: list[Any]) -> float:
     return math.prod(getattr(warper, "temperature", 1.0) for warper in warpers)
 
 
+def _whole_text(
+    grammar: str, call: Call, warpers: list[Any], stops: Sequence[str], complete: CompleteEndCriteria
+) -> WholeTextLogitsProcessor:
+    name = next(name for name in WHOLE_TEXT_FIELDS if call.field(name) not in (None, ""))
+    try:
+        places = _kept(
+            ("whole text", grammar), call, lambda: GrammarPlaces(grammar, call.reader, call.size, call.field("pattern"))
+        )
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    processor = WholeTextLogitsProcessor(
+        places,
+        remaining=call.remaining,
+        end_tokens=call.end_tokens,
+        closing_token=call.closing_token,
+        complete=complete,
+        stop_strings=stops,
+        prompt_columns=call.prompt_columns,
+        temperature=_temperature(warpers),
+    )
+    processor.check(call.prompts, name)
+    return processor
+
+
 def _must_include(
-    entries: tuple[str, ...], bad_words: tuple[str, ...], call: Call, warpers: list[Any], stops: Sequence[str]
+    entries: tuple[str, ...],
+    bad_words: tuple[str, ...],
+    call: Call,
+    warpers: list[Any],
+    stops: Sequence[str],
+    ends: Sequence[int],
 ) -> MustIncludeLogitsProcessor:
     case_sensitive = bool(call.field("case_sensitive"))
     requirements = Requirements(
@@ -307,7 +368,7 @@ def _must_include(
     processor = MustIncludeLogitsProcessor(
         requirements,
         remaining=call.remaining,
-        end_tokens=call.end_tokens,
+        end_tokens=ends,
         stop_strings=stops,
         prompt_columns=call.prompt_columns,
         temperature=_temperature(warpers),
@@ -318,12 +379,12 @@ def _must_include(
 
 
 def _bad_words(
-    entries: tuple[str, ...], call: Call, warpers: list[Any], stops: Sequence[str]
+    entries: tuple[str, ...], call: Call, warpers: list[Any], stops: Sequence[str], ends: Sequence[int]
 ) -> BadWordsLogitsProcessor:
     return BadWordsLogitsProcessor(
         _compiled(entries, bool(call.field("case_sensitive")), call),
         prompt_columns=call.prompt_columns,
-        end_tokens=call.end_tokens,
+        end_tokens=ends,
         last_step=call.last_step,
         stop_strings=stops,
         lookahead=call.lookahead,
@@ -334,19 +395,28 @@ def _bad_words(
 
 
 # A list of thousands is compiled once for a tokenizer, not once a call.
-_TABLES: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, TokenTables]]" = weakref.WeakKeyDictionary()
-_KEPT_LISTS = 8
+_COMPILED: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, Any]]" = weakref.WeakKeyDictionary()
+_KEPT = 8
+
+
+def _kept(key: Any, call: Call, make: Callable[[], Made]) -> Made:
+    """What `make` makes for the call's tokenizer and scores, made once while it is among the last that were used."""
+    kept = _COMPILED.setdefault(call.reader, {})
+    key = (key, call.size, len(call.reader))
+    if key not in kept:
+        while len(kept) >= _KEPT:
+            del kept[next(iter(kept))]
+        kept[key] = make()
+    return kept[key]
 
 
 def _compiled(entries: tuple[str, ...], case_sensitive: bool, call: Call) -> TokenTables:
-    kept = _TABLES.setdefault(call.reader, {})
     counts = own_word_counts(call.model)
-    key = (entries, case_sensitive, call.size, len(call.reader), id(counts))
-    if key not in kept:
-        while len(kept) >= _KEPT_LISTS:
-            del kept[next(iter(kept))]
-        kept[key] = compile_bad_words(entries, call.reader, call.size, case_sensitive, counts)
-    return kept[key]
+    return _kept(
+        (entries, case_sensitive, id(counts)),
+        call,
+        lambda: compile_bad_words(entries, call.reader, call.size, case_sensitive, counts),
+    )
 
 
 def _policy(mode: GenerationMode, warpers: list[Any]) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -41,22 +41,20 @@ class LengthPenaltyLogitsProcessor(LogitsProcessor):
         return scores
 
 
-class ClosedEndCriteria(StoppingCriteria):
-    """Ends the rows that `OpenEndLogitsProcessor` had to end.
+class EndCriteria(StoppingCriteria):
+    """Ends the rows that a processor had to end.
 
     Whoever calls `generate()` may pass one, to be told by it.
 
     Attributes:
         rows: their tokens before the end, as bytes of int64.
-        tell: warn of them.
     """
 
     # transformers pads rows that have ended before the others only if some criterion has this attribute.
     eos_token_id = None
 
-    def __init__(self, tell: bool = True) -> None:
+    def __init__(self) -> None:
         self.rows: set[bytes] = set()
-        self.tell = tell
 
     def holds(self, tokens: Sequence[int]) -> bool:
         """Whether the row with these tokens had to be ended behind them."""
@@ -70,6 +68,22 @@ class ClosedEndCriteria(StoppingCriteria):
         return torch.tensor(ended, device=input_ids.device)
 
 
+class ClosedEndCriteria(EndCriteria):
+    """Ends the rows for which the controls left nothing, as `OpenEndLogitsProcessor` found.
+
+    Attributes:
+        tell: warn of them.
+    """
+
+    def __init__(self, tell: bool = True) -> None:
+        super().__init__()
+        self.tell = tell
+
+
+class CompleteEndCriteria(EndCriteria):
+    """Ends the rows whose text is complete and cannot go on, which is a proper end."""
+
+
 class OpenEndLogitsProcessor(LogitsProcessor):
     """Ends a text cleanly where controls have closed every continuation. Must stand behind all of them.
 
@@ -80,6 +94,7 @@ class OpenEndLogitsProcessor(LogitsProcessor):
         criteria: told which rows have ended so.
         tell: warn; off for beams, where other texts go on.
         silent_tokens: ids that add no text and so are no continuation, such as those of special tokens.
+        complete: knows the rows in which an end is all that should be left.
     """
 
     def __init__(
@@ -88,11 +103,13 @@ class OpenEndLogitsProcessor(LogitsProcessor):
         criteria: ClosedEndCriteria,
         tell: bool = True,
         silent_tokens: Sequence[int] = (),
+        complete: CompleteEndCriteria | None = None,
     ) -> None:
         self.closing_token = closing_token
         self.silent_tokens = torch.tensor(list(silent_tokens), dtype=torch.long)
         self.criteria = criteria
         self.tell = tell
+        self.complete = complete
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with an open token in every row.
@@ -101,6 +118,9 @@ class OpenEndLogitsProcessor(LogitsProcessor):
             ValueError: a row is closed throughout and the model has no token to end it with.
         """
         closed = scores.index_fill(-1, self.silent_tokens.to(scores.device), -torch.inf).amax(dim=-1) == -torch.inf
+        if self.complete is not None and bool(closed.any()):
+            may_end = [row_key(row) in self.complete.rows for row in input_ids]
+            closed = closed & ~(torch.tensor(may_end, device=scores.device) & (scores.amax(dim=-1) > -torch.inf))
         if not bool(closed.any()):
             return scores
         if self.closing_token is None:

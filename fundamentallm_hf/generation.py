@@ -25,7 +25,7 @@ from transformers import (
 
 from .any_model import controlled_generate
 from .context_window import WindowFullCriteria, check_overflow
-from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor
+from .endings import ClosedEndCriteria, CompleteEndCriteria, LengthPenaltyLogitsProcessor
 from .errors import UserError
 from .loading import tokenizer_of
 from .settings import GenerationSettings
@@ -43,7 +43,8 @@ class Completion:
         completion: what was added.
         finish_reason: why it ended: "eos" (the model ended the text), "stop" (a stop text came; it and what follows it
             are cut off), "length" (`max_tokens` were written), "window" (the context window is full and `overflow` is
-            "stop"), "blocked" (the controls left no continuation) or "interrupted".
+            "stop"), "complete" (it matches `pattern`, `json_schema` or `grammar` and could not go on), "blocked" (the
+            controls left no continuation) or "interrupted".
         tokens: tokens that were added, an end-of-text token and those of a stop text not counted.
         seed: writes the same text again with the same settings; None if nothing was sampled. Beams share one stream of
             random numbers, so with them it belongs to all texts of a call and repeats the whole call.
@@ -218,8 +219,8 @@ class Generator:
         arguments |= self._controls(settings) | {"seed": row_seed}
         lengths = [len(ids) or 1 for ids in self.tokenizer(prompts, verbose=False).input_ids]
         rooms = self._rooms(lengths, settings)
-        blocked = ClosedEndCriteria(tell=False)
-        criteria = StoppingCriteriaList([blocked, *([StopWhenSet(interrupt)] if interrupt else [])])
+        blocked, complete = ClosedEndCriteria(tell=False), CompleteEndCriteria()
+        criteria = StoppingCriteriaList([blocked, complete, *([StopWhenSet(interrupt)] if interrupt else [])])
         if self._own:
             arguments |= {"overflow": settings.overflow or "slide", "tokenizer": self.tokenizer, "streamer": streamer}
         elif any(room < settings.max_tokens for room in rooms):
@@ -246,8 +247,11 @@ class Generator:
         for prompt, room, of_prompt in zip(prompts, rooms, records, strict=True):
             for index, record in enumerate(of_prompt):
                 text, tokens, reason = self._read(record["given"], record["added"], settings, room, interrupted)
-                if blocked.holds(record["given"] + record["added"][:tokens]):
+                row = record["given"] + record["added"][:tokens]
+                if blocked.holds(row):
                     reason = "blocked"
+                elif complete.holds(row):
+                    reason = "complete"
                 own_seed = seed if seed is None or beams else seed + index
                 completions.append(Completion(prompt, text, reason, tokens, own_seed))
         return completions
@@ -310,6 +314,9 @@ class Generator:
             "must_include_ordered": settings.must_include_ordered or None,
             "must_include_prompt": settings.must_include_prompt or None,
             "case_sensitive": settings.case_sensitive or None,
+            "pattern": settings.pattern or None,
+            "json_schema": settings.json_schema or None,
+            "grammar": settings.grammar or None,
         }
         return {name: value for name, value in values.items() if value is not None}
 

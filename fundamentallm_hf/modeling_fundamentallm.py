@@ -391,6 +391,12 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
             case_sensitive (`bool`, *optional*, defaults to `False`): whether lists of words match case.
             repetition_unit (`str`, *optional*): whether `repetition_penalty` and `no_repeat_ngram_size` judge
                 `"words"`, the default here, or `"tokens"`, as transformers does.
+            pattern (`str`, *optional*): a regular expression that what is written matches as a whole. It is complete
+                when the tokens are used up, or the call is refused beforehand; see `WholeTextLogitsProcessor`. Needs
+                the package llguidance.
+            json_schema (`dict` or `str`, *optional*): in the same way, a JSON schema, also as text. The JSON comes
+                without white space between its parts.
+            grammar (`str`, *optional*): in the same way, a grammar in llguidance's form of Lark.
             tokenizer (`PreTrainedTokenizerBase`, *optional*): reads tokens as text for the controls that work on it; by
                 default the model's own, from where the model came from.
 

@@ -6,6 +6,7 @@ It knows nothing of models.
 """
 
 import difflib
+import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
@@ -13,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from .entries import read_entries, split_alternatives, split_entries
 from .errors import UserError
+from .grammars import WHOLE_TEXT_FIELDS, read_grammar
 from .literal_machine import check_entry
 
 NOUNS = {
@@ -38,6 +40,8 @@ class Setting:
         low, high: the range, both ends included, or open at `low` where `above` is set.
         choices: the values a `str` may have.
         comma_separated: one text given for a list is split at its commas (see `split_entries`), not one entry.
+        from_file: the command's option takes a file that holds the value; everywhere else it is the value itself.
+        is_json: a dict may be given too, and becomes JSON text.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Setting:
     above: bool = False
     choices: tuple[str, ...] = ()
     comma_separated: bool = False
+    from_file: bool = False
+    is_json: bool = False
 
     @property
     def label(self) -> str:
@@ -61,7 +67,7 @@ class Setting:
         """The values it takes, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        noun = NOUNS[self.kind]
+        noun = "a dict or JSON text" if self.is_json else NOUNS[self.kind]
         if self.low is None:
             return noun
         if self.high is None:
@@ -85,6 +91,11 @@ class Setting:
             if not isinstance(value, list | tuple) or not all(isinstance(entry, str) and entry for entry in value):
                 raise refusal
             return tuple(value)
+        if self.is_json and isinstance(value, dict):
+            try:
+                return json.dumps(value)
+            except (TypeError, ValueError):
+                raise refusal from None
         if self.kind is bool:
             switch = value if isinstance(value, bool) else SWITCH.get(str(value).lower())
             if switch is None:
@@ -222,6 +233,18 @@ class GenerationSettings:
     must_include_prompt: bool = _setting(False, "Control", "What the prompt holds counts as included.")
     case_sensitive: bool = _setting(False, "Control", "Match the case of words.")
 
+    pattern: str | None = _setting(
+        None,
+        "Whole text",
+        "A regular expression that the added text matches as a whole, complete within max-tokens.",
+    )
+    json_schema: str | None = _setting(
+        None, "Whole text", "As a whole, JSON by this schema.", from_file=True, is_json=True
+    )
+    grammar: str | None = _setting(
+        None, "Whole text", "As a whole, by this grammar in llguidance's form of Lark.", from_file=True
+    )
+
     def __post_init__(self) -> None:
         for setting in SETTINGS.values():
             object.__setattr__(self, setting.name, setting.parse(getattr(self, setting.name)))
@@ -258,6 +281,10 @@ class GenerationSettings:
                         check_entry(part)
             except ValueError as error:
                 raise UserError(f"{name}: {error}") from error
+        try:
+            read_grammar({SETTINGS[name].label: getattr(self, name) for name in WHOLE_TEXT_FIELDS})
+        except ValueError as error:
+            raise UserError(str(error)) from error
         if self.min_tokens > self.max_tokens:
             raise UserError(
                 f"min-tokens is {self.min_tokens}, but max-tokens ends the text at {self.max_tokens}: "
