@@ -38,6 +38,7 @@ from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor, OpenEndLog
 from .entries import split_entries
 from .model_lookahead import InSight, ModelLookahead
 from .must_include import MustIncludeLogitsProcessor, Requirements
+from .recording import ProbabilityRecorder
 from .repetition import WordRepetitionLogitsProcessor
 from .seeded_sampling import SeededSampling
 from .stop_texts import StopAtText
@@ -260,6 +261,10 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         controls.append(OpenEndLogitsProcessor(closing, closed, call.mode in _SEQUENTIAL, silent))
     place = next((index for index, found in enumerate(processors) if isinstance(found, WARPERS)), len(processors))
     processors[place:place] = controls
+    # What is recorded is what the choice is made by: behind all that shapes it.
+    recorders = [processor for processor in processors if isinstance(processor, ProbabilityRecorder)]
+    processors[:] = [processor for processor in processors if not isinstance(processor, ProbabilityRecorder)]
+    processors.extend(recorders)
     seed = call.field("seed")
     if seed is not None and call.mode == GenerationMode.SAMPLE:
         processors.append(SeededSampling(seed, call.config.num_return_sequences or 1, call.prompt_columns))

@@ -4,14 +4,16 @@ A generator turns settings into arguments of transformers' text-generation pipel
 How the next token is chosen is the business of `generate()` and of the controls; this file only asks for it.
 """
 
+import math
 import secrets
 import threading
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -26,8 +28,17 @@ from transformers import (
 from .any_model import controlled_generate
 from .context_window import WindowFullCriteria, check_overflow
 from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor
-from .errors import UserError
+from .errors import UsageError, UserError
 from .loading import tokenizer_of
+from .probabilities import (
+    Prediction,
+    TokenNames,
+    log_probability,
+    next_predictions,
+    own_log_probabilities,
+    token_predictions,
+)
+from .recording import ProbabilityRecorder
 from .settings import GenerationSettings
 from .stop_texts import find_stop, settled
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
@@ -47,6 +58,8 @@ class Completion:
         tokens: tokens that were added, an end-of-text token and those of a stop text not counted.
         seed: writes the same text again with the same settings; None if nothing was sampled. Beams share one stream of
             random numbers, so with them it belongs to all texts of a call and repeats the whole call.
+        log_probability: of the completion's tokens under the model alone, summed up, in nats; None unless asked for.
+        probabilities: every token of the completion with its probabilities; None unless asked for.
     """
 
     prompt: str
@@ -54,6 +67,13 @@ class Completion:
     finish_reason: str
     tokens: int
     seed: int | None
+    log_probability: float | None = None
+    probabilities: tuple[Prediction, ...] | None = None
+
+    @property
+    def mean_log_probability(self) -> float | None:
+        """`log_probability` per token; None where there is none, or no token."""
+        return self.log_probability / self.tokens if self.log_probability is not None and self.tokens else None
 
     @property
     def text(self) -> str:
@@ -61,8 +81,15 @@ class Completion:
         return self.prompt + self.completion
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, and the whole text."""
-        return {"text": self.text, **asdict(self)}
+        """The whole text and all fields, those left out that were not asked for."""
+        fields = {"text": self.text, **asdict(self), "mean_log_probability": self.mean_log_probability}
+        if self.log_probability is None:
+            del fields["log_probability"], fields["mean_log_probability"]
+        if self.probabilities is None:
+            del fields["probabilities"]
+        else:
+            fields["probabilities"] = [each.to_dict() for each in self.probabilities]
+        return fields
 
 
 class CompletionPipeline(TextGenerationPipeline):
@@ -141,10 +168,18 @@ class Generator:
         Raises:
             UserError: a setting cannot be used, or the text does not fit where it has to.
         """
-        return self.complete(prompt, **settings, num_samples=1)[0].text
+        return self._run([prompt], self._for_one(settings))[0].text
 
-    def complete(self, prompts: str | Sequence[str], **settings: Any) -> list[Completion]:
-        """Write `num_samples` texts for each prompt, all in one batch.
+    def complete(
+        self, prompts: str | Sequence[str], *, scored: bool = False, probabilities: int = 0, **settings: Any
+    ) -> list[Completion]:
+        """Write `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
+
+        Args:
+            prompts: one or several.
+            scored: work out the log-probability of every text.
+            probabilities: work out the probabilities of every token, with so many alternatives to each.
+            settings: for this call, over the generator's own.
 
         Returns:
             The completions, those of the first prompt first.
@@ -153,7 +188,90 @@ class Generator:
             UserError: as in `generate`.
         """
         chosen = self.settings.but(**settings)
-        return self._run([prompts] if isinstance(prompts, str) else list(prompts), chosen)
+        listed = [prompts] if isinstance(prompts, str) else list(prompts)
+        return self._run(listed, chosen, scored=scored, probabilities=probabilities)
+
+    def iterate(
+        self,
+        prompts: Iterable[str],
+        *,
+        rows: int = 32,
+        scored: bool = False,
+        probabilities: int = 0,
+        **settings: Any,
+    ) -> Iterator[list[Completion]]:
+        """Write what `complete` writes, however much it is, in batches.
+
+        Args:
+            prompts: any number.
+            rows: texts to write at a time, at most. A prompt's beams are never parted, nor are two prompts given one
+                stream of random numbers.
+            scored, probabilities, settings: as in `complete`.
+
+        Yields:
+            The completions of one or several prompts, or of a part of one prompt's samples.
+
+        Raises:
+            UserError: as in `generate`.
+        """
+        chosen = self.settings.but(**settings)
+        chosen.check()
+        options: dict[str, Any] = {"scored": scored, "probabilities": probabilities}
+        beams = chosen.beam_size > 1
+        at_once = 1 if beams and chosen.sampled else max(1, rows // max(chosen.beam_size, chosen.num_samples))
+        waiting = iter(prompts)
+        while batch := list(islice(waiting, at_once)):
+            if beams or chosen.num_samples <= rows:
+                yield self._run(batch, chosen, **options)
+            elif chosen.best is None:
+                yield from self._in_parts(batch[0], chosen, rows, options)
+            else:
+                parts = self._in_parts(batch[0], chosen, rows, options | {"scored": True})
+                yield _likeliest([each for part in parts for each in part], chosen.best)
+
+    def _in_parts(
+        self, prompt: str, settings: GenerationSettings, rows: int, options: dict[str, Any]
+    ) -> Iterator[list[Completion]]:
+        first = settings.seed if settings.seed is not None else secrets.randbits(32)
+        for done in range(0, settings.num_samples, rows):
+            number = min(rows, settings.num_samples - done)
+            yield self._run([prompt], settings.but(num_samples=number, best=None, seed=first + done), **options)
+
+    def next_tokens(self, prompt: str, *, top: int = 10, **settings: Any) -> list[Prediction]:
+        """The likeliest tokens behind a prompt, by the model alone and after the settings and controls.
+
+        Args:
+            prompt: what stands before them; may be empty.
+            top: how many. A token is among them if it is likely either way, so what a control closes can be seen.
+            settings: for this call, over the generator's own. They are those of a whole text, of which only the first
+                token is looked at: a word that must be included needs the room of `max_tokens`.
+
+        Raises:
+            UserError: as in `generate`.
+
+        Example:
+
+        ```python
+        >>> from fundamentallm_hf import Generator, load_model
+        >>> [each.label for each in Generator(load_model(device="cpu")).next_tokens("Once upon a tim", top=2)]
+        ['"e"', '"i"']
+
+        ```
+        """
+        chosen = self.settings.but(**settings).but(num_samples=1, best=None)
+        recorder = ProbabilityRecorder(0, greedy=not chosen.sampled and chosen.beam_size == 1)
+        at_once = threading.Event()
+        at_once.set()
+        self._run([prompt], chosen, interrupt=at_once, recorder=recorder)
+        tokens = self._ids(prompt)
+        own = next(own_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
+        assert recorder.first is not None
+        return next_predictions(TokenNames(self.tokenizer), own, recorder.first, top)
+
+    def _ids(self, prompt: str) -> list[int]:
+        """The tokens of a prompt; an empty one becomes the start token that the model begins with."""
+        ids = self.tokenizer(prompt, verbose=False).input_ids
+        return ids or [self.model.generation_config.bos_token_id]
 
     def stream(self, prompt: str, **settings: Any) -> TextStream[Completion]:
         """Write one text and hand over what is added as it comes.
@@ -164,11 +282,11 @@ class Generator:
         Raises:
             UserError: as in `generate`; what only shows in the work itself is raised when iterating.
         """
-        chosen = self.settings.but(**settings, num_samples=1)
+        chosen = self._for_one(settings)
         chosen.check()
 
         def work(take: Callable[[str], None], stop: threading.Event) -> Completion:
-            if chosen.beam_size > 1:  # which text is the likeliest shows at the end
+            if chosen.beam_size > 1 or chosen.best:  # which text is the likeliest shows at the end
                 completion = self._run([prompt], chosen, interrupt=stop)[0]
                 take(completion.completion)
                 return completion
@@ -176,6 +294,11 @@ class Generator:
             return self._run([prompt], chosen, streamer=streamer, interrupt=stop)[0]
 
         return TextStream(work)
+
+    def _for_one(self, settings: dict[str, Any]) -> GenerationSettings:
+        """The settings for one text: that of one sample, or the best of several."""
+        chosen = self.settings.but(**settings)
+        return chosen.but(num_samples=1) if chosen.best is None else chosen.but(best=1)
 
     def _tell_unknown(self, prompts: Sequence[str]) -> None:
         unknown = [char for char in unknown_characters(self.tokenizer, "".join(prompts)) if char not in self._told]
@@ -197,15 +320,21 @@ class Generator:
         settings: GenerationSettings,
         streamer: TokenTextStreamer | None = None,
         interrupt: threading.Event | None = None,
+        recorder: ProbabilityRecorder | None = None,
+        scored: bool = False,
+        probabilities: int = 0,
     ) -> list[Completion]:
         if not prompts:
             return []
         settings.check()
+        scored = scored or settings.best is not None
         self._tell_unknown([*prompts, *settings.stop])
         seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
         # A row alone can have a seed of its own; beams take from each other and draw from torch's stream.
         beams = settings.beam_size > 1
         row_seed, torch_seed = (None, seed) if beams else (seed, None)
+        if probabilities:
+            recorder = ProbabilityRecorder(probabilities, greedy=not settings.sampled and not beams, beams=beams)
         arguments: dict[str, Any] = {
             "max_new_tokens": settings.max_tokens,
             "num_return_sequences": settings.num_samples,
@@ -215,19 +344,29 @@ class Generator:
         if settings.sampled:
             temperature = 1.0 if settings.temperature is None else settings.temperature
             arguments |= {"temperature": temperature, "top_k": settings.top_k or 0, "top_p": settings.top_p or 1.0}
+            if settings.min_p is not None or self.model.generation_config.min_p:
+                arguments["min_p"] = settings.min_p or 0.0
         arguments |= self._controls(settings) | {"seed": row_seed}
-        lengths = [len(ids) or 1 for ids in self.tokenizer(prompts, verbose=False).input_ids]
+        if recorder is not None:
+            given_processors = arguments.get("logits_processor") or ()
+            arguments["logits_processor"] = LogitsProcessorList([*given_processors, recorder])
+        encoded = self.tokenizer(prompts, verbose=False).input_ids
+        lengths = [len(ids) or 1 for ids in encoded]
         rooms = self._rooms(lengths, settings)
+        ends_at_window = not self._own and any(room < settings.max_tokens for room in rooms)
+        # An empty row cannot be padded. And rows that have ended are computed along with the others, where one at the
+        # end of its window would run past its last position.
+        if len(prompts) > 1 and (not all(encoded) or (ends_at_window and len(set(lengths)) > 1)):
+            alone = settings.but(seed=seed)
+            options = {"interrupt": interrupt, "scored": scored, "probabilities": probabilities}
+            return [each for prompt in prompts for each in self._run([prompt], alone, **options)]
         blocked = ClosedEndCriteria(tell=False)
         criteria = StoppingCriteriaList([blocked, *([StopWhenSet(interrupt)] if interrupt else [])])
         if self._own:
             arguments |= {"overflow": settings.overflow or "slide", "tokenizer": self.tokenizer, "streamer": streamer}
-        elif any(room < settings.max_tokens for room in rooms):
-            if len(set(lengths)) > 1:
-                # Ended rows are computed along with the others, and this one would run past its last position.
-                return [each for prompt in prompts for each in self._run([prompt], settings.but(seed=seed))]
-            criteria.append(WindowFullCriteria(rooms, max(lengths)))
-        if not self._own:
+        else:
+            if ends_at_window:
+                criteria.append(WindowFullCriteria(rooms, max(lengths)))
             controlled = partial(controlled_generate, tokenizer=self.tokenizer, streamer=streamer)
             arguments["custom_generate"] = controlled
         try:
@@ -240,16 +379,25 @@ class Generator:
                     **arguments,
                 )
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UsageError(str(error)) from error
         interrupted = interrupt is not None and interrupt.is_set()
+        names = TokenNames(self.tokenizer) if probabilities else None
         completions = []
-        for prompt, room, of_prompt in zip(prompts, rooms, records, strict=True):
+        for prompt, room, length, of_prompt in zip(prompts, rooms, lengths, records, strict=True):
+            of_this = []
             for index, record in enumerate(of_prompt):
-                text, tokens, reason = self._read(record["given"], record["added"], settings, room, interrupted)
-                if blocked.holds(record["given"] + record["added"][:tokens]):
+                given, added = record["given"], record["added"]
+                text, tokens, reason = self._read(given, added, settings, room, interrupted)
+                row, padding = given + added[:tokens], len(given) - length
+                if blocked.holds(row):
                     reason = "blocked"
                 own_seed = seed if seed is None or beams else seed + index
-                completions.append(Completion(prompt, text, reason, tokens, own_seed))
+                score = log_probability(self.model, row[padding:], length) if scored else None
+                found = None
+                if names is not None and recorder is not None:
+                    found = token_predictions(self.model, names, row, len(given), padding, recorder)
+                of_this.append(Completion(prompt, text, reason, tokens, own_seed, score, found))
+            completions += of_this if settings.best is None else _likeliest(of_this, settings.best)
         return completions
 
     def _read(
@@ -329,5 +477,15 @@ class Generator:
             try:
                 check_overflow(settings.overflow or "stop", lengths, settings.max_tokens, window, cannot)
             except ValueError as error:
-                raise UserError(str(error)) from error
+                raise UsageError(str(error)) from error
         return [window - length for length in lengths]
+
+
+def _likeliest(completions: list[Completion], number: int) -> list[Completion]:
+    """The completions whose tokens the model finds likeliest on average; those without a token come last."""
+
+    def mean(completion: Completion) -> float:
+        found = completion.mean_log_probability
+        return -math.inf if found is None else found
+
+    return sorted(completions, key=mean, reverse=True)[:number]

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .entries import read_entries, split_alternatives, split_entries
-from .errors import UserError
+from .errors import UsageError, UserError
 from .literal_machine import check_entry
 
 NOUNS = {
@@ -74,11 +74,11 @@ class Setting:
         """`value` in its type, wherever it comes from: Python, the command line, a file.
 
         Raises:
-            UserError: it is not what is expected.
+            UsageError: it is not what is expected.
         """
         if value is None and self.default is None:
             return None
-        refusal = UserError(f"{self.label} has to be {self.expected} but is {value!r}")
+        refusal = UsageError(f"{self.label} has to be {self.expected} but is {value!r}")
         if self.kind is tuple:
             if isinstance(value, str):  # entries of a list are never split: their commas are their own
                 value = split_entries(value) if self.comma_separated else [value]
@@ -119,7 +119,7 @@ class GenerationSettings:
     """All settings of a generation, validated when it is made.
 
     Raises:
-        UserError: a value is outside its range or of the wrong type.
+        UsageError: a value is outside its range or of the wrong type.
 
     Example:
 
@@ -130,7 +130,7 @@ class GenerationSettings:
     >>> GenerationSettings(top_p=1.5)
     Traceback (most recent call last):
     ...
-    fundamentallm_hf.errors.UserError: top-p has to be a number above 0 and at most 1 but is 1.5
+    fundamentallm_hf.errors.UsageError: top-p has to be a number above 0 and at most 1 but is 1.5
 
     ```
     """
@@ -145,7 +145,14 @@ class GenerationSettings:
         "before starting (error). Unless set, slide where the model can, else stop.",
         choices=("slide", "stop", "error"),
     )
-    num_samples: int = _setting(1, "Length", "How many texts to write for each prompt.", low=1)
+    num_samples: int = _setting(1, "Samples", "How many texts to write for each prompt.", low=1)
+    best: int | None = _setting(
+        None,
+        "Samples",
+        "Keep only the N samples of each prompt that the model itself finds likeliest, by the mean log-probability of "
+        "their tokens, the likeliest first.",
+        low=1,
+    )
     temperature: float | None = _setting(
         None,
         "Sampling",
@@ -163,6 +170,13 @@ class GenerationSettings:
         high=1,
         above=True,
     )
+    min_p: float | None = _setting(
+        None,
+        "Sampling",
+        "Sample only from tokens that are at least this likely compared with the likeliest one.",
+        low=0,
+        high=1,
+    )
     seed: int | None = _setting(
         None,
         "Sampling",
@@ -173,7 +187,8 @@ class GenerationSettings:
     beam_size: int = _setting(
         1,
         "Beam search",
-        "Keep this many candidate texts and return the likeliest; sampled only if temperature, top-k or top-p is set.",
+        "Keep this many candidate texts and return the likeliest; sampled only if temperature, top-k, top-p or min-p "
+        "is set.",
         low=1,
     )
 
@@ -228,7 +243,7 @@ class GenerationSettings:
     @property
     def sampled(self) -> bool:
         """Whether chance has a say: not at temperature 0, and with beams only if a sampling setting asks for it."""
-        asked = any(value is not None for value in (self.temperature, self.top_k, self.top_p))
+        asked = any(value is not None for value in (self.temperature, self.top_k, self.top_p, self.min_p))
         return self.temperature != 0 and (asked or self.beam_size == 1)
 
     def banned(self) -> list[str]:
@@ -248,7 +263,8 @@ class GenerationSettings:
         """Refuse settings that contradict each other, which only shows when no more will change.
 
         Raises:
-            UserError: two settings cannot both be followed, or a list of words cannot be read.
+            UsageError: two settings cannot both be followed, or a list holds what cannot be an entry.
+            UserError: a file cannot be read.
         """
         for name, entries in (("bad-words", self.banned()), ("must-include", self.must_include)):
             try:
@@ -256,28 +272,49 @@ class GenerationSettings:
                     for part in split_alternatives(entry) if name == "must-include" else [entry]:
                         check_entry(part)
             except ValueError as error:
-                raise UserError(f"{name}: {error}") from error
+                raise UsageError(f"{name}: {error}") from error
         if self.min_tokens > self.max_tokens:
-            raise UserError(
+            raise UsageError(
                 f"min-tokens is {self.min_tokens}, but max-tokens ends the text at {self.max_tokens}: "
                 "lower the one or raise the other"
             )
         if self.num_samples > self.beam_size > 1:
-            raise UserError(
+            raise UsageError(
                 f"num-samples is {self.num_samples}, but a beam-size of {self.beam_size} keeps no more than that many "
                 "texts: ask for fewer or raise it"
             )
         if self.num_samples > 1 and self.beam_size == 1 and not self.sampled:
-            raise UserError(
+            raise UsageError(
                 f"num-samples is {self.num_samples}, but at temperature 0 all samples are the same: "
                 "raise the temperature or ask for one"
             )
+        if self.best is not None and self.best > self.num_samples:
+            raise UsageError(
+                f"best is {self.best}, but num-samples writes only {self.num_samples}: ask for fewer or raise it"
+            )
+
+    def without_effect(self) -> list[str]:
+        """What is set and changes nothing beside the other settings, in one line each."""
+        given = {name for name, setting in SETTINGS.items() if getattr(self, name) != setting.default}
+        lists = given & {"bad_words", "bad_words_file", "must_include"}
+        penalties = given & {"repetition_penalty", "no_repeat_ngram"}
+        idle = []
+        if not self.sampled:
+            why = "at temperature 0 nothing is sampled" if self.temperature == 0 else "these beams are not sampled"
+            idle += [(name, why) for name in ("top_k", "top_p", "min_p", "seed")]
+        if not lists:
+            idle.append(("case_sensitive", "there is no list of words"))
+        if len(self.must_include) < 2:
+            idle.append(("must_include_ordered", "must-include holds fewer than two entries"))
+        if not penalties:
+            idle.append(("repetition_unit", "neither repetition-penalty nor no-repeat-ngram is set"))
+        return [f"{SETTINGS[name].label} has no effect: {why}" for name, why in idle if name in given]
 
     def but(self, **changes: Any) -> "GenerationSettings":
         """A copy with some settings changed.
 
         Raises:
-            UserError: an unknown name, or a value that is not what is expected.
+            UsageError: an unknown name, or a value that is not what is expected.
         """
         return GenerationSettings(**self.to_dict() | {find_setting(name).name: changes[name] for name in changes})
 
@@ -303,11 +340,11 @@ def find_setting(name: str) -> Setting:
     """The setting called `name`, with dashes or underscores.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UsageError: there is none; names the nearest.
     """
     found = SETTINGS.get(name.replace("-", "_"))
     if found:
         return found
     near = difflib.get_close_matches(name.replace("-", "_"), SETTINGS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SETTINGS)}"
-    raise UserError(f"there is no setting {name!r}: {hint}")
+    raise UsageError(f"there is no setting {name!r}: {hint}")
