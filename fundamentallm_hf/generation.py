@@ -4,14 +4,13 @@ A generator turns settings into arguments of transformers' text-generation pipel
 How the next token is chosen is the business of `generate()` and of the controls; this file only asks for it.
 """
 
-import math
 import secrets
 import threading
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -26,9 +25,10 @@ from transformers import (
 )
 
 from .any_model import controlled_generate
+from .completion import Completion, likeliest
 from .context_window import WindowFullCriteria, check_overflow
 from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor
-from .errors import UsageError, UserError
+from .errors import UsageError
 from .loading import tokenizer_of
 from .probabilities import (
     Prediction,
@@ -43,53 +43,6 @@ from .settings import GenerationSettings
 from .stop_texts import find_stop, settled
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
 from .tokenization import unknown_characters
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One written text.
-
-    Attributes:
-        prompt: what was given.
-        completion: what was added.
-        finish_reason: why it ended: "eos" (the model ended the text), "stop" (a stop text came; it and what follows it
-            are cut off), "length" (`max_tokens` were written), "window" (the context window is full and `overflow` is
-            "stop"), "blocked" (the controls left no continuation) or "interrupted".
-        tokens: tokens that were added, an end-of-text token and those of a stop text not counted.
-        seed: writes the same text again with the same settings; None if nothing was sampled. Beams share one stream of
-            random numbers, so with them it belongs to all texts of a call and repeats the whole call.
-        log_probability: of the completion's tokens under the model alone, summed up, in nats; None unless asked for.
-        probabilities: every token of the completion with its probabilities; None unless asked for.
-    """
-
-    prompt: str
-    completion: str
-    finish_reason: str
-    tokens: int
-    seed: int | None
-    log_probability: float | None = None
-    probabilities: tuple[Prediction, ...] | None = None
-
-    @property
-    def mean_log_probability(self) -> float | None:
-        """`log_probability` per token; None where there is none, or no token."""
-        return self.log_probability / self.tokens if self.log_probability is not None and self.tokens else None
-
-    @property
-    def text(self) -> str:
-        """Prompt and completion."""
-        return self.prompt + self.completion
-
-    def to_dict(self) -> dict[str, Any]:
-        """The whole text and all fields, those left out that were not asked for."""
-        fields = {"text": self.text, **asdict(self), "mean_log_probability": self.mean_log_probability}
-        if self.log_probability is None:
-            del fields["log_probability"], fields["mean_log_probability"]
-        if self.probabilities is None:
-            del fields["probabilities"]
-        else:
-            fields["probabilities"] = [each.to_dict() for each in self.probabilities]
-        return fields
 
 
 class CompletionPipeline(TextGenerationPipeline):
@@ -227,7 +180,7 @@ class Generator:
                 yield from self._in_parts(batch[0], chosen, rows, options)
             else:
                 parts = self._in_parts(batch[0], chosen, rows, options | {"scored": True})
-                yield _likeliest([each for part in parts for each in part], chosen.best)
+                yield likeliest([each for part in parts for each in part], chosen.best)
 
     def _in_parts(
         self, prompt: str, settings: GenerationSettings, rows: int, options: dict[str, Any]
@@ -235,7 +188,8 @@ class Generator:
         first = settings.seed if settings.seed is not None else secrets.randbits(32)
         for done in range(0, settings.num_samples, rows):
             number = min(rows, settings.num_samples - done)
-            yield self._run([prompt], settings.but(num_samples=number, best=None, seed=first + done), **options)
+            written = self._run([prompt], settings.but(num_samples=number, best=None, seed=first + done), **options)
+            yield [replace(each, sample=done + each.sample) for each in written]
 
     def next_tokens(self, prompt: str, *, top: int = 10, **settings: Any) -> list[Prediction]:
         """The likeliest tokens behind a prompt, by the model alone and after the settings and controls.
@@ -254,7 +208,7 @@ class Generator:
         ```python
         >>> from fundamentallm_hf import Generator, load_model
         >>> [each.label for each in Generator(load_model(device="cpu")).next_tokens("Once upon a tim", top=2)]
-        ['"e"', '"i"']
+        ['"e"', '"m"']
 
         ```
         """
@@ -358,7 +312,7 @@ class Generator:
         # end of its window would run past its last position.
         if len(prompts) > 1 and (not all(encoded) or (ends_at_window and len(set(lengths)) > 1)):
             alone = settings.but(seed=seed)
-            options = {"interrupt": interrupt, "scored": scored, "probabilities": probabilities}
+            options: dict[str, Any] = {"interrupt": interrupt, "scored": scored, "probabilities": probabilities}
             return [each for prompt in prompts for each in self._run([prompt], alone, **options)]
         blocked = ClosedEndCriteria(tell=False)
         criteria = StoppingCriteriaList([blocked, *([StopWhenSet(interrupt)] if interrupt else [])])
@@ -396,8 +350,8 @@ class Generator:
                 found = None
                 if names is not None and recorder is not None:
                     found = token_predictions(self.model, names, row, len(given), padding, recorder)
-                of_this.append(Completion(prompt, text, reason, tokens, own_seed, score, found))
-            completions += of_this if settings.best is None else _likeliest(of_this, settings.best)
+                of_this.append(Completion(prompt, text, reason, tokens, own_seed, score, found, index))
+            completions += of_this if settings.best is None else likeliest(of_this, settings.best)
         return completions
 
     def _read(
@@ -479,13 +433,3 @@ class Generator:
             except ValueError as error:
                 raise UsageError(str(error)) from error
         return [window - length for length in lengths]
-
-
-def _likeliest(completions: list[Completion], number: int) -> list[Completion]:
-    """The completions whose tokens the model finds likeliest on average; those without a token come last."""
-
-    def mean(completion: Completion) -> float:
-        found = completion.mean_log_probability
-        return -math.inf if found is None else found
-
-    return sorted(completions, key=mean, reverse=True)[:number]

@@ -18,7 +18,13 @@ from .context_window import window_start
 from .recording import ProbabilityRecorder
 from .vocabulary import Vocabulary, as_bytes
 
-_NAMES = {" ": "space", "\n": "line break", "\t": "tab", "\r": "carriage return", "\N{NO-BREAK SPACE}": "no-break space"}
+_NAMES = {
+    " ": "space",
+    "\n": "line break",
+    "\t": "tab",
+    "\r": "carriage return",
+    "\N{NO-BREAK SPACE}": "no-break space",
+}
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ def token_predictions(
             likeliest = recorder.likeliest(tokens[:place])
             # Where fewer are open than asked for, the rest is closed: shown as the model would have had it.
             open_tokens = {token for token, _ in likeliest}
-            closed = [token for token in own.topk(min(recorder.top, len(own))).indices.tolist()]
+            closed = own.topk(min(recorder.top, len(own))).indices.tolist()
             likeliest = likeliest + [(token, 0.0) for token in closed if token not in open_tokens]
             alternatives = [_prediction(names, t, final, float(own[t])) for t, final in likeliest[: recorder.top]]
             token = int(tokens[place])

@@ -22,7 +22,18 @@ NOUNS = {
     bool: "true or false",
     tuple: "text, or a list of texts, none empty,",
 }
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "float16", "bfloat16")
 SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: half a surrogate pair, as a broken argument has it, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -84,13 +95,15 @@ class Setting:
                 value = split_entries(value) if self.comma_separated else [value]
             if not isinstance(value, list | tuple) or not all(isinstance(entry, str) and entry for entry in value):
                 raise refusal
+            if not all(map(is_text, value)):
+                raise refusal
             return tuple(value)
         if self.kind is bool:
             switch = value if isinstance(value, bool) else SWITCH.get(str(value).lower())
             if switch is None:
                 raise refusal
             return switch
-        if isinstance(value, bool) or (self.kind is str and not isinstance(value, str)):
+        if isinstance(value, bool) or (self.kind is str and not (isinstance(value, str) and is_text(value))):
             raise refusal
         try:
             parsed = self.kind(value)
