@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from .any_model import controlled_generate as controlled_generate
     from .bad_words import BadWordsLogitsProcessor as BadWordsLogitsProcessor
     from .checkpoint import convert_checkpoint as convert_checkpoint
+    from .completion import Completion as Completion
     from .configuration_fundamentallm import FundamentaLLMConfig as FundamentaLLMConfig
     from .errors import UserError as UserError
     from .evaluation import evaluate as evaluate
-    from .generation import Completion as Completion
     from .generation import Generator as Generator
     from .loading import load_model as load_model
     from .modeling_fundamentallm import FundamentaLLMForCausalLM as FundamentaLLMForCausalLM
@@ -29,7 +29,7 @@ __version__ = version("fundamentallm-hf")
 
 _HOME = {
     "BadWordsLogitsProcessor": "bad_words",
-    "Completion": "generation",
+    "Completion": "completion",
     "FundamentaLLMConfig": "configuration_fundamentallm",
     "FundamentaLLMForCausalLM": "modeling_fundamentallm",
     "FundamentaLLMModel": "modeling_fundamentallm",

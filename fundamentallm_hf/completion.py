@@ -22,7 +22,7 @@ class Completion:
             random numbers, so with them it belongs to all texts of a call and repeats the whole call.
         log_probability: of the completion's tokens under the model alone, summed up, in nats; None unless asked for.
         probabilities: every token of the completion with its probabilities; None unless asked for.
-        sample: its place among the samples of its prompt, from 0.
+        sample: its place among the samples of its prompt, from 0; among those of one search where beams are sampled.
     """
 
     prompt: str

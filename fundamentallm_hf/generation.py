@@ -280,12 +280,16 @@ class Generator:
     ) -> list[Completion]:
         if not prompts:
             return []
+        options: dict[str, Any]
         settings.check()
         scored = scored or settings.best is not None
         self._tell_unknown([*prompts, *settings.stop])
         seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
         # A row alone can have a seed of its own; beams take from each other and draw from torch's stream.
         beams = settings.beam_size > 1
+        if beams and seed is not None and settings.num_samples > settings.beam_size:
+            options = {"interrupt": interrupt, "scored": scored, "probabilities": probabilities}
+            return self._search_often(prompts, settings.but(seed=seed), options)
         row_seed, torch_seed = (None, seed) if beams else (seed, None)
         if probabilities:
             recorder = ProbabilityRecorder(probabilities, greedy=not settings.sampled and not beams, beams=beams)
@@ -312,7 +316,7 @@ class Generator:
         # end of its window would run past its last position.
         if len(prompts) > 1 and (not all(encoded) or (ends_at_window and len(set(lengths)) > 1)):
             alone = settings.but(seed=seed)
-            options: dict[str, Any] = {"interrupt": interrupt, "scored": scored, "probabilities": probabilities}
+            options = {"interrupt": interrupt, "scored": scored, "probabilities": probabilities}
             return [each for prompt in prompts for each in self._run([prompt], alone, **options)]
         blocked = ClosedEndCriteria(tell=False)
         criteria = StoppingCriteriaList([blocked, *([StopWhenSet(interrupt)] if interrupt else [])])
@@ -351,6 +355,20 @@ class Generator:
                 if names is not None and recorder is not None:
                     found = token_predictions(self.model, names, row, len(given), padding, recorder)
                 of_this.append(Completion(prompt, text, reason, tokens, own_seed, score, found, index))
+            completions += of_this if settings.best is None else likeliest(of_this, settings.best)
+        return completions
+
+    def _search_often(
+        self, prompts: list[str], settings: GenerationSettings, options: dict[str, Any]
+    ) -> list[Completion]:
+        """More texts than one search has beams: of several searches, each with the seed after the last one's."""
+        completions = []
+        for prompt in prompts:
+            of_this: list[Completion] = []
+            for index, done in enumerate(range(0, settings.num_samples, settings.beam_size)):
+                number = min(settings.beam_size, settings.num_samples - done)
+                part = settings.but(num_samples=number, best=None, seed=(settings.seed or 0) + index)
+                of_this += self._run([prompt], part, **options)
             completions += of_this if settings.best is None else likeliest(of_this, settings.best)
         return completions
 

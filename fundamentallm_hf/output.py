@@ -172,10 +172,8 @@ def make_record(
     """
     fields = completion.to_dict()
     again = settings.but(best=None, seed=completion.seed, bad_words=settings.banned(), bad_words_file=None)
-    if settings.beam_size > 1:
-        sample: int | None = completion.sample
-    else:
-        sample, again = None, again.but(num_samples=1)
+    sample = completion.sample if settings.beam_size > 1 else None
+    again = again.but(num_samples=1 + (sample or 0))
     probabilities = fields.pop("probabilities", None)
     record = origin | fields
     if sample is not None:

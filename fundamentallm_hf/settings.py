@@ -291,10 +291,10 @@ class GenerationSettings:
                 f"min-tokens is {self.min_tokens}, but max-tokens ends the text at {self.max_tokens}: "
                 "lower the one or raise the other"
             )
-        if self.num_samples > self.beam_size > 1:
+        if self.num_samples > self.beam_size > 1 and not self.sampled:
             raise UsageError(
                 f"num-samples is {self.num_samples}, but a beam-size of {self.beam_size} keeps no more than that many "
-                "texts: ask for fewer or raise it"
+                "texts: ask for fewer, raise it, or have the beams sampled by a temperature"
             )
         if self.num_samples > 1 and self.beam_size == 1 and not self.sampled:
             raise UsageError(

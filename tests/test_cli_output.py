@@ -111,7 +111,7 @@ def test_a_record_tells_everything_of_a_text():
         ("--num-samples", 4, "--best", 2, "--temperature", 1.5),
         ("--temperature", 0, "--stop", r"e\n", "--repetition-penalty", 1.3),
         ("--beam-size", 3, "--num-samples", 2),
-        ("--beam-size", 3, "--num-samples", 3, "--temperature", 1, "--best", 2),
+        ("--beam-size", 3, "--num-samples", 5, "--temperature", 1, "--best", 2),
         ("--bad-words", r"the, /a{1,2}/, x\,y", "--must-include", "king|queen", "--max-tokens", 30),
         ("--bad-words-file", "words.txt", "--top-p", 0.9),
     ],
