@@ -6,7 +6,6 @@ The command line is the exception: it is imported through this package too, and 
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from .repetition import WordRepetitionLogitsProcessor as WordRepetitionLogitsProcessor
     from .settings import GenerationSettings as GenerationSettings
 
-__version__ = version("fundamentallm-hf")
+    __version__: str
 
 _HOME = {
     "BadWordsLogitsProcessor": "bad_words",
@@ -46,6 +45,11 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # Looked up only when somebody asks, because that takes time which `--help` can do without.
+        from importlib.metadata import version
+
+        return version("fundamentallm-hf")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

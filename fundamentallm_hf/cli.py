@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from . import __version__
 from .errors import UserError
 from .generate_command import load, run
 from .options import OUTPUT, PROMPT, GroupedCommand, given, model_options, option, setting_options
@@ -28,7 +27,7 @@ def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 @click.group(cls=Commands, context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="fundamentallm")
+@click.version_option(package_name="fundamentallm-hf", prog_name="fundamentallm")
 def cli() -> None:
     """FundamentaLLM's language models in the Hugging Face ecosystem."""
 

@@ -85,7 +85,7 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
         from .generation import Generator
 
         generator = Generator(model, notice=notes.say, **request.settings.to_dict())
-        _write(generator, request, Output(request.form, _origin(request), request.settings, file), notes)
+        _write(generator, request, Output(request.form, _origin(request, model), request.settings, file), notes)
 
 
 def load(model: str | None, notes: Notes, **options: Any) -> "PreTrainedModel":
@@ -165,11 +165,17 @@ def _check_probabilities(options: dict[str, Any], settings: GenerationSettings) 
             raise UsageError(f"probs-only writes no text, so {name} has no place beside it: use --show-probs")
 
 
-def _origin(request: Request) -> dict[str, Any]:
-    """What a record says of the model; what is as usual is left out."""
+def _origin(request: Request, model: "PreTrainedModel") -> dict[str, Any]:
+    """What a record says of the model, so that it is found again: on the Hub, the commit and not a branch.
+
+    What is as usual is left out. Whether to run a repository's code is never written down: it has to be said each time.
+    """
     usual = {"device": "auto", "dtype": "auto", "revision": None}
     told = {name: request.loading[name] for name in usual if request.loading[name] != usual[name]}
-    return {"model": request.model} | told
+    commit = getattr(model.config, "_commit_hash", None)
+    if request.model is None or commit is None:
+        return {"model": request.model} | told
+    return {"model": request.model.partition("@")[0]} | told | {"revision": commit}
 
 
 def _write(generator: "Generator", request: Request, output: Output, notes: Notes) -> None:

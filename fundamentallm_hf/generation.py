@@ -10,9 +10,7 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from transformers import (
 )
 
 from .any_model import controlled_generate
+from .batches import all_parts, in_batches
 from .completion import Completion, likeliest
 from .context_window import WindowFullCriteria, check_overflow
 from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor
@@ -169,27 +168,8 @@ class Generator:
         """
         chosen = self.settings.but(**settings)
         chosen.check()
-        options: dict[str, Any] = {"scored": scored, "probabilities": probabilities}
-        beams = chosen.beam_size > 1
-        at_once = 1 if beams and chosen.sampled else max(1, rows // max(chosen.beam_size, chosen.num_samples))
-        waiting = iter(prompts)
-        while batch := list(islice(waiting, at_once)):
-            if beams or chosen.num_samples <= rows:
-                yield self._run(batch, chosen, **options)
-            elif chosen.best is None:
-                yield from self._in_parts(batch[0], chosen, rows, options)
-            else:
-                parts = self._in_parts(batch[0], chosen, rows, options | {"scored": True})
-                yield likeliest([each for part in parts for each in part], chosen.best)
-
-    def _in_parts(
-        self, prompt: str, settings: GenerationSettings, rows: int, options: dict[str, Any]
-    ) -> Iterator[list[Completion]]:
-        first = settings.seed if settings.seed is not None else secrets.randbits(32)
-        for done in range(0, settings.num_samples, rows):
-            number = min(rows, settings.num_samples - done)
-            written = self._run([prompt], settings.but(num_samples=number, best=None, seed=first + done), **options)
-            yield [replace(each, sample=done + each.sample) for each in written]
+        write = partial(self._run, scored=scored, probabilities=probabilities)
+        yield from in_batches(write, prompts, chosen, rows)
 
     def next_tokens(self, prompt: str, *, top: int = 10, **settings: Any) -> list[Prediction]:
         """The likeliest tokens behind a prompt, by the model alone and after the settings and controls.
@@ -227,8 +207,14 @@ class Generator:
         ids = self.tokenizer(prompt, verbose=False).input_ids
         return ids or [self.model.generation_config.bos_token_id]
 
-    def stream(self, prompt: str, **settings: Any) -> TextStream[Completion]:
+    def stream(
+        self, prompt: str, *, scored: bool = False, probabilities: int = 0, **settings: Any
+    ) -> TextStream[Completion]:
         """Write one text and hand over what is added as it comes.
+
+        Args:
+            prompt: how it begins; may be empty.
+            scored, probabilities, settings: as in `complete`; what they ask for is in the result.
 
         Returns:
             An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation.
@@ -239,13 +225,15 @@ class Generator:
         chosen = self._for_one(settings)
         chosen.check()
 
+        options: dict[str, Any] = {"scored": scored, "probabilities": probabilities}
+
         def work(take: Callable[[str], None], stop: threading.Event) -> Completion:
             if chosen.beam_size > 1 or chosen.best:  # which text is the likeliest shows at the end
-                completion = self._run([prompt], chosen, interrupt=stop)[0]
+                completion = self._run([prompt], chosen, interrupt=stop, **options)[0]
                 take(completion.completion)
                 return completion
             streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens)
-            return self._run([prompt], chosen, streamer=streamer, interrupt=stop)[0]
+            return self._run([prompt], chosen, streamer, stop, **options)[0]
 
         return TextStream(work)
 
@@ -280,16 +268,16 @@ class Generator:
     ) -> list[Completion]:
         if not prompts:
             return []
-        options: dict[str, Any]
         settings.check()
+        write = partial(self._run, interrupt=interrupt, scored=scored, probabilities=probabilities)
         scored = scored or settings.best is not None
         self._tell_unknown([*prompts, *settings.stop])
         seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
         # A row alone can have a seed of its own; beams take from each other and draw from torch's stream.
         beams = settings.beam_size > 1
         if beams and seed is not None and settings.num_samples > settings.beam_size:
-            options = {"interrupt": interrupt, "scored": scored, "probabilities": probabilities}
-            return self._search_often(prompts, settings.but(seed=seed), options)
+            again = settings.but(seed=seed)
+            return [each for prompt in prompts for each in all_parts(write, prompt, again, settings.beam_size)]
         row_seed, torch_seed = (None, seed) if beams else (seed, None)
         if probabilities:
             recorder = ProbabilityRecorder(probabilities, greedy=not settings.sampled and not beams, beams=beams)
@@ -315,9 +303,7 @@ class Generator:
         # An empty row cannot be padded. And rows that have ended are computed along with the others, where one at the
         # end of its window would run past its last position.
         if len(prompts) > 1 and (not all(encoded) or (ends_at_window and len(set(lengths)) > 1)):
-            alone = settings.but(seed=seed)
-            options = {"interrupt": interrupt, "scored": scored, "probabilities": probabilities}
-            return [each for prompt in prompts for each in self._run([prompt], alone, **options)]
+            return [each for prompt in prompts for each in write([prompt], settings.but(seed=seed))]
         blocked = ClosedEndCriteria(tell=False)
         criteria = StoppingCriteriaList([blocked, *([StopWhenSet(interrupt)] if interrupt else [])])
         if self._own:
@@ -355,20 +341,6 @@ class Generator:
                 if names is not None and recorder is not None:
                     found = token_predictions(self.model, names, row, len(given), padding, recorder)
                 of_this.append(Completion(prompt, text, reason, tokens, own_seed, score, found, index))
-            completions += of_this if settings.best is None else likeliest(of_this, settings.best)
-        return completions
-
-    def _search_often(
-        self, prompts: list[str], settings: GenerationSettings, options: dict[str, Any]
-    ) -> list[Completion]:
-        """More texts than one search has beams: of several searches, each with the seed after the last one's."""
-        completions = []
-        for prompt in prompts:
-            of_this: list[Completion] = []
-            for index, done in enumerate(range(0, settings.num_samples, settings.beam_size)):
-                number = min(settings.beam_size, settings.num_samples - done)
-                part = settings.but(num_samples=number, best=None, seed=(settings.seed or 0) + index)
-                of_this += self._run([prompt], part, **options)
             completions += of_this if settings.best is None else likeliest(of_this, settings.best)
         return completions
 

@@ -75,6 +75,7 @@ def load_model(
         The model in evaluation mode, its tokenizer as the attribute `tokenizer`.
 
     Raises:
+        UsageError: a revision is asked for of a model that has none, or two of them.
         UserError: there is nothing at `source`, it is no causal language model, or the device is not there.
 
     Example:
@@ -89,6 +90,10 @@ def load_model(
     place, dtype = choose_device(device), choose_dtype(dtype)
     name = str(source) if source is not None else str(DEMO_MODEL)
     path = Path(name).expanduser()
+    if revision is not None and path.exists():
+        raise UsageError(
+            f"revision is {revision!r}, but only a model on the Hub has revisions and {name} is a file here"
+        )
     if is_fundamentallm_source(path):
         model, tokenizer = load_checkpoint(path)
         if dtype is not None:
@@ -103,6 +108,8 @@ def load_model(
             raise UserError(f"there is no {name}: give a checkpoint, a folder or a Hub id such as user/name")
         else:
             name, _, pinned = name.partition("@")
+            if pinned and revision not in (None, pinned):
+                raise UsageError(f"the model is {source} but revision is {revision!r}: name one of the two")
             options["revision"] = pinned or revision
         model, tokenizer = _from_pretrained(name, dtype, options)
     model.tokenizer = tokenizer

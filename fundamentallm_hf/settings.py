@@ -75,11 +75,12 @@ class Setting:
         noun = NOUNS[self.kind]
         if self.low is None:
             return noun
+        low, high = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (self.low, self.high or 0))
         if self.high is None:
-            return f"{noun} above {self.low:g}" if self.above else f"{noun} of at least {self.low:g}"
+            return f"{noun} above {low}" if self.above else f"{noun} of at least {low}"
         if self.above:
-            return f"{noun} above {self.low:g} and at most {self.high:g}"
-        return f"{noun} from {self.low:g} to {self.high:g}"
+            return f"{noun} above {low} and at most {high}"
+        return f"{noun} from {low} to {high}"
 
     def parse(self, value: Any) -> Any:
         """`value` in its type, wherever it comes from: Python, the command line, a file.
@@ -304,6 +305,13 @@ class GenerationSettings:
         if self.best is not None and self.best > self.num_samples:
             raise UsageError(
                 f"best is {self.best}, but num-samples writes only {self.num_samples}: ask for fewer or raise it"
+            )
+
+        highest = SETTINGS["seed"].high
+        if self.seed is not None and highest is not None and self.seed + self.num_samples - 1 > highest:
+            raise UsageError(
+                f"seed is {self.seed}, but the last of {self.num_samples} samples would have one above {highest}: "
+                "lower it"
             )
 
     def without_effect(self) -> list[str]:

@@ -5,13 +5,13 @@ import os
 
 import pytest
 from command import MODEL, load_once, run
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from fundamentallm_hf.settings import SETTINGS, GenerationSettings
 
 # FUNDAMENTALLM_EXAMPLES=500 looks further.
-EXAMPLES = int(os.environ.get("FUNDAMENTALLM_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FUNDAMENTALLM_EXAMPLES", "100"))
 WORDS = ("the", "king|queen", "be*", "/[a-e]{2}/", "very good", "é", "*", "/(/", "a,b", " ", "zebra")
 TEXTS = ("", "e", "th", "\\n", "the king", "~", "/", "zzz")
 
@@ -61,6 +61,7 @@ def _loaded_once():
 @given(command_lines(), st.sampled_from(["text", "json", "jsonl"]))
 def test_texts_that_follow_every_option_or_one_line(typed, form):
     result = run("generate", MODEL, "--format", form, *typed, stdin="from stdin")
+    event(f"exit code {result.exit_code}")
     notes = [line for line in result.stderr.splitlines() if not line.startswith(("note: ", "--- "))]
     if result.exit_code:
         assert result.exit_code == 2, result.stderr
@@ -78,7 +79,7 @@ def test_texts_that_follow_every_option_or_one_line(typed, form):
     records = json.loads(result.stdout) if form == "json" else list(map(json.loads, result.stdout.splitlines()))
     asked = {}
     for name, value in zip(typed, [*typed[1:], ""], strict=True):
-        setting = SETTINGS.get(name.removeprefix("--").replace("-", "_"))
+        setting = SETTINGS.get(name.replace("--", "", 1).replace("-", "_")) if name.startswith("--") else None
         if setting is not None:
             asked[setting.name] = [value.replace(r"\n", "\n")] if setting.name == "stop" else value
             if setting.kind is bool:

@@ -129,6 +129,15 @@ def test_a_line_of_the_output_writes_its_text_again(settings, tmp_path):
         assert repeated["log_probability"] == pytest.approx(record["log_probability"], abs=1e-4)
 
 
+def test_a_record_names_the_commit_of_a_model_on_the_hub_and_never_trusts_its_code(monkeypatch, shakespeare):
+    monkeypatch.setattr(shakespeare.config, "_commit_hash", "abc", raising=False)
+    monkeypatch.setattr("fundamentallm_hf.loading.load_model", lambda *args, **kwargs: shakespeare)
+    arguments = ("--format", "json", "--max-tokens", 1, "--trust-remote-code", "--dtype", "bfloat16")
+    (record,) = json.loads(run("generate", "user/name@main", *arguments).stdout)
+    assert (record["model"], record["revision"], record["dtype"]) == ("user/name", "abc", "bfloat16")
+    assert "trust_remote_code" not in record
+
+
 def test_the_best_are_those_that_the_model_finds_likeliest():
     arguments = ("--prompt", "To be", "--num-samples", 6, "--temperature", 1.5, "--seed", 5)
     everything = sorted(records(*arguments), key=lambda record: -record["mean_log_probability"])

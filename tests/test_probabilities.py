@@ -110,6 +110,12 @@ def test_asking_for_probabilities_changes_no_text(generator):
     assert plain[0].probabilities is None
 
 
+def test_a_stream_tells_them_at_its_end(generator):
+    stream = generator.stream("To be", max_tokens=8, scored=True, probabilities=2, **SAMPLED)
+    assert "".join(stream) == "".join(each.text for each in stream.result.probabilities)
+    assert stream.result.log_probability < 0
+
+
 def test_the_chance_of_a_chosen_token_is_how_often_it_is_chosen(generator):
     found = {each.text: each.probability for each in generator.next_tokens("To b", temperature=1.5, top_k=3)}
     written = generator.complete("To b", temperature=1.5, top_k=3, num_samples=2000, max_tokens=1, seed=0)
