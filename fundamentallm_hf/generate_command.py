@@ -18,7 +18,7 @@ from .output import Output, OutputFile, check_output, prediction_lines
 from .prompts import prompts_from_options, read_prompts, unescape
 from .saved_settings import SavedSettings, read_settings
 from .settings import SETTINGS, GenerationSettings
-from .terminal import Notes, many_imports
+from .terminal import Notes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,12 +91,11 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
 def load(model: str | None, notes: Notes, **options: Any) -> "PreTrainedModel":
     """Load a model with nothing on stderr but what matters."""
     with notes.busy(f"loading {model or 'the bundled model'}"):
-        with many_imports():
-            from huggingface_hub.utils import disable_progress_bars
-            from transformers.utils import logging
+        from huggingface_hub.utils import disable_progress_bars
+        from transformers.utils import logging
 
-            from . import generation as generation
-            from .loading import load_model
+        from .loading import load_model
+
         if not notes.shows_progress:
             logging.disable_progress_bar()
             disable_progress_bars()

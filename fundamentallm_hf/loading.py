@@ -92,7 +92,7 @@ def load_model(
     path = Path(name).expanduser()
     if revision is not None and path.exists():
         raise UsageError(
-            f"revision is {revision!r}, but only a model on the Hub has revisions and {name} is a file here"
+            f"revision is {revision!r}, but only a model on the Hub has revisions and {name} lies on this machine"
         )
     if is_fundamentallm_source(path):
         model, tokenizer = load_checkpoint(path)

@@ -4,7 +4,6 @@ Results go to stdout, everything else to stderr. Exit codes: 0, 1 for a failure,
 reader that closes the pipe is no failure. This file knows nothing of models or text.
 """
 
-import gc
 import os
 import signal
 import sys
@@ -141,22 +140,6 @@ def _forget_stdout() -> None:
     # Python flushes stdout once more at its end, and the reader is gone.
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextmanager
-def many_imports() -> Iterator[None]:
-    """Spares the garbage collector what heavy imports make: hundreds of thousands of objects that stay to the end.
-
-    `fundamentallm generate --max-tokens 1` takes about a quarter less time this way, its exit included.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_on:
-            gc.enable()
 
 
 def prepare_process() -> None:

@@ -277,7 +277,7 @@ def test_help_and_version_do_not_import_torch():
         "except SystemExit as stop: assert not stop.code\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
-    for arguments in (["--help"], ["--version"], ["generate", "--help"]):
+    for arguments in (["--help"], ["--version"], ["generate", "--help"], ["completion", "zsh"]):
         subprocess.run([sys.executable, "-c", code.format(arguments)], check=True, capture_output=True)
 
 

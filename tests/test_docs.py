@@ -55,3 +55,16 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch):
         result = run(*call, stdin=stdin)
         assert result.exit_code == 0, result.stderr
         assert result.stdout or "--output-file" in call
+
+
+def test_an_output_that_is_shown_is_that_of_the_command(monkeypatch):
+    load_once(monkeypatch)
+    shown = [
+        pair
+        for page in PAGES
+        for pair in re.findall(r"^```bash\n([^`]*)```\n\n```\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    ]
+    assert shown
+    for block, output in shown:
+        (call,) = calls_of(block)
+        assert run(*call).stdout == output
