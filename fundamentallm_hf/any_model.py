@@ -32,6 +32,7 @@ def controlled_generate(
     bad_words: Any = None,
     must_include: Any = None,
     must_include_ordered: bool | None = None,
+    must_include_prompt: bool | None = None,
     case_sensitive: bool | None = None,
     repetition_unit: str | None = None,
     length_penalty: float | None = None,
@@ -50,8 +51,9 @@ def controlled_generate(
     Args:
         tokenizer: reads tokens as text; by default the model's own, from where the model came from.
         streamer: gets the prompt and every token.
-        seed, stop, bad_words, must_include, must_include_ordered, case_sensitive, repetition_unit, length_penalty: what
-            they are for `FundamentaLLMForCausalLM.generate`; the generation config may have them as fields instead.
+        seed, stop, bad_words, must_include, must_include_ordered, must_include_prompt, case_sensitive, repetition_unit,
+            length_penalty: what they are for `FundamentaLLMForCausalLM.generate`; the generation config may have them
+            as fields instead.
 
     Returns:
         What transformers' decoding loop returns: token ids `(rows, length)`, or an output object.
@@ -80,6 +82,7 @@ def controlled_generate(
         "bad_words": bad_words,
         "must_include": must_include,
         "must_include_ordered": must_include_ordered,
+        "must_include_prompt": must_include_prompt,
         "case_sensitive": case_sensitive,
         "repetition_unit": repetition_unit,
         "length_penalty": length_penalty,

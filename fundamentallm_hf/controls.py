@@ -37,9 +37,10 @@ from .context_window import WindowFullCriteria
 from .endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor, OpenEndLogitsProcessor
 from .entries import split_entries
 from .model_lookahead import InSight, ModelLookahead
-from .must_include import MustIncludeLogitsProcessor, Requirements
+from .must_include import MustIncludeLogitsProcessor
 from .recording import ProbabilityRecorder
 from .repetition import WordRepetitionLogitsProcessor
+from .requirements import Requirements
 from .seeded_sampling import SeededSampling
 from .stop_texts import StopAtText
 from .token_tables import TokenTables
@@ -55,6 +56,7 @@ CONTROL_FIELDS = (
     "bad_words",
     "must_include",
     "must_include_ordered",
+    "must_include_prompt",
     "case_sensitive",
     "repetition_unit",
 )
@@ -210,6 +212,11 @@ class Call:
         """Number of scores the model gives."""
         return self.model.config.get_text_config().vocab_size
 
+    @property
+    def lookahead(self) -> ModelLookahead:
+        """The model, to be asked how its texts would go on."""
+        return ModelLookahead(self.model, self.cache, self.padding, self.window, self.in_sight)
+
     def remaining(self, input_ids: torch.Tensor) -> list[int]:
         """How many tokens each row of `input_ids`, (rows, length), may still get."""
         left = [self.config.max_length - input_ids.shape[1]] * len(input_ids)
@@ -298,6 +305,7 @@ def _must_include(
         call.size,
         case_sensitive,
         ordered=bool(call.field("must_include_ordered")),
+        prompt_counts=bool(call.field("must_include_prompt")),
         counts=own_word_counts(call.model),
         barred=_compiled(bad_words, case_sensitive, call) if bad_words else None,
     )
@@ -308,6 +316,7 @@ def _must_include(
         stop_strings=stops,
         prompt_columns=call.prompt_columns,
         temperature=_temperature(warpers),
+        lookahead=call.lookahead,
     )
     processor.check(call.prompts)
     return processor
@@ -322,7 +331,7 @@ def _bad_words(
         end_tokens=call.end_tokens,
         last_step=call.last_step,
         stop_strings=stops,
-        lookahead=ModelLookahead(call.model, call.cache, call.padding, call.window, call.in_sight),
+        lookahead=call.lookahead,
         policy=_policy(call.mode, warpers),
         temperature=_temperature(warpers),
         trims=any(not isinstance(warper, TemperatureLogitsWarper) for warper in warpers),

@@ -400,6 +400,7 @@ class Generator:
             "bad_words": settings.banned() or None,
             "must_include": list(settings.must_include) or None,
             "must_include_ordered": settings.must_include_ordered or None,
+            "must_include_prompt": settings.must_include_prompt or None,
             "case_sensitive": settings.case_sensitive or None,
         }
         return {name: value for name, value in values.items() if value is not None}

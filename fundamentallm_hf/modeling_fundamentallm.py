@@ -387,6 +387,7 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
             must_include (`list[str]`, *optional*): words, phrases, alternatives (`king|queen`) and regular expressions
                 that appear in what is written, where they read well; see `Requirements`.
             must_include_ordered (`bool`, *optional*, defaults to `False`): in the order of the list.
+            must_include_prompt (`bool`, *optional*, defaults to `False`): what the prompt holds counts.
             case_sensitive (`bool`, *optional*, defaults to `False`): whether lists of words match case.
             repetition_unit (`str`, *optional*): whether `repetition_penalty` and `no_repeat_ngram_size` judge
                 `"words"`, the default here, or `"tokens"`, as transformers does.

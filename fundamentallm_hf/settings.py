@@ -248,6 +248,7 @@ class GenerationSettings:
         comma_separated=True,
     )
     must_include_ordered: bool = _setting(False, "Control", "What must be included comes in the order of the list.")
+    must_include_prompt: bool = _setting(False, "Control", "What the prompt holds counts as included.")
     case_sensitive: bool = _setting(False, "Control", "Match the case of words.")
 
     def __post_init__(self) -> None:

@@ -12,7 +12,10 @@ from .characters import fold_text, is_word
 from .entries import is_regex
 from .literal_machine import SPACE, Entry, LiteralMachine, LiteralState
 from .regex_machine import RegexMachine
-from .word_counts import WordCounts
+from .word_counts import WordCounts, chance_of_letters
+
+# Characters within which the end of a regular expression is looked for.
+_FAR = 8
 
 
 class PatternState(NamedTuple):
@@ -36,12 +39,16 @@ class TextPatterns:
         sources: the entries as users write them.
         ignore_case: compare with case folded away.
         counts: how words end.
+        letters: the characters by which the way to the end of a regular expression is measured that no known word
+            matches; without them nothing is expected of what it has begun.
 
     Raises:
         ValueError: an entry cannot be read; names it.
     """
 
-    def __init__(self, sources: Sequence[str], ignore_case: bool, counts: WordCounts) -> None:
+    def __init__(
+        self, sources: Sequence[str], ignore_case: bool, counts: WordCounts, letters: Sequence[str] = ()
+    ) -> None:
         sources = [source.strip() for source in sources]
         regexes = [source[1:-1] for source in sources if is_regex(source)]
         entries = [Entry.parse(source) for source in sources if not is_regex(source)]
@@ -67,6 +74,8 @@ class TextPatterns:
         # How often an entry begins where a word does.
         self.frequency = min(1.0, self._frequency)
         self._chance = {place: min(1.0, sum(rest.chance for rest in rests)) for place, rests in self.rests.items()}
+        self._letters = () if soft else tuple(letters)
+        self._distances: dict[Any, int | None] = {}
 
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
         """Read one character; returns the new state, and whether an entry is complete now."""
@@ -98,9 +107,27 @@ class TextPatterns:
 
     def chance(self, state: PatternState) -> float:
         """The chance, by word counts, that what was begun becomes an entry."""
-        if not state.literal.threads:
-            return 0.0
-        return min(1.0, sum(self._chance.get(place, 0.0) for place in state.literal.threads))
+        known = sum(self._chance.get(place, 0.0) for place in state.literal.threads)
+        if self._letters and self.regex is not None and state.regex != self.regex.neutral(state.regex):
+            distance = self._distance(state.regex)
+            known += 0.0 if distance is None else chance_of_letters(distance)
+        return min(1.0, known)
+
+    def _distance(self, state: Any) -> int | None:
+        """The fewest characters that complete a regular expression; None beyond `_FAR`."""
+        assert self.regex is not None
+        if state not in self._distances:
+            places, seen = {state}, {state}
+            for distance in range(1, _FAR + 1):
+                steps = [self.regex.step(place, letter) for place in places for letter in self._letters]
+                if any(hit or self.regex.ends(after) for after, hit in steps):
+                    self._distances[state] = distance
+                    break
+                places = {after for after, _ in steps} - seen
+                seen |= places
+            else:
+                self._distances[state] = None
+        return self._distances[state]
 
     def ways(self, state: PatternState) -> list[Rest]:
         """The ways to complete an entry from here, the likeliest first."""

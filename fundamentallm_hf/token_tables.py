@@ -66,6 +66,7 @@ class TokenTable:
         shift: (vocabulary,) float32, to be added to scores: −inf for tokens that complete an entry, log(1 − chance)
             for the others.
         closed: (vocabulary,) bool, the tokens that complete an entry.
+        completing: their ids.
         ending: ids of the tokens behind which the text must not end.
         risky: ids of the tokens that begin an entry or go on with one.
         chances: (risky,) float32, the chance of each that it becomes one.
@@ -74,6 +75,7 @@ class TokenTable:
 
     shift: torch.Tensor
     closed: torch.Tensor
+    completing: torch.Tensor
     ending: torch.Tensor
     risky: torch.Tensor
     chances: torch.Tensor
@@ -216,8 +218,15 @@ class TokenTables:
         mask = torch.zeros(self.size, dtype=torch.bool)
         mask[closed] = True
         shift = shift.masked_fill(mask, -torch.inf)
-        greatest = max(risky.values(), default=0.0)
-        return TokenTable(shift, mask, torch.tensor(ending, dtype=torch.long), ids, chances, greatest)
+        return TokenTable(
+            shift=shift,
+            closed=mask,
+            completing=torch.tensor(closed, dtype=torch.long),
+            ending=torch.tensor(ending, dtype=torch.long),
+            risky=ids,
+            chances=chances,
+            greatest=max(risky.values(), default=0.0),
+        )
 
     def _spelled(self, state: TextState, token: int, chance: float) -> float:
         """The part of a token's chance that is real: a model writes words in the tokens it was trained on.
@@ -227,8 +236,11 @@ class TokenTables:
         piece = self.vocabulary.piece(token)
         if self.vocabulary.longest <= 1 or isinstance(piece, bytes):
             return chance
+        ways = self.patterns.ways(self.advance(state, token).patterns)
+        if not ways:
+            return chance
         real = 0.0
-        for rest in self.patterns.ways(self.advance(state, token).patterns):
+        for rest in ways:
             if not rest.text or (self.vocabulary.spell(piece + rest.text) or [-1])[0] == token:
                 real += rest.chance
         return min(chance, real)

@@ -94,7 +94,11 @@ class WordCounts:
         """
         mass = self.mass(beginning)
         if not mass:
-            # No known word begins so: each letter that is missing makes the word less likely.
-            return 0.5 * 0.3 ** (len(word) - len(beginning))
+            return chance_of_letters(len(word) - len(beginning))
         wanted = self.mass(word) if stem else self.counts.get(word, 0.0)
         return (wanted + _UNSEEN) / (mass + _UNSEEN)
+
+
+def chance_of_letters(missing: int) -> float:
+    """The chance that so many letters follow of which nothing is known: each makes it less likely."""
+    return 0.5 * 0.3**missing

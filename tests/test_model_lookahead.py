@@ -174,15 +174,23 @@ def calls_of(model, monkeypatch):
     return shapes
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "gpt2"])
-def test_only_the_continuations_are_read_where_the_cache_can_be_borrowed(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("llama", (2, 4)), ("gpt2", (2, 4)), ("mistral", (3, 3)), ("bloom", (3, 3))],
+    ids=["side by side", "side by side, gpt2", "its layers slide", "it takes no such mask"],
+)
+def test_only_the_continuations_are_read_where_the_cache_can_be_borrowed(name, shape, monkeypatch):
     model = tiny(CONFIGS[name])
     ids, mask, padding = padded(PROMPTS)
     cache = DynamicCache(config=model.config)
     model(ids, attention_mask=mask, past_key_values=cache)
+    lookahead = ModelLookahead(model, cache, padding)
+    first = lookahead.logits(ids, [0, 0, 2], CONTINUATIONS)  # finds out what the model can do
     shapes = calls_of(model, monkeypatch)
-    ModelLookahead(model, cache, padding).logits(ids, [0, 0, 2], CONTINUATIONS)
-    assert shapes == [((3, 3), (3, 3, 40))]
+    again = lookahead.logits(ids, [0, 0, 2], CONTINUATIONS)
+    assert shapes == [(shape, (*shape, 40))]
+    for one, other in zip(first, again, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_where_the_rows_are_read_anew_only_the_logits_of_the_continuations_are_computed(monkeypatch):

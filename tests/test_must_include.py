@@ -10,7 +10,7 @@ from small_models import byte_level_gpt2, sentencepiece_llama
 from text_matcher import violations
 
 from fundamentallm_hf import controlled_generate, load_model
-from fundamentallm_hf.must_include import Requirements
+from fundamentallm_hf.requirements import Requirements
 from fundamentallm_hf.word_counts import WordCounts
 
 PROMPT = "Once upon a time"
@@ -126,13 +126,31 @@ def test_past_the_window_and_up_to_a_full_one(shakespeare):
     assert holds(text, "KING", "queen")
 
 
+def test_what_the_prompt_holds_counts_on_request(demo):
+    how = {"max_new_tokens": 60, "do_sample": False, "must_include": ["dragon", "big"], "must_include_prompt": True}
+    plain = written(demo, ["The dragon was big."], max_new_tokens=60, do_sample=False)
+    assert written(demo, ["The dragon was big."], **how) == plain
+    assert holds(written(demo, ["The dragon"], **how)[0], "The dragon", "big")
+
+
 def test_a_beginning_is_weighed_by_the_chance_that_it_becomes_the_word(demo):
     counts = WordCounts({"ran": 60, "rat": 40, "big": 100})
     requirements = Requirements(["ran"], demo.tokenizer, len(demo.tokenizer), counts=counts)
-    assert requirements.frequencies == [pytest.approx(60.5 / 200.5 * 0.19)]
     table = requirements.tables[0].table(requirements.tables[0].start)
     letter = demo.tokenizer("r").input_ids[0]
     assert dict(zip(table.risky.tolist(), table.chances.tolist(), strict=True))[letter] == pytest.approx(60.5 / 100.5)
+
+
+def test_each_letter_of_a_pattern_without_known_words_brings_it_nearer(demo):
+    requirements = Requirements(["/[0-9]{4}/"], demo.tokenizer, len(demo.tokenizer))
+    table, place = requirements.tables[0], requirements.tables[0].start
+    digit = demo.tokenizer("7").input_ids[0]
+    chances = []
+    for _ in range(3):
+        found = table.table(place)
+        chances.append(dict(zip(found.risky.tolist(), found.chances.tolist(), strict=True))[digit])
+        place = table.advance(place, digit)
+    assert chances == [pytest.approx(0.5 * 0.3**missing) for missing in (3, 2, 1)]
 
 
 ENTRIES = ["dragon", "cat|dog", "sun", "very big", "jump*", "/[0-9]{2}/", "Tom", "zoo"]
