@@ -135,10 +135,17 @@ def cli() -> None:
 @click.option(
     "--escape/--no-escape", default=True, show_default=True, help="Read \\n in prompt and stop as a line break."
 )
+@click.option("--interactive", is_flag=True, help="Ask for one prompt after the other; /help lists what else it does.")
 @setting_options
 @model_options
 def generate(
-    model: str | None, prompt: str | None, escape: bool, device: str, revision: str | None, **settings: Any
+    model: str | None,
+    prompt: str | None,
+    escape: bool,
+    interactive: bool,
+    device: str,
+    revision: str | None,
+    **settings: Any,
 ) -> None:
     """Write text with MODEL.
 
@@ -148,12 +155,22 @@ def generate(
     \b
     fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9
     fundamentallm generate my_model/final_model.pt --prompt "The wizard" --max-tokens 500
+    fundamentallm generate my_model/final_model.pt --interactive
     """
+    if interactive and prompt == "-":
+        raise click.UsageError("--interactive reads stdin itself: give it entries there, or leave out --prompt -")
     with one_line_errors():
         if escape:
             settings["stop"] = [unescape(text) for text in settings["stop"]]
         chosen = GenerationSettings(**settings)
         chosen.check()
+        if interactive:
+            from .interactive import run_loop
+
+            pinned = {model: revision}  # the revision is of this model, not of those that /model names
+            read = unescape if escape else str
+            run_loop(lambda name: load(name, device, pinned.get(name)), model, chosen, prompt, read)
+            return
         text = _read_stdin() if prompt == "-" else prompt or ""
         if escape and prompt != "-":
             text = unescape(text)

@@ -1,0 +1,202 @@
+"""The prompt loop of `fundamentallm generate --interactive`: reads entries, hands them to a session, shows what comes.
+
+On a terminal, lines are edited and Ctrl-C stops a text. Otherwise each line of stdin is an entry. Either way texts go
+to stdout and everything else to stderr, so `> texts.txt` keeps the texts. What an entry does is written in
+`session.py`, and how lines are edited in `terminal.py`.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from .commands import suggestions
+from .errors import UserError
+from .session import Session
+from .settings import GenerationSettings
+from .terminal import LineEditor, is_open, silent_keys
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BANNER = "FundamentaLLM Interactive Mode\nType /help for commands, /quit to exit"
+# A model may write what a terminal would obey.
+HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(range(127, 160), "�")
+
+
+class Screen:
+    """A session's output: texts on stdout, everything else on stderr (or where the terminal is).
+
+    Args:
+        terminal: somebody sits there; otherwise nothing is styled and nothing is left blank.
+    """
+
+    def __init__(self, terminal: bool) -> None:
+        self.survives_interrupts = self.terminal = terminal
+        talk = sys.stdout if terminal and not sys.stderr.isatty() else sys.stderr
+        self.texts = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.talk = Console(file=talk, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.shows_texts = terminal and sys.stdout.isatty()
+        self.last = ""
+
+    def given(self, text: str) -> None:
+        self._write(text, "bold")
+
+    def written(self, text: str) -> None:
+        self._write(text)
+
+    def _write(self, text: str, style: str = "") -> None:
+        self.last = text[-1:] or self.last
+        if self.shows_texts:
+            text = text.translate(HARMLESS)
+        if self.shows_texts and style:
+            self.texts.print(Text(text, style), end="")
+        else:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def end_text(self) -> None:
+        if not (self.shows_texts and self.last == "\n"):
+            sys.stdout.write("\n")
+        sys.stdout.flush()
+        self.last = ""
+
+    def context(self, text: str) -> None:
+        if self.terminal:
+            self.talk.print(Text(text.translate(HARMLESS), "dim"), end="" if self.shows_texts else "\n")
+
+    def reply(self, text: str) -> None:
+        self.talk.print(text)
+
+    def aside(self, text: str) -> None:
+        self.talk.print(Text(text, "dim"))
+
+    def note(self, text: str) -> None:
+        self.talk.print(Text(f"note: {text}", "yellow"))
+
+    def error(self, text: str) -> None:
+        self.talk.print(Text(f"Error: {text}", "red"))
+
+    def clear(self) -> None:
+        if self.terminal:
+            self.talk.clear()
+
+    def busy(self, text: str) -> AbstractContextManager[Any]:
+        return self.talk.status(f"{text} …") if self.terminal else nullcontext()
+
+    def banner(self) -> None:
+        """The box that a session begins with."""
+        self.talk.print(Panel(BANNER, width=min(52, self.talk.width)), soft_wrap=False)
+        self.talk.print()
+
+    def gap(self) -> None:
+        """The line between an answer and the next entry."""
+        self.talk.print()
+
+
+def run_loop(
+    load: "Callable[[str | None], PreTrainedModel]",
+    model: str | None,
+    settings: GenerationSettings,
+    prompt: str | None = None,
+    unescape: Callable[[str], str] = str,
+) -> None:
+    """Read entries until there are no more or one says to leave.
+
+    Args:
+        load: loads the model of a path or Hub id; None is the bundled one.
+        model: the first one.
+        settings: those of the start.
+        prompt: the first entry, if it is known already.
+        unescape: reads escapes such as `\\n` in prompts and stop texts.
+
+    Raises:
+        UserError: the settings contradict each other, the model cannot be loaded, or stdin is no text.
+    """
+    terminal = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
+    screen = Screen(terminal)
+    session = Session(load, model, settings, screen, unescape)
+    entry = None if prompt is None else "/" + prompt if prompt.startswith("/") else prompt
+    with _notices_of_the_library(session.notice):
+        if terminal:
+            _converse(session, screen, entry)
+        else:
+            _work_through(session, sys.stdin.buffer, entry)
+
+
+def _converse(session: Session, screen: Screen, entry: str | None) -> None:
+    screen.banner()
+    editor = LineEditor(screen.talk.file, lambda text: suggestions(text, session.settings))  # type: ignore[arg-type]
+    goes_on = True
+    while goes_on:
+        if entry is None:
+            try:
+                entry = editor.read()
+            except EOFError:
+                break
+            except KeyboardInterrupt:
+                if not editor.typed:
+                    screen.aside("Ctrl-D or /quit leaves")
+                continue
+        if entry.strip():
+            try:
+                with silent_keys():
+                    goes_on = session.handle(entry)
+            except KeyboardInterrupt:
+                screen.aside("stopped")
+            if goes_on:
+                screen.gap()
+        entry = None
+    screen.reply("Goodbye!")
+
+
+def _work_through(session: Session, stdin: BinaryIO, entry: str | None) -> None:
+    if entry is not None:
+        session.handle(entry)
+    for entry in read_entries(stdin):
+        if not session.handle(entry):
+            session.output.reply("Goodbye!")
+            break
+
+
+def read_entries(stdin: BinaryIO) -> Iterator[str]:
+    r"""The entries on a stream that is no terminal: a line each, or several where all but the last end with `\`.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    lines: list[str] = []
+    for number, line in enumerate(stdin, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise UserError(f"line {number} on stdin has to be UTF-8 text but is not") from None
+        if is_open(text):
+            lines.append(text[:-1])
+            continue
+        yield "\n".join([*lines, text])
+        lines = []
+    if lines:
+        yield "\n".join(lines)
+
+
+@contextmanager
+def _notices_of_the_library(tell: Callable[[str], None]) -> Iterator[None]:
+    """Warnings that the library logs become notices; the session itself tells what is out of the model's sight."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if not record.name.endswith(".context_window"):
+                tell(record.getMessage())
+
+    logger, handler = logging.getLogger("fundamentallm_hf"), Handler(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
