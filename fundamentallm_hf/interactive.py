@@ -6,6 +6,7 @@ to stdout and everything else to stderr, so `> texts.txt` keeps the texts. What 
 """
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -37,7 +38,7 @@ class Screen:
     """
 
     def __init__(self, terminal: bool) -> None:
-        self.survives_interrupts = self.terminal = terminal
+        self.terminal = terminal
         talk = sys.stdout if terminal and not sys.stderr.isatty() else sys.stderr
         self.texts = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.talk = Console(file=talk, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -88,6 +89,22 @@ class Screen:
 
     def busy(self, text: str) -> AbstractContextManager[Any]:
         return self.talk.status(f"{text} …") if self.terminal else nullcontext()
+
+    @contextmanager
+    def on_interrupt(self, stop: Callable[[], None]) -> Iterator[None]:
+        if not self.terminal:
+            yield
+            return
+
+        def stop_once(*_: object) -> None:
+            signal.signal(signal.SIGINT, before)  # whoever asks twice does not want to wait
+            stop()
+
+        before = signal.signal(signal.SIGINT, stop_once)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def banner(self) -> None:
         """The box that a session begins with."""

@@ -37,8 +37,6 @@ REASONS = {
 class Output(Protocol):
     """Where a session's words go. Texts are the result; everything else is talk."""
 
-    survives_interrupts: bool
-
     def given(self, text: str) -> None:
         """The part of a text that the user gave."""
 
@@ -68,6 +66,9 @@ class Output(Protocol):
 
     def busy(self, text: str) -> AbstractContextManager[Any]:
         """Shows that something takes a while."""
+
+    def on_interrupt(self, stop: Callable[[], None]) -> AbstractContextManager[Any]:
+        """Calls `stop` when the user wants no more of a text; does nothing where that ends the program."""
 
 
 def show_token(text: str) -> str:
@@ -216,28 +217,19 @@ class Session:
         self.output.aside(", ".join(parts))
 
     def _stream(self, prompt: str, changes: dict[str, Any], continued: bool) -> "Completion":
-        shown = 0
         beams = self.settings.beam_size
         waits = self.output.busy(f"searching with {beams} beams") if beams > 1 else nullcontext()
         try:
             stream = self.generator.stream(prompt, **changes)
-            try:
-                with stream:
-                    pieces = iter(stream)
-                    # The prompt waits for the first piece, so that a refusal is not taken for a text.
-                    with waits:
-                        first = next(pieces, "")
-                    self._begin(prompt, continued)
-                    for piece in itertools.chain([first], pieces):
-                        self.output.written(piece)
-                        shown += len(piece)
-            except KeyboardInterrupt:
-                if not self.output.survives_interrupts:
-                    raise
-            completion = stream.result
-            if not self._midway:
+            with stream, self.output.on_interrupt(stream.stop):
+                pieces = iter(stream)
+                # The prompt waits for the first piece, so that a refusal is not taken for a text.
+                with waits:
+                    first = next(pieces, "")
                 self._begin(prompt, continued)
-            self.output.written(completion.completion[shown:])
+                for piece in itertools.chain([first], pieces):
+                    self.output.written(piece)
+            return stream.result
         finally:
             if self._midway:
                 self.output.end_text()
@@ -245,7 +237,6 @@ class Session:
             for text in self._waiting:
                 self.output.note(text)
             self._waiting.clear()
-        return completion
 
     def _begin(self, prompt: str, continued: bool) -> None:
         self._midway = True

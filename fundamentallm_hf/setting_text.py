@@ -44,7 +44,7 @@ def show_value(setting: Setting, value: Any) -> str:
         if len(value) == 1 and not setting.comma_separated and _is_plain(plain) and "\\" not in plain:
             return plain
         return json.dumps(value, ensure_ascii=False)
-    return value if not isinstance(value, str) or _is_plain(value) else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and not _is_plain(value) else str(value)
 
 
 def _is_plain(text: str) -> bool:
