@@ -44,6 +44,7 @@ class Screen:
         self.talk = Console(file=talk, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.shows_texts = terminal and sys.stdout.isatty()
         self.last = ""
+        self.cleared = False
 
     def given(self, text: str) -> None:
         self._write(text, "bold")
@@ -86,6 +87,7 @@ class Screen:
     def clear(self) -> None:
         if self.terminal:
             self.talk.clear()
+            self.cleared = True
 
     def busy(self, text: str) -> AbstractContextManager[Any]:
         return self.talk.status(f"{text} …") if self.terminal else nullcontext()
@@ -112,8 +114,10 @@ class Screen:
         self.talk.print()
 
     def gap(self) -> None:
-        """The line between an answer and the next entry."""
-        self.talk.print()
+        """The line between an answer and the next entry; an empty screen begins with the entry."""
+        if not self.cleared:
+            self.talk.print()
+        self.cleared = False
 
 
 def run_loop(

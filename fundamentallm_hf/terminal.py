@@ -12,7 +12,13 @@ from typing import TextIO
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.completion import (
+    CompleteEvent,
+    Completer,
+    Completion,
+    PathCompleter,
+    get_common_complete_suffix,
+)
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory
@@ -101,13 +107,19 @@ def _key_bindings() -> KeyBindings:
     @keys.add("tab")
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        if buffer.complete_state and len(buffer.complete_state.completions) == 1:
-            buffer.apply_completion(buffer.complete_state.completions[0])
-            buffer.start_completion()  # behind a setting's name come its choices
+        if buffer.complete_state and buffer.complete_state.current_completion:
+            buffer.complete_next()
+            return
+        # Asked for here and not in the background, where a Tab that comes before the menu would be lost.
+        found = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+        if len(found) == 1:
+            buffer.apply_completion(found[0])
+        elif common := get_common_complete_suffix(buffer.document, found):
+            buffer.insert_text(common)
         elif buffer.complete_state:
             buffer.complete_next()
         else:
-            buffer.start_completion(insert_common_part=True)
+            buffer.start_completion()
 
     @keys.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:
@@ -170,6 +182,7 @@ def silent_keys() -> Iterator[None]:
     before = termios.tcgetattr(fd)
     silent = termios.tcgetattr(fd)
     silent[3] &= ~(termios.ECHO | termios.ICANON)
+    silent[3] |= termios.NOFLSH  # Ctrl-C would throw them away
     termios.tcsetattr(fd, termios.TCSANOW, silent)
     try:
         yield

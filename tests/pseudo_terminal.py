@@ -51,7 +51,8 @@ class Terminal:
     @property
     def at_the_prompt(self) -> bool:
         """The cursor stands behind an empty `> `, and nothing below."""
-        return self.lines[self.screen.cursor.y] == ">" and self.text.endswith("\n>") and self.screen.cursor.x == 2
+        cursor = self.screen.cursor
+        return self.lines[cursor.y] == ">" and cursor.x == 2 and self.text.split("\n")[-1] == ">"
 
     def send(self, keys: str) -> None:
         os.write(self.master, keys.encode())
