@@ -98,11 +98,13 @@ class Screen:
             yield
             return
 
+        before = signal.getsignal(signal.SIGINT)
+
         def stop_once(*_: object) -> None:
             signal.signal(signal.SIGINT, before)  # whoever asks twice does not want to wait
             stop()
 
-        before = signal.signal(signal.SIGINT, stop_once)
+        signal.signal(signal.SIGINT, stop_once)
         try:
             yield
         finally:

@@ -181,7 +181,7 @@ class Session:
                 return False
             getattr(self, f"do_{command.name}")(argument)
         except (UserError, RuntimeError, MemoryError) as error:  # RuntimeError: torch is out of memory
-            self.output.error(next(iter(str(error).splitlines()), type(error).__name__))
+            self.output.error(_first_line(error))
         return True
 
     def write(self, prompt: str, continued: bool = False, **changes: Any) -> None:
@@ -263,12 +263,13 @@ class Session:
         """What the user should know about how a text ended, and what of it is out of the model's sight."""
         window = self._window()
         if completion.finish_reason == "window":
-            self.output.note(f"the text fills the model's window of {window} tokens" + self._way_past())
+            way_past = "; /set overflow=slide goes on from its last part" if self._own else ""
+            self.output.note(f"the text fills the model's window of {window} tokens{way_past}")
         if completion.finish_reason == "blocked":
             self.output.note("the controls leave no continuation of the text, so it ends here: loosen them to go on")
         if completion.finish_reason == "stop" and not completion.tokens:
             self.output.note("a stop text comes at once: /unset stop to write past it")
-        if window and self._slides():
+        if window and self._own and self.settings.overflow in (None, "slide"):
             from .context_window import window_start
 
             given = len(self.generator.tokenizer(completion.prompt, verbose=False).input_ids)
@@ -282,13 +283,10 @@ class Session:
     def _window(self) -> int | None:
         return getattr(self.generator.model.config.get_text_config(), "max_position_embeddings", None)
 
-    def _slides(self) -> bool:
-        own = self.generator.model.config.model_type == "fundamentallm"
-        return own and self.settings.overflow in (None, "slide")
-
-    def _way_past(self) -> str:
-        own = self.generator.model.config.model_type == "fundamentallm"
-        return "; /set overflow=slide goes on from its last part" if own else ""
+    @property
+    def _own(self) -> bool:
+        """Whether the model can slide; models of other types end at their window."""
+        return self.generator.model.config.model_type == "fundamentallm"
 
     def _open(self, model: str | None, settings: GenerationSettings) -> "Generator":
         with self.output.busy(f"loading {model or 'the bundled story model'}"):
@@ -315,24 +313,22 @@ class Session:
 
     def do_set(self, typed: str) -> None:
         if not typed:
-            return self.do_status("")
-        if not any(sign in typed for sign in "= \t\n"):
+            self.do_status("")
+        elif not any(sign in typed for sign in "= \t\n"):
             setting = find_setting(typed)
-            return self.output.reply(describe_setting(setting, getattr(self.settings, setting.name)))
-        setting, settings = read_assignment(self.settings, typed, self.unescape)
-        self._change(settings)
-        self._tell_update(setting)
-        return None
+            self.output.reply(describe_setting(setting, getattr(self.settings, setting.name)))
+        else:
+            self._update(*read_assignment(self.settings, typed, self.unescape))
 
     def do_unset(self, name: str) -> None:
         setting = find_setting(name)
         settings = self.settings.but(**{setting.name: setting.default})
         settings.check()
-        self._change(settings)
-        self._tell_update(setting)
+        self._update(setting, settings)
 
-    def _tell_update(self, setting: Setting) -> None:
-        value = getattr(self.settings, setting.name)
+    def _update(self, setting: Setting, settings: GenerationSettings) -> None:
+        self._change(settings)
+        value = getattr(settings, setting.name)
         shown = show_value(setting, value)
         self.output.reply(f"Updated: {setting.label}{' is ' if value in (None, ()) else '='}{shown}")
 
@@ -342,7 +338,7 @@ class Session:
         if self._window():
             facts.insert(2, f"window of {self._window()} tokens")
         lines = [f"Model: {self.model_name or 'the bundled story model'} ({', '.join(facts)})"]
-        marked = False
+        marked, width = False, max(len(setting.label) for setting in SETTINGS.values()) + 2
         for group in dict.fromkeys(setting.group for setting in SETTINGS.values()):
             lines += ["", group]
             for setting in (each for each in SETTINGS.values() if each.group == group):
@@ -350,7 +346,7 @@ class Session:
                 changed = value != setting.default
                 marked = marked or changed
                 default = f"  (default: {show_value(setting, setting.default)})" if changed else ""
-                lines.append(f"{'*' if changed else ' '} {setting.label:22}{show_value(setting, value)}{default}")
+                lines.append(f"{'*' if changed else ' '} {setting.label:{width}}{show_value(setting, value)}{default}")
         if marked:
             lines += ["", "* differs from the default"]
         self.output.reply("\n".join(lines))
@@ -406,22 +402,23 @@ class Session:
         self.output.reply("\n".join(["Next token probabilities:", *lines]))
 
     def do_model(self, path: str) -> None:
-        if not path:
-            return self.output.reply(f"Model: {self.model_name or 'the bundled story model'}")
-        model = None if path == BUNDLED else path
-        try:
-            self.generator = self._open(model, self.settings)
-        except UserError:
-            raise
-        except Exception as error:  # whatever is wrong with a model, the present one stays
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(f"{path} cannot be loaded: {reason}") from error
-        self.model_name = model
-        self.output.reply(f"Model: {model or 'the bundled story model'}")
-        return None
+        if path:
+            model = None if path == BUNDLED else path
+            try:
+                self.generator = self._open(model, self.settings)
+            except UserError:
+                raise
+            except Exception as error:  # whatever is wrong with a model, the present one stays
+                raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
+            self.model_name = model
+        self.output.reply(f"Model: {self.model_name or 'the bundled story model'}")
 
     def do_clear(self, argument: str) -> None:
         self.output.clear()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _speed(tokens: int, seconds: float) -> str:

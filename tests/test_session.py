@@ -247,6 +247,16 @@ def test_what_is_out_of_sight_is_told(session):
     )
 
 
+def test_a_model_of_another_kind_ends_at_its_window():
+    model = byte_level_gpt2()
+    session = Session(lambda name: model, "gpt2", GenerationSettings(max_tokens=100, bad_words=["cat"]), Recorder())
+    model.generation_config.eos_token_id = None
+    assert told(session, "once upon a time")[-1] == "note: the text fills the model's window of 64 tokens"
+    assert session.completions[0].finish_reason == "window"
+    assert told(session, "/more")[-1].startswith("Error: ")
+    assert told(session, "/status")[0].startswith("Model: gpt2 (gpt2, ")
+
+
 def test_a_text_that_cannot_be_written_is_an_error(session):
     talk = told(session, "/set overflow=error", "/set max-tokens=500", "To be")
     assert talk[-1].startswith("Error: 5 prompt tokens and 500 new ones do not fit into the model's window of 128")
