@@ -36,11 +36,11 @@ COMMANDS = {
         Command("unset", "NAME", "Give a setting its default again, as /set NAME= does"),
         Command("status", "", "Show the model and the current settings"),
         Command("reset", "", "Set everything back to where this session began"),
-        Command("save", "FILE", "Write the settings to a file as JSON; --force FILE replaces one"),
+        Command("save", "FILE", "Write the settings as JSON; --force FILE replaces a file"),
         Command("load", "FILE", "Read the settings from such a file"),
         Command("more", "[N]", "Go on from where the text stopped, or from sample N"),
         Command("retry", "", "Write to the same prompt again, with another seed"),
-        Command("probs", "[TEXT]", "Show the likeliest next tokens behind the last text, or behind TEXT"),
+        Command("probs", "[TEXT]", "Show the likeliest next tokens, behind TEXT if there is one"),
         Command("model", "[PATH]", f"Go on with another model; {BUNDLED} is the one that comes along"),
         Command("clear", "", "Clear the screen"),
         Command("quit", "", "Leave, as Ctrl-D does"),
@@ -48,8 +48,8 @@ COMMANDS = {
 }
 ALIASES = {"?": "help", "exit": "quit", "bye": "quit", "q": "quit"}
 HELP_END = """
-Anything else is a prompt. // begins a prompt with a slash, and \\ at the end of a line goes on to the next.
-Keys: Tab completes, Up finds earlier entries, Alt-Enter begins a new line, Ctrl-C stops the text, Ctrl-D leaves."""
+Anything else is a prompt. // begins one with a slash, \\ at the end of a line goes on to the next.
+Tab completes, Up finds earlier entries, Alt-Enter begins a new line, Ctrl-C stops the text, Ctrl-D leaves."""
 
 
 def find_command(name: str) -> Command:

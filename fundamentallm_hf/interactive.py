@@ -73,16 +73,20 @@ class Screen:
             self.talk.print(Text(text.translate(HARMLESS), "dim"), end="" if self.shows_texts else "\n")
 
     def reply(self, text: str) -> None:
-        self.talk.print(text)
+        self._say(text)
 
     def aside(self, text: str) -> None:
-        self.talk.print(Text(text, "dim"))
+        self._say(text, "dim")
 
     def note(self, text: str) -> None:
-        self.talk.print(Text(f"note: {text}", "yellow"))
+        self._say(f"note: {text}", "yellow")
 
     def error(self, text: str) -> None:
-        self.talk.print(Text(f"Error: {text}", "red"))
+        self._say(f"Error: {text}", "red")
+
+    def _say(self, text: str, style: str = "") -> None:
+        # Talk is wrapped between words, texts are not: what is copied from the screen has to be what was written.
+        self.talk.print(Text(text, style), soft_wrap=not self.terminal)
 
     def clear(self) -> None:
         if self.terminal:

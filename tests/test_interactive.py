@@ -189,7 +189,7 @@ def test_a_session_on_a_terminal(tmp_path, shakespeare):
         terminal.wait("> /set overflow=stop")
         assert terminal.enter("") == "Updated: overflow=stop"
         file = tmp_path / "settings.json"
-        assert terminal.enter(f"/save {file}").replace("\n", "") == f"Saved: {file}"
+        assert terminal.enter(f"/save {file}").replace("\n", "").replace(" ", "") == f"Saved:{file}"
         assert json.loads(file.read_text())["overflow"] == "stop"
         assert terminal.enter("/set overflow=slide") == "Updated: overflow=slide"
 
