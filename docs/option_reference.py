@@ -1,8 +1,8 @@
-"""Writes the option reference in cli.md out of the command itself.
+"""Writes the options in cli.md, and the prompt loop's commands in interactive.md, out of the program itself.
 
     python docs/option_reference.py
 
-A test fails where the page and the command differ.
+A test fails where a page and the program differ.
 """
 
 from pathlib import Path
@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from fundamentallm_hf.cli import generate
+from fundamentallm_hf.commands import COMMANDS
 from fundamentallm_hf.options import GroupedCommand
 from fundamentallm_hf.settings import SETTINGS
 
-PAGE = Path(__file__).parent / "cli.md"
 BEGIN = "<!-- The tables below are written by docs/option_reference.py. -->\n"
 END = "<!-- End of the tables. -->"
 
@@ -53,11 +53,21 @@ def _row(param: click.Option, context: click.Context) -> tuple[str, str, str, st
     return names, takes, default, (param.help or "").replace("<", "&lt;").replace("*", r"\*")
 
 
-def updated(page: str) -> str:
-    """The page with the reference as it has to be."""
+def loop_reference() -> str:
+    """The commands of the prompt loop in Markdown."""
+    rows = [f"| `{command.usage}` | {command.help}. |\n" for command in COMMANDS.values()]
+    return "\n| command | what it does |\n|---|---|\n" + "".join(rows) + "\n"
+
+
+PAGES = {Path(__file__).parent / "cli.md": reference, Path(__file__).parent / "interactive.md": loop_reference}
+
+
+def updated(page: str, tables: str) -> str:
+    """The page with its tables as they have to be."""
     before, rest = page.split(BEGIN)
-    return before + BEGIN + reference() + END + rest.split(END)[1]
+    return before + BEGIN + tables + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for file, tables in PAGES.items():
+        file.write_text(updated(file.read_text(encoding="utf-8"), tables()), encoding="utf-8")

@@ -59,6 +59,12 @@ def cli() -> None:
     help="Settings by name in JSON or YAML, or one line of a jsonl file, which writes its text again; - is stdin. "
     "Options that are given win.",
 )
+@option(
+    PROMPT,
+    "--interactive",
+    is_flag=True,
+    help="Ask for one prompt after the other; /help tells there what else can be done.",
+)
 @setting_options
 @model_options
 @option(
@@ -106,6 +112,7 @@ def generate(ctx: click.Context, /, **options: Any) -> None:
     \b
     fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9
     fundamentallm generate my_model/final_model.pt --prompt "The wizard" --max-tokens 500
+    fundamentallm generate my_model/final_model.pt --interactive
     """
     run(options, given(ctx))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import UsageError
-from .output import Output, OutputFile, check_output, prediction_lines
+from .output import TOP, Output, OutputFile, check_output, end_note, prediction_lines
 from .prompts import prompts_from_options, read_prompts, unescape
 from .saved_settings import SavedSettings, read_settings
 from .settings import SETTINGS, GenerationSettings
@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     from .completion import Completion
     from .generation import Generator
 
-# Predictions shown for a place.
-TOP = 10
+# What to do instead of what has no place beside --interactive.
+INSTEAD = {
+    "prompts-file": "give its lines on stdin",
+    "output-file": "send stdout there",
+    "format": "texts are written as they are",
+    "show-probs": "/probs shows them",
+    "probs-only": "/probs shows them",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Request:
     """What was asked for, checked.
 
     Attributes:
-        prompts: at least one.
+        prompts: at least one, but where more can be typed.
         settings: of the generation.
         model: where it is; None is the bundled one.
         loading: the options by which it is loaded.
@@ -76,6 +82,9 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
     request = read_request(options, explicit)
     for text in request.settings.without_effect():
         notes.say(text)
+    if options["interactive"]:
+        _ask(request, options["escape"], notes)
+        return
     with ExitStack() as stack:
         file = None
         if options["output_file"] is not None:
@@ -91,14 +100,15 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
 def load(model: str | None, notes: Notes, **options: Any) -> "PreTrainedModel":
     """Load a model with nothing on stderr but what matters."""
     with notes.busy(f"loading {model or 'the bundled model'}"):
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
         from transformers.utils import logging
 
         from .loading import load_model
 
-        if not notes.shows_progress:
-            logging.disable_progress_bar()
-            disable_progress_bars()
+        unwanted = are_progress_bars_disabled()
+        logging.disable_progress_bar()  # of reading weights, which takes a moment; it also disables the Hub's
+        if notes.shows_progress and not unwanted:
+            enable_progress_bars()
         if notes.quiet:
             logging.set_verbosity_error()
         return load_model(model, **options)
@@ -111,6 +121,8 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         UsageError: they contradict each other, or hold what cannot be.
         UserError: a file cannot be read.
     """
+    if options["interactive"]:
+        _check_interactive(options)
     check_output(options["form"], options["output_file"], options["force"], options["append"])
     if "prompt" in explicit and options["prompts_file"] is not None:
         raise UsageError("prompt and prompts-file are both set: give the prompts in one of them")
@@ -121,15 +133,17 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         )
     saved = read_settings(options["config"]) if options["config"] is not None else SavedSettings()
     typed = {name: value for name, value in explicit.items() if name in SETTINGS}
-    if options["escape"] and "stop" in typed:
-        typed["stop"] = [unescape(text) for text in typed["stop"]]
+    if options["escape"]:
+        for name in (name for name in typed if SETTINGS[name].escaped):
+            typed[name] = [unescape(text) for text in typed[name]]
     settings = GenerationSettings(**saved.settings | typed)
     settings.check()
     _check_probabilities(options, settings)
     if options["prompts_file"] is not None:
         prompts = read_prompts(options["prompts_file"], options["escape"])
     elif "prompt" in explicit or "prompt" not in saved.others:
-        prompts = prompts_from_options(options["prompt"], options["escape"]) or [""]
+        prompts = prompts_from_options(options["prompt"], options["escape"])
+        prompts = prompts or ([] if options["interactive"] else [""])
     else:
         prompts = [saved.others["prompt"]]
     loading = {"trust_remote_code": options["trust_remote_code"]}
@@ -149,6 +163,16 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         show_probs=options["show_probs"] or options["probs_only"],
         probs_only=options["probs_only"],
     )
+
+
+def _check_interactive(options: dict[str, Any]) -> None:
+    given = {name: options[name.replace("-", "_")] for name in INSTEAD if name != "format"}
+    given["format"] = options["form"] != "text"
+    for name, instead in INSTEAD.items():
+        if given[name]:
+            raise UsageError(f"{name} has no place beside interactive: {instead}")
+    if "-" in (*options["prompt"], options["config"]):
+        raise UsageError("interactive reads its entries from stdin, so - has no place beside it: give them there")
 
 
 def _check_probabilities(options: dict[str, Any], settings: GenerationSettings) -> None:
@@ -177,6 +201,26 @@ def _origin(request: Request, model: "PreTrainedModel") -> dict[str, Any]:
     return {"model": request.model.partition("@")[0]} | told | {"revision": commit}
 
 
+def _ask(request: Request, escape: bool, notes: Notes) -> None:
+    """Ask for one prompt after the other."""
+    from .interactive import run_loop
+
+    def load_named(model: str | None) -> "PreTrainedModel":
+        # Which revision, and whether its code is trusted, was said of the one model and not of those /model names.
+        others = {} if model == request.model else {"revision": None, "trust_remote_code": False}
+        return load(model, notes, **request.loading | others)
+
+    run_loop(
+        load_named,
+        request.model,
+        request.settings,
+        request.prompts,
+        escape=escape,
+        batch_size=request.batch_size,
+        quiet=notes.quiet,
+    )
+
+
 def _write(generator: "Generator", request: Request, output: Output, notes: Notes) -> None:
     if request.probs_only:
         _show_predictions(generator, request.prompts)
@@ -199,7 +243,7 @@ def _write(generator: "Generator", request: Request, output: Output, notes: Note
                 if heading and request.form == "text" and output.file is None:
                     notes.head(heading)
                 output.add(completion, heading, next_tokens)
-                _explain_end(completion, notes)
+                _explain_end(generator, completion, notes)
                 number += 1
                 bar.update(task, completed=number)
         output.finish()
@@ -257,7 +301,7 @@ def _stream(generator: "Generator", prompt: str, notes: Notes) -> None:
             click.echo(piece, nl=False)
             sys.stdout.flush()
         click.echo()
-    _explain_end(stream.result, notes)
+    _explain_end(generator, stream.result, notes)
 
 
 def _heading(number: int, completion: "Completion", request: Request) -> str:
@@ -271,8 +315,8 @@ def _heading(number: int, completion: "Completion", request: Request) -> str:
     return ", ".join(parts)
 
 
-def _explain_end(completion: "Completion", notes: Notes) -> None:
-    if completion.finish_reason == "window":
-        notes.say("the text fills the model's window; --overflow slide goes on from its last part")
-    if completion.finish_reason == "blocked":
-        notes.say("the controls leave no continuation of the text, so it ends here: loosen them to go on")
+def _explain_end(generator: "Generator", completion: "Completion", notes: Notes) -> None:
+    from .context_window import can_slide
+
+    if text := end_note(completion.finish_reason, "--overflow slide" if can_slide(generator.model) else ""):
+        notes.say(text)

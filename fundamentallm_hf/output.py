@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .probabilities import Prediction
 
 FORMATS = ("text", "json", "jsonl")
+# Predictions shown for a place.
+TOP = 10
 _BAR = 20
 _LINE_BREAKS = "\x85\u2028\u2029"
 
@@ -38,12 +40,23 @@ class OutputFile:
         path: the target.
         force: replace what is there.
         append: keep what is there and write behind it.
+        name: what it is called in errors.
+        way_out: what they advise where it exists.
 
     Raises:
         UserError: the file is there already and neither was said, or nothing can be written there.
     """
 
-    def __init__(self, path: str, *, force: bool = False, append: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        force: bool = False,
+        append: bool = False,
+        name: str = "output-file",
+        way_out: str = "use --force to replace it or --append to write behind it",
+    ) -> None:
+        self.name, self._way_out = name, way_out
         self.path = Path(os.path.realpath(Path(path).expanduser()))
         self._hidden: Path | None = None
         try:
@@ -51,21 +64,21 @@ class OutputFile:
         except BaseException as error:
             self._clear()
             if isinstance(error, OSError):
-                raise UserError(f"cannot write output-file {path}: {error.strerror or error}") from error
+                raise UserError(f"cannot write {name} {path}: {error.strerror or error}") from error
             raise
 
     def _prepare(self, shown: str, force: bool, append: bool) -> IO[str]:
         there = self.path.exists()
         if self.path.is_dir():
-            raise UserError(f"output-file {shown} is a folder: give the name of a file")
+            raise UserError(f"{self.name} {shown} is a folder: give the name of a file")
         if not self.path.parent.is_dir():
-            raise UserError(f"output-file {shown} lies in {self.path.parent}, which is no folder: make it first")
+            raise UserError(f"{self.name} {shown} lies in {self.path.parent}, which is no folder: make it first")
         if there and not stat.S_ISREG(self.path.stat().st_mode):
             return self.path.open("a", encoding="utf-8", newline="\n")
         if there and not (force or append):
-            raise UserError(f"output-file {shown} exists: use --force to replace it or --append to write behind it")
+            raise UserError(f"{self.name} {shown} exists: {self._way_out}")
         if there and not os.access(self.path, os.W_OK):
-            raise UserError(f"cannot write output-file {shown}: it is write-protected")
+            raise UserError(f"cannot write {self.name} {shown}: it is write-protected")
         number, hidden = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
         os.close(number)
         self._hidden = Path(hidden)
@@ -93,7 +106,7 @@ class OutputFile:
             if kind is None and self._hidden is not None:
                 self._hidden.replace(self.path)
         except OSError as failure:
-            raise UserError(f"cannot write output-file {self.path}: {failure.strerror or failure}") from failure
+            raise UserError(f"cannot write {self.name} {self.path}: {failure.strerror or failure}") from failure
         finally:
             self._clear()
 
@@ -126,7 +139,7 @@ class Output:
             self.file.stream.write(text + end)
             self.file.stream.flush()
         except OSError as error:
-            raise UserError(f"cannot write output-file {self.file.path}: {error.strerror or error}") from error
+            raise UserError(f"cannot write {self.file.name} {self.file.path}: {error.strerror or error}") from error
 
     def add(self, completion: "Completion", heading: str = "", next_tokens: "Sequence[Prediction]" = ()) -> None:
         """Write a text, or keep it for the end where the format is one whole.
@@ -200,6 +213,20 @@ def prediction_lines(predictions: "Sequence[Prediction]", more: bool = True) -> 
         bar = ("█" * round(each.probability * _BAR)).ljust(_BAR)
         lines.append(f"{head:{width}}  {click.style(bar, fg='cyan')}  model {each.model_probability:.2f}")
     return [*lines, "  ..."] if more else lines
+
+
+def end_note(reason: str, overflow: str) -> str:
+    """What a user should know of how a text ended; nothing where it ended as was to be expected.
+
+    Args:
+        reason: the `finish_reason` of its completion.
+        overflow: what to type to go on past a full window; empty where the model cannot.
+    """
+    if reason == "window":
+        return "the text fills the model's window" + (f"; {overflow} goes on from its last part" if overflow else "")
+    if reason == "blocked":
+        return "the controls leave no continuation of the text, so it ends here: loosen them to go on"
+    return ""
 
 
 def check_output(form: str, file: str | None, force: bool, append: bool) -> None:

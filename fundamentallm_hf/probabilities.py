@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .context_window import window_start
+from .context_window import can_slide, window_start
 from .recording import ProbabilityRecorder
 from .vocabulary import Vocabulary, as_bytes
 
@@ -102,8 +102,7 @@ def own_log_probabilities(model: PreTrainedModel, tokens: Sequence[int], first: 
         (n, vocabulary) for n beginnings at a time: behind `first` tokens, behind one more, up to the whole text. Where
         the text outgrows the window of a FundamentaLLM model, each beginning is read from where its window starts.
     """
-    slides = model.config.model_type == "fundamentallm"
-    window = model.config.get_text_config().max_position_embeddings if slides else len(tokens)
+    window = model.config.get_text_config().max_position_embeddings if can_slide(model) else len(tokens)
     known = inspect.signature(model.forward).parameters
     length = first
     while length <= len(tokens):

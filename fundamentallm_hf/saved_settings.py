@@ -1,4 +1,4 @@
-"""Reads settings that were written down: a JSON or YAML file of settings by name, or a text's record.
+"""Writes settings down, and reads them again: a JSON or YAML file of settings by name, or a text's record.
 
 A record is a line of the command's own jsonl output. It holds all that wrote its text, so it writes it again. This file
 knows nothing of what the settings do.
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError, UserError
+from .output import OutputFile
 from .prompts import read_stdin
-from .settings import SETTINGS, find_setting, is_text
+from .settings import SETTINGS, GenerationSettings, find_setting, is_text
 
 # Beside the settings, what else tells a text: the options by these names.
 OTHERS = ("model", "prompt", "revision", "device", "dtype")
@@ -69,6 +70,26 @@ def read_settings(file: str) -> SavedSettings:
     if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 0):
         raise UsageError(f"config {file}: sample has to be a whole number of at least 0 but is {sample!r}")
     return SavedSettings(checked, others, sample)
+
+
+def write_settings(settings: GenerationSettings, file: str, force: bool = False) -> Path:
+    """Write all settings by name as JSON, whole or not at all.
+
+    Args:
+        settings: to write.
+        file: where to.
+        force: replace what is there.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: it exists and is not to be replaced, or cannot be written.
+    """
+    way_out = f"choose another name, or replace it with /save --force {file}"
+    with OutputFile(file, force=force, name="the file", way_out=way_out) as target:
+        target.stream.write(json.dumps(settings.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    return target.path
 
 
 def _unknown(name: str) -> str:

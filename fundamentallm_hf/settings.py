@@ -49,6 +49,7 @@ class Setting:
         low, high: the range, both ends included, or open at `low` where `above` is set.
         choices: the values a `str` may have.
         comma_separated: one text given for a list is split at its commas (see `split_entries`), not one entry.
+        escaped: where it is typed, `\\n` and its like stand for characters unless escapes are turned off.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Setting:
     above: bool = False
     choices: tuple[str, ...] = ()
     comma_separated: bool = False
+    escaped: bool = False
 
     @property
     def label(self) -> str:
@@ -151,7 +153,9 @@ class GenerationSettings:
 
     max_tokens: int = _setting(200, "Length", "How many tokens to add at most.", low=1)
     min_tokens: int = _setting(0, "Length", "How many tokens to add at least.", low=0)
-    stop: tuple[str, ...] = _setting((), "Length", "End the text before this text; may be given several times.")
+    stop: tuple[str, ...] = _setting(
+        (), "Length", "End the text before this text; may be given several times.", escaped=True
+    )
     overflow: str | None = _setting(
         None,
         "Length",

@@ -9,13 +9,14 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from .errors import UsageError, UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 TRACEBACK_VARIABLE = "FUNDAMENTALLM_TRACEBACK"
@@ -62,18 +63,24 @@ class Notes:
 
     def progress(self, shown: bool = True) -> "Progress":
         """A progress bar on stderr, which shows only on a terminal."""
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(stderr=True, no_color=not uses_color() or None)
-        return Progress(*columns, console=console, transient=True, disable=not (shown and self.shows_progress))
+        shown = shown and self.shows_progress
+        return Progress(*columns, console=console(sys.stderr), transient=True, disable=not shown)
 
 
 def uses_color() -> bool:
     """Whether colour is wanted: not with --no-color, nor where NO_COLOR is set (https://no-color.org)."""
     context = click.get_current_context(silent=True)
     return not os.environ.get("NO_COLOR") and (context is None or context.color is not False)
+
+
+def console(stream: IO[str], **options: Any) -> "Console":
+    """A rich console on a stream, in colour only where that is wanted."""
+    from rich.console import Console
+
+    return Console(file=stream, no_color=not uses_color() or None, **options)
 
 
 class Commands(click.Group):

@@ -33,21 +33,40 @@ def values_of(setting):
     return st.sampled_from(TEXTS)
 
 
-@st.composite
-def command_lines(draw):
-    """Options as they would be typed."""
-    typed = ["--max-tokens", draw(st.sampled_from(["1", "6", "12", "30"]))]
+def typed_settings():
+    """Settings that are no files, each once."""
     known = [setting for setting in SETTINGS.values() if not setting.name.endswith("_file")]
-    for setting in draw(st.lists(st.sampled_from(known), max_size=4, unique_by=lambda found: found.name)):
+    return st.lists(st.sampled_from(known), max_size=4, unique_by=lambda found: found.name)
+
+
+@st.composite
+def command_lines(draw, prompts=True):
+    """Options as they would be typed; without prompts, only those that go with --interactive, too."""
+    typed = ["--max-tokens", draw(st.sampled_from(["1", "6", "12", "30"]))]
+    for setting in draw(typed_settings()):
         if setting.kind is bool:
             typed.append(draw(st.sampled_from([f"--{setting.label}", f"--no-{setting.label}"])))
         else:
             typed += [f"--{setting.label}", draw(values_of(setting))]
+    if not prompts:
+        return typed + draw(st.sampled_from([[], ["--batch-size", "2"], ["--no-escape"], ["--nonsense"]]))
     for prompt in draw(st.lists(st.sampled_from(["", "To be", "KING: the", "é", "-", r"a\nb"]), max_size=2)):
         typed += ["--prompt", prompt]
     typed += draw(st.sampled_from([[], [], ["--show-probs"], ["--probs-only"], ["--batch-size", "2"], ["--no-escape"]]))
+    typed += draw(st.sampled_from([[], [], [], ["--interactive"]]))
     typed += draw(st.sampled_from([[], [], ["--quiet"], ["--dtype", "float16"], ["--nonsense"], ["--force"]]))
     return typed
+
+
+@st.composite
+def entries(draw):
+    """What could be typed in the prompt loop, so long as it tells nothing."""
+    if draw(st.booleans()):
+        return draw(st.sampled_from(["To be", "//", "é", r"a\nb", "", "   "]))
+    settings = draw(typed_settings().filter(bool))
+    setting = settings[0]
+    value = draw(st.sampled_from(["true", "off", "x"]) if setting.kind is bool else values_of(setting))
+    return f"/set {setting.label}{draw(st.sampled_from(['=', '+=', '-=']))}{value}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,6 +87,11 @@ def test_texts_that_follow_every_option_or_one_line(typed, form):
         assert len(notes) == 1
         assert notes[0].startswith("Error: ")
         assert result.stdout == ""
+        return
+    if "--interactive" in typed:
+        assert form == "text"
+        assert not {"--show-probs", "--probs-only"} & set(typed)
+        assert "--quiet" not in typed or all(line.startswith("Error: ") for line in notes)
         return
     assert notes == []
     if "--quiet" in typed:
@@ -92,6 +116,32 @@ def test_texts_that_follow_every_option_or_one_line(typed, form):
     for record in records:
         _follows(record, wanted)
         assert ("probabilities" in record) == ("--show-probs" in typed)
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(command_lines(prompts=False), st.sampled_from(["To be", "KING: the", "é", "/", r"a\nb"]))
+def test_the_prompt_loop_writes_what_the_command_writes(typed, prompt):
+    typed += ["--quiet", "--seed", "3"]
+    command = run("generate", MODEL, "--prompt", prompt, *typed)
+    stdin = f"/{prompt}" if prompt.startswith("/") else prompt
+    loop = run("generate", MODEL, "--interactive", *typed, stdin=stdin)
+    event(f"exit codes {command.exit_code} and {loop.exit_code}")
+    assert loop.stdout == command.stdout
+    # What only the prompt brings to light is an error of one entry, which ends no session.
+    assert command.exit_code == 0 if not loop.stderr else command.exit_code == 2
+    assert loop.stderr.count("\n") == (command.exit_code != 0)
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(entries(), max_size=6))
+def test_no_entry_ends_the_prompt_loop_and_what_is_refused_is_one_line(typed):
+    result = run("generate", MODEL, "--interactive", "--quiet", "--max-tokens", "6", stdin="\n".join(typed))
+    assert result.exit_code == 0, result.stderr
+    assert all(line.startswith("Error: ") for line in result.stderr.splitlines())
+    settings = [entry for entry in typed if entry.startswith("/set")]
+    assert len(result.stderr.splitlines()) <= len(typed)
+    if not settings:
+        assert result.stderr == ""
 
 
 def _follows(record, wanted):

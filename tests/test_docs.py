@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from command import MODEL, calls_of, load_once, run
 
+from fundamentallm_hf.interactive import BANNER
+
+SPEED = re.compile(r"\d+(?= tokens/s)")
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # They need software that a plain installation lacks, or take the shell over.
@@ -23,12 +26,13 @@ def commands():
                 yield pytest.param(block, id=f"{page.name}: {block.splitlines()[0][:60]}")
 
 
-def test_the_option_reference_is_that_of_the_command(monkeypatch):
+def test_the_tables_are_those_of_the_program(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     import option_reference
 
-    page = option_reference.PAGE.read_text(encoding="utf-8")
-    assert page == option_reference.updated(page), "run python docs/option_reference.py"
+    for file, tables in option_reference.PAGES.items():
+        page = file.read_text(encoding="utf-8")
+        assert page == option_reference.updated(page, tables()), "run python docs/option_reference.py"
     monkeypatch.delitem(sys.modules, "option_reference")
 
 
@@ -54,6 +58,7 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch):
             call += ["--max-tokens", "40"]
         result = run(*call, stdin=stdin)
         assert result.exit_code == 0, result.stderr
+        assert "Error" not in result.stderr
         assert result.stdout or "--output-file" in call
 
 
@@ -64,7 +69,17 @@ def test_an_output_that_is_shown_is_that_of_the_command(monkeypatch):
         for page in PAGES
         for pair in re.findall(r"^```bash\n([^`]*)```\n\n```\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
     ]
-    assert shown
-    for block, output in shown:
+    sessions = ["--interactive" in block for block, _ in shown]
+    assert any(sessions)
+    assert not all(sessions)
+    for (block, output), session in zip(shown, sessions, strict=True):
         (call,) = calls_of(block)
-        assert run(*call).stdout == output
+        if not session:
+            assert run(*call).stdout == output
+            continue
+        box, *exchanges = re.split(r"^> ", output, flags=re.MULTILINE)
+        assert BANNER in "\n".join(line.strip("│ ") for line in box.splitlines())
+        said = [exchange.partition("\n") for exchange in exchanges]
+        result = run(*call, stdin="".join(f"{entry}\n" for entry, _, _ in said))
+        answers = "".join(answer.rstrip("\n") + "\n" for _, _, answer in said)
+        assert SPEED.sub("", result.output) == SPEED.sub("", answers)

@@ -7,7 +7,8 @@ import yaml
 from command import MODEL, load_once, run
 
 from fundamentallm_hf.errors import UsageError, UserError
-from fundamentallm_hf.saved_settings import read_settings
+from fundamentallm_hf.saved_settings import read_settings, write_settings
+from fundamentallm_hf.settings import SETTINGS, GenerationSettings
 
 
 @pytest.fixture
@@ -77,3 +78,33 @@ def test_options_win_over_the_file_and_the_file_over_defaults(saved, monkeypatch
     assert record("--max-tokens", 200)["settings"]["max_tokens"] == 200
     piped = run("generate", "--config", "-", stdin=yaml.safe_dump(content))
     assert piped.stdout == plain["text"] + "\n"
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    file = str(tmp_path / "settings.json")
+    settings = GenerationSettings(temperature=0.5, stop=["\n", "Ende\u2028"], bad_words=["a, b"], seed=3)
+    assert str(write_settings(settings, file)) == file
+    assert GenerationSettings(**read_settings(file).settings) == settings
+    assert set(json.loads((tmp_path / "settings.json").read_text())) == set(SETTINGS)
+    with pytest.raises(UserError, match=r"the file .*settings.json exists: .* replace it with /save --force"):
+        write_settings(GenerationSettings(), file)
+    assert GenerationSettings(**read_settings(file).settings) == settings
+    write_settings(GenerationSettings(), file, force=True)
+    assert GenerationSettings(**read_settings(file).settings) == GenerationSettings()
+    with pytest.raises(UserError, match=r"the file .* lies in .*, which is no folder"):
+        write_settings(settings, str(tmp_path / "missing" / "settings.json"))
+
+
+def test_the_command_and_the_loop_read_each_others_settings(tmp_path, monkeypatch):
+    load_once(monkeypatch)
+    options = ("--prompt", "To be", "--max-tokens", 12, "--seed", 3, "--stop", r"\n", "--bad-words", r"the, x\,y")
+    written = run("generate", MODEL, *options, "--format", "json")
+    (record,) = json.loads(written.stdout)
+    for name, content in (("record.json", record), ("settings.json", record["settings"])):
+        (tmp_path / name).write_text(json.dumps(content))
+        session = f"/load {tmp_path / name}\nTo be\n/save {tmp_path / 'saved'}-{name}\n"
+        assert run("generate", MODEL, "--interactive", stdin=session).stdout == record["text"] + "\n"
+        again = run("generate", MODEL, "--prompt", "To be", "--config", f"{tmp_path / 'saved'}-{name}")
+        assert (again.stdout, again.stderr) == (record["text"] + "\n", "")
+    loop = run("generate", "--config", tmp_path / "record.json", "--interactive", stdin="To be\n")
+    assert loop.stdout == 2 * (record["text"] + "\n")
