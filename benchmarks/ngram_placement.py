@@ -1,8 +1,9 @@
-"""Chances of required words under a small tractable model, exactly: a character n-gram model times each word's automaton.
+"""Chances of required words under a small tractable model, exactly: character n-grams times each word's automaton.
 
-In the manner of GeLaTo (Zhang et al. 2023) and Ctrl-G (Zhang et al. 2024), with an interpolated n-gram model (Witten and
-Bell 1991) in place of a hidden Markov model. For every context and every place in a word's automaton, dynamic programming
-gives the probability that the word appears within a number of characters. For words and stems on character models.
+In the manner of GeLaTo (Zhang et al. 2023) and Ctrl-G (Zhang et al. 2024), with an interpolated n-gram model (Witten
+and Bell 1991) in place of a hidden Markov model. For every context and every place in a word's automaton, dynamic
+programming gives the probability that the word appears within a number of characters. For words and stems on character
+models.
 """
 
 from collections import Counter, defaultdict
@@ -123,7 +124,7 @@ class NGramPlacement(Placement):
 
 
 def _automaton(word: str, pieces: Sequence[str | bytes]) -> torch.Tensor:
-    """(places, tokens): 0 within another word, 1 + k behind the first k letters of this one, the last when it is there."""
+    """(places, tokens): 0 within another word, 1 + k behind k letters of this one, the last when it is there."""
     moves = torch.zeros(len(word) + 2, len(pieces), dtype=torch.long)
     for token, piece in enumerate(pieces):
         char = piece.lower() if isinstance(piece, str) and len(piece) == 1 else " "
