@@ -43,6 +43,8 @@ from .stop_texts import find_stop, settled
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
 from .tokenization import unknown_characters
 
+LEAST_TEMPERATURE = 1e-9
+
 
 class CompletionPipeline(TextGenerationPipeline):
     """The stock text-generation pipeline up to the tokens: its records are pairs of given and added ones."""
@@ -288,7 +290,8 @@ class Generator:
             "do_sample": settings.sampled,
         }
         if settings.sampled:
-            temperature = 1.0 if settings.temperature is None else settings.temperature
+            # Logits divided by less are no numbers any more; and no smaller one chooses otherwise.
+            temperature = max(1.0 if settings.temperature is None else settings.temperature, LEAST_TEMPERATURE)
             arguments |= {"temperature": temperature, "top_k": settings.top_k or 0, "top_p": settings.top_p or 1.0}
             if settings.min_p is not None or self.model.generation_config.min_p:
                 arguments["min_p"] = settings.min_p or 0.0
