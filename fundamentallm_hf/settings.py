@@ -332,6 +332,8 @@ class GenerationSettings:
             idle.append(("case_sensitive", "there is no list of words"))
         if len(self.must_include) < 2:
             idle.append(("must_include_ordered", "must-include holds fewer than two entries"))
+        if not self.must_include:
+            idle.append(("must_include_prompt", "must-include is not set"))
         if not penalties:
             idle.append(("repetition_unit", "neither repetition-penalty nor no-repeat-ngram is set"))
         return [f"{SETTINGS[name].label} has no effect: {why}" for name, why in idle if name in given]

@@ -185,12 +185,23 @@ def test_a_failure_that_nobody_foresaw_is_one_line_and_tells_where_on_request(mo
 
 
 def test_a_setting_that_changes_nothing_is_named():
-    result = generate("--temperature", 0, "--top-k", 5, "--seed", 1, "--case-sensitive", "--must-include-ordered")
+    result = generate(
+        "--temperature",
+        0,
+        "--top-k",
+        5,
+        "--seed",
+        1,
+        "--case-sensitive",
+        "--must-include-ordered",
+        "--must-include-prompt",
+    )
     assert result.stderr.splitlines() == [
         "note: top-k has no effect: at temperature 0 nothing is sampled",
         "note: seed has no effect: at temperature 0 nothing is sampled",
         "note: case-sensitive has no effect: there is no list of words",
         "note: must-include-ordered has no effect: must-include holds fewer than two entries",
+        "note: must-include-prompt has no effect: must-include is not set",
     ]
     assert generate("--temperature", 0, "--top-k", 5, "--quiet").stderr == ""
 
