@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format bench clean help
+.PHONY: demo test lint format docs bench clean help
 
 demo: $(VENV)/.installed ## write a story with the bundled model
 	$(BIN)/fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9 --max-tokens 400
@@ -21,6 +21,9 @@ lint: $(VENV)/.installed-dev ## check style, format and types
 format: $(VENV)/.installed-dev ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed-dev ## write the tables of options and commands into docs/
+	$(BIN)/python docs/option_reference.py
 
 bench: $(VENV)/.installed-bench ## get ready for benchmarks/, with a sub-word model from the package index
 

@@ -34,7 +34,7 @@ import torch
 from models import MODELS, smollm2
 from ngram_placement import NGramPlacement
 
-from fundamentallm_hf import controlled_generate
+from fundamentallm_hf import controlled_generate, placement
 from fundamentallm_hf import must_include as package
 from fundamentallm_hf.placement import Outlook, Placement
 
@@ -163,10 +163,13 @@ def main() -> int:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     parser.add_argument("--training-text", type=Path, help="for the n-gram model")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="constants of placement.py to try")
     parser.add_argument("--save", type=Path, help="a file for the texts, one JSON object a line")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
+    for name, value in (each.split("=") for each in arguments.set):
+        setattr(placement, name, float(value))
     lines = arguments.sets.read_text(encoding="utf-8").splitlines()
     sets = [json.loads(line)["concepts"] for line in lines][arguments.skip :][: arguments.texts]
     model = MODELS[arguments.model]()

@@ -6,7 +6,6 @@ The command line is the exception: it is imported through this package too, and 
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,10 @@ if TYPE_CHECKING:
     from .any_model import controlled_generate as controlled_generate
     from .bad_words import BadWordsLogitsProcessor as BadWordsLogitsProcessor
     from .checkpoint import convert_checkpoint as convert_checkpoint
+    from .completion import Completion as Completion
     from .configuration_fundamentallm import FundamentaLLMConfig as FundamentaLLMConfig
     from .errors import UserError as UserError
     from .evaluation import evaluate as evaluate
-    from .generation import Completion as Completion
     from .generation import Generator as Generator
     from .loading import load_model as load_model
     from .modeling_fundamentallm import FundamentaLLMForCausalLM as FundamentaLLMForCausalLM
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
     from .settings import GenerationSettings as GenerationSettings
     from .whole_text import WholeTextLogitsProcessor as WholeTextLogitsProcessor
 
-__version__ = version("fundamentallm-hf")
+    __version__: str
 
 _HOME = {
     "BadWordsLogitsProcessor": "bad_words",
-    "Completion": "generation",
+    "Completion": "completion",
     "FundamentaLLMConfig": "configuration_fundamentallm",
     "FundamentaLLMForCausalLM": "modeling_fundamentallm",
     "FundamentaLLMModel": "modeling_fundamentallm",
@@ -48,6 +47,11 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # Looked up only when somebody asks, because that takes time which `--help` can do without.
+        from importlib.metadata import version
+
+        return version("fundamentallm-hf")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

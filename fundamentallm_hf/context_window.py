@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import StoppingCriteria
+from transformers import PreTrainedModel, StoppingCriteria
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -39,6 +39,11 @@ def window_start(length: int, window: int) -> int:
         return 0
     step = max(1, window // 2)
     return -(-(length - window) // step) * step
+
+
+def can_slide(model: PreTrainedModel) -> bool:
+    """Whether `model` can go on from the last part of a text that has outgrown its window; others end there."""
+    return model.config.model_type == "fundamentallm"
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from .grammar_places import GrammarPlaces
 from .grammars import WHOLE_TEXT_FIELDS, read_grammar
 from .model_lookahead import InSight, ModelLookahead
 from .must_include import MustIncludeLogitsProcessor
+from .recording import ProbabilityRecorder
 from .repetition import WordRepetitionLogitsProcessor
 from .requirements import Requirements
 from .seeded_sampling import SeededSampling
@@ -289,6 +290,10 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         )
     place = next((index for index, found in enumerate(processors) if isinstance(found, WARPERS)), len(processors))
     processors[place:place] = controls
+    # What is recorded is what the choice is made by: behind all that shapes it.
+    recorders = [processor for processor in processors if isinstance(processor, ProbabilityRecorder)]
+    processors[:] = [processor for processor in processors if not isinstance(processor, ProbabilityRecorder)]
+    processors.extend(recorders)
     seed = call.field("seed")
     if seed is not None and call.mode == GenerationMode.SAMPLE:
         processors.append(SeededSampling(seed, call.config.num_return_sequences or 1, call.prompt_columns))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .errors import UserError
+from .errors import UsageError, UserError
 from .tokenization import unknown_characters
 
 LONGEST_DEFAULT_WINDOW = 1024
@@ -105,7 +105,7 @@ def evaluate(
     """
     window, stride = _window_and_stride(model, window, stride)
     if batch_size < 1:
-        raise UserError(f"the batch size has to be at least 1 window but is {batch_size}")
+        raise UsageError(f"the batch size has to be at least 1 window but is {batch_size}")
     ids, unscored, characters = _encode(tokenizer, text)
     size = getattr(model.config.get_text_config(), "vocab_size", None)
     if size is not None and max(ids) >= size:
@@ -218,13 +218,13 @@ def _window_and_stride(model: PreTrainedModel, window: int | None, stride: int |
     if window is None:
         window = min(limit or LONGEST_DEFAULT_WINDOW, LONGEST_DEFAULT_WINDOW)
     if window < 1:
-        raise UserError(f"the window has to be at least 1 token but is {window}")
+        raise UsageError(f"the window has to be at least 1 token but is {window}")
     if limit and window > limit:
-        raise UserError(f"the window has to be at most {limit} tokens, the model's limit, but is {window}")
+        raise UsageError(f"the window has to be at most {limit} tokens, the model's limit, but is {window}")
     if stride is None:
         stride = max(1, window // 2)
     if not 1 <= stride <= window:
-        raise UserError(f"the stride has to be 1 to {window} tokens, the window, but is {stride}")
+        raise UsageError(f"the stride has to be 1 to {window} tokens, the window, but is {stride}")
     return window, stride
 
 

@@ -8,9 +8,8 @@ import secrets
 import threading
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -24,46 +23,27 @@ from transformers import (
 )
 
 from .any_model import controlled_generate
+from .batches import all_parts, in_batches
+from .completion import Completion, likeliest
 from .context_window import WindowFullCriteria, check_overflow
 from .endings import ClosedEndCriteria, CompleteEndCriteria, LengthPenaltyLogitsProcessor
-from .errors import UserError
+from .errors import UsageError
 from .loading import tokenizer_of
+from .probabilities import (
+    Prediction,
+    TokenNames,
+    log_probability,
+    next_predictions,
+    own_log_probabilities,
+    token_predictions,
+)
+from .recording import ProbabilityRecorder
 from .settings import GenerationSettings
 from .stop_texts import find_stop, settled
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
 from .tokenization import unknown_characters
 
-
-@dataclass(frozen=True)
-class Completion:
-    """One written text.
-
-    Attributes:
-        prompt: what was given.
-        completion: what was added.
-        finish_reason: why it ended: "eos" (the model ended the text), "stop" (a stop text came; it and what follows it
-            are cut off), "length" (`max_tokens` were written), "window" (the context window is full and `overflow` is
-            "stop"), "complete" (it matches `pattern`, `json_schema` or `grammar` and could not go on), "blocked" (the
-            controls left no continuation) or "interrupted".
-        tokens: tokens that were added, an end-of-text token and those of a stop text not counted.
-        seed: writes the same text again with the same settings; None if nothing was sampled. Beams share one stream of
-            random numbers, so with them it belongs to all texts of a call and repeats the whole call.
-    """
-
-    prompt: str
-    completion: str
-    finish_reason: str
-    tokens: int
-    seed: int | None
-
-    @property
-    def text(self) -> str:
-        """Prompt and completion."""
-        return self.prompt + self.completion
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, and the whole text."""
-        return {"text": self.text, **asdict(self)}
+LEAST_TEMPERATURE = 1e-9
 
 
 class CompletionPipeline(TextGenerationPipeline):
@@ -142,10 +122,18 @@ class Generator:
         Raises:
             UserError: a setting cannot be used, or the text does not fit where it has to.
         """
-        return self.complete(prompt, **settings, num_samples=1)[0].text
+        return self._run([prompt], self._for_one(settings))[0].text
 
-    def complete(self, prompts: str | Sequence[str], **settings: Any) -> list[Completion]:
-        """Write `num_samples` texts for each prompt, all in one batch.
+    def complete(
+        self, prompts: str | Sequence[str], *, scored: bool = False, probabilities: int = 0, **settings: Any
+    ) -> list[Completion]:
+        """Write `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
+
+        Args:
+            prompts: one or several.
+            scored: work out the log-probability of every text.
+            probabilities: work out the probabilities of every token, with so many alternatives to each.
+            settings: for this call, over the generator's own.
 
         Returns:
             The completions, those of the first prompt first.
@@ -154,10 +142,81 @@ class Generator:
             UserError: as in `generate`.
         """
         chosen = self.settings.but(**settings)
-        return self._run([prompts] if isinstance(prompts, str) else list(prompts), chosen)
+        listed = [prompts] if isinstance(prompts, str) else list(prompts)
+        return self._run(listed, chosen, scored=scored, probabilities=probabilities)
 
-    def stream(self, prompt: str, **settings: Any) -> TextStream[Completion]:
+    def iterate(
+        self,
+        prompts: Iterable[str],
+        *,
+        rows: int = 32,
+        scored: bool = False,
+        probabilities: int = 0,
+        **settings: Any,
+    ) -> Iterator[list[Completion]]:
+        """Write what `complete` writes, however much it is, in batches.
+
+        Args:
+            prompts: any number.
+            rows: texts to write at a time, at most. A prompt's beams are never parted, nor are two prompts given one
+                stream of random numbers.
+            scored, probabilities, settings: as in `complete`.
+
+        Yields:
+            The completions of one or several prompts, or of a part of one prompt's samples.
+
+        Raises:
+            UserError: as in `generate`.
+        """
+        chosen = self.settings.but(**settings)
+        chosen.check()
+        write = partial(self._run, scored=scored, probabilities=probabilities)
+        yield from in_batches(write, prompts, chosen, rows)
+
+    def next_tokens(self, prompt: str, *, top: int = 10, **settings: Any) -> list[Prediction]:
+        """The likeliest tokens behind a prompt, by the model alone and after the settings and controls.
+
+        Args:
+            prompt: what stands before them; may be empty.
+            top: how many. A token is among them if it is likely either way, so what a control closes can be seen.
+            settings: for this call, over the generator's own. They are those of a whole text, of which only the first
+                token is looked at: a word that must be included needs the room of `max_tokens`.
+
+        Raises:
+            UserError: as in `generate`.
+
+        Example:
+
+        ```python
+        >>> from fundamentallm_hf import Generator, load_model
+        >>> [each.label for each in Generator(load_model(device="cpu")).next_tokens("Once upon a tim", top=2)]
+        ['"e"', '"m"']
+
+        ```
+        """
+        chosen = self.settings.but(**settings).but(num_samples=1, best=None)
+        recorder = ProbabilityRecorder(0, greedy=not chosen.sampled and chosen.beam_size == 1)
+        at_once = threading.Event()
+        at_once.set()
+        self._run([prompt], chosen, interrupt=at_once, recorder=recorder)
+        tokens = self._ids(prompt)
+        own = next(own_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
+        assert recorder.first is not None
+        return next_predictions(TokenNames(self.tokenizer), own, recorder.first, top)
+
+    def _ids(self, prompt: str) -> list[int]:
+        """The tokens of a prompt; an empty one becomes the start token that the model begins with."""
+        ids = self.tokenizer(prompt, verbose=False).input_ids
+        return ids or [self.model.generation_config.bos_token_id]
+
+    def stream(
+        self, prompt: str, *, scored: bool = False, probabilities: int = 0, **settings: Any
+    ) -> TextStream[Completion]:
         """Write one text and hand over what is added as it comes.
+
+        Args:
+            prompt: how it begins; may be empty.
+            scored, probabilities, settings: as in `complete`; what they ask for is in the result.
 
         Returns:
             An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation.
@@ -165,18 +224,25 @@ class Generator:
         Raises:
             UserError: as in `generate`; what only shows in the work itself is raised when iterating.
         """
-        chosen = self.settings.but(**settings, num_samples=1)
+        chosen = self._for_one(settings)
         chosen.check()
 
+        options: dict[str, Any] = {"scored": scored, "probabilities": probabilities}
+
         def work(take: Callable[[str], None], stop: threading.Event) -> Completion:
-            if chosen.beam_size > 1:  # which text is the likeliest shows at the end
-                completion = self._run([prompt], chosen, interrupt=stop)[0]
+            if chosen.beam_size > 1 or chosen.best:  # which text is the likeliest shows at the end
+                completion = self._run([prompt], chosen, interrupt=stop, **options)[0]
                 take(completion.completion)
                 return completion
             streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens)
-            return self._run([prompt], chosen, streamer=streamer, interrupt=stop)[0]
+            return self._run([prompt], chosen, streamer, stop, **options)[0]
 
         return TextStream(work)
+
+    def _for_one(self, settings: dict[str, Any]) -> GenerationSettings:
+        """The settings for one text: that of one sample, or the best of several."""
+        chosen = self.settings.but(**settings)
+        return chosen.but(num_samples=1) if chosen.best is None else chosen.but(best=1)
 
     def _tell_unknown(self, prompts: Sequence[str]) -> None:
         unknown = [char for char in unknown_characters(self.tokenizer, "".join(prompts)) if char not in self._told]
@@ -198,15 +264,25 @@ class Generator:
         settings: GenerationSettings,
         streamer: TokenTextStreamer | None = None,
         interrupt: threading.Event | None = None,
+        recorder: ProbabilityRecorder | None = None,
+        scored: bool = False,
+        probabilities: int = 0,
     ) -> list[Completion]:
         if not prompts:
             return []
         settings.check()
+        write = partial(self._run, interrupt=interrupt, scored=scored, probabilities=probabilities)
+        scored = scored or settings.best is not None
         self._tell_unknown([*prompts, *settings.stop])
         seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
         # A row alone can have a seed of its own; beams take from each other and draw from torch's stream.
         beams = settings.beam_size > 1
+        if beams and seed is not None and settings.num_samples > settings.beam_size:
+            again = settings.but(seed=seed)
+            return [each for prompt in prompts for each in all_parts(write, prompt, again, settings.beam_size)]
         row_seed, torch_seed = (None, seed) if beams else (seed, None)
+        if probabilities:
+            recorder = ProbabilityRecorder(probabilities, greedy=not settings.sampled and not beams, beams=beams)
         arguments: dict[str, Any] = {
             "max_new_tokens": settings.max_tokens,
             "num_return_sequences": settings.num_samples,
@@ -214,21 +290,30 @@ class Generator:
             "do_sample": settings.sampled,
         }
         if settings.sampled:
-            temperature = 1.0 if settings.temperature is None else settings.temperature
+            # Logits divided by less are no numbers any more; and no smaller one chooses otherwise.
+            temperature = max(1.0 if settings.temperature is None else settings.temperature, LEAST_TEMPERATURE)
             arguments |= {"temperature": temperature, "top_k": settings.top_k or 0, "top_p": settings.top_p or 1.0}
+            if settings.min_p is not None or self.model.generation_config.min_p:
+                arguments["min_p"] = settings.min_p or 0.0
         arguments |= self._controls(settings) | {"seed": row_seed}
-        lengths = [len(ids) or 1 for ids in self.tokenizer(prompts, verbose=False).input_ids]
+        if recorder is not None:
+            given_processors = arguments.get("logits_processor") or ()
+            arguments["logits_processor"] = LogitsProcessorList([*given_processors, recorder])
+        encoded = self.tokenizer(prompts, verbose=False).input_ids
+        lengths = [len(ids) or 1 for ids in encoded]
         rooms = self._rooms(lengths, settings)
+        ends_at_window = not self._own and any(room < settings.max_tokens for room in rooms)
+        # An empty row cannot be padded. And rows that have ended are computed along with the others, where one at the
+        # end of its window would run past its last position.
+        if len(prompts) > 1 and (not all(encoded) or (ends_at_window and len(set(lengths)) > 1)):
+            return [each for prompt in prompts for each in write([prompt], settings.but(seed=seed))]
         blocked, complete = ClosedEndCriteria(tell=False), CompleteEndCriteria()
         criteria = StoppingCriteriaList([blocked, complete, *([StopWhenSet(interrupt)] if interrupt else [])])
         if self._own:
             arguments |= {"overflow": settings.overflow or "slide", "tokenizer": self.tokenizer, "streamer": streamer}
-        elif any(room < settings.max_tokens for room in rooms):
-            if len(set(lengths)) > 1:
-                # Ended rows are computed along with the others, and this one would run past its last position.
-                return [each for prompt in prompts for each in self._run([prompt], settings.but(seed=seed))]
-            criteria.append(WindowFullCriteria(rooms, max(lengths)))
-        if not self._own:
+        else:
+            if ends_at_window:
+                criteria.append(WindowFullCriteria(rooms, max(lengths)))
             controlled = partial(controlled_generate, tokenizer=self.tokenizer, streamer=streamer)
             arguments["custom_generate"] = controlled
         try:
@@ -241,19 +326,27 @@ class Generator:
                     **arguments,
                 )
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UsageError(str(error)) from error
         interrupted = interrupt is not None and interrupt.is_set()
+        names = TokenNames(self.tokenizer) if probabilities else None
         completions = []
-        for prompt, room, of_prompt in zip(prompts, rooms, records, strict=True):
+        for prompt, room, length, of_prompt in zip(prompts, rooms, lengths, records, strict=True):
+            of_this = []
             for index, record in enumerate(of_prompt):
-                text, tokens, reason = self._read(record["given"], record["added"], settings, room, interrupted)
-                row = record["given"] + record["added"][:tokens]
+                given, added = record["given"], record["added"]
+                text, tokens, reason = self._read(given, added, settings, room, interrupted)
+                row, padding = given + added[:tokens], len(given) - length
                 if blocked.holds(row):
                     reason = "blocked"
                 elif complete.holds(row):
                     reason = "complete"
                 own_seed = seed if seed is None or beams else seed + index
-                completions.append(Completion(prompt, text, reason, tokens, own_seed))
+                score = log_probability(self.model, row[padding:], length) if scored else None
+                found = None
+                if names is not None and recorder is not None:
+                    found = token_predictions(self.model, names, row, len(given), padding, recorder)
+                of_this.append(Completion(prompt, text, reason, tokens, own_seed, score, found, index))
+            completions += of_this if settings.best is None else likeliest(of_this, settings.best)
         return completions
 
     def _read(
@@ -337,5 +430,5 @@ class Generator:
             try:
                 check_overflow(settings.overflow or "stop", lengths, settings.max_tokens, window, cannot)
             except ValueError as error:
-                raise UserError(str(error)) from error
+                raise UsageError(str(error)) from error
         return [window - length for length in lengths]

@@ -13,27 +13,44 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from . import registration as registration
 from .checkpoint import is_fundamentallm_source, load_checkpoint
 from .companions import own_tokenizer
-from .errors import UserError
+from .errors import UsageError, UserError
+from .settings import DEVICES, DTYPES
 
 DEMO_MODEL = Path(__file__).parent / "demo_model"
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device called `name`; "auto" is a GPU where there is one and the CPU elsewhere.
 
     Raises:
+        UsageError: there is no such device anywhere.
         UserError: there is no such device on this machine.
     """
     kind = name.split(":")[0]
     if kind not in DEVICES:
-        raise UserError(f"device has to be one of {', '.join(DEVICES)} but is {name!r}")
+        raise UsageError(f"device has to be one of {', '.join(DEVICES)} but is {name!r}")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind == "auto":
         return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
-    if not there[kind]:
+    index = name.partition(":")[2]
+    if index and not (index.isdecimal() and kind != "auto"):
+        raise UsageError(f"device has to be a name such as cuda or cuda:1 but is {name!r}")
+    if not there[kind] or (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()):
         raise UserError(f"device is {name!r}, but torch finds no such device on this machine: use auto or cpu")
     return torch.device(name)
+
+
+def choose_dtype(name: torch.dtype | str | None) -> torch.dtype | None:
+    """The precision called `name`; None, which leaves the weights as they are, for "auto".
+
+    Raises:
+        UsageError: there is no such precision.
+    """
+    if name is None or isinstance(name, torch.dtype):
+        return name
+    if name not in DTYPES:
+        raise UsageError(f"dtype has to be one of {', '.join(DTYPES)} but is {name!r}")
+    return None if name == "auto" else getattr(torch, name)
 
 
 def load_model(
@@ -50,7 +67,7 @@ def load_model(
         source: FundamentaLLM's `final_model.pt` or its folder, a Hugging Face folder, or a Hub id such as
             `user/name` or `user/name@revision`, of any causal language model. Nothing: the bundled demo model.
         device: "auto", "cpu", "cuda" or "mps".
-        dtype: precision of the weights; by default what the checkpoint has.
+        dtype: precision of the weights, such as "bfloat16"; by default ("auto") what they were saved in.
         revision: branch, tag or commit on the Hub.
         trust_remote_code: run the code that a Hub repository carries. FundamentaLLM models never need it here.
 
@@ -58,6 +75,7 @@ def load_model(
         The model in evaluation mode, its tokenizer as the attribute `tokenizer`.
 
     Raises:
+        UsageError: a revision is asked for of a model that has none, or two of them.
         UserError: there is nothing at `source`, it is no causal language model, or the device is not there.
 
     Example:
@@ -69,13 +87,17 @@ def load_model(
 
     ```
     """
-    place = choose_device(device)
+    place, dtype = choose_device(device), choose_dtype(dtype)
     name = str(source) if source is not None else str(DEMO_MODEL)
     path = Path(name).expanduser()
+    if revision is not None and path.exists():
+        raise UsageError(
+            f"revision is {revision!r}, but only a model on the Hub has revisions and {name} lies on this machine"
+        )
     if is_fundamentallm_source(path):
         model, tokenizer = load_checkpoint(path)
         if dtype is not None:
-            model = model.to(dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+            model = model.to(dtype=dtype)
     else:
         options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
         if path.exists():
@@ -86,6 +108,8 @@ def load_model(
             raise UserError(f"there is no {name}: give a checkpoint, a folder or a Hub id such as user/name")
         else:
             name, _, pinned = name.partition("@")
+            if pinned and revision not in (None, pinned):
+                raise UsageError(f"the model is {source} but revision is {revision!r}: name one of the two")
             options["revision"] = pinned or revision
         model, tokenizer = _from_pretrained(name, dtype, options)
     model.tokenizer = tokenizer
@@ -105,7 +129,7 @@ def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
 
 
 def _from_pretrained(
-    name: str, dtype: torch.dtype | str | None, options: dict[str, Any]
+    name: str, dtype: torch.dtype | None, options: dict[str, Any]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer through the Auto classes, with the usual failures in one line each."""
     where = f"{name}@{options['revision']}" if options.get("revision") else name

@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .entries import read_entries, split_alternatives, split_entries
-from .errors import UserError
+from .errors import UsageError, UserError
 from .grammars import WHOLE_TEXT_FIELDS, read_grammar
 from .literal_machine import check_entry
 
@@ -24,7 +24,18 @@ NOUNS = {
     bool: "true or false",
     tuple: "text, or a list of texts, none empty,",
 }
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "float16", "bfloat16")
 SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: half a surrogate pair, as a broken argument has it, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Setting:
         comma_separated: one text given for a list is split at its commas (see `split_entries`), not one entry.
         from_file: the command's option takes a file that holds the value; everywhere else it is the value itself.
         is_json: a dict may be given too, and becomes JSON text.
+        escaped: where it is typed, `\\n` and its like stand for characters unless escapes are turned off.
     """
 
     name: str
@@ -56,6 +68,7 @@ class Setting:
     comma_separated: bool = False
     from_file: bool = False
     is_json: bool = False
+    escaped: bool = False
 
     @property
     def label(self) -> str:
@@ -70,25 +83,28 @@ class Setting:
         noun = "a dict or JSON text" if self.is_json else NOUNS[self.kind]
         if self.low is None:
             return noun
+        low, high = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (self.low, self.high or 0))
         if self.high is None:
-            return f"{noun} above {self.low:g}" if self.above else f"{noun} of at least {self.low:g}"
+            return f"{noun} above {low}" if self.above else f"{noun} of at least {low}"
         if self.above:
-            return f"{noun} above {self.low:g} and at most {self.high:g}"
-        return f"{noun} from {self.low:g} to {self.high:g}"
+            return f"{noun} above {low} and at most {high}"
+        return f"{noun} from {low} to {high}"
 
     def parse(self, value: Any) -> Any:
         """`value` in its type, wherever it comes from: Python, the command line, a file.
 
         Raises:
-            UserError: it is not what is expected.
+            UsageError: it is not what is expected.
         """
         if value is None and self.default is None:
             return None
-        refusal = UserError(f"{self.label} has to be {self.expected} but is {value!r}")
+        refusal = UsageError(f"{self.label} has to be {self.expected} but is {value!r}")
         if self.kind is tuple:
             if isinstance(value, str):  # entries of a list are never split: their commas are their own
                 value = split_entries(value) if self.comma_separated else [value]
             if not isinstance(value, list | tuple) or not all(isinstance(entry, str) and entry for entry in value):
+                raise refusal
+            if not all(map(is_text, value)):
                 raise refusal
             return tuple(value)
         if self.is_json and isinstance(value, dict):
@@ -101,7 +117,7 @@ class Setting:
             if switch is None:
                 raise refusal
             return switch
-        if isinstance(value, bool) or (self.kind is str and not isinstance(value, str)):
+        if isinstance(value, bool) or (self.kind is str and not (isinstance(value, str) and is_text(value))):
             raise refusal
         try:
             parsed = self.kind(value)
@@ -130,7 +146,7 @@ class GenerationSettings:
     """All settings of a generation, validated when it is made.
 
     Raises:
-        UserError: a value is outside its range or of the wrong type.
+        UsageError: a value is outside its range or of the wrong type.
 
     Example:
 
@@ -141,14 +157,16 @@ class GenerationSettings:
     >>> GenerationSettings(top_p=1.5)
     Traceback (most recent call last):
     ...
-    fundamentallm_hf.errors.UserError: top-p has to be a number above 0 and at most 1 but is 1.5
+    fundamentallm_hf.errors.UsageError: top-p has to be a number above 0 and at most 1 but is 1.5
 
     ```
     """
 
     max_tokens: int = _setting(200, "Length", "How many tokens to add at most.", low=1)
     min_tokens: int = _setting(0, "Length", "How many tokens to add at least.", low=0)
-    stop: tuple[str, ...] = _setting((), "Length", "End the text before this text; may be given several times.")
+    stop: tuple[str, ...] = _setting(
+        (), "Length", "End the text before this text; may be given several times.", escaped=True
+    )
     overflow: str | None = _setting(
         None,
         "Length",
@@ -156,7 +174,14 @@ class GenerationSettings:
         "before starting (error). Unless set, slide where the model can, else stop.",
         choices=("slide", "stop", "error"),
     )
-    num_samples: int = _setting(1, "Length", "How many texts to write for each prompt.", low=1)
+    num_samples: int = _setting(1, "Samples", "How many texts to write for each prompt.", low=1)
+    best: int | None = _setting(
+        None,
+        "Samples",
+        "Keep only the N samples of each prompt that the model itself finds likeliest, by the mean log-probability of "
+        "their tokens, the likeliest first.",
+        low=1,
+    )
     temperature: float | None = _setting(
         None,
         "Sampling",
@@ -174,6 +199,13 @@ class GenerationSettings:
         high=1,
         above=True,
     )
+    min_p: float | None = _setting(
+        None,
+        "Sampling",
+        "Sample only from tokens that are at least this likely compared with the likeliest one.",
+        low=0,
+        high=1,
+    )
     seed: int | None = _setting(
         None,
         "Sampling",
@@ -184,7 +216,8 @@ class GenerationSettings:
     beam_size: int = _setting(
         1,
         "Beam search",
-        "Keep this many candidate texts and return the likeliest; sampled only if temperature, top-k or top-p is set.",
+        "Keep this many candidate texts and return the likeliest; sampled only if temperature, top-k, top-p or min-p "
+        "is set.",
         low=1,
     )
 
@@ -252,7 +285,7 @@ class GenerationSettings:
     @property
     def sampled(self) -> bool:
         """Whether chance has a say: not at temperature 0, and with beams only if a sampling setting asks for it."""
-        asked = any(value is not None for value in (self.temperature, self.top_k, self.top_p))
+        asked = any(value is not None for value in (self.temperature, self.top_k, self.top_p, self.min_p))
         return self.temperature != 0 and (asked or self.beam_size == 1)
 
     def banned(self) -> list[str]:
@@ -272,7 +305,8 @@ class GenerationSettings:
         """Refuse settings that contradict each other, which only shows when no more will change.
 
         Raises:
-            UserError: two settings cannot both be followed, or a list of words cannot be read.
+            UsageError: two settings cannot both be followed, or a list holds what cannot be an entry.
+            UserError: a file cannot be read.
         """
         for name, entries in (("bad-words", self.banned()), ("must-include", self.must_include)):
             try:
@@ -280,32 +314,62 @@ class GenerationSettings:
                     for part in split_alternatives(entry) if name == "must-include" else [entry]:
                         check_entry(part)
             except ValueError as error:
-                raise UserError(f"{name}: {error}") from error
+                raise UsageError(f"{name}: {error}") from error
         try:
             read_grammar({SETTINGS[name].label: getattr(self, name) for name in WHOLE_TEXT_FIELDS})
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UsageError(str(error)) from error
         if self.min_tokens > self.max_tokens:
-            raise UserError(
+            raise UsageError(
                 f"min-tokens is {self.min_tokens}, but max-tokens ends the text at {self.max_tokens}: "
                 "lower the one or raise the other"
             )
-        if self.num_samples > self.beam_size > 1:
-            raise UserError(
+        if self.num_samples > self.beam_size > 1 and not self.sampled:
+            raise UsageError(
                 f"num-samples is {self.num_samples}, but a beam-size of {self.beam_size} keeps no more than that many "
-                "texts: ask for fewer or raise it"
+                "texts: ask for fewer, raise it, or have the beams sampled by a temperature"
             )
         if self.num_samples > 1 and self.beam_size == 1 and not self.sampled:
-            raise UserError(
+            raise UsageError(
                 f"num-samples is {self.num_samples}, but at temperature 0 all samples are the same: "
                 "raise the temperature or ask for one"
             )
+        if self.best is not None and self.best > self.num_samples:
+            raise UsageError(
+                f"best is {self.best}, but num-samples writes only {self.num_samples}: ask for fewer or raise it"
+            )
+
+        highest = SETTINGS["seed"].high
+        if self.seed is not None and highest is not None and self.seed + self.num_samples - 1 > highest:
+            raise UsageError(
+                f"seed is {self.seed}, but the last of {self.num_samples} samples would have one above {highest}: "
+                "lower it"
+            )
+
+    def without_effect(self) -> list[str]:
+        """What is set and changes nothing beside the other settings, in one line each."""
+        given = {name for name, setting in SETTINGS.items() if getattr(self, name) != setting.default}
+        lists = given & {"bad_words", "bad_words_file", "must_include"}
+        penalties = given & {"repetition_penalty", "no_repeat_ngram"}
+        idle = []
+        if not self.sampled:
+            why = "at temperature 0 nothing is sampled" if self.temperature == 0 else "these beams are not sampled"
+            idle += [(name, why) for name in ("top_k", "top_p", "min_p", "seed")]
+        if not lists:
+            idle.append(("case_sensitive", "there is no list of words"))
+        if len(self.must_include) < 2:
+            idle.append(("must_include_ordered", "must-include holds fewer than two entries"))
+        if not self.must_include:
+            idle.append(("must_include_prompt", "must-include is not set"))
+        if not penalties:
+            idle.append(("repetition_unit", "neither repetition-penalty nor no-repeat-ngram is set"))
+        return [f"{SETTINGS[name].label} has no effect: {why}" for name, why in idle if name in given]
 
     def but(self, **changes: Any) -> "GenerationSettings":
         """A copy with some settings changed.
 
         Raises:
-            UserError: an unknown name, or a value that is not what is expected.
+            UsageError: an unknown name, or a value that is not what is expected.
         """
         return GenerationSettings(**self.to_dict() | {find_setting(name).name: changes[name] for name in changes})
 
@@ -331,11 +395,11 @@ def find_setting(name: str) -> Setting:
     """The setting called `name`, with dashes or underscores.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UsageError: there is none; names the nearest.
     """
     found = SETTINGS.get(name.replace("-", "_"))
     if found:
         return found
     near = difflib.get_close_matches(name.replace("-", "_"), SETTINGS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SETTINGS)}"
-    raise UserError(f"there is no setting {name!r}: {hint}")
+    raise UsageError(f"there is no setting {name!r}: {hint}")

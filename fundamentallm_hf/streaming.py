@@ -138,9 +138,13 @@ class TextStream(Generic[Result]):
             raise RuntimeError("the text was not finished")
         return self._result
 
+    def stop(self) -> None:
+        """Ask for the end at the next token, and leave what has been written to whoever iterates."""
+        self._stop.set()
+
     def close(self) -> None:
         """Stop writing, and wait until the last token is done."""
-        self._stop.set()
+        self.stop()
         self._thread.join()
 
     def __enter__(self) -> "TextStream[Result]":

@@ -5,16 +5,14 @@ import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
-from conftest import FIXTURES
+from command import MODEL, load_once, run
 
-from fundamentallm_hf.cli import cli, unescape
-
-MODEL = str(FIXTURES / "learned" / "final_model.pt")
+from fundamentallm_hf.prompts import unescape
 
 
-def run(*arguments, stdin=None):
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], input=stdin, prog_name="fundamentallm")
+@pytest.fixture(autouse=True)
+def _loaded_once(monkeypatch):
+    load_once(monkeypatch)
 
 
 def generate(*arguments, **keywords):
@@ -137,13 +135,107 @@ def test_unknown_characters_are_named_on_stderr():
         (("--overflow", "wrap"), "has to be one of slide, stop, error but is 'wrap'"),
         (("--stop", "a", "--stop", ""), "Invalid value for '--stop': has to be text, or a list of texts, none empty"),
         (("--max-tokns", 2), "'--max-tokens'"),
+        (("--overflow", "error", "--max-tokens", 500), "do not fit into the model's window of 128"),
+        (("--temperature", 0, "--num-samples", 2), "all samples are the same"),
+        (("--min-tokens", 13), "min-tokens is 13, but max-tokens ends the text at 12"),
+        (("--beam-size", 2, "--num-samples", 3), "num-samples is 3, but a beam-size of 2"),
+        (("--num-samples", 2, "--best", 3), "best is 3, but num-samples writes only 2"),
+        (("--device", "tpu"), "has to be one of auto, cpu, cuda, mps but is 'tpu'"),
+        (("--dtype", "int8"), "'int8' is not one of 'auto', 'float32', 'float16', 'bfloat16'"),
+        (
+            ("--must-include", "extraordinary"),
+            "must_include: 'extraordinary' need at least 13 tokens but 12 may be added",
+        ),
+        (("--prompt", "a", "--prompts-file", "b"), "prompt and prompts-file are both set"),
+        (("--prompt", "-", "--prompt", "-"), "stdin more than once"),
+        (("--prompt", "-", "--config", "-"), "stdin more than once"),
+        (("--prompt", "\udcff"), "prompt has to be UTF-8 text but is '\\udcff'"),
+        (("--stop", "\udcff"), "none empty, but is '\\udcff'"),
+        (("--force",), "force is set but there is no output-file"),
+        (("--output-file", "x", "--force", "--append"), "force and append are both set"),
+        (("--output-file", "x", "--append", "--format", "json"), "behind a JSON document no second one can stand"),
+        (("--probs-only", "--num-samples", 2), "probs-only writes no text, so num-samples has no place"),
+        (("--probs-only", "--format", "json"), "probs-only writes no text, so format json has no place"),
+        (("--probs-only", "--output-file", "x"), "probs-only writes no text, so output-file has no place"),
+        (("--batch-size", 0), "Invalid value for '--batch-size'"),
+        (("two", "models"), "Got unexpected extra arguments (two models)"),
     ],
 )
-def test_a_wrong_use_exits_with_2_and_says_what_is_expected(arguments, message):
+def test_a_wrong_use_exits_with_2_and_one_line_that_says_what_is_expected(arguments, message):
     result = generate(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+def test_a_misspelt_command_is_told_its_name():
+    result = run("genrate")
+    assert (result.exit_code, result.stderr) == (2, "Error: No such command 'genrate'. Did you mean 'generate'?\n")
+
+
+def test_a_failure_that_nobody_foresaw_is_one_line_and_tells_where_on_request(monkeypatch):
+    monkeypatch.setattr("fundamentallm_hf.loading.load_model", lambda *args, **kwargs: 1 / 0)
+    result = run("generate", "x")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: ZeroDivisionError: division by zero (for where it happened, set FUND")
+    traced = run("generate", "x", env={"FUNDAMENTALLM_TRACEBACK": "1"})
+    assert isinstance(traced.exception, ZeroDivisionError)
+
+
+def test_a_setting_that_changes_nothing_is_named():
+    result = generate(
+        "--temperature",
+        0,
+        "--top-k",
+        5,
+        "--seed",
+        1,
+        "--case-sensitive",
+        "--must-include-ordered",
+        "--must-include-prompt",
+    )
+    assert result.stderr.splitlines() == [
+        "note: top-k has no effect: at temperature 0 nothing is sampled",
+        "note: seed has no effect: at temperature 0 nothing is sampled",
+        "note: case-sensitive has no effect: there is no list of words",
+        "note: must-include-ordered has no effect: must-include holds fewer than two entries",
+        "note: must-include-prompt has no effect: must-include is not set",
+    ]
+    assert generate("--temperature", 0, "--top-k", 5, "--quiet").stderr == ""
+
+
+def test_min_p_keeps_unlikely_tokens_out():
+    sure = generate("--prompt", "To be", "--min-p", 1, "--temperature", 2)
+    assert sure.stdout == generate("--prompt", "To be", "--temperature", 0).stdout
+
+
+def test_the_help_groups_the_options_and_shows_defaults():
+    text = run("generate", "--help").stdout
+    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings[:4] == ["Prompt:", "Model:", "Length:", "Samples:"]
+    assert headings[-2:] == ["Output:", "Other:"]
+    assert "[default: 200]" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_is_taught_to_complete(shell):
+    assert "_FUNDAMENTALLM_COMPLETE" in run("completion", shell).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("fundamentallm gen", "generate"),
+        ("fundamentallm generate --must-include-", "--must-include-ordered"),
+        ("fundamentallm generate --overflow s", "slide"),
+        ("fundamentallm generate --device c", "cuda"),
+    ],
+)
+def test_the_shell_completes_commands_options_and_choices(words, found):
+    env = {"_FUNDAMENTALLM_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    assert f"plain,{found}" in run(env=env).stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -151,11 +243,9 @@ def test_a_wrong_use_exits_with_2_and_says_what_is_expected(arguments, message):
     [
         (("generate", "missing.pt"), "does not exist"),
         (("generate", "./missing"), "there is no ./missing"),
-        (("generate", MODEL, "--overflow", "error", "--max-tokens", 500), "do not fit"),
-        (("generate", MODEL, "--temperature", 0, "--num-samples", 2), "all samples are the same"),
-        (("generate", "missing.pt", "--min-tokens", 201), "min-tokens is 201, but max-tokens ends the text at 200"),
-        (("generate", MODEL, "--beam-size", 2, "--num-samples", 3), "num-samples is 3, but a beam-size of 2"),
-        (("generate", MODEL, "--device", "tpu"), "device has to be one of auto, cpu, cuda, mps but is 'tpu'"),
+        (("generate", MODEL, "--bad-words-file", "missing.txt"), "cannot read the list 'missing.txt'"),
+        (("generate", MODEL, "--prompts-file", "missing.txt"), "cannot read the prompts file 'missing.txt'"),
+        (("generate", MODEL, "--config", "missing.json"), "cannot read the config 'missing.json'"),
         (("convert", "missing.pt", "out"), "does not exist"),
         (("evaluate", MODEL, "missing.txt"), "missing.txt"),
     ],
@@ -198,7 +288,7 @@ def test_help_and_version_do_not_import_torch():
         "except SystemExit as stop: assert not stop.code\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
-    for arguments in (["--help"], ["--version"], ["generate", "--help"]):
+    for arguments in (["--help"], ["--version"], ["generate", "--help"], ["completion", "zsh"]):
         subprocess.run([sys.executable, "-c", code.format(arguments)], check=True, capture_output=True)
 
 

@@ -337,3 +337,11 @@ def test_another_model_stops_at_its_window_and_cannot_slide(gpt2):
     assert completion.tokens <= 31
     with pytest.raises(UserError, match="cannot slide"):
         generator.complete("a", overflow="slide")
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1.2e-38, 5e-324])
+def test_the_smallest_temperatures_are_greedy(shakespeare, temperature):
+    def written(temperature):
+        return Generator(shakespeare, temperature=temperature, max_tokens=12, seed=3).generate("KING: the")
+
+    assert written(temperature) == written(0)

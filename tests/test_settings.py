@@ -115,6 +115,8 @@ def test_beams_are_sampled_only_if_a_sampling_setting_is_set(settings, sampled):
         ({"min_tokens": 9, "max_tokens": 8}, "min-tokens is 9, but max-tokens ends the text at 8"),
         ({"num_samples": 4, "beam_size": 3}, "num-samples is 4, but a beam-size of 3"),
         ({"num_samples": 2, "temperature": 0}, "at temperature 0 all samples are the same"),
+        ({"num_samples": 2, "best": 3}, "best is 3, but num-samples writes only 2"),
+        ({"num_samples": 2, "seed": 2**62}, "the last of 2 samples would have one above 4611686018427387904"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, message):
@@ -125,6 +127,25 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
 def test_settings_that_only_look_contradictory_are_accepted():
     GenerationSettings(min_tokens=8, max_tokens=8).check()
     GenerationSettings(num_samples=3, beam_size=3, temperature=0).check()
+    GenerationSettings(num_samples=5, beam_size=3, temperature=1).check()
+    GenerationSettings(num_samples=2, best=2, seed=2**62 - 1).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "idle"),
+    [
+        ({"temperature": 0, "seed": 1}, ["seed has no effect: at temperature 0 nothing is sampled"]),
+        ({"beam_size": 2, "seed": 1}, ["seed has no effect: these beams are not sampled"]),
+        ({"repetition_unit": "words"}, ["repetition-unit has no effect: neither repetition-penalty nor"]),
+        ({"case_sensitive": True, "bad_words": "a"}, []),
+        ({"must_include": "a,b", "must_include_ordered": True}, []),
+        ({"temperature": 0.5, "min_p": 0.1, "seed": 0}, []),
+    ],
+)
+def test_settings_that_change_nothing_are_named(settings, idle):
+    found = GenerationSettings(**settings).without_effect()
+    assert len(found) == len(idle)
+    assert all(text.startswith(expected) for text, expected in zip(found, idle, strict=True))
 
 
 def test_an_unknown_name_suggests_the_nearest():

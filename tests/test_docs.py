@@ -1,0 +1,86 @@
+"""The pages tell what the command does: their tables are its options, and their commands run."""
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from command import MODEL, calls_of, load_once, run
+
+from fundamentallm_hf.interactive import BANNER
+
+SPEED = re.compile(r"\d+(?= tokens/s)")
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# They need software that a plain installation lacks, or take the shell over.
+OTHERS = ("make", "python", "accelerate", "curl", "fundamentallm serve", "pip")
+
+
+def commands():
+    """The shell blocks of all pages, with the page that each stands on."""
+    for page in PAGES:
+        for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            if not block.startswith(OTHERS):
+                yield pytest.param(block, id=f"{page.name}: {block.splitlines()[0][:60]}")
+
+
+def test_the_tables_are_those_of_the_program(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import option_reference
+
+    for file, tables in option_reference.PAGES.items():
+        page = file.read_text(encoding="utf-8")
+        assert page == option_reference.updated(page, tables()), "run python docs/option_reference.py"
+    monkeypatch.delitem(sys.modules, "option_reference")
+
+
+@pytest.mark.parametrize("block", list(commands()))
+def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch):
+    load_once(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(MODEL).parent, "my_model")
+    Path("prompts.txt").write_text("Once upon a time\nThe dragon\n")
+    Path("held_out.txt").write_text("To be, or not to be: that is the question.")
+    Path("pet.schema.json").write_text('{"type": "object", "properties": {"name": {"type": "string"}}}')
+    stdin = "The cat\n"
+    if block.startswith("sed"):
+        made = run("generate", MODEL, *shlex.split("--prompt a --format jsonl --num-samples 3 --max-tokens 5"))
+        Path("stories.jsonl").write_text(made.stdout)
+        stdin = made.stdout.splitlines()[1]
+    calls = [["completion", "bash"]] if block.startswith("eval") else calls_of(block)
+    assert calls
+    for call in calls:
+        if call[0] == "generate" and "--max-tokens" in call:
+            # As it stands but shorter; the guide's own commands run in full.
+            call[call.index("--max-tokens") + 1] = "40"
+        elif call[0] == "generate":
+            call += ["--max-tokens", "40"]
+        result = run(*call, stdin=stdin)
+        assert result.exit_code == 0, result.stderr
+        assert "Error" not in result.stderr
+        assert result.stdout or "--output-file" in call
+
+
+def test_an_output_that_is_shown_is_that_of_the_command(monkeypatch):
+    load_once(monkeypatch)
+    shown = [
+        pair
+        for page in PAGES
+        for pair in re.findall(r"^```bash\n([^`]*)```\n\n```\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    ]
+    sessions = ["--interactive" in block for block, _ in shown]
+    assert any(sessions)
+    assert not all(sessions)
+    for (block, output), session in zip(shown, sessions, strict=True):
+        (call,) = calls_of(block)
+        if not session:
+            assert run(*call).stdout == output
+            continue
+        box, *exchanges = re.split(r"^> ", output, flags=re.MULTILINE)
+        assert BANNER in "\n".join(line.strip("│ ") for line in box.splitlines())
+        said = [exchange.partition("\n") for exchange in exchanges]
+        result = run(*call, stdin="".join(f"{entry}\n" for entry, _, _ in said))
+        answers = "".join(answer.rstrip("\n") + "\n" for _, _, answer in said)
+        assert SPEED.sub("", result.output) == SPEED.sub("", answers)
