@@ -107,6 +107,7 @@ class OpenEndLogitsProcessor(LogitsProcessor):
     ) -> None:
         self.closing_token = closing_token
         self.silent_tokens = torch.tensor(list(silent_tokens), dtype=torch.long)
+        self._silent = frozenset(silent_tokens)
         self.criteria = criteria
         self.tell = tell
         self.complete = complete
@@ -117,6 +118,9 @@ class OpenEndLogitsProcessor(LogitsProcessor):
         Raises:
             ValueError: a row is closed throughout and the model has no token to end it with.
         """
+        best = scores.max(dim=-1)
+        if self._silent.isdisjoint(best.indices.tolist()) and bool((best.values > -torch.inf).all()):
+            return scores
         closed = scores.index_fill(-1, self.silent_tokens.to(scores.device), -torch.inf).amax(dim=-1) == -torch.inf
         if self.complete is not None and bool(closed.any()):
             may_end = [row_key(row) in self.complete.rows for row in input_ids]

@@ -11,7 +11,8 @@ nothing of why it is asked.
 import copy
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -53,6 +54,10 @@ class ModelLookahead:
         self.padding = list(padding)
         self.window = window
         self.in_sight = in_sight
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.model.forward).parameters
 
     @torch.no_grad()
     def logits(
@@ -182,7 +187,7 @@ class ModelLookahead:
             "use_cache": past is not None,
             "logits_to_keep": kept,
         }
-        known = inspect.signature(self.model.forward).parameters
+        known = self._parameters
         return self.model(tokens, return_dict=True, **{name: given[name] for name in given if name in known}).logits
 
     def _borrow(self, picked: torch.Tensor, input_ids: torch.Tensor) -> DynamicCache | None:

@@ -7,6 +7,7 @@ judged by its rank among those seen so far, as in the secretary problem: the bet
 be expected among those that are left. This file knows nothing of budgets or of what is closed.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,18 +17,18 @@ import torch
 from .model_lookahead import ModelLookahead
 from .requirements import Progress, Requirements
 from .row_states import KEPT_LENGTHS
-from .token_tables import CERTAIN
+from .token_tables import CERTAIN, TextState
 
 # The model is asked about a place that would be taken with at least this chance, were the entry so many times as likely
-# there as word counts say.
-MATERIAL, UNDERRATED = 0.05, 30.0
+# there as word counts say, and everywhere else as likely as they say.
+MATERIAL, UNDERRATED = 0.1, 3.0
 # A beginning from which the entry follows with this chance, by word counts, is read ahead no further.
 SURE = 0.5
 # Continuations that are read ahead for one row in one step, at most, and beginnings of one entry.
 MOST_ASKED, MOST_BEGINNINGS = 12, 2
 # A place is taken with the chance 1 / (1 + (PATIENCE x better places to come) ^ SHARPNESS): nearly always if less than
 # one is to be expected. On average that makes about one in the places that are left, so that words fall evenly.
-SHARPNESS, PATIENCE = 3.0, 1.2
+SHARPNESS, PATIENCE = 3.0, 1.0
 # The last places are not counted on, so that nobody breaks off a word to make room.
 MARGIN = 2.0
 # Places that are remembered.
@@ -36,8 +37,32 @@ MEMORY = 256
 LEAST = 1e-15
 
 
-# The chances of an entry at the places seen so far.
-Chances = tuple[float, ...]
+class Seen(NamedTuple):
+    """The chances of an entry at the places seen so far where it could have begun.
+
+    Attributes:
+        counted: by the model's next token and word counts.
+        asked: by what the model read ahead; nan where it was not asked.
+    """
+
+    counted: tuple[float, ...] = ()
+    asked: tuple[float, ...] = ()
+
+    def add(self, counted: float, asked: float) -> "Seen":
+        """One place more; the oldest are forgotten."""
+        return Seen((*self.counted[-MEMORY:], counted), (*self.asked[-MEMORY:], asked))
+
+    def last(self) -> tuple[float, float]:
+        """The chance at the last place, and the share of places that are better, half of those that are as good."""
+        both = [(asked, counted) for asked, counted in zip(self.asked, self.counted, strict=True) if asked == asked]
+        # Where word counts overrate the entry on the whole, they do so where the model was not asked, too.
+        scale = sum(asked for asked, _ in both) / max(LEAST, sum(counted for _, counted in both)) if both else 1.0
+        known = [
+            asked if asked == asked else scale * counted
+            for asked, counted in zip(self.asked, self.counted, strict=True)
+        ]
+        here = self.asked[-1] if self.asked[-1] == self.asked[-1] else self.counted[-1]
+        return here, _better(known, known[-1])
 
 
 class Outlook(NamedTuple):
@@ -79,8 +104,9 @@ class Placement:
         self.temperature = temperature
         # By the length of a text and its tokens: the chances of each entry at the places up to there, and those that
         # the model gave, by entry and next token.
-        self._seen: dict[int, dict[bytes, tuple[Chances, ...]]] = {}
+        self._seen: dict[int, dict[bytes, tuple[Seen, ...]]] = {}
         self._asked: dict[int, dict[bytes, dict[tuple[int, int], float]]] = {}
+        self._paths: dict[tuple[int, TextState | None, int], tuple[list[int], float]] = {}
 
     def __call__(
         self,
@@ -100,7 +126,7 @@ class Placement:
             left: (rows,) places that are left in the row.
 
         Returns:
-            For each row, the outlook of each waiting entry.
+            For each row, the outlook of each waiting entry that the next token could begin or go on with.
         """
         length = input_ids.shape[1]
         for kept in (self._seen, self._asked):
@@ -128,25 +154,30 @@ class Placement:
             place = progress.places[entry]
             assert place is not None
             table = self.requirements.tables[entry]
-            outcomes = table.table(place)
-            tokens, chances = outcomes.risky.numpy(), outcomes.chances.numpy().astype(np.float64)
-            completing = outcomes.completing.numpy()
-            for index, candidate in enumerate(tokens.tolist() if asked else ()):
-                chances[index] = asked.get((entry, candidate), chances[index])
-            begun = table.chance(place)
+            outcomes, begun = table.table(place), table.chance(place)
+            if not begun and not outcomes.greatest and not len(outcomes.completing):
+                continue  # within another word
+            tokens, completing = outcomes.risky.numpy(), outcomes.completing.numpy()
+            chances = outcomes.chances.numpy().astype(np.float64)
+            counted = float(probabilities[tokens] @ chances)
+            told = [index for index, each in enumerate(tokens.tolist()) if (entry, each) in asked] if asked else []
+            for index in told:
+                chances[index] = asked[entry, int(tokens[index])]
             if begun:
                 begun = before.get((entry, token), begun)
-            elif len(tokens) or len(completing):
-                here = float(probabilities[tokens] @ chances + probabilities[completing].sum())
-                seen[entry] = (*seen[entry][-MEMORY:], here)
-            here, better = compared(seen[entry] or (self.requirements.tables[entry].patterns.frequency,))
+            else:
+                sure = float(probabilities[completing].sum())
+                exact = sure + float(probabilities[tokens] @ chances) if told else math.nan
+                seen[entry] = seen[entry].add(sure + counted, exact)
+            frequency = table.patterns.frequency
+            here, better = seen[entry].last() if seen[entry].counted else (frequency, 0.5)
             outlooks.append(Outlook(entry, begun, tokens, chances, completing, here, better))
         self._seen.setdefault(length, {})[row] = tuple(seen)
         return outlooks
 
-    def _before(self, row: bytes, length: int) -> list[Chances]:
+    def _before(self, row: bytes, length: int) -> list[Seen]:
         known = self._seen.get(length - 1, {}).get(row[: -(len(row) // length)])
-        return list(known or [()] * len(self.requirements.tables))
+        return list(known or [Seen()] * len(self.requirements.tables))
 
     def _ask(
         self,
@@ -167,11 +198,12 @@ class Placement:
             seen = self._before(row, length)
             found = []
             for entry in waiting[index]:
-                found += [
-                    (weight, (index, entry, path, rest))
-                    for weight, path, rest in self._beginnings(entry, states[index], probabilities[index])
-                    if (entry, path[0]) not in known and taken(weight, seen[entry], left[index]) >= MATERIAL
-                ]
+                for chance, token in self._beginnings(entry, states[index], probabilities[index]):
+                    if (entry, token) in known or not self._matters(chance, seen[entry], left[index]):
+                        continue
+                    path, rest = self._path(entry, states[index].places[entry], token)
+                    if len(path) > 1:
+                        found.append((chance, (index, entry, path, rest)))
             found.sort(key=lambda way: -way[0])
             paths += [way for _, way in found[:MOST_ASKED]]
         if not paths:
@@ -182,40 +214,44 @@ class Placement:
             if logits is not None:
                 self._keep(rows[index], length, entry, path, rest, logits)
 
-    def _beginnings(
-        self, entry: int, progress: Progress, probabilities: np.ndarray
-    ) -> list[tuple[float, list[int], float]]:
-        """The likeliest beginnings of an entry that leave anything to ask.
-
-        Returns:
-            For each the most that its chance could be, its tokens up to where the entry is sure, and the chance of it
-            from there.
-        """
+    def _beginnings(self, entry: int, progress: Progress, probabilities: np.ndarray) -> list[tuple[float, int]]:
+        """The likeliest beginnings of an entry, each with the most that its chance could be."""
         table = self.requirements.tables[entry]
         place = progress.places[entry]
         assert place is not None
         outcomes = table.table(place)
         if not outcomes.greatest:
             return []
-        tokens, chances = outcomes.risky.numpy(), outcomes.chances.numpy()
-        most = probabilities[tokens] * np.minimum(1.0, UNDERRATED * chances)
-        found = []
-        for index in np.argsort(-most)[:MOST_BEGINNINGS].tolist():
-            path, state = [int(tokens[index])], table.advance(place, int(tokens[index]))
+        most = probabilities[outcomes.risky.numpy()] * np.minimum(1.0, UNDERRATED * outcomes.chances.numpy())
+        best = np.argsort(-most)[:MOST_BEGINNINGS]
+        return list(zip(most[best].tolist(), outcomes.risky[best].tolist(), strict=True))
+
+    def _matters(self, most: float, seen: Seen, left: float) -> bool:
+        """Whether a place could be taken, if the entry has the chance `most` there."""
+        later = later_chance(most, _better((*seen.counted, most), most), left)
+        return most / max(LEAST, most + later) >= MATERIAL
+
+    def _path(self, entry: int, place: TextState | None, token: int) -> tuple[list[int], float]:
+        """The likeliest way on from a beginning, up to where the entry is sure, and the chance of it from there."""
+        key = (entry, place, token)
+        if key not in self._paths:
+            table = self.requirements.tables[entry]
+            assert place is not None
+            path, state = [token], table.advance(place, token)
             ways = table.patterns.ways(state.patterns)
-            spelled = table.vocabulary.spell_rest(table.vocabulary.piece(path[0]), ways[0].text) if ways else None
-            for token in spelled or ():
+            spelled = table.vocabulary.spell_rest(table.vocabulary.piece(token), ways[0].text) if ways else None
+            for following in spelled or ():
                 if table.chance(state) >= SURE:
                     break
-                path.append(token)
-                state = table.advance(state, token)
-            if len(path) > 1:
-                found.append((float(most[index]), path, min(CERTAIN, table.chance(state) or CERTAIN)))
-        return found
+                path.append(following)
+                state = table.advance(state, following)
+            self._paths[key] = path, min(CERTAIN, table.chance(state) or CERTAIN)
+        return self._paths[key]
 
     def _keep(self, row: bytes, length: int, entry: int, path: list[int], rest: float, logits: torch.Tensor) -> None:
         """Work out the chance of the entry behind each beginning of `path`, from its end to its first token."""
-        probabilities = (logits.float() / self.temperature).softmax(dim=-1).cpu()
+        probabilities = (logits.float() / self.temperature).softmax(dim=-1)
+        follows = probabilities[range(len(path) - 1), path[1:]].tolist()
         width = len(row) // length
         chance = rest
         for cut in range(len(path) - 1, -1, -1):
@@ -223,14 +259,7 @@ class Placement:
             chances = self._asked.setdefault(length + cut, {}).setdefault(key, {})
             chances[entry, path[cut]] = min(CERTAIN, chance)
             if cut:
-                chance *= float(probabilities[cut - 1, path[cut]])
-
-
-def compared(seen: Chances) -> tuple[float, float]:
-    """The chance at the last place of `seen`, and the share of them that are better, half of those that are as good."""
-    here = seen[-1]
-    better = sum(chance > here for chance in seen) + sum(chance == here for chance in seen) / 2
-    return here, better / len(seen)
+                chance *= follows[cut - 1]
 
 
 def later_chance(here: float, better: float, left: float) -> float:
@@ -242,6 +271,6 @@ def later_chance(here: float, better: float, left: float) -> float:
     return min(CERTAIN, max(LEAST, here * (PATIENCE * better * max(0.0, left - MARGIN)) ** SHARPNESS))
 
 
-def taken(here: float, seen: Chances, left: float) -> float:
-    """The chance to take a place, given that the entry has to appear, if it has the chance `here` there."""
-    return here / max(LEAST, here + later_chance(*compared((*seen, here)), left))
+def _better(chances: Sequence[float], here: float) -> float:
+    better = sum(chance > here for chance in chances) + sum(chance == here for chance in chances) / 2
+    return better / len(chances)

@@ -14,8 +14,8 @@ from fundamentallm_hf.interactive import BANNER
 SPEED = re.compile(r"\d+(?= tokens/s)")
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# They need software that a plain installation lacks, or take the shell over.
-OTHERS = ("make", "python", "accelerate", "curl", "fundamentallm serve", "pip")
+# They need software or models that a plain installation lacks, or take the shell over.
+OTHERS = ("fundamentallm generate HuggingFaceTB/", "make", "python", "accelerate", "curl", "fundamentallm serve", "pip")
 
 
 def commands():
@@ -43,7 +43,6 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch):
     shutil.copytree(Path(MODEL).parent, "my_model")
     Path("prompts.txt").write_text("Once upon a time\nThe dragon\n")
     Path("held_out.txt").write_text("To be, or not to be: that is the question.")
-    Path("pet.schema.json").write_text('{"type": "object", "properties": {"name": {"type": "string"}}}')
     stdin = "The cat\n"
     if block.startswith("sed"):
         made = run("generate", MODEL, *shlex.split("--prompt a --format jsonl --num-samples 3 --max-tokens 5"))
