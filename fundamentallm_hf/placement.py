@@ -48,21 +48,18 @@ class Seen(NamedTuple):
     counted: tuple[float, ...] = ()
     asked: tuple[float, ...] = ()
 
-    def add(self, counted: float, asked: float) -> "Seen":
+    def add(self, counted: float, asked: float = math.nan) -> "Seen":
         """One place more; the oldest are forgotten."""
         return Seen((*self.counted[-MEMORY:], counted), (*self.asked[-MEMORY:], asked))
 
     def last(self) -> tuple[float, float]:
         """The chance at the last place, and the share of places that are better, half of those that are as good."""
-        both = [(asked, counted) for asked, counted in zip(self.asked, self.counted, strict=True) if asked == asked]
+        counted, asked = np.array(self.counted), np.array(self.asked)
+        told = ~np.isnan(asked)
         # Where word counts overrate the entry on the whole, they do so where the model was not asked, too.
-        scale = sum(asked for asked, _ in both) / max(LEAST, sum(counted for _, counted in both)) if both else 1.0
-        known = [
-            asked if asked == asked else scale * counted
-            for asked, counted in zip(self.asked, self.counted, strict=True)
-        ]
-        here = self.asked[-1] if self.asked[-1] == self.asked[-1] else self.counted[-1]
-        return here, _better(known, known[-1])
+        scale = asked[told].sum() / max(LEAST, counted[told].sum()) if told.any() else 1.0
+        known = np.where(told, asked, scale * counted)
+        return float(asked[-1] if told[-1] else counted[-1]), _better(known, known[-1])
 
 
 class Outlook(NamedTuple):
@@ -228,7 +225,7 @@ class Placement:
 
     def _matters(self, most: float, seen: Seen, left: float) -> bool:
         """Whether a place could be taken, if the entry has the chance `most` there."""
-        later = later_chance(most, _better((*seen.counted, most), most), left)
+        later = later_chance(most, _better(np.array([*seen.counted, most]), most), left)
         return most / max(LEAST, most + later) >= MATERIAL
 
     def _path(self, entry: int, place: TextState | None, token: int) -> tuple[list[int], float]:
@@ -271,6 +268,5 @@ def later_chance(here: float, better: float, left: float) -> float:
     return min(CERTAIN, max(LEAST, here * (PATIENCE * better * max(0.0, left - MARGIN)) ** SHARPNESS))
 
 
-def _better(chances: Sequence[float], here: float) -> float:
-    better = sum(chance > here for chance in chances) + sum(chance == here for chance in chances) / 2
-    return better / len(chances)
+def _better(chances: np.ndarray, here: float) -> float:
+    return float((chances > here).mean() + (chances == here).mean() / 2)
