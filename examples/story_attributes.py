@@ -9,6 +9,7 @@ UTF-8 files, divided by lines of `<|endoftext|>`. Nothing of the stories is kept
 """
 
 import argparse
+from importlib.metadata import distribution
 from pathlib import Path
 
 from fundamentallm_hf import Attribute
@@ -45,7 +46,8 @@ def main() -> int:
     about = {
         "source": "VADER's lexicon (Hutto and Gilbert 2014), package vaderSentiment 3.3.2: the words that occur in the "
         "bundled model's training text",
-        "license": "MIT, Copyright (c) 2016 C.J. Hutto",
+        # It asks to travel with what is made of it.
+        "license": " ".join((distribution("vaderSentiment").read_text("LICENSE.txt") or "").split()),
     }
     for name, sign, what in (("positive_sentiment", 1, "good"), ("negative_sentiment", -1, "bad")):
         signed = {word: sign * weight for word, weight in words.items()}

@@ -57,8 +57,8 @@ def controlled_generate(
         tokenizer: reads tokens as text; by default the model's own, from where the model came from.
         streamer: gets the prompt and every token.
         seed, stop, bad_words, must_include, must_include_ordered, must_include_prompt, case_sensitive, repetition_unit,
-            guide_attribute, guide_strength, length_penalty, pattern, json_schema, grammar: what they are for `FundamentaLLMForCausalLM.generate`; the
-            generation config may have them as fields instead.
+            guide_attribute, guide_strength, length_penalty, pattern, json_schema, grammar: what they are for
+            `FundamentaLLMForCausalLM.generate`; the generation config may have them as fields instead.
 
     Returns:
         What transformers' decoding loop returns: token ids `(rows, length)`, or an output object.

@@ -30,12 +30,12 @@ def train(name: str, with_file: str, without_file: str, model: str | None, descr
     folder = place / name
     if folder.exists() and not force:
         raise UserError(f"there is an attribute {name!r} in {place} already: choose another name, or --force")
-    texts = [_lines(with_file), _lines(without_file)]
+    texts, others = _lines(with_file), _lines(without_file)
     notes = Notes()
     with notes.progress() as bar:
         task = bar.add_task("weighing words", total=None)
-        made = train_words(*texts, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    about = {
+        made = train_words(texts, others, lambda done, total: bar.update(task, completed=done, total=total))
+    about: dict[str, Any] = {
         "method": "log-odds ratios with an informative Dirichlet prior",
         "texts": {"with": made.texts[0], "without": made.texts[1]},
     }
@@ -47,8 +47,8 @@ def train(name: str, with_file: str, without_file: str, model: str | None, descr
     except OSError as error:
         raise UserError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
     most, least = _extremes(made.weights)
-    click.echo(f"{'words':12}{len(made.weights):,}")
-    click.echo(f"{'most':12}{most}\n{'least':12}{least}")
+    click.echo(f"{'words':14}{len(made.weights):,}")
+    click.echo(f"{'most':14}{most}\n{'least':14}{least}")
     told = "too few texts to hold some out" if made.separation is None else f"{made.separation:.3f} (0.5 is chance)"
     click.echo(f"{'held-out AUC':14}{told}")
     click.echo(f"{'written to':14}{folder}")

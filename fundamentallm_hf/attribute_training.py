@@ -50,15 +50,15 @@ def train_words(
     Raises:
         UserError: there are no words on one side, or no word tells the sides apart.
     """
-    sides = []
-    total = len(with_texts) + len(without_texts)
+    sides: list[list[list[str]]] = []
+    done, total = 0, len(with_texts) + len(without_texts)
     for name, texts in (("with", with_texts), ("without", without_texts)):
-        read: list[list[str]] = []
+        read = []
         for text in texts:
-            words = words_of(text)
-            if words:
+            if words := words_of(text):
                 read.append(words)
-            progress(len(read) + len(sides[0] if sides else ()), total)
+            done += 1
+            progress(done, total)
         if not read:
             raise UserError(f"the texts {name} the attribute hold no words: give some, one a line")
         sides.append(read)
@@ -75,7 +75,6 @@ def train_words(
             f"no word tells the {len(sides[0])} texts with the attribute and the {len(sides[1])} without it apart: "
             "give more of both"
         )
-    progress(total, total)
     return Training(weights, separation, (len(sides[0]), len(sides[1])))
 
 
@@ -109,6 +108,8 @@ def log_odds(with_counts: Mapping[str, int], without_counts: Mapping[str, int]) 
     """
     background = {word: with_counts.get(word, 0) + without_counts.get(word, 0) for word in with_counts}
     background |= {word: count for word, count in without_counts.items() if word not in background}
+    if len(background) < 2:
+        return {}
     prior = {word: _PRIOR * count for word, count in background.items()}
     prior_sum, sums = sum(prior.values()), (sum(with_counts.values()), sum(without_counts.values()))
     scored = []

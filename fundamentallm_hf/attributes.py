@@ -74,8 +74,8 @@ class Attribute:
         Raises:
             UserError: there is none, or it cannot be read.
         """
-        folder = Path(folder).expanduser()
-        return cls.read(folder, lambda name: folder / name)
+        place = Path(folder).expanduser()
+        return cls.read(folder, lambda name: place / name)
 
     @classmethod
     def read(cls, shown: object, find: Any) -> "Attribute":
@@ -251,7 +251,8 @@ def find_attribute(model: Any, name: str) -> Attribute:
     for place in (user_folder(), BUNDLED):
         if (place / name / FILE_NAME).is_file():
             return Attribute.load(place / name)
-    known = sorted({*carried, *_names(local), *hub, *_names(user_folder()), *_names(BUNDLED)})
+    named = {each for each in carried if not is_path(each)}
+    known = sorted({*named, *_names(local), *hub, *_names(user_folder()), *_names(BUNDLED)})
     there = f"there are {', '.join(known)}" if known else "there are none"
     raise UserError(f"there is no attribute {name!r}: {there}; {MAKE_ONE}")
 

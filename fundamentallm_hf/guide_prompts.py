@@ -1,4 +1,4 @@
-"""Guides by two contexts: what the model itself would write behind a text that has the attribute, and one that lacks it.
+"""Guides by two contexts: what the model would write behind a text that has the attribute, and one that lacks it.
 
 The shift is the log of the ratio of the two probabilities, as in classifier-free guidance (Sanchez et al. 2023) with
 both contexts given. Both are read along with the text in one batch, in a cache of the guide's own. Which rows the cache

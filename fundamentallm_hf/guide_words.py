@@ -27,7 +27,7 @@ class WordPlace(NamedTuple):
 
     Attributes:
         begun: the folded beginning of the word that is being written; empty between words.
-        paid: what was given for it.
+        paid: what was given for it, less what is due for words before it.
         pending: the first bytes of the next character.
     """
 
@@ -66,7 +66,8 @@ class WordTables:
         quiet = []
         for token in range(self.size):
             piece = vocabulary.piece(token)
-            text = "" if isinstance(piece, bytes) or token in vocabulary.fallback else fold_text(piece)
+            partial = isinstance(piece, bytes) or (token in vocabulary.fallback and not piece.isascii())
+            text = "" if partial else fold_text(str(piece))
             if text:
                 self._pieces[token] = self._read(text)
             else:
@@ -99,12 +100,11 @@ class WordTables:
             text, pending = add_piece(place.pending, raw)
             if not text:
                 return place._replace(pending=pending)
+            # Nothing was given for it, so what is due is given with the next token.
             read = self._read(fold_text(text))
-            paid = place.paid if read.whole else self._tail_worth(read.tail)
-            return WordPlace(self._known(place.begun, read), paid, pending)
+            return WordPlace(self._known(place.begun, read), place.paid - self._finished(place.begun, read), pending)
         worth = float(self.table(place.begun)[token])
-        finished = 0.0 if known.whole else self._of(place.begun, known.lead) + known.inner
-        return WordPlace(self._known(place.begun, known), worth - finished)
+        return WordPlace(self._known(place.begun, known), worth - self._finished(place.begun, known))
 
     def ending(self, place: WordPlace) -> float:
         """What the text is worth if it ends here."""
@@ -125,6 +125,9 @@ class WordTables:
     def _of(self, begun: str, lead: str) -> float:
         return 0.0 if begun == _UNKNOWN or not begun + lead else self.weights.of(begun + lead)
 
+    def _finished(self, begun: str, piece: _Piece) -> float:
+        return 0.0 if piece.whole else self._of(begun, piece.lead) + piece.inner
+
     def _tail_worth(self, tail: str) -> float:
         return self.weights.expected(tail) if tail else 0.0
 
@@ -132,8 +135,7 @@ class WordTables:
         table = torch.zeros(self.size, dtype=torch.float64)
         for token, piece in self._pieces.items():
             tail = piece.lead if piece.whole else piece.tail
-            done = 0.0 if piece.whole else self._of("", piece.lead) + piece.inner
-            table[token] = done + self._tail_worth(tail)
+            table[token] = self._finished("", piece) + self._tail_worth(tail)
         if not self._characters:
             # " ha" begins no "happy" for a model that writes it in one token, so words count for the token that a
             # tokenizer begins them with.
@@ -153,7 +155,7 @@ class WordTables:
         for token, piece in self._inside.items():
             text = begun + piece.lead
             if not piece.whole:
-                table[token] = self._of(begun, piece.lead) + piece.inner + self._tail_worth(piece.tail)
+                table[token] = self._finished(begun, piece) + self._tail_worth(piece.tail)
             elif begun == _UNKNOWN:
                 table[token] = 0.0
             elif self._characters:

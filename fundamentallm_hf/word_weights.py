@@ -46,12 +46,12 @@ class WordWeights:
             if not word or not all(map(is_word, word)):
                 raise ValueError(f"an entry has to be a word, or its beginning with a * behind it, but is {entry!r}")
             (self.stems if stem else self._words)[word] = float(weight)
+        self._longest = max(map(len, self.stems), default=0)
         listed = dict.fromkeys([*self._words, *self.stems], _UNSEEN)
         self.counts = listed | {word: max(count, listed.get(word, 0.0)) for word, count in counts.counts.items()}
         self._sorted = sorted(self.counts)
         self._sums = [0.0, *accumulate(self.counts[word] for word in self._sorted)]
         self._weighted = [0.0, *accumulate(self.counts[word] * self.of(word) for word in self._sorted)]
-        self._longest = max(map(len, self._sorted), default=0)
 
     def of(self, word: str) -> float:
         """The weight of a (folded) word; 0 if it is not listed."""
