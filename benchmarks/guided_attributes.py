@@ -3,12 +3,12 @@
     python benchmarks/guided_attributes.py --reviews reviews.tsv [more.tsv] [--model demo] [--openings 20]
 
 From neutral openings, texts are sampled at temperature 0.8 and top-p 0.9 with each of the strengths. For each: the
-share of the texts judged positive, (a) by VADER's compound score, whose lexicon is also what `positive_sentiment` is made of,
-and (b) by a classifier that has nothing to do with it: logistic regression over TF-IDF of words and pairs, trained here
-on reviews (each line of a file is a 0 or 1, a tab, and a text), its accuracy in five-fold cross-validation told first.
-Then the perplexity under SmolLM2-135M and its ratio to no guidance; and the share of distinct words, pairs and
-triples of words among all. Everything is judged behind the opening. With SmolLM2 as the model it judges itself. `--contrast WITH
-WITHOUT` measures a guide by two contexts instead.
+share of the texts judged positive, (a) by VADER's compound score, whose lexicon is also what `positive_sentiment` is
+made of, and (b) by a classifier that has nothing to do with it: logistic regression over TF-IDF of words and pairs,
+trained here on reviews (each line of a file is a 0 or 1, a tab, and a text), its accuracy in five-fold cross-validation
+told first. Then the perplexity under SmolLM2-135M and its ratio to no guidance; and the share of distinct words, pairs
+and triples of words among all. Everything is judged behind the opening. With SmolLM2 as the model it judges itself.
+`--contrast WITH WITHOUT` measures a guide by two contexts instead.
 """
 
 import argparse

@@ -292,17 +292,26 @@ def _hub_names(model: Any) -> list[str]:
         return []
     known = getattr(model, "_attribute_names", None)
     if known is None:
-        known = []
-        # What is not there, or cannot be reached, has none.
-        with suppress(OSError, ValueError, RuntimeError):
+        try:
             from huggingface_hub import HfApi
 
-            for file in HfApi().list_repo_files(model.name_or_path, revision=_revision(model)):
-                parts = file.split("/")
-                if len(parts) == 3 and parts[0] == FOLDER and parts[2] == FILE_NAME and _NAME.fullmatch(parts[1]):
-                    known.append(parts[1])
-        model._attribute_names = known
+            files = HfApi().list_repo_files(model.name_or_path, revision=_revision(model))
+        except (OSError, ValueError, RuntimeError):
+            return _cached_names(model)
+        split = [file.split("/") for file in files]
+        found = [parts[1] for parts in split if len(parts) == 3 and parts[0] == FOLDER and parts[2] == FILE_NAME]
+        known = model._attribute_names = [name for name in found if _NAME.fullmatch(name)]
     return known
+
+
+def _cached_names(model: Any) -> list[str]:
+    """Those that were downloaded before, where the Hub cannot be reached."""
+    with suppress(OSError, ValueError):
+        from transformers.utils import cached_file
+
+        config = cached_file(model.name_or_path, "config.json", revision=_revision(model), local_files_only=True)
+        return list(_names(Path(config).parent / FOLDER))
+    return []
 
 
 def _from_hub(model: Any, name: str) -> Attribute:

@@ -447,7 +447,7 @@ def _prompt_guide(attribute: Attribute, call: Call) -> PromptGuide:
     ends = {*call.end_tokens}
 
     def read(text: str) -> list[int]:
-        ids = list(call.reader(text).input_ids)
+        ids = list(call.reader(text, verbose=False).input_ids)
         return ids[:-1] if ids and ids[-1] in ends else ids
 
     return PromptGuide(

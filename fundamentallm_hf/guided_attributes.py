@@ -74,7 +74,7 @@ class GuidedAttributesLogitsProcessor(LogitsProcessor):
         if not self.guides:
             return scores
         shifts = [
-            (guide(input_ids, scores).to(scores.device, torch.float64) * strength) for guide, strength in self.guides
+            guide(input_ids, scores).to(scores.device, torch.float32) * strength for guide, strength in self.guides
         ]
         # Summed in one order whatever the order of the guides, so that it makes no difference to the last bit.
         shift = torch.stack(shifts).sort(dim=0).values.sum(dim=0)

@@ -206,5 +206,29 @@ def test_what_cannot_be_is_refused_in_one_line(demo, fields, message):
     assert "\n" not in str(refused.value)
 
 
+def test_a_list_that_cannot_be_read_is_named(demo):
+    demo.attributes["odd"] = Attribute("words", "", {"two words": 1.0})
+    try:
+        with pytest.raises(ValueError, match=r"guide_attribute odd: an entry has to be a word, or its beginning"):
+            run(demo, ["Once"], guide_attribute="odd")
+    finally:
+        del demo.attributes["odd"]
+
+
+def test_a_generation_config_and_a_pipeline_carry_it(demo, tmp_path):
+    from transformers import GenerationConfig, pipeline
+
+    config = GenerationConfig.from_dict(demo.generation_config.to_dict())
+    config.guide_attribute, config.guide_strength = ["glad:2"], 2.0
+    config.save_pretrained(tmp_path)
+    loaded = GenerationConfig.from_pretrained(tmp_path)
+    how = {"max_new_tokens": 30, "do_sample": False}
+    expected = texts(demo, ["Once upon a time"], guide_attribute="glad:4", **how)
+    assert texts(demo, ["Once upon a time"], generation_config=loaded, **how) == expected
+    pipe = pipeline("text-generation", model=demo, tokenizer=demo.tokenizer)
+    found = pipe("Once upon a time", guide_attribute="glad:4", **how)
+    assert [found[0]["generated_text"]] == expected
+
+
 def test_the_fields_are_controls():
     assert {"guide_attribute", "guide_strength"} <= set(CONTROL_FIELDS)
