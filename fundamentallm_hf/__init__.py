@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .any_model import controlled_generate as controlled_generate
+    from .attributes import Attribute as Attribute
     from .bad_words import BadWordsLogitsProcessor as BadWordsLogitsProcessor
     from .checkpoint import convert_checkpoint as convert_checkpoint
     from .completion import Completion as Completion
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .errors import UserError as UserError
     from .evaluation import evaluate as evaluate
     from .generation import Generator as Generator
+    from .guided_attributes import GuidedAttributesLogitsProcessor as GuidedAttributesLogitsProcessor
     from .loading import load_model as load_model
     from .modeling_fundamentallm import FundamentaLLMForCausalLM as FundamentaLLMForCausalLM
     from .modeling_fundamentallm import FundamentaLLMModel as FundamentaLLMModel
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOME = {
+    "Attribute": "attributes",
     "BadWordsLogitsProcessor": "bad_words",
     "Completion": "completion",
     "FundamentaLLMConfig": "configuration_fundamentallm",
@@ -35,6 +38,7 @@ _HOME = {
     "FundamentaLLMModel": "modeling_fundamentallm",
     "GenerationSettings": "settings",
     "Generator": "generation",
+    "GuidedAttributesLogitsProcessor": "guided_attributes",
     "UserError": "errors",
     "WholeTextLogitsProcessor": "whole_text",
     "WordRepetitionLogitsProcessor": "repetition",

@@ -35,6 +35,8 @@ def controlled_generate(
     must_include_prompt: bool | None = None,
     case_sensitive: bool | None = None,
     repetition_unit: str | None = None,
+    guide_attribute: Any = None,
+    guide_strength: float | None = None,
     length_penalty: float | None = None,
     pattern: str | None = None,
     json_schema: dict[str, Any] | str | None = None,
@@ -55,8 +57,8 @@ def controlled_generate(
         tokenizer: reads tokens as text; by default the model's own, from where the model came from.
         streamer: gets the prompt and every token.
         seed, stop, bad_words, must_include, must_include_ordered, must_include_prompt, case_sensitive, repetition_unit,
-            length_penalty, pattern, json_schema, grammar: what they are for `FundamentaLLMForCausalLM.generate`; the
-            generation config may have them as fields instead.
+            guide_attribute, guide_strength, length_penalty, pattern, json_schema, grammar: what they are for
+            `FundamentaLLMForCausalLM.generate`; the generation config may have them as fields instead.
 
     Returns:
         What transformers' decoding loop returns: token ids `(rows, length)`, or an output object.
@@ -88,6 +90,8 @@ def controlled_generate(
         "must_include_prompt": must_include_prompt,
         "case_sensitive": case_sensitive,
         "repetition_unit": repetition_unit,
+        "guide_attribute": guide_attribute,
+        "guide_strength": guide_strength,
         "length_penalty": length_penalty,
         "pattern": pattern,
         "json_schema": json_schema,

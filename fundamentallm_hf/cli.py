@@ -184,6 +184,40 @@ def evaluate(
             click.echo(f"{name.replace('_', ' '):20}{shown:>12}")
 
 
+@cli.command("train-attribute", context_settings=CONTEXT)
+@click.argument("name")
+@click.option("--with", "with_file", required=True, metavar="FILE", help="Texts that have the attribute, one a line.")
+@click.option("--without", "without_file", required=True, metavar="FILE", help="Texts that lack it, one a line.")
+@click.option("--model", metavar="MODEL", help="Write it beside this model, with which it travels.")
+@click.option("--description", default="", help="What it does, in a line.")
+@click.option("--force", is_flag=True, help="Replace an attribute of this name.")
+def train_attribute(name: str, **options: Any) -> None:
+    """Make the attribute NAME, for generate --guide-attribute NAME, out of texts that have it and texts that lack it.
+
+    Without --model it is kept among your own attributes, where every model finds it. Held-out texts tell how well its
+    words tell the two sides apart.
+
+    \b
+    fundamentallm train-attribute formal --with letters.txt --without chats.txt
+    """
+    from .attribute_command import train
+
+    train(name, **options)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("model", required=False)
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the Hub.")
+def attributes(model: str | None, revision: str | None) -> None:
+    """List the attributes that MODEL can be guided by, with what each does.
+
+    They lie beside it, among your own, or come with this package. Without MODEL, those of the bundled story model.
+    """
+    from .attribute_command import show
+
+    show(model, revision=revision)
+
+
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def serve(options: tuple[str, ...]) -> None:

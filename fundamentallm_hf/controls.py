@@ -31,6 +31,7 @@ from transformers import (
 from transformers.generation import GenerationMode
 from transformers.utils import logging
 
+from .attributes import Attribute, find_attribute, read_guides
 from .bad_words import BadWordsLogitsProcessor, compile_bad_words
 from .companions import own_tokenizer, own_word_counts
 from .context_window import WindowFullCriteria
@@ -44,6 +45,9 @@ from .endings import (
 from .entries import split_entries
 from .grammar_places import GrammarPlaces
 from .grammars import WHOLE_TEXT_FIELDS, read_grammar
+from .guide_prompts import PromptGuide
+from .guide_words import WordGuide, WordTables
+from .guided_attributes import Guide, GuidedAttributesLogitsProcessor
 from .model_lookahead import InSight, ModelLookahead
 from .must_include import MustIncludeLogitsProcessor
 from .recording import ProbabilityRecorder
@@ -54,6 +58,8 @@ from .stop_texts import StopAtText
 from .token_tables import TokenTables
 from .vocabulary import Vocabulary
 from .whole_text import WholeTextLogitsProcessor
+from .word_counts import WordCounts
+from .word_weights import WordWeights
 
 logger = logging.get_logger(__name__)
 
@@ -68,6 +74,8 @@ CONTROL_FIELDS = (
     "must_include_prompt",
     "case_sensitive",
     "repetition_unit",
+    "guide_attribute",
+    "guide_strength",
     *WHOLE_TEXT_FIELDS,
 )
 # transformers warns of these where it would not heed them itself.
@@ -147,6 +155,7 @@ def _needs_text(*sources: Any) -> str:
         or value("stop")
         or value("stop_strings")
         or value("repetition_unit") == "words"
+        or (value("guide_attribute") and value("guide_strength") != 0)
         or any(value(name) not in (None, "") for name in WHOLE_TEXT_FIELDS)
     ):
         return "at all costs"
@@ -266,6 +275,7 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
     required = _read_texts("must_include", call.field("must_include"), split=True)
     stops = _read_texts("stop", call.field("stop"), split=False)
     every_stop = [*stops, *_read_texts("", call.field("stop_strings"))]
+    strengths = read_guides(call.field("guide_attribute") or (), call.field("guide_strength"))
     grammar = read_grammar({name: call.field(name) for name in WHOLE_TEXT_FIELDS})
     complete = _criterion(CompleteEndCriteria, criteria, call) if grammar is not None else None
     # A whole text ends by itself, and a model without an end-of-text token has to have something in its place.
@@ -288,6 +298,9 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         controls.append(
             OpenEndLogitsProcessor(call.closing_token, closed, call.mode in _SEQUENTIAL, silent, complete=complete)
         )
+    # A guide leaves open the likeliest of what the others have left open, so it comes behind them all.
+    if strengths:
+        controls.append(_guided(strengths, call, warpers))
     place = next((index for index, found in enumerate(processors) if isinstance(found, WARPERS)), len(processors))
     processors[place:place] = controls
     # What is recorded is what the choice is made by: behind all that shapes it.
@@ -396,6 +409,53 @@ def _bad_words(
         policy=_policy(call.mode, warpers),
         temperature=_temperature(warpers),
         trims=any(not isinstance(warper, TemperatureLogitsWarper) for warper in warpers),
+    )
+
+
+def _guided(strengths: dict[str, float], call: Call, warpers: list[Any]) -> GuidedAttributesLogitsProcessor:
+    sampled = call.mode in (GenerationMode.SAMPLE, GenerationMode.ASSISTED_GENERATION) and call.config.do_sample
+    trims = sampled and any(not isinstance(warper, TemperatureLogitsWarper) for warper in warpers)
+    return GuidedAttributesLogitsProcessor(
+        [(_guide(name, find_attribute(call.model, name), call), strength) for name, strength in strengths.items()],
+        policy=_policy(call.mode, warpers) if trims else None,
+        temperature=_temperature(warpers),
+    )
+
+
+def _guide(name: str, attribute: Attribute, call: Call) -> Guide:
+    """What carries out an attribute in this call: one line for each kind."""
+    try:
+        if attribute.kind == "prompts":
+            return _prompt_guide(attribute, call)
+        return _word_guide(attribute, call)
+    except ValueError as error:
+        raise ValueError(f"guide_attribute {name}: {error}") from error
+
+
+def _word_guide(attribute: Attribute, call: Call) -> WordGuide:
+    vocabulary, counts = Vocabulary.of(call.reader), own_word_counts(call.model)
+
+    def make() -> WordTables:
+        known = WordCounts.of_vocabulary(vocabulary) if counts is None else counts
+        return WordTables(WordWeights(attribute.words, known), vocabulary, call.size)
+
+    tables = _kept(("weights", frozenset(attribute.words.items()), id(counts)), call, make)
+    return WordGuide(tables, call.end_tokens, call.prompt_columns)
+
+
+def _prompt_guide(attribute: Attribute, call: Call) -> PromptGuide:
+    ends = {*call.end_tokens}
+
+    def read(text: str) -> list[int]:
+        ids = list(call.reader(text, verbose=False).input_ids)
+        return ids[:-1] if ids and ids[-1] in ends else ids
+
+    return PromptGuide(
+        call.model,
+        (read(attribute.with_text), read(attribute.without_text)),
+        call.padding,
+        call.window,
+        call.reader.bos_token_id,
     )
 
 

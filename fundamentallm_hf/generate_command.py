@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .attributes import Attribute, is_path, read_guides
 from .errors import UsageError
 from .output import TOP, Output, OutputFile, check_output, end_note, prediction_lines
 from .prompts import prompts_from_options, read_prompts, unescape
@@ -50,6 +51,7 @@ class Request:
         batch_size: texts to write at a time.
         show_probs: show the likeliest next tokens, too.
         probs_only: show nothing else.
+        attributes: those that are named by their folders.
     """
 
     prompts: list[str]
@@ -61,6 +63,7 @@ class Request:
     batch_size: int
     show_probs: bool
     probs_only: bool
+    attributes: dict[str, Attribute]
 
     @property
     def kept(self) -> int:
@@ -91,6 +94,7 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
             file = OutputFile(options["output_file"], force=options["force"], append=options["append"])
             stack.enter_context(file)
         model = load(request.model, notes, **request.loading)
+        lend_attributes(model, request.attributes)
         from .generation import Generator
 
         generator = Generator(model, notice=notes.say, **request.settings.to_dict())
@@ -162,7 +166,14 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         batch_size=options["batch_size"],
         show_probs=options["show_probs"] or options["probs_only"],
         probs_only=options["probs_only"],
+        attributes={name: Attribute.load(name) for name in filter(is_path, read_guides(settings.guide_attribute))},
     )
+
+
+def lend_attributes(model: "PreTrainedModel", attributes: dict[str, Attribute]) -> None:
+    """Let a model know attributes by the folders in which the user has said they lie."""
+    if attributes:
+        model.attributes = (getattr(model, "attributes", None) or {}) | attributes
 
 
 def _check_interactive(options: dict[str, Any]) -> None:
@@ -208,7 +219,9 @@ def _ask(request: Request, escape: bool, notes: Notes) -> None:
     def load_named(model: str | None) -> "PreTrainedModel":
         # Which revision, and whether its code is trusted, was said of the one model and not of those /model names.
         others = {} if model == request.model else {"revision": None, "trust_remote_code": False}
-        return load(model, notes, **request.loading | others)
+        loaded = load(model, notes, **request.loading | others)
+        lend_attributes(loaded, request.attributes)
+        return loaded
 
     run_loop(
         load_named,

@@ -407,6 +407,8 @@ class Generator:
             "must_include_ordered": settings.must_include_ordered or None,
             "must_include_prompt": settings.must_include_prompt or None,
             "case_sensitive": settings.case_sensitive or None,
+            "guide_attribute": list(settings.guide_attribute) or None,
+            "guide_strength": settings.guide_strength if settings.guide_attribute else None,
             "pattern": settings.pattern or None,
             "json_schema": settings.json_schema or None,
             "grammar": settings.grammar or None,

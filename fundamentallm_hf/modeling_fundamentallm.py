@@ -39,6 +39,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .attributes import save_attributes
 from .companions import own_word_counts
 from .configuration_fundamentallm import FundamentaLLMConfig
 from .context_window import WindowFullCriteria, check_overflow, view, window_start
@@ -391,6 +392,11 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
             case_sensitive (`bool`, *optional*, defaults to `False`): whether lists of words match case.
             repetition_unit (`str`, *optional*): whether `repetition_penalty` and `no_repeat_ngram_size` judge
                 `"words"`, the default here, or `"tokens"`, as transformers does.
+            guide_attribute (`str` or `list[str]`, *optional*): names of attributes that what is written leans towards,
+                each with a strength of its own if need be (`"positive_sentiment:2,formal:-1"`); see
+                `find_attribute` for where they are found and `GuidedAttributesLogitsProcessor` for what they do.
+            guide_strength (`float`, *optional*, defaults to 1.0): multiplies the strengths, from -10 to 10. Below 0
+                steers away, 0 is no guidance at all.
             pattern (`str`, *optional*): a regular expression that what is written matches as a whole. It is complete
                 when the tokens are used up, or the call is refused beforehand; see `WholeTextLogitsProcessor`. Needs
                 the package llguidance.
@@ -487,11 +493,12 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
         return criteria
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write the model, as transformers does, and the word counts that its controls use beside it."""
+        """Write the model, as transformers does, and what its controls use beside it: word counts and attributes."""
         super().save_pretrained(save_directory, *args, **kwargs)
         counts = own_word_counts(self)
         if counts is not None:
             counts.save(Path(save_directory) / FILE_NAME)
+        save_attributes(self, save_directory)
 
     def prepare_inputs_for_generation(
         self,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from .attributes import STRONGEST, read_guides
 from .entries import read_entries, split_alternatives, split_entries
 from .errors import UsageError, UserError
 from .grammars import WHOLE_TEXT_FIELDS, read_grammar
@@ -266,6 +267,21 @@ class GenerationSettings:
     must_include_prompt: bool = _setting(False, "Control", "What the prompt holds counts as included.")
     case_sensitive: bool = _setting(False, "Control", "Match the case of words.")
 
+    guide_attribute: tuple[str, ...] = _setting(
+        (),
+        "Control",
+        "Attributes, separated by commas, that the text leans towards, such as positive_sentiment; name:2 has a "
+        "strength of its own. `fundamentallm attributes` lists what there is.",
+        comma_separated=True,
+    )
+    guide_strength: float = _setting(
+        1.0,
+        "Control",
+        "How much it leans, times the strengths of their own; below 0 away from them, 0 not at all.",
+        low=-STRONGEST,
+        high=STRONGEST,
+    )
+
     pattern: str | None = _setting(
         None,
         "Whole text",
@@ -316,6 +332,10 @@ class GenerationSettings:
             except ValueError as error:
                 raise UsageError(f"{name}: {error}") from error
         try:
+            read_guides(self.guide_attribute, self.guide_strength)
+        except ValueError as error:
+            raise UsageError(str(error).replace("guide_", "guide-", 1)) from error
+        try:
             read_grammar({SETTINGS[name].label: getattr(self, name) for name in WHOLE_TEXT_FIELDS})
         except ValueError as error:
             raise UsageError(str(error)) from error
@@ -361,6 +381,10 @@ class GenerationSettings:
             idle.append(("must_include_ordered", "must-include holds fewer than two entries"))
         if not self.must_include:
             idle.append(("must_include_prompt", "must-include is not set"))
+        if not self.guide_attribute:
+            idle.append(("guide_strength", "guide-attribute is not set"))
+        if not self.guide_strength:
+            idle.append(("guide_attribute", "guide-strength is 0"))
         if not penalties:
             idle.append(("repetition_unit", "neither repetition-penalty nor no-repeat-ngram is set"))
         return [f"{SETTINGS[name].label} has no effect: {why}" for name, why in idle if name in given]

@@ -19,9 +19,6 @@ PLACES = [folder / "shared" / "guide" / "text-generation.md" for folder in FIXTU
 GUIDE = next((place for place in PLACES if place.is_file()), None)
 pytestmark = pytest.mark.skipif(GUIDE is None, reason="the guide does not lie beside this checkout")
 
-# What the command does not have yet; to be taken out here when it does.
-MISSING = ("--guide-attribute", "--guide-strength")
-
 
 def guide_calls():
     """The arguments of every call in the guide, with its options alone behind `generate model.pt`."""
@@ -47,10 +44,6 @@ def test_the_guides_command_runs(call, tmp_path, monkeypatch):
     (tmp_path / "my_model").mkdir()
     shutil.copy(MODEL, "my_model/final_model.pt")
     result = run(*call)
-    if missing := [option for option in call if option in MISSING]:
-        assert result.exit_code == 2, f"{missing} is there now: take it out of MISSING"
-        assert f"No such option '{missing[0]}'" in result.stderr
-        return
     if "cuda" in call and "no such device" in result.stderr:
         assert result.exit_code == 1
         return
@@ -74,5 +67,5 @@ def test_the_guide_shows_what_it_is_known_to_show():
     calls = guide_calls()
     assert len(calls) > 60
     named = {option for call in calls for option in call if option.startswith("--")}
-    own = {"--prompt", "--interactive", "--output-file", "--show-probs", "--device", *MISSING}
+    own = {"--prompt", "--interactive", "--output-file", "--show-probs", "--device"}
     assert all(find_setting(option[2:]) for option in named - own)

@@ -1,0 +1,330 @@
+"""Attributes that texts can be guided towards: how they are named, what they are on disk, and where they are found.
+
+An attribute is a folder `attributes/NAME` with an `attribute.json` in it: what kind of guide it is, what it does, and
+what that kind needs. It lies beside a model, and travels with it, or in the user's own data. A name is never a path: a
+generation config or a web request cannot make anything be read but what is known by its name. This file knows nothing
+of how a text is guided, and needs neither torch nor transformers until a model on the Hub is asked.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .entries import split_entries
+from .errors import UserError
+
+FOLDER, FILE_NAME, WORDS_NAME = "attributes", "attribute.json", "words.tsv"
+KINDS = ("words", "prompts")
+# The range of a strength; it is the same for one attribute and for all together.
+STRONGEST = 10.0
+# What comes with this package serves every model that has no attribute of that name.
+BUNDLED = Path(__file__).parent / "demo_model" / FOLDER
+MAKE_ONE = "make one with `fundamentallm train-attribute NAME --with FILE --without FILE`"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+_LARGEST = 16 << 20
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An attribute, read.
+
+    Attributes:
+        kind: "words" (a list of weighted words) or "prompts" (two contexts that are contrasted).
+        description: what it does, in a line.
+        words: for "words", the weight of each word; `lov*` is every word that begins so.
+        with_text, without_text: for "prompts", a context that has the attribute, and one that lacks it.
+        about: what else is told of it, such as its source and licence.
+
+    Raises:
+        UserError: it lacks what its kind needs.
+    """
+
+    kind: str
+    description: str = ""
+    words: Mapping[str, float] = field(default_factory=dict)
+    with_text: str = ""
+    without_text: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"the kind of an attribute has to be one of {', '.join(KINDS)} but is {self.kind!r}")
+        if self.kind == "words" and not self.words:
+            raise UserError("an attribute of the kind words has to hold words with weights but holds none")
+        if not isinstance(self.words, Mapping) or not all(
+            isinstance(word, str) and isinstance(weight, int | float) and math.isfinite(weight)
+            for word, weight in self.words.items()
+        ):
+            raise UserError("the words of an attribute have to be texts with numbers for weights")
+        if not isinstance(self.with_text, str) or not isinstance(self.without_text, str):
+            raise UserError("with and without of an attribute have to be texts")
+        if self.kind == "prompts" and self.with_text == self.without_text:
+            raise UserError("an attribute of the kind prompts has to hold two texts that differ: with and without")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Attribute":
+        """Read an attribute from its folder.
+
+        Raises:
+            UserError: there is none, or it cannot be read.
+        """
+        place = Path(folder).expanduser()
+        return cls.read(folder, lambda name: place / name)
+
+    @classmethod
+    def read(cls, shown: object, find: Any) -> "Attribute":
+        """Read an attribute whose files are found one by one.
+
+        Args:
+            shown: what it is called in messages.
+            find: called with the name of a file, tells where it is.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            fields = json.loads(_text_of(find(FILE_NAME)))
+            if not isinstance(fields, dict):
+                raise ValueError(f"{FILE_NAME} has to hold fields by name")
+            words = fields.pop("words", None)
+            if fields.get("kind") == "words" and words is None:
+                words = _read_words(_text_of(find(WORDS_NAME)))
+            known = {
+                "kind": fields.pop("kind", None),
+                "description": str(fields.pop("description", "")),
+                "with_text": fields.pop("with", ""),
+                "without_text": fields.pop("without", ""),
+            }
+            return cls(**known, words=words or {}, about=fields)
+        except OSError as error:
+            raise UserError(f"cannot read the attribute {str(shown)!r}: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"the attribute {str(shown)!r} cannot be used: {error}") from error
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the attribute into a folder, which is made if it is not there."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        fields: dict[str, Any] = {"kind": self.kind, "description": self.description, **self.about}
+        if self.kind == "prompts":
+            fields |= {"with": self.with_text, "without": self.without_text}
+        else:
+            ordered = sorted(self.words.items(), key=lambda item: (-item[1], item[0]))
+            lines = "".join(f"{word}\t{weight:g}\n" for word, weight in ordered)
+            (folder / WORDS_NAME).write_text(lines, encoding="utf-8")
+        text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+        (folder / FILE_NAME).write_text(text, encoding="utf-8")
+        return folder
+
+
+def _text_of(file: Path) -> str:
+    if Path(file).stat().st_size > _LARGEST:
+        raise ValueError(f"{Path(file).name} is larger than {_LARGEST >> 20} MB")
+    return Path(file).read_text(encoding="utf-8-sig")
+
+
+def _read_words(text: str) -> dict[str, float]:
+    words = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        word, _, weight = line.strip().replace(" ", "\t").rpartition("\t")
+        try:
+            words[word.strip()] = float(weight)
+        except ValueError:
+            raise ValueError(f"line {number} of {WORDS_NAME} has to be a word and a weight but is {line!r}") from None
+    return words
+
+
+def read_guides(value: Any, strength: Any = None) -> dict[str, float]:
+    """What `guide_attribute` and `guide_strength` ask for.
+
+    Args:
+        value: "positive_sentiment", "positive_sentiment:2,formal:-1", or a list of such entries.
+        strength: multiplies those of the entries, which are 1 where they have none; None is 1.
+
+    Returns:
+        Strengths by name, those left out that are 0.
+
+    Raises:
+        ValueError: something is no name or no strength.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.attributes import read_guides
+    >>> read_guides("positive_sentiment:2, formal", 0.5)
+    {'positive_sentiment': 1.0, 'formal': 0.5}
+
+    ```
+    """
+    entries = split_entries(value) if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) and entry.strip() for entry in entries):
+        raise ValueError(f"guide_attribute has to be a name, or a list of names, but is {value!r}")
+    overall = _strength("guide_strength", 1.0 if strength is None else strength)
+    found: dict[str, float] = {}
+    for entry in entries:
+        name, colon, own = entry.strip().rpartition(":")
+        if not colon or "/" in own:  # a path may hold a colon, a strength no slash
+            name, own = entry.strip(), "1"
+        if not is_path(name):
+            check_name(name)
+        found[name] = found.get(name, 0.0) + overall * _strength(f"the strength of {name}", own)
+    return {name: each for name, each in found.items() if each}
+
+
+def _strength(what: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not abs(number) <= STRONGEST:
+        raise ValueError(f"{what} has to be a number from {-STRONGEST:g} to {STRONGEST:g} but is {value!r}")
+    return number
+
+
+def is_path(name: str) -> bool:
+    """Whether an entry says where an attribute lies, and not what it is called."""
+    return "/" in name or os.sep in name
+
+
+def check_name(name: str) -> None:
+    """See that a text can be the name of an attribute.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"the name of an attribute has to be of letters, digits, _, - and . but is {name!r}")
+
+
+def user_folder() -> Path:
+    """Where the user's own attributes lie (XDG Base Directory Specification)."""
+    home = os.environ.get("XDG_DATA_HOME") or ""
+    return (Path(home) if home.startswith("/") else Path("~/.local/share").expanduser()) / "fundamentallm" / FOLDER
+
+
+def model_attributes(model: Any) -> dict[str, Attribute]:
+    """The attributes that a model carries or that lie beside it, and so travel with it.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    found = {}
+    place = _local(model)
+    if place is not None:
+        found = {name: Attribute.load(place / name) for name in _names(place)}
+    elif model.name_or_path:
+        for name in _hub_names(model):
+            found[name] = _from_hub(model, name)
+    carried = getattr(model, "attributes", None) or {}
+    return found | {name: each for name, each in carried.items() if not is_path(name)}
+
+
+def find_attribute(model: Any, name: str) -> Attribute:
+    """The attribute of this name: the model carries it as `attributes`, it lies beside the model, among the user's own,
+    or comes with this package.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    carried = getattr(model, "attributes", None) or {}
+    if name in carried:
+        return carried[name]
+    if is_path(name):
+        raise UserError(
+            f"guide-attribute has to be a name but is {name!r}: folders are read only where the command's "
+            "--guide-attribute names them"
+        )
+    check_name(name)
+    local = _local(model)
+    if local is not None and (local / name / FILE_NAME).is_file():
+        return Attribute.load(local / name)
+    if name in (hub := _hub_names(model)):
+        return _from_hub(model, name)
+    for place in (user_folder(), BUNDLED):
+        if (place / name / FILE_NAME).is_file():
+            return Attribute.load(place / name)
+    named = {each for each in carried if not is_path(each)}
+    known = sorted({*named, *_names(local), *hub, *_names(user_folder()), *_names(BUNDLED)})
+    there = f"there are {', '.join(known)}" if known else "there are none"
+    raise UserError(f"there is no attribute {name!r}: {there}; {MAKE_ONE}")
+
+
+def known_attributes(model: Any) -> list[tuple[str, str, Attribute]]:
+    """All attributes that a model can be guided by: name, where it lies ("model", "user" or "package"), and itself."""
+    found = {name: ("model", each) for name, each in model_attributes(model).items()}
+    for where, place in (("user", user_folder()), ("package", BUNDLED)):
+        for name in _names(place):
+            if name not in found:
+                found[name] = (where, Attribute.load(place / name))
+    return [(name, *found[name]) for name in sorted(found)]
+
+
+def save_attributes(model: Any, folder: str | Path) -> None:
+    """Write what travels with a model into its folder."""
+    for name, each in model_attributes(model).items():
+        each.save(Path(folder) / FOLDER / name)
+
+
+def _names(place: Path | None) -> Sequence[str]:
+    if place is None or not place.is_dir():
+        return ()
+    return sorted(each.name for each in place.iterdir() if _NAME.fullmatch(each.name) and (each / FILE_NAME).is_file())
+
+
+def _local(model: Any) -> Path | None:
+    if not model.name_or_path:
+        return None
+    path = Path(model.name_or_path)
+    return (path if path.is_dir() else path.parent) / FOLDER if path.exists() else None
+
+
+def _hub_names(model: Any) -> list[str]:
+    """The attributes in a model's repository on the Hub; asked once."""
+    if not model.name_or_path or _local(model) is not None:
+        return []
+    known = getattr(model, "_attribute_names", None)
+    if known is None:
+        try:
+            from huggingface_hub import HfApi
+
+            files = HfApi().list_repo_files(model.name_or_path, revision=_revision(model))
+        except (OSError, ValueError, RuntimeError):
+            return _cached_names(model)
+        split = [file.split("/") for file in files]
+        found = [parts[1] for parts in split if len(parts) == 3 and parts[0] == FOLDER and parts[2] == FILE_NAME]
+        known = model._attribute_names = [name for name in found if _NAME.fullmatch(name)]
+    return known
+
+
+def _cached_names(model: Any) -> list[str]:
+    """Those that were downloaded before, where the Hub cannot be reached."""
+    with suppress(OSError, ValueError):
+        from transformers.utils import cached_file
+
+        config = cached_file(model.name_or_path, "config.json", revision=_revision(model), local_files_only=True)
+        return list(_names(Path(config).parent / FOLDER))
+    return []
+
+
+def _from_hub(model: Any, name: str) -> Attribute:
+    kept = model.__dict__.setdefault("_hub_attributes", {})
+    if name not in kept:
+        from transformers.utils import cached_file
+
+        def find(file: str) -> Path:
+            return Path(cached_file(model.name_or_path, f"{FOLDER}/{name}/{file}", revision=_revision(model)))
+
+        kept[name] = Attribute.read(f"{model.name_or_path}/{name}", find)
+    return kept[name]
+
+
+def _revision(model: Any) -> str | None:
+    return getattr(model.config, "_commit_hash", None)
