@@ -12,9 +12,10 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokeni
 from transformers.generation import GenerationMode
 from transformers.generation.utils import GENERATION_MODES_MAPPING
 
+from .call import Call
 from .companions import own_tokenizer
 from .context_window import WindowFullCriteria
-from .controls import Call, apply_controls
+from .controls import apply_controls
 
 
 def controlled_generate(

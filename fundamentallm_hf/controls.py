@@ -1,22 +1,18 @@
-"""The fields that this library adds to `GenerationConfig`, and what they do to a call of `generate()`.
+"""What the fields of `control_fields.py` do to a call of `generate()`.
 
-A control is a field beside `temperature` and `num_beams`: given as a keyword of `generate()`, stored in
-`generation_config.json`, or passed through by a pipeline, it arrives here in the merged generation config. This file
-knows which fields there are and which pieces carry each out; how they do it is written in the pieces.
+However a control was given, it arrives here in the merged generation config. This file knows which pieces carry each
+out, and in which order; how they do it is written in the pieces.
 """
 
-import copy
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from transformers import (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
-    GenerationConfig,
     LogitsProcessorList,
     MinPLogitsWarper,
     NoRepeatNGramLogitsProcessor,
@@ -33,8 +29,9 @@ from transformers.utils import logging
 
 from .attributes import Attribute, find_attribute, read_guides
 from .bad_words import BadWordsLogitsProcessor, compile_bad_words
-from .companions import own_tokenizer, own_word_counts
-from .context_window import WindowFullCriteria
+from .call import Call
+from .companions import own_word_counts
+from .control_fields import REPETITION_UNITS, carried
 from .endings import (
     ClosedEndCriteria,
     CompleteEndCriteria,
@@ -48,7 +45,6 @@ from .grammars import WHOLE_TEXT_FIELDS, read_grammar
 from .guide_prompts import PromptGuide
 from .guide_words import WordGuide, WordTables
 from .guided_attributes import Guide, GuidedAttributesLogitsProcessor
-from .model_lookahead import InSight, ModelLookahead
 from .must_include import MustIncludeLogitsProcessor
 from .recording import ProbabilityRecorder
 from .repetition import WordRepetitionLogitsProcessor
@@ -63,24 +59,6 @@ from .word_weights import WordWeights
 
 logger = logging.get_logger(__name__)
 
-# What each field takes is documented in `FundamentaLLMForCausalLM.generate`.
-CONTROL_FIELDS = (
-    "overflow",
-    "seed",
-    "stop",
-    "bad_words",
-    "must_include",
-    "must_include_ordered",
-    "must_include_prompt",
-    "case_sensitive",
-    "repetition_unit",
-    "guide_attribute",
-    "guide_strength",
-    *WHOLE_TEXT_FIELDS,
-)
-# transformers warns of these where it would not heed them itself.
-_TAKEN_OVER = ("length_penalty",)
-REPETITION_UNITS = ("words", "tokens")
 # They shape a distribution that is otherwise final, so controls come before them.
 WARPERS = (
     TemperatureLogitsWarper,
@@ -94,171 +72,6 @@ WARPERS = (
 Made = TypeVar("Made")
 Criterion = TypeVar("Criterion", bound=EndCriteria)
 _SEQUENTIAL = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.ASSISTED_GENERATION)
-
-
-def fold_into_config(
-    generation_config: GenerationConfig | None, kwargs: dict[str, Any], model: Any
-) -> tuple[GenerationConfig | None, dict[str, Any]]:
-    """Move controls from the keywords of a call into its generation config, and see that they find a tokenizer.
-
-    Args:
-        generation_config: what the caller passed, left as it is.
-        kwargs: the other keywords of the call.
-        model: the model that is called.
-
-    Returns:
-        A config that holds the controls, and the keywords that are left. Where no control is set, both come back
-        unchanged.
-
-    Raises:
-        ValueError: a control works on text and there is no tokenizer to read it with.
-    """
-    controls = {name: kwargs[name] for name in (*CONTROL_FIELDS, *_TAKEN_OVER) if name in kwargs}
-    needs_text = _needs_text(kwargs, generation_config, model.generation_config)
-    if not controls and not needs_text:
-        return generation_config, kwargs
-    config = copy.deepcopy(generation_config) if generation_config is not None else GenerationConfig()
-    # transformers wants all generation parameters in one place, and unknown fields only a config can hold.
-    rest = config.update(**{name: value for name, value in kwargs.items() if name not in controls})
-    for name, value in controls.items():
-        setattr(config, name, value)
-    if needs_text:
-        tokenizer = rest.get("tokenizer")
-        if tokenizer is None:
-            try:
-                tokenizer = rest["tokenizer"] = own_tokenizer(model)
-            except (OSError, ValueError):
-                if needs_text == "at all costs":
-                    raise
-        config._text_tokenizer = Carried(tokenizer)
-    config._given_criteria = Carried(kwargs.get("stopping_criteria"))
-    return config, rest
-
-
-def _needs_text(*sources: Any) -> str:
-    """Whether any of the places where fields can be set asks for a control over text.
-
-    Returns:
-        Nothing, "at all costs", or "if there is" for what transformers can do with tokens as well.
-    """
-
-    def value(name: str) -> Any:
-        for source in sources:
-            found = source.get(name) if isinstance(source, dict) else getattr(source, name, None)
-            if found is not None:
-                return found
-        return None
-
-    if (
-        value("bad_words")
-        or value("must_include")
-        or value("stop")
-        or value("stop_strings")
-        or value("repetition_unit") == "words"
-        or (value("guide_attribute") and value("guide_strength") != 0)
-        or any(value(name) not in (None, "") for name in WHOLE_TEXT_FIELDS)
-    ):
-        return "at all costs"
-    repeats = value("repetition_penalty") not in (None, 1.0) or bool(value("no_repeat_ngram_size"))
-    return "if there is" if repeats and value("repetition_unit") != "tokens" else ""
-
-
-class Carried:
-    """Holds something that a copy of a generation config shares with the original."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Carried":
-        return self
-
-
-def carried(config: GenerationConfig, name: str) -> Any:
-    """What `fold_into_config` put into a config under this name; None if it did not."""
-    holder = getattr(config, name, None)
-    return holder.value if isinstance(holder, Carried) else None
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of `generate()`, as far as controls are concerned.
-
-    Attributes:
-        model: the model that generates.
-        config: the merged generation config.
-        mode: how the next token is chosen.
-        prompts: (rows, prompt columns) token ids of the padded prompts.
-        padding: (rows,) columns of padding before each prompt.
-        cache: the `past_key_values` that the decoding loop extends, if it has any.
-        tokenizer: the model's, if a control over text is set.
-        window: positions the model has, if their number is fixed.
-        in_sight: how many of a row's tokens the model sees.
-        window_full: ends the rows that have filled the window, if they have to end there.
-    """
-
-    model: Any
-    config: GenerationConfig
-    mode: GenerationMode
-    prompts: torch.Tensor
-    padding: Sequence[int]
-    cache: Any
-    tokenizer: PreTrainedTokenizerBase | None
-    window: int | None = None
-    in_sight: InSight = lambda length: length
-    window_full: WindowFullCriteria | None = None
-
-    @property
-    def prompt_columns(self) -> int:
-        """Width of the padded prompts in tokens."""
-        return self.prompts.shape[1]
-
-    def field(self, name: str) -> Any:
-        """The value of a field, None where it is not set."""
-        return getattr(self.config, name, None)
-
-    @property
-    def reader(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, for controls that cannot do without."""
-        if self.tokenizer is None:
-            raise ValueError("the controls work on text and there is no tokenizer to read it with: pass tokenizer=")
-        return self.tokenizer
-
-    @property
-    def end_tokens(self) -> list[int]:
-        """Ids that end the text."""
-        ends = self.config.eos_token_id
-        return [ends] if isinstance(ends, int) else list(ends or ())
-
-    @property
-    def closing_token(self) -> int | None:
-        """What ends a text where no continuation is left; None if the model has nothing for that."""
-        return next(iter(self.end_tokens), self.config.pad_token_id)
-
-    @property
-    def size(self) -> int:
-        """Number of scores the model gives."""
-        return self.model.config.get_text_config().vocab_size
-
-    @property
-    def lookahead(self) -> ModelLookahead:
-        """The model, to be asked how its texts would go on."""
-        return ModelLookahead(self.model, self.cache, self.padding, self.window, self.in_sight)
-
-    def remaining(self, input_ids: torch.Tensor) -> list[int]:
-        """How many tokens each row of `input_ids`, (rows, length), may still get."""
-        left = [self.config.max_length - input_ids.shape[1]] * len(input_ids)
-        if self.window_full is None:
-            return left
-        added = input_ids.shape[1] - self.prompt_columns
-        room = self.window_full.room_of(len(input_ids)).tolist()
-        return [min(most, of_row - added) for most, of_row in zip(left, room, strict=True)]
-
-    def last_step(self, longer: torch.Tensor) -> torch.Tensor:
-        """(rows,) bool: the rows that end for want of room when they have the length of `longer`, (rows, length)."""
-        full = torch.full((len(longer),), longer.shape[1] >= self.config.max_length, device=longer.device)
-        if self.window_full is not None:
-            full = full | self.window_full(longer, None)
-        return full
 
 
 def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaList, call: Call) -> None:

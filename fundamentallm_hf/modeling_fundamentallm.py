@@ -40,10 +40,12 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attributes import save_attributes
+from .call import Call
 from .companions import own_word_counts
 from .configuration_fundamentallm import FundamentaLLMConfig
 from .context_window import WindowFullCriteria, check_overflow, view, window_start
-from .controls import Call, apply_controls, carried, fold_into_config
+from .control_fields import carried, fold_into_config
+from .controls import apply_controls
 from .word_counts import FILE_NAME
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, pipeline
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, load_model
-from fundamentallm_hf.controls import CONTROL_FIELDS, fold_into_config
+from fundamentallm_hf.control_fields import CONTROL_FIELDS, fold_into_config
 from fundamentallm_hf.loading import DEMO_MODEL
 from fundamentallm_hf.model_folder import write_model_folder
 

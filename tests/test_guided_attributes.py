@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_models import byte_level_gpt2, sentencepiece_llama
 
 from fundamentallm_hf import Attribute, GuidedAttributesLogitsProcessor, controlled_generate, load_model
-from fundamentallm_hf.controls import CONTROL_FIELDS
+from fundamentallm_hf.control_fields import CONTROL_FIELDS
 
 WORDS = {"happy": 2.0, "lov*": 1.5, "sad": -2.0, "tree": 0.5, "small": 1.0, "cat": -1.0}
 MODES = {
