@@ -102,7 +102,7 @@ def log_odds(with_counts: Mapping[str, int], without_counts: Mapping[str, int]) 
     ```python
     >>> from fundamentallm_hf.attribute_training import log_odds
     >>> log_odds({"good": 40, "the": 60}, {"bad": 40, "the": 60})
-    {'bad': -4.0, 'good': 4.0}
+    {'bad': -2.821, 'good': 2.821}
 
     ```
     """

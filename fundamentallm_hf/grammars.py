@@ -18,6 +18,10 @@ _EXPECTED = {
 }
 
 
+class MissingPackageError(ValueError):
+    """llguidance is not there. No setting is at fault."""
+
+
 def read_grammar(fields: Mapping[str, Any]) -> str | None:
     """The grammar that a whole text has to match, in llguidance's own form; None where no field is set.
 
@@ -81,11 +85,13 @@ def import_llguidance(name: str) -> ModuleType:
     """The package, for the field that is called `name`.
 
     Raises:
-        ValueError: it is not installed; says how to get it.
+        MissingPackageError: it is not installed; says how to get it.
     """
     # Inside `try`, the import does not count as a need of the code that travels with a model.
     try:
         import llguidance
     except ImportError:
-        raise ValueError(f"{name} needs the package llguidance: pip install 'fundamentallm-hf[structured]'") from None
+        raise MissingPackageError(
+            f"{name} needs the package llguidance: pip install 'fundamentallm-hf[structured]'"
+        ) from None
     return llguidance

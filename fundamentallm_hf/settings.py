@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from .attributes import STRONGEST, read_guides
 from .entries import read_entries, split_alternatives, split_entries
 from .errors import UsageError, UserError
-from .grammars import WHOLE_TEXT_FIELDS, read_grammar
+from .grammars import WHOLE_TEXT_FIELDS, MissingPackageError, read_grammar
 from .literal_machine import check_entry
 
 NOUNS = {
@@ -337,6 +337,8 @@ class GenerationSettings:
             raise UsageError(str(error).replace("guide_", "guide-", 1)) from error
         try:
             read_grammar({SETTINGS[name].label: getattr(self, name) for name in WHOLE_TEXT_FIELDS})
+        except MissingPackageError as error:
+            raise UserError(str(error)) from error
         except ValueError as error:
             raise UsageError(str(error)) from error
         if self.min_tokens > self.max_tokens:

@@ -267,7 +267,7 @@ def test_the_settings_take_content_and_the_command_takes_files(tmp_path, monkeyp
     assert (missing.exit_code, missing.stdout) == (2, "")
     assert "Invalid value for '--json-schema': cannot read 'none.json': No such file or directory" in missing.stderr
     wrong = run("missing.pt", "--grammar", bad)
-    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
     assert 'grammar: it is not valid: at 1(8): unknown name: "foo"' in wrong.stderr
     both = run("missing.pt", "--grammar", bad, "--pattern", "a")
     assert "pattern and grammar are set" in both.stderr
