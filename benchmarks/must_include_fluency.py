@@ -52,18 +52,6 @@ TOKENS = {"demo": 400, "smollm2": 60}
 BIAS = 6.0
 
 
-class Counted(Placement):
-    """Word counts are all that is known: how words go on, and how frequent they are."""
-
-    def __init__(self, requirements, lookahead=None, temperature=1.0) -> None:
-        super().__init__(requirements, None, temperature)
-
-    def __call__(self, *args) -> list[list[Outlook]]:
-        """See `Placement`; at 0.2 of their frequency words fell most evenly over the text."""
-        frequencies = [table.patterns.frequency for table in self.requirements.tables]
-        return [[each._replace(later=0.2 * frequencies[each.entry]) for each in row] for row in super().__call__(*args)]
-
-
 class Scored(Placement):
     """The model's next token and word counts; it is not asked further."""
 
@@ -76,6 +64,19 @@ class Forced(package.MustIncludeLogitsProcessor):
 
     def _weigh(self, outlooks: Sequence[Outlook], left: float, shift: np.ndarray) -> None:
         pass
+
+
+class Counted(package.MustIncludeLogitsProcessor):
+    """Compares a place with a word's frequency in word counts; at 0.2 of it words fell most evenly over the text."""
+
+    def _weigh(self, outlooks: Sequence[Outlook], left: float, shift: np.ndarray) -> None:
+        for outlook in outlooks:
+            frequency = self.requirements.tables[outlook.entry].patterns.frequency
+            later = max(1e-7, -math.expm1(left * math.log1p(-0.2 * frequency)))
+            hope = outlook.begun + (1 - outlook.begun) * later
+            shift += math.log(later / hope)
+            shift[outlook.tokens] += np.log((outlook.chances + (1 - outlook.chances) * later) / later)
+            shift[outlook.completing] -= math.log(later)
 
 
 class Biased(package.MustIncludeLogitsProcessor):
@@ -92,7 +93,7 @@ WAYS = {
     "free": {},
     "deadline": {"MustIncludeLogitsProcessor": Forced},
     "bias": {"MustIncludeLogitsProcessor": Biased},
-    "counts": {"Placement": Counted},
+    "counts": {"MustIncludeLogitsProcessor": Counted, "Placement": Scored},
     "ngram": {"Placement": NGramPlacement},
     "scored": {"Placement": Scored},
     "model": {},

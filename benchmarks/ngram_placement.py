@@ -118,7 +118,7 @@ class NGramPlacement(Placement):
                 after = moves[place].numpy()
                 chances = values[nexts, after].numpy().astype(np.float64).clip(1e-12, 1 - 1e-6)
                 begun = float(values[here, place].clip(1e-12, 1 - 1e-6))
-                found.append(Outlook(entry, begun, np.arange(self.model.size), chances, nothing, 0.0))
+                found.append(Outlook(entry, begun, np.arange(self.model.size), chances, nothing, 0.0, 0.0))
             outlooks.append(found)
         return outlooks
 
