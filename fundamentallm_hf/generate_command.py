@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .attributes import Attribute, is_path, read_guides
-from .errors import UsageError
+from .errors import UsageError, UserError
 from .output import TOP, Output, OutputFile, check_output, end_note, prediction_lines
 from .prompts import prompts_from_options, read_prompts, unescape
 from .saved_settings import SavedSettings, read_settings
@@ -166,8 +166,16 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         batch_size=options["batch_size"],
         show_probs=options["show_probs"] or options["probs_only"],
         probs_only=options["probs_only"],
-        attributes={name: Attribute.load(name) for name in filter(is_path, read_guides(settings.guide_attribute))},
+        attributes=_read_attributes(settings),
     )
+
+
+def _read_attributes(settings: GenerationSettings) -> dict[str, Attribute]:
+    """The attributes that the option names by their folders."""
+    try:
+        return {name: Attribute.load(name) for name in filter(is_path, read_guides(settings.guide_attribute))}
+    except UserError as error:  # as with every option whose value names nothing
+        raise UsageError(f"guide-attribute: {error}") from error
 
 
 def lend_attributes(model: "PreTrainedModel", attributes: dict[str, Attribute]) -> None:
