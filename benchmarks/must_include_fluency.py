@@ -32,22 +32,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from models import MODELS, smollm2
+from must_include_coverage import DECODING, PROMPTS, TOKENS
 from ngram_placement import NGramPlacement
 
-from fundamentallm_hf import controlled_generate, placement
+from fundamentallm_hf import controlled_generate, controls, placement
 from fundamentallm_hf import must_include as package
 from fundamentallm_hf.placement import Outlook, Placement
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from text_matcher import violations
 
-PROMPTS = ["Once upon a time", "One day", "The", "Tom and his friend"]
-DECODING = {
-    "sample": {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0},
-    "greedy": {"do_sample": False},
-    "beams": {"num_beams": 4, "do_sample": False},
-}
-TOKENS = {"demo": 400, "smollm2": 60}
 # What the bias grows to, in nats: enough that nearly all words come before they must be forced.
 BIAS = 6.0
 
@@ -112,8 +106,6 @@ def write(
         how["must_include"] = [f"{word}*" for word in words]
     if model.config.model_type != "fundamentallm":
         how["custom_generate"] = controlled_generate
-    from fundamentallm_hf import controls
-
     replaced = WAYS[way]
     kept = {name: getattr(package, name) for name in replaced}
     for name, new in replaced.items():

@@ -102,7 +102,7 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
     if grammar is not None and complete is not None:
         controls.append(_whole_text(grammar, call, warpers, every_stop, complete))
     if required:
-        controls.append(_must_include(required, bad_words, call, warpers, stops, ends))
+        controls.append(_must_include(required, bad_words, call, warpers, every_stop, ends))
     if bad_words:
         controls.append(_bad_words(bad_words, call, warpers, every_stop, ends))
     if controls:

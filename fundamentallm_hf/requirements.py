@@ -17,8 +17,8 @@ from .token_tables import TextState, TokenTables
 from .vocabulary import REPLACEMENT, Vocabulary
 from .word_counts import WordCounts
 
-# Words per token, by which a word's frequency among words becomes one among tokens.
-WORDS_PER_CHARACTER, WORDS_PER_TOKEN = 0.19, 0.75
+# Places where a word could begin, per token.
+_PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
 # States that the search for the shortest way looks at before it gives up.
 _MOST_STATES = 20_000
 
@@ -80,8 +80,7 @@ class Requirements:
                 for source in self.sources
             )
         ]
-        # Where an entry could begin: places per token.
-        self.rate = WORDS_PER_CHARACTER if self.vocabulary.longest <= 1 else WORDS_PER_TOKEN
+        self.rate = _PLACES_PER_CHARACTER if self.vocabulary.longest <= 1 else _PLACES_PER_TOKEN
         # A space first, then what words are made of: the shortest way is looked for in this order.
         self.alphabet = sorted(
             self.vocabulary.letters, key=lambda letter: (letter != " ", not letter.islower(), letter)

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import byte_level_gpt2, sentencepiece_llama
 from text_matcher import violations
+from writing import written
 
-from fundamentallm_hf import controlled_generate, load_model
+from fundamentallm_hf import load_model
 from fundamentallm_hf.requirements import Requirements
 from fundamentallm_hf.word_counts import WordCounts
 
@@ -29,18 +30,6 @@ MODES = [
 @pytest.fixture(scope="module")
 def demo():
     return load_model(device="cpu")
-
-
-def written(model, prompts, **how):
-    """What is added to each prompt."""
-    batch = model.tokenizer(prompts, return_tensors="pt", padding=True)
-    if model.config.model_type != "fundamentallm":
-        how["custom_generate"] = controlled_generate
-    out = model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **how)
-    decode = model.tokenizer.batch_decode
-    starts = decode(batch.input_ids, skip_special_tokens=True)
-    texts = decode(out, skip_special_tokens=True)
-    return [text[len(starts[index * len(starts) // len(texts)]) :] for index, text in enumerate(texts)]
 
 
 def holds(text, prompt, entry):
@@ -107,6 +96,14 @@ def test_the_text_does_not_end_before_all_is_there(demo):
     how = {"max_new_tokens": 400, "do_sample": True, "seed": 2, "must_include": ["zoo"]}
     text = written(demo, [PROMPT], length_penalty=-1.0, stop=["."], tokenizer=demo.tokenizer, **how)[0]
     assert holds(text, PROMPT, "zoo")
+
+
+@pytest.mark.parametrize("name", ["stop", "stop_strings"])
+def test_no_stop_text_ends_it_before_all_is_there(demo, name):
+    how = {"max_new_tokens": 40, "do_sample": False, "must_include": ["zoo"], "tokenizer": demo.tokenizer}
+    for stop in (".", "a", "the"):
+        text = written(demo, [PROMPT], **how, **{name: [stop]})[0]
+        assert holds(text, PROMPT, "zoo"), (stop, text)
 
 
 def test_each_row_of_a_batch_comes_out_as_alone(demo):

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import byte_level_gpt2, sentencepiece_llama
 from transformers import GenerationConfig
+from writing import written
 
-from fundamentallm_hf import Generator, UserError, controlled_generate, load_model
+from fundamentallm_hf import Generator, UserError, load_model
 from fundamentallm_hf.cli import cli
 from fundamentallm_hf.grammar_places import GrammarPlaces
 from fundamentallm_hf.grammars import read_grammar
@@ -57,18 +58,6 @@ def demo():
 @pytest.fixture(scope="module", params=[byte_level_gpt2, sentencepiece_llama])
 def small(request):
     return request.param()
-
-
-def written(model, prompts, **how):
-    """What is added to each prompt."""
-    batch = model.tokenizer(prompts, return_tensors="pt", padding=True)
-    if model.config.model_type != "fundamentallm":
-        how["custom_generate"] = controlled_generate
-    out = model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **how)
-    decode = model.tokenizer.batch_decode
-    starts = decode(batch.input_ids, skip_special_tokens=True)
-    texts = decode(out, skip_special_tokens=True)
-    return [text[len(starts[index * len(starts) // len(texts)]) :] for index, text in enumerate(texts)]
 
 
 def is_valid(text, schema=SCHEMA):
