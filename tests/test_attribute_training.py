@@ -110,7 +110,7 @@ def test_beside_a_model_only_that_model_has_it(tmp_path, texts):
         (["train-attribute", "royal", "--model", "user/name"], 1, "there is no user/name"),
         (["attributes", "./nowhere"], 1, "there is no ./nowhere"),
         (["generate", MODEL, "--guide-attribute", "royall"], 2, "there is no attribute 'royall': there are animals"),
-        (["generate", MODEL, "--guide-attribute", "./nowhere"], 1, "cannot read the attribute './nowhere'"),
+        (["generate", MODEL, "--guide-attribute", "./nowhere"], 2, "cannot read the attribute './nowhere'"),
         (["generate", MODEL, "--guide-attribute", "a:x"], 2, "the strength of a has to be a number from -10 to 10"),
         (["generate", MODEL, "--guide-strength", "11"], 2, "has to be a number from -10 to 10 but is '11'"),
     ],

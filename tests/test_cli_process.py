@@ -19,7 +19,12 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.pat
 
 def start(*options, env=None, **keywords):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | keywords
-    return subprocess.Popen([*COMMAND, *options], env=ENVIRONMENT | (env or {}), **pipes)
+
+    def heed_interrupts():
+        # Tests that run in the background of a shell hand down that Ctrl-C is ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen([*COMMAND, *options], env=ENVIRONMENT | (env or {}), preexec_fn=heed_interrupts, **pipes)
 
 
 def test_a_reader_that_leaves_is_no_failure():
