@@ -1,9 +1,9 @@
 """Writes a card anew without losing what people did to it.
 
-What is generated stands between two comments, `<!-- fundamentallm: NAME DIGEST -->` and `<!-- /fundamentallm: NAME -->`,
-and a last comment notes which sections and which metadata were generated. So the next writing can tell three things
-apart: what it wrote itself and may replace, what somebody changed or added, which stays, and what somebody deleted, which
-stays away. This file knows nothing of models or of what a card says.
+What is generated stands between two comments, `<!-- fundamentallm: NAME DIGEST -->` and
+`<!-- /fundamentallm: NAME -->`, and a last comment notes which sections and which metadata were generated. So the next
+writing can tell three things apart: what it wrote itself and may replace, what somebody changed or added, which stays,
+and what somebody deleted, which stays away. This file knows nothing of models or of what a card says.
 """
 
 import hashlib
@@ -71,12 +71,10 @@ def write_card(
         block = f"---\n{yaml_dump(merged, sort_keys=False).strip()}\n---\n" if merged else ""
     known = record.get("sections", [])
     body = _merge_body(body, sections, known) if body.strip() or known else _fresh(sections)
+    left = [name for name in known if name not in sections and f"fundamentallm: {name} " in body]
     made = {
         "metadata": {name: _mark(name, value) for name, value in metadata.items() if name not in (given or {})},
-        "sections": [
-            *sections,
-            *(name for name in known if name not in sections and f"fundamentallm: {name} " in body),
-        ],
+        "sections": [*sections, *left],
     }
     return f"{block}{body.rstrip()}\n\n<!-- fundamentallm wrote {json.dumps(made)}. {_HINT} -->\n"
 
@@ -142,7 +140,7 @@ def _merge_metadata(there: Mapping[str, Any], made: Mapping[str, Any], noted: Ma
             if not items:
                 continue
             if name == RESULTS:
-                model = next(iter(there.get(name) or made.get(name) or ()), {})
+                model: Any = next(iter(there.get(name) or made.get(name) or ()), {})
                 merged[name] = [{**model, "results": items}]
             else:
                 merged[name] = items
@@ -159,6 +157,8 @@ def _merge_metadata(there: Mapping[str, Any], made: Mapping[str, Any], noted: Ma
 def _merge_items(name: str, there: Any, made: Any, noted: Any) -> list[Any]:
     old = _items(name, there) if there is not None else []
     new = _items(name, made) if made is not None else []
+    if [_digest(item) for item in old] == list(noted):
+        return new
     kept = [item for item in old if item in new or _digest(item) not in noted]
     taken = {_subject(item) for item in kept}
     added = [item for item in new if item not in kept and _subject(item) not in taken]

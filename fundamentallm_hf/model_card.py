@@ -1,7 +1,7 @@
 """Writes the card of a model, the README.md of its repository, out of what lies in its folder.
 
-The words stand in `model_card_template.md`, the facts come from `model_facts.py`, and what people did to a card survives
-through `card_merge.py`. This file puts facts into words and examples; it knows nothing of the Hub.
+The words stand in `model_card_template.md`, the facts come from `model_facts.py`, and what people did to a card
+survives through `card_merge.py`. This file puts facts into words and examples; it knows nothing of the Hub.
 """
 
 import json
@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
+from textwrap import fill
 from typing import Any
 
 from .card_check import check_metadata
@@ -19,6 +20,7 @@ from .model_facts import ModelFacts, read_facts
 from .settings import SETTINGS
 
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
+WIDTH = 120
 # Those that explain themselves.
 FIELDS = (
     "bad_words",
@@ -37,8 +39,26 @@ PROMPTS = ("Once upon a time", "One day", "The", "It was")
 REQUIRED = ("dragon", "castle", "knight", "friend", "water", "house", "king", "night", "love")
 BANNED = ("said", "very", "good", "the")
 STOPS = ("The end", "\n\n", ".")
-# What is told of training, in this order and under these names; what else a record holds follows under its own.
-_TRAINING = {"epoch": "epoch", "step": "steps", "base_model": "began as", "datasets": "texts", "text": "texts"}
+# What a record of training may tell, in this order; the rest of it is in the file itself.
+_TRAINING = (
+    ("base_model", "began as"),
+    ("text", "text"),
+    ("datasets", "data sets"),
+    ("characters", "characters of text"),
+    ("step", "steps"),
+    ("epoch", "last epoch, counted from 0"),
+    ("metrics.loss", "loss, in nats per character"),
+    ("metrics.val_loss", "loss on held-out text"),
+    ("metrics.perplexity", "perplexity on it"),
+    ("metrics.accuracy", "accuracy on it"),
+    ("training_config.sequence_length", "length of a window"),
+    ("training_config.batch_size", "windows a batch"),
+    ("training_config.optimizer", "optimizer"),
+    ("training_config.learning_rate", "learning rate"),
+    ("training_config.scheduler", "schedule"),
+    ("training_config.dropout", "dropout"),
+    ("training_config.seed", "seed"),
+)
 _METADATA = ("license", "language", "datasets", "base_model")
 _SHAPE = (
     ("num_hidden_layers", "n_layer", "layers"),
@@ -144,7 +164,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
     named = next((name for name in facts.attributes if "positive" in name), next(iter(facts.attributes), ""))
     values = {
         "name": _cell(_name(folder, repo_id)),
-        "summary": _summary(facts),
+        "summary": fill(_summary(facts), WIDTH),
         "generate": "fundamentallm generate" + ("" if bundled else f" {_shell(model)}"),
         "load": "load_model()" if bundled else f"load_model({_python(model)})",
         "plain_use": "" if bundled else _plain_use(facts, model, prompt),
@@ -164,7 +184,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
         "evaluation": _table(_evaluations(facts)),
         "windows": _windows(facts),
         "training": _table(_training(facts.training)),
-        "limits": "\n".join(f"- {limit}" for limit in _limits(facts)),
+        "limits": "\n".join(fill(f"- {limit}", WIDTH, subsequent_indent="  ") for limit in _limits(facts)),
     }
     parts = re.split(r"^<!-- section: ([a-z]+) -->\n", TEMPLATE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     made = {}
@@ -180,8 +200,8 @@ def _summary(facts: ModelFacts) -> str:
     kind = "FundamentaLLM" if facts.own else str(facts.config.get("model_type"))
     unit = "character-level " if facts.characters else ""
     return (
-        f"A {unit}language model of {_count(facts.parameters)} parameters ({kind} architecture), with text-level control "
-        "over what it writes."
+        f"A {unit}language model of {_count(facts.parameters)} parameters ({kind} architecture), with control over the "
+        "text that it writes: words that never appear, words that always do, and attributes that it leans towards."
     )
 
 
@@ -232,8 +252,8 @@ def _alphabet(facts: ModelFacts) -> str:
     specials = ", ".join(f"`{token}`" for token in facts.specials)
     ticks = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     return (
-        f"{len(facts.characters)} characters, one token each, and {len(facts.specials)} special tokens ({specials}):\n\n"
-        f"{ticks} {shown} {ticks}"
+        f"{len(facts.characters)} characters, one token each, and {len(facts.specials)} special tokens ({specials}):"
+        f"\n\n{ticks} {shown} {ticks}"
     )
 
 
@@ -268,25 +288,20 @@ def _evaluations(facts: ModelFacts) -> Iterable[tuple[str, ...]]:
 
 def _windows(facts: ModelFacts) -> str:
     seen = dict.fromkeys((each["window"], each["stride"]) for each in facts.evaluations)
-    return "; ".join(f"window {window}, stride {stride}" for window, stride in seen)
+    return " ".join(f"The window was {window} tokens, the stride {stride}." for window, stride in seen)
 
 
 def _training(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    flat = dict(_flat({key: value for key, value in record.items() if key != "weights"}))
-    for name in sorted(flat, key=lambda name: (*_TRAINING, name).index(name)):
-        yield _cell(_TRAINING.get(name, name.replace("_", " "))), _cell(flat[name])
-
-
-def _flat(fields: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            yield from _flat(value)
-        elif isinstance(value, bool):
-            yield name, "yes" if value else "no"
-        elif isinstance(value, float):
-            yield name, f"{value:.4g}"
-        elif value not in (None, [], ""):
-            yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    for path, shown in _TRAINING:
+        value: Any = record
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if isinstance(value, float):
+            value = f"{value:.4g}"
+        if value not in (None, ""):
+            yield shown, f"{value:,}" if isinstance(value, int) else _cell(value)
 
 
 def _limits(facts: ModelFacts) -> Iterable[str]:
@@ -302,7 +317,7 @@ def _limits(facts: ModelFacts) -> Iterable[str]:
     if facts.own and facts.counts is None:
         yield "No word counts lie beside it, so controls weigh words by what the model says of them alone."
     if not facts.evaluations:
-        yield "Nobody has measured it; `fundamentallm evaluate MODEL held_out.txt --save` does, and the figures come here."
+        yield "Nobody has measured it yet: `fundamentallm evaluate MODEL held_out.txt --save` does."
     yield (
         f"It has {_count(facts.parameters)} parameters and no knowledge but that of its training text, with whatever "
         "that takes for granted. Controls decide about words, not about what is meant or true."

@@ -133,7 +133,8 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _size(files: list[Path]) -> tuple[int, tuple[str, ...]]:
     """The number of parameters, and their precisions, from the files' headers alone."""
-    total, dtypes = 0, {}
+    total = 0
+    dtypes: dict[str, None] = {}
     try:
         for file in files:
             with safe_open(file, "pt") as opened:
