@@ -7,6 +7,7 @@ of how the work is done.
 import importlib.util
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -144,9 +145,20 @@ def convert(checkpoint: str, folder: str, force: bool) -> None:
 @click.option("--stride", type=int, help="Tokens the window moves on by.  [default: half of it]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Windows at a time.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--save", is_flag=True, help="Keep the result beside MODEL, for its card.")
+@click.option("--name", metavar="TEXT", help="What the text is called there.  [default: the name of the file]")
+@click.option("--dataset", metavar="ID", help="The data set on the Hub that the text is from.")
 @model_options
 def evaluate(
-    model_and_file: tuple[str, ...], window: int | None, stride: int | None, batch_size: int, form: str, **loading: Any
+    model_and_file: tuple[str, ...],
+    window: int | None,
+    stride: int | None,
+    batch_size: int,
+    form: str,
+    save: bool,
+    name: str | None,
+    dataset: str | None,
+    **loading: Any,
 ) -> None:
     """Measure how well MODEL predicts the text in TEXT_FILE.
 
@@ -161,7 +173,9 @@ def evaluate(
     model = model_and_file[0] if len(model_and_file) == 2 else None
     from .evaluation import evaluate as measure
     from .evaluation import read_text
+    from .records import add_evaluation, evaluation_place
 
+    place = evaluation_place(model, loading["dtype"]) if save else None
     text = read_text(model_and_file[-1])
     notes = Notes()
     loaded = load(model, notes, **loading)
@@ -176,6 +190,8 @@ def evaluate(
             batch_size=batch_size,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    if place is not None:
+        add_evaluation(place, loaded, result.to_dict(), name or Path(model_and_file[-1]).stem, dataset)
     if form == "json":
         click.echo(json.dumps(result.to_dict()))
     else:

@@ -41,7 +41,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .attributes import save_attributes
 from .call import Call
-from .companions import own_word_counts
+from .companions import own_word_counts, save_records
 from .configuration_fundamentallm import FundamentaLLMConfig
 from .context_window import WindowFullCriteria, check_overflow, view, window_start
 from .control_fields import carried, fold_into_config
@@ -495,12 +495,13 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
         return criteria
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write the model, as transformers does, and what its controls use beside it: word counts and attributes."""
+        """Write the model, as transformers does, what its controls use beside it, and the records of its weights."""
         super().save_pretrained(save_directory, *args, **kwargs)
         counts = own_word_counts(self)
         if counts is not None:
             counts.save(Path(save_directory) / FILE_NAME)
         save_attributes(self, save_directory)
+        save_records(self, save_directory)
 
     def prepare_inputs_for_generation(
         self,
