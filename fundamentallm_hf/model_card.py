@@ -13,6 +13,7 @@ from string import Template
 from textwrap import fill
 from typing import Any
 
+from .attributes import Attribute
 from .card_check import check_metadata
 from .card_merge import metadata_of, write_card
 from .loading import DEMO_MODEL
@@ -176,14 +177,14 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
         "required": _shell(",".join(required)),
         "required_list": _python(required),
         "stop": _shell(stop),
-        "architecture": _table(_architecture(facts)),
+        "architecture": table(_architecture(facts)),
         "alphabet": _alphabet(facts),
-        "fields": _table((f"`{name}`", _html(SETTINGS[name].help)) for name in FIELDS),
+        "fields": table(field_rows(FIELDS)),
         "attribute": _shell(named) if named else "",
-        "attributes": _table(_attributes(facts)),
-        "evaluation": _table(_evaluations(facts)),
+        "attributes": table(attribute_rows(facts.attributes)),
+        "evaluation": table(_evaluations(facts)),
         "windows": _windows(facts),
-        "training": _table(_training(facts.training)),
+        "training": table(_training(facts.training)),
         "limits": "\n".join(fill(f"- {limit}", WIDTH, subsequent_indent="  ") for limit in _limits(facts)),
     }
     parts = re.split(r"^<!-- section: ([a-z]+) -->\n", TEMPLATE.read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -257,8 +258,17 @@ def _alphabet(facts: ModelFacts) -> str:
     )
 
 
-def _attributes(facts: ModelFacts) -> Iterable[tuple[str, ...]]:
-    for name, each in facts.attributes.items():
+def field_rows(names: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """What controls do, a row for each."""
+    for name in names:
+        # What the command adds to it is of no use where there is no command.
+        said = re.sub(r" [^.]*`fundamentallm [^.]*\.", "", SETTINGS[name].help)
+        yield f"`{name}`", _html(said)
+
+
+def attribute_rows(attributes: Mapping[str, Attribute]) -> Iterable[tuple[str, ...]]:
+    """What attributes do, what they are, and what effect was measured, a row for each."""
+    for name, each in attributes.items():
         holds = f"{len(each.words):,} weighted words" if each.kind == "words" else "two contexts"
         source = f", from {each.about['source']}" if each.about.get("source") else ""
         yield f"`{name}`", _cell(each.description), _cell(holds + source), _cell(_effect(each.about))
@@ -344,7 +354,8 @@ def _words(facts: ModelFacts, wanted: tuple[str, ...], number: int) -> list[str]
     return [word for word in found if word][:number]
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> str:
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows of a table in Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
