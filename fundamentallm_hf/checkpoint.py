@@ -21,7 +21,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from .configuration_fundamentallm import FundamentaLLMConfig
 from .errors import UserError
-from .model_folder import check_target, one_line, write_model_folder
+from .model_folder import write_model_folder
 from .modeling_fundamentallm import FundamentaLLMForCausalLM
 from .records import TRAINING, weights_digest
 from .tokenization import BOS, EOS, PAD, build_tokenizer
@@ -35,6 +35,7 @@ from .translation import (
     translate_config,
     translate_weights,
 )
+from .whole_folder import check_target, one_line
 
 PATH_LIKE_NAME = re.compile(r"(^|_)(paths?|dirs?|directory|files?|folder|root|cache|home)($|_)")
 
