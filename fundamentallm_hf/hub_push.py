@@ -101,9 +101,7 @@ def _check(repo_id: str, notice: Notice, options: Mapping[str, Any]) -> None:
         login_name(options.get("token"), notice)
 
 
-def _of_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Callable[[Path], Any], Path | None]:
+def _of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Callable[[Path], Any], Path | None]:
     origin = Path(model.name_or_path) if model.name_or_path else None
     beside = origin if origin is not None and origin.is_dir() else None
 
@@ -145,9 +143,7 @@ def _publish(
         if not options.get("dry_run"):
             written = _card_there(name, revision, token, notice) or written
         card.write_text(_card(folder, name, written, license), encoding="utf-8")
-        return upload_folder(
-            folder, name, revision=revision, delete=_STALE, token=token, notice=notice, **options
-        )
+        return upload_folder(folder, name, revision=revision, delete=_STALE, token=token, notice=notice, **options)
 
 
 def _card(folder: Path, repo_id: str, existing: str | None, license: str | None) -> str:
