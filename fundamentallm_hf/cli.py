@@ -125,8 +125,8 @@ def generate(ctx: click.Context, /, **options: Any) -> None:
 def convert(checkpoint: str, folder: str, force: bool) -> None:
     """Turn a FundamentaLLM CHECKPOINT into a Hugging Face FOLDER.
 
-    CHECKPOINT is a .pt file or the folder that holds it. The folder is written whole or not at all, and loads with
-    pipeline("text-generation", model=FOLDER).
+    CHECKPOINT is a .pt file, the folder that holds it, or the Hub id of a repository that holds it. The folder is
+    written whole or not at all, and loads with pipeline("text-generation", model=FOLDER).
 
     \b
     fundamentallm convert my_model/final_model.pt my_model_hf
@@ -134,9 +134,11 @@ def convert(checkpoint: str, folder: str, force: bool) -> None:
     from transformers.utils import logging
 
     from .checkpoint import convert_checkpoint
+    from .loading import find_checkpoint
 
     logging.disable_progress_bar()
-    click.echo(convert_checkpoint(checkpoint, folder, force=force))
+    source = find_checkpoint(checkpoint, Notes().say)
+    click.echo(convert_checkpoint(source, folder, force=force))
 
 
 @cli.command(context_settings=CONTEXT)
@@ -232,6 +234,54 @@ def attributes(model: str | None, revision: str | None) -> None:
     from .attribute_command import show
 
     show(model, revision=revision)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("model_and_name", nargs=-1, required=True, metavar="[MODEL] USER/NAME")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--revision", metavar="NAME", help="The branch to commit to; it is made if it is not there.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
+@click.option("--message", metavar="TEXT", help="What the commit says.  [default: Upload USER/NAME]")
+@click.option("--license", metavar="ID", help="The model's licence, by the Hub's name for it, such as mit.")
+@click.option("--dry-run", is_flag=True, help="List what would be sent, with sizes in bytes, and send nothing.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the code of a MODEL that is none of FundamentaLLM's.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+def push(model_and_name: tuple[str, ...], **options: Any) -> None:
+    """Publish MODEL on the Hub as USER/NAME, in one commit.
+
+    Weights, tokenizer, generation config, attributes, code for trust_remote_code and a card are sent; a checkpoint is
+    converted first. Nothing is sent that holds optimizer state, paths of this machine, tokens or pickles. What was
+    interrupted goes on with the same command. Log in with `hf auth login`, or set HF_TOKEN. Without MODEL, the bundled
+    story model is sent.
+
+    \b
+    fundamentallm push my_model/final_model.pt user/stories --private
+    fundamentallm push my_model_hf user/stories --create-pr --message "Train longer"
+    """
+    from .hub_command import push as publish
+
+    publish(model_and_name, **options)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("name", metavar="USER/NAME")
+@click.argument("folder", required=False)
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit; the same as behind an @ in USER/NAME.")
+@click.option("--force", is_flag=True, help="Replace FOLDER if it holds something.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+def pull(name: str, folder: str | None, **options: Any) -> None:
+    """Get USER/NAME, or USER/NAME@REVISION, from the Hub.
+
+    All files but pickles, checked against their checksums; nothing in them is run. FOLDER is written whole or not at
+    all; without it the files stay where every MODEL argument finds them, also without a network. Prints where they are.
+
+    \b
+    fundamentallm pull user/stories
+    fundamentallm pull user/stories@v1 stories
+    """
+    from .hub_command import pull as get
+
+    get(name, folder, **options)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -17,7 +17,6 @@ from huggingface_hub.utils import (
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
-    httpx,
     set_client_factory,
 )
 
@@ -71,17 +70,27 @@ def conversation(notice: Notice, *, progress: bool = False, silence: float = SIL
     # There is no public way to ask for the factory in use, and a client that is lost is made anew by it.
     factory = _http._GLOBAL_CLIENT_FACTORY
 
+    def limit(request: Any) -> None:
+        limits = request.extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
+        request.extensions["timeout"] = {
+            name: silence if seconds is None else seconds for name, seconds in limits.items()
+        }
+
     def patient() -> Any:
         client = factory()
-        if client.timeout == httpx.Timeout(None):
-            client.timeout = httpx.Timeout(silence)
+        # Some requests ask for no limit at all, so the client's own would not do.
+        client.event_hooks = client.event_hooks | {"request": [*client.event_hooks["request"], limit]}
         return client
+
+    def tell(message: Warning | str, category: type[Warning], *place: Any, **keywords: Any) -> None:
+        if category is UserWarning:  # others are for whoever works on huggingface_hub
+            notice(_plain(str(message)))
 
     logger = logging.getLogger("huggingface_hub")
     handlers, propagate, hidden = logger.handlers, logger.propagate, are_progress_bars_disabled()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_, **__: notice(_plain(str(message)))
+        warnings.showwarning = tell
         set_client_factory(patient)
         logger.handlers, logger.propagate = [_ToNotices(notice)], False
         (enable_progress_bars if progress else disable_progress_bars)()

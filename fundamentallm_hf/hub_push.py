@@ -1,4 +1,4 @@
-"""Publishes a model on the Hub: everything that belongs to it in one commit, ready to be used with or without this package.
+"""Publishes a model on the Hub: all that belongs to it in one commit, ready for use with or without this package.
 
 The model is written anew into a folder of its own, so nothing goes along that merely lies beside it, such as the state
 of an optimizer. How the folder is scanned and sent is told in `hub_scan.py` and `hub.py`.
@@ -6,7 +6,7 @@ of an optimizer. How the folder is scanned and sent is told in `hub_scan.py` and
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -14,22 +14,28 @@ from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
+from .attributes import save_attributes
+from .card_merge import metadata_of
 from .checkpoint import convert_checkpoint, is_fundamentallm_source
+from .companions import save_records
 from .errors import UserError
 from .hub import LIBRARY, Upload, login_name, split_name, upload_folder
 from .hub_connection import Notice, conversation, try_again
 from .hub_errors import hub_error
 from .loading import DEMO_MODEL, load_model, tokenizer_of
+from .model_card import card_for
 from .model_folder import write_model_folder
 from .modeling_fundamentallm import FundamentaLLMPreTrainedModel
 
 CARD = "README.md"
 # The code that travels with a model has this licence; the model's own is told in its card, or in a LICENSE beside it.
 CODE_LICENSE = "LICENSE.code"
-# What else of a model's folder goes along: what people wrote, and what is told of its training and its quality.
-_BESIDE = (CARD, "LICENSE*", "LICENCE*", "NOTICE*", "training.json", "evaluation.json")
+# What else of a model's folder goes along: what people wrote.
+_BESIDE = (CARD, "LICENSE*", "LICENCE*", "NOTICE*")
 # Where the repository has more of these than the model, they are left from an older one, and would be loaded with it.
 _STALE = ("model*.safetensors", "model*.safetensors.index.json", "attributes/*", "additional_chat_templates/*")
 
@@ -75,6 +81,7 @@ def push_model(
     repo_id: str,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    max_shard_size: int | str | None = None,
     notice: Notice = lambda text: None,
     **options: Any,
 ) -> Upload:
@@ -84,14 +91,16 @@ def push_model(
         model: any causal language model.
         repo_id: `user/name`, or `user/name@branch`.
         tokenizer: the one that belongs to it; by default the one it carries, or that lies where it came from.
+        max_shard_size: of a file of weights, such as "5GB".
         notice: is told what a user should know meanwhile.
-        options: as for `push`.
+        options: as for `push`, and `tags` to add to the card's.
 
     Raises:
         UserError: as for `push`, or the model has no tokenizer.
     """
     _check(repo_id, notice, options)
-    return _publish(*_of_model(model, tokenizer or tokenizer_of(model)), repo_id, notice=notice, **options)
+    written = _of_model(model, tokenizer or tokenizer_of(model), max_shard_size)
+    return _publish(*written, repo_id, notice=notice, **options)
 
 
 def _check(repo_id: str, notice: Notice, options: Mapping[str, Any]) -> None:
@@ -101,17 +110,20 @@ def _check(repo_id: str, notice: Notice, options: Mapping[str, Any]) -> None:
         login_name(options.get("token"), notice)
 
 
-def _of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Callable[[Path], Any], Path | None]:
+def _of_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_shard_size: int | str | None = None
+) -> tuple[Callable[[Path], Any], Path | None]:
     origin = Path(model.name_or_path) if model.name_or_path else None
     beside = origin if origin is not None and origin.is_dir() else None
 
     def write(folder: Path) -> None:
         try:
-            write_model_folder(folder, model, tokenizer)
+            write_model_folder(folder, model, tokenizer, max_shard_size=max_shard_size or "50GB")
         except ValueError as error:  # transformers' own checks of what is saved
             raise error if isinstance(error, UserError) else UserError(str(error).splitlines()[0]) from error
-        if isinstance(model, FundamentaLLMPreTrainedModel):
-            (folder / CODE_LICENSE).write_text(_license(), encoding="utf-8")
+        if not isinstance(model, FundamentaLLMPreTrainedModel):  # whose own way to be saved writes them
+            save_attributes(model, folder)
+            save_records(model, folder)
 
     return write, beside
 
@@ -122,6 +134,7 @@ def _publish(
     repo_id: str,
     *,
     license: str | None = None,
+    tags: Sequence[str] = (),
     token: str | bool | None = None,
     notice: Notice = lambda text: None,
     **options: Any,
@@ -132,24 +145,30 @@ def _publish(
         # The folder's name stands in no file, but the last part of it is what a card may call a model.
         folder = Path(place, name.rpartition("/")[2])
         write(folder)
-        for pattern in _BESIDE if beside is not None else ():
-            for file in sorted(beside.glob(pattern)) if beside is not None else ():
-                if file.is_file() and not (folder / file.name).exists():
-                    shutil.copyfile(file, folder / file.name)
-        if not (folder / CODE_LICENSE).exists() and (folder / "modeling_fundamentallm.py").exists():
+        _copy_beside(beside, folder)
+        if (folder / "modeling_fundamentallm.py").exists():
             (folder / CODE_LICENSE).write_text(_license(), encoding="utf-8")
         card = folder / CARD
         written = card.read_text(encoding="utf-8") if card.exists() else None
         if not options.get("dry_run"):
             written = _card_there(name, revision, token, notice) or written
-        card.write_text(_card(folder, name, written, license), encoding="utf-8")
+        card.write_text(_card(folder, name, written, license, tags), encoding="utf-8")
         return upload_folder(folder, name, revision=revision, delete=_STALE, token=token, notice=notice, **options)
 
 
-def _card(folder: Path, repo_id: str, existing: str | None, license: str | None) -> str:
-    from .model_card import card_for
+def _copy_beside(origin: Path | None, folder: Path) -> None:
+    for file in sorted(file for pattern in _BESIDE if origin is not None for file in origin.glob(pattern)):
+        if file.is_file() and not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
 
-    return card_for(folder, repo_id=repo_id, existing=existing, metadata={"license": license} if license else None)
+
+def _card(folder: Path, repo_id: str, existing: str | None, license: str | None, tags: Sequence[str]) -> str:
+    given: dict[str, Any] = {"license": license} if license else {}
+    card = card_for(folder, repo_id=repo_id, existing=existing, metadata=given)
+    if tags:
+        given["tags"] = list(dict.fromkeys([*metadata_of(card).get("tags", ()), *tags]))
+        card = card_for(folder, repo_id=repo_id, existing=existing, metadata=given)
+    return card
 
 
 def _card_there(repo_id: str, revision: str | None, token: str | bool | None, notice: Notice) -> str | None:
@@ -185,14 +204,14 @@ def _license() -> str:
 
 
 @contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """No bar for writing weights, which takes a moment."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    shown, hidden = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    logging.disable_progress_bar()  # it also disables the Hub's
     try:
         yield
     finally:
         if shown:
             logging.enable_progress_bar()
+        if not hidden:
+            enable_progress_bars()

@@ -4,6 +4,7 @@ This file decides what a name means and where the model runs; reading checkpoint
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -138,6 +139,31 @@ def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
         return own_tokenizer(model)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def find_checkpoint(source: str | Path, notice: Notice) -> Path:
+    """Where a FundamentaLLM checkpoint lies on this machine; one on the Hub is fetched, and nothing of it is run.
+
+    Args:
+        source: a `.pt` file, the folder that holds it, or a Hub id such as `user/name@revision`.
+        notice: is told what a user should know meanwhile.
+
+    Raises:
+        UserError: the repository cannot be fetched, or holds no checkpoint.
+    """
+    name, path = str(source), Path(source).expanduser()
+    if path.exists() or is_place(name) or name.count("/") != 1:
+        return path
+
+    def choose(names: Sequence[str]) -> list[str]:
+        return [each for each in names if "/" not in each and Path(each).suffix in (".pt", ".yaml", ".json")]
+
+    snapshot = fetch(name, choose=choose, notice=notice)
+    if not any(each.endswith(".pt") for each in snapshot.files):
+        raise UserError(
+            f"{name} holds no FundamentaLLM checkpoint (.pt): there is nothing to convert, load it as it is"
+        )
+    return snapshot.folder
 
 
 def is_place(name: str) -> bool:

@@ -33,6 +33,7 @@ def write_model_folder(
     tokenizer: PreTrainedTokenizerBase,
     *,
     force: bool = False,
+    max_shard_size: int | str = "50GB",
 ) -> Path:
     """Write a model and its tokenizer as a Hugging Face folder, whole or not at all.
 
@@ -46,6 +47,7 @@ def write_model_folder(
         tokenizer: the tokenizer that belongs to it.
         force: replace a folder that holds something. It is moved aside when the new one is whole, deleted when that
             is in place, and put back if it never gets there.
+        max_shard_size: of a file of weights.
 
     Returns:
         `target` as a path.
@@ -74,7 +76,7 @@ def write_model_folder(
         with in_one_step(folder, force) as partial:
             if isinstance(model, FundamentaLLMPreTrainedModel):
                 model.config.auto_map = dict(AUTO_MAP)
-            model.save_pretrained(partial)
+            model.save_pretrained(partial, max_shard_size=max_shard_size)
             tokenizer.save_pretrained(partial)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {str(target)!r}: {one_line(error)}") from error

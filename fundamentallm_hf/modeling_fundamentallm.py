@@ -46,6 +46,7 @@ from .configuration_fundamentallm import FundamentaLLMConfig
 from .context_window import WindowFullCriteria, check_overflow, view, window_start
 from .control_fields import carried, fold_into_config
 from .controls import apply_controls
+from .publishing import PublishingMixin
 from .word_counts import FILE_NAME
 
 
@@ -307,7 +308,7 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
             )
 
 
-class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
+class FundamentaLLMForCausalLM(PublishingMixin, FundamentaLLMPreTrainedModel, GenerationMixin):
     """A FundamentaLLM model that predicts the next character, and writes text with `generate()`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
