@@ -19,7 +19,7 @@ from huggingface_hub.utils import httpx, validate_repo_id
 
 from .errors import UsageError, UserError
 from .hub_connection import SILENCE, Notice, conversation, try_again
-from .hub_errors import causes, host, hub_error, is_passing
+from .hub_errors import causes, host, hub_error, is_passing, status_of
 from .hub_scan import check_outgoing
 
 LIBRARY = "fundamentallm-hf"
@@ -261,7 +261,9 @@ class _Target:
                     **target,
                 )
             except Exception as error:
-                if is_passing(error) and (found := self._arrived(parent, folder, names, gone, message, error)):
+                # A refusal of the second may mean that the first arrived after all.
+                unsure = is_passing(error) or any(status_of(cause) == 412 for cause in causes(error))
+                if unsure and (found := self._arrived(parent, folder, names, gone, message, error)):
                     return found
                 raise
 

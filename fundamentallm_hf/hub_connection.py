@@ -23,7 +23,7 @@ from huggingface_hub.utils import (
 from .hub_errors import is_passing, redact, seconds_asked, status_of
 
 # Seconds without a byte after which a request counts as lost.
-SILENCE = 30.0
+SILENCE = 60.0
 TRIES = 3
 LONGEST_WAIT = 60.0
 

@@ -28,7 +28,7 @@ from huggingface_hub.utils import httpx, parse_ratelimit_headers
 from .errors import UserError
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9_-]{8,}|\b(Bearer|Basic) +[^\s'\"]+", re.IGNORECASE)
+_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{10,}|\b((?i:Bearer|Basic)) +[^\s'\"]+")
 _URL = re.compile(r"(?P<scheme>https?://)(?:[^\s/@'\"]*@)?(?P<rest>[^\s?'\"]*)(?:\?[^\s'\"]*)?")
 _BUSY = (408, 429, 500, 502, 503, 504)
 

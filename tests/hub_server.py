@@ -109,7 +109,7 @@ class Hub:
         self.requests = []
         self.failures = []
         self.lock = threading.RLock()
-        self.url = ""
+        self.url = self.storage = ""
 
     def repo(self, name, kind="model"):
         return self.repos[kind, name]
@@ -167,6 +167,7 @@ def serve():
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
+    hub.storage = f"http://localhost:{server.server_port}"  # large files lie on another host, as with the real one
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -406,7 +407,7 @@ class _Handler(BaseHTTPRequestHandler):
         objects = []
         for asked in json.loads(body)["objects"]:
             if asked["oid"] not in self.hub.large:
-                href = f"{self.hub.url}/storage/{asked['oid']}?X-Amz-Signature=secretsignature"
+                href = f"{self.hub.storage}/storage/{asked['oid']}?X-Amz-Signature=secretsignature"
                 asked = asked | {"actions": {"upload": {"href": href, "header": {}}}}
             objects.append(asked)
         self._json({"transfer": "basic", "objects": objects}, headers={"Content-Type": "application/vnd.git-lfs+json"})
@@ -469,7 +470,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Stop(404, "Entry not found", "EntryNotFound", told)
         if file.sha256 is not None:
             told |= {"X-Linked-Size": str(len(file.content)), "X-Linked-Etag": f'"{file.sha256}"'}
-            location = f"{self.hub.url}/storage/{file.sha256}?X-Amz-Signature=secretsignature"
+            location = f"{self.hub.storage}/storage/{file.sha256}?X-Amz-Signature=secretsignature"
             return self._send(b"", 302, told | {"Location": location, "ETag": f'"{file.oid}"'})
         return self._ranged(file.content, told | {"ETag": f'"{file.oid}"'})
 

@@ -110,7 +110,7 @@ def test_other_kinds_of_repositories(hub, folder):
     assert contents(hub.repo("user/texts", "dataset")).keys() == NAMES
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 429])
+@pytest.mark.parametrize("status", [429, 500, 504])
 @pytest.mark.parametrize(
     "where", ["whoami", "POST /api/repos", "GET /api/models", "preupload", "lfs", "PUT", "/commit/"]
 )
@@ -169,7 +169,7 @@ def test_a_commit_whose_answer_is_lost_is_made_once(hub, folder, waits, action):
 def test_a_lost_answer_to_a_pull_request_is_said_and_not_asked_for_twice(hub, folder, waits):
     hub.make("user/stories")
     hub.fail("/commit/", "lost")
-    with pytest.raises(UserError, match="may have been opened or not: look at .*/user/stories/discussions before"):
+    with pytest.raises(UserError, match=r"may have been opened or not: look at .*/user/stories/discussions before"):
         upload_folder(folder, "user/stories", create_pr=True)
     assert len(hub.repo("user/stories").pull_requests) == 1
 
@@ -188,6 +188,24 @@ def test_somebody_elses_commit_in_between_is_not_written_over(hub, folder, waits
     with pytest.raises(UserError, match="was changed by somebody else meanwhile"):
         upload_folder(folder, "user/stories")
     assert contents(hub.repo("user/stories")) == {"config.json": b"theirs"}
+
+
+def test_a_commit_that_arrives_while_it_is_sent_again_is_made_once(hub, folder, waits):
+    original, asked = hub.next_failure, []
+
+    def late(request):
+        if "/commit/" in request:
+            asked.append(request)
+            if len(asked) == 2:  # the first, of which nothing was heard, is carried out only now
+                hub.make("user/stories", {name: (folder / name).read_bytes() for name in NAMES})
+        return original(request)
+
+    hub.next_failure = late
+    hub.fail("/commit/", "cut")
+    sent = upload_folder(folder, "user/stories")
+    assert len(asked) == 2
+    assert sent.commit == hub.repo("user/stories").branches["main"]
+    assert len(hub.repo("user/stories").commits) == 2
 
 
 @pytest.mark.parametrize("failure", [503, "cut"])
