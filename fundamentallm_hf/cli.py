@@ -284,6 +284,30 @@ def pull(name: str, folder: str | None, **options: Any) -> None:
     get(name, folder, **options)
 
 
+@cli.command("push-controls", context_settings=CONTEXT)
+@click.argument("name", metavar="USER/NAME")
+@click.option("--output", metavar="FOLDER", help="Write the repository into FOLDER and send nothing.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--revision", metavar="NAME", help="The branch to commit to; it is made if it is not there.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
+@click.option("--message", metavar="TEXT", help="What the commit says.")
+@click.option("--dry-run", is_flag=True, help="List what would be sent, with sizes in bytes, and send nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+def push_controls(name: str, **options: Any) -> None:
+    """Publish the controls on the Hub as USER/NAME, for models that are not of this package.
+
+    Whoever uses transformers can then write, without installing anything more, model.generate(**inputs,
+    custom_generate="USER/NAME", trust_remote_code=True, must_include=["dragon"]).
+
+    \b
+    fundamentallm push-controls user/controlled-generation --dry-run
+    fundamentallm push-controls user/controlled-generation
+    """
+    from .controls_command import push as publish
+
+    publish(name, **options)
+
+
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def serve(options: tuple[str, ...]) -> None:

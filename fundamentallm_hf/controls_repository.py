@@ -7,7 +7,7 @@ It holds this package's own files as a recipe, `custom_generate/generate.py` (se
 import re
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distribution
 from pathlib import Path
 from string import Template
 
@@ -16,11 +16,11 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from .attributes import BUNDLED, Attribute
 from .card_check import check_metadata
 from .card_merge import metadata_of, write_card
+from .card_tables import attribute_rows, field_rows, table
+from .code_license import PACKAGE, code_license
 from .errors import UserError
-from .model_card import attribute_rows, field_rows, table
 from .model_folder import check_target, one_line
 
-PACKAGE = "fundamentallm-hf"
 RECIPE, FOLDER = "custom_generate.py", "custom_generate"
 TEMPLATE = Path(__file__).parent / "controls_repository_template.md"
 ATTRIBUTES = "packaged_attributes.py"
@@ -84,7 +84,7 @@ def write_controls(folder: str | Path, *, repo_id: str | None = None, existing: 
         (place / ATTRIBUTES).write_text(_attributes(), encoding="utf-8")
         (place / "requirements.txt").write_text("".join(f"{each}\n" for each in requirements()), encoding="utf-8")
         (target / "README.md").write_text(card, encoding="utf-8")
-        (target / "LICENSE").write_text(licence_text(), encoding="utf-8")
+        (target / "LICENSE").write_text(code_license(), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {str(folder)!r}: {one_line(error)}") from error
     return Path(folder)
@@ -115,21 +115,6 @@ def requirements() -> list[str]:
         if found and found[1] in _NEEDED:
             lines += [f"{found[1]}>={found[2]}", f"{found[1]}<{int(found[3]) + 1}"]
     return lines
-
-
-def licence_text() -> str:
-    """The licence of this package.
-
-    Raises:
-        UserError: it is not where the package was installed.
-    """
-    try:
-        text = distribution(PACKAGE).read_text("licenses/LICENSE")
-    except PackageNotFoundError:
-        text = None
-    if text is None:
-        raise UserError(f"the licence of {PACKAGE} is missing: install the package again")
-    return text
 
 
 def _attributes() -> str:

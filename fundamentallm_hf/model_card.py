@@ -13,12 +13,11 @@ from string import Template
 from textwrap import fill
 from typing import Any
 
-from .attributes import Attribute
 from .card_check import check_metadata
 from .card_merge import metadata_of, write_card
+from .card_tables import attribute_rows, cell, count, field_rows, megabytes, table
 from .loading import DEMO_MODEL
 from .model_facts import ModelFacts, read_facts
-from .settings import SETTINGS
 
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 WIDTH = 120
@@ -164,7 +163,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
     stop = next((text for text in STOPS if facts.writes(text)), facts.characters[:1])
     named = next((name for name in facts.attributes if "positive" in name), next(iter(facts.attributes), ""))
     values = {
-        "name": _cell(_name(folder, repo_id)),
+        "name": cell(_name(folder, repo_id)),
         "summary": fill(_summary(facts), WIDTH),
         "generate": "fundamentallm generate" + ("" if bundled else f" {_shell(model)}"),
         "load": "load_model()" if bundled else f"load_model({_python(model)})",
@@ -201,7 +200,7 @@ def _summary(facts: ModelFacts) -> str:
     kind = "FundamentaLLM" if facts.own else str(facts.config.get("model_type"))
     unit = "character-level " if facts.characters else ""
     return (
-        f"A {unit}language model of {_count(facts.parameters)} parameters ({kind} architecture), with control over the "
+        f"A {unit}language model of {count(facts.parameters)} parameters ({kind} architecture), with control over the "
         "text that it writes: words that never appear, words that always do, and attributes that it leans towards."
     )
 
@@ -231,17 +230,17 @@ print(pipe({_python(prompt)}, bad_words={_python(banned)}, max_new_tokens=100)[0
 
 def _architecture(facts: ModelFacts) -> Iterable[tuple[str, str]]:
     config = facts.config
-    yield "architecture", _cell(", ".join(map(str, config.get("architectures") or [config.get("model_type")])))
+    yield "architecture", cell(", ".join(map(str, config.get("architectures") or [config.get("model_type")])))
     for name, other, shown in _SHAPE:
         value = config.get(name, config.get(other) if other else None)
         if value is not None:
             unit = (" characters" if facts.characters else " tokens") if shown == "context" else ""
-            yield shown, f"{value:,}{unit}" if isinstance(value, int) else _cell(value)
+            yield shown, f"{value:,}{unit}" if isinstance(value, int) else cell(value)
     if isinstance(size := config.get("vocab_size"), int):
         yield "vocabulary", f"{size:,} tokens"
     tied = config.get("tie_word_embeddings")
     yield "parameters", f"{facts.parameters:,}" + (", the output tied to the embedding" if tied else "")
-    yield "weights", f"{', '.join(facts.dtypes)}, {_bytes(facts.weight_bytes)}"
+    yield "weights", f"{', '.join(facts.dtypes)}, {megabytes(facts.weight_bytes)}"
 
 
 def _alphabet(facts: ModelFacts) -> str:
@@ -258,37 +257,10 @@ def _alphabet(facts: ModelFacts) -> str:
     )
 
 
-def field_rows(names: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """What controls do, a row for each."""
-    for name in names:
-        # What the command adds to it is of no use where there is no command.
-        said = re.sub(r" [^.]*`fundamentallm [^.]*\.", "", SETTINGS[name].help)
-        yield f"`{name}`", _html(said)
-
-
-def attribute_rows(attributes: Mapping[str, Attribute]) -> Iterable[tuple[str, ...]]:
-    """What attributes do, what they are, and what effect was measured, a row for each."""
-    for name, each in attributes.items():
-        holds = f"{len(each.words):,} weighted words" if each.kind == "words" else "two contexts"
-        source = f", from {each.about['source']}" if each.about.get("source") else ""
-        yield f"`{name}`", _cell(each.description), _cell(holds + source), _cell(_effect(each.about))
-
-
-def _effect(about: Mapping[str, Any]) -> str:
-    told = []
-    effect = about.get("effect")
-    if isinstance(effect, dict) and isinstance(shares := effect.get("shares"), dict):
-        figures = ", ".join(f"{round(100 * share)}%" for share in shares.values())
-        told.append(f"{figures} {effect.get('what', 'have it')} at strengths {', '.join(shares)}")
-    if isinstance(area := about.get("held_out_auc"), int | float):
-        told.append(f"its words tell held-out texts apart with an area under the ROC curve of {area:.3f}")
-    return "; ".join(told) or "not measured"
-
-
 def _evaluations(facts: ModelFacts) -> Iterable[tuple[str, ...]]:
     for each in facts.evaluations:
         yield (
-            _cell((each.get("dataset") or {}).get("name", "text")),
+            cell((each.get("dataset") or {}).get("name", "text")),
             f"**{each['bits_per_character']:.3f}**",
             f"{each['perplexity']:.3f}",
             f"{100 * each['accuracy']:.1f}%",
@@ -311,7 +283,7 @@ def _training(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if isinstance(value, float):
             value = f"{value:.4g}"
         if value not in (None, ""):
-            yield shown, f"{value:,}" if isinstance(value, int) else _cell(value)
+            yield shown, f"{value:,}" if isinstance(value, int) else cell(value)
 
 
 def _limits(facts: ModelFacts) -> Iterable[str]:
@@ -329,7 +301,7 @@ def _limits(facts: ModelFacts) -> Iterable[str]:
     if not facts.evaluations:
         yield "Nobody has measured it yet: `fundamentallm evaluate MODEL held_out.txt --save` does."
     yield (
-        f"It has {_count(facts.parameters)} parameters and no knowledge but that of its training text, with whatever "
+        f"It has {count(facts.parameters)} parameters and no knowledge but that of its training text, with whatever "
         "that takes for granted. Controls decide about words, not about what is meant or true."
     )
 
@@ -354,21 +326,6 @@ def _words(facts: ModelFacts, wanted: tuple[str, ...], number: int) -> list[str]
     return [word for word in found if word][:number]
 
 
-def table(rows: Iterable[tuple[str, ...]]) -> str:
-    """Rows of a table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _cell(value: object) -> str:
-    """Text as it stands in a table, whatever it holds: one line, no mark-up, no columns of its own."""
-    text = " ".join(str(value).split())
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", _html(text)) if re.search(r"[\\`*\[\]|<]|__", text) else text
-
-
-def _html(text: str) -> str:
-    return text.replace("<", "&lt;").replace("|", "\\|").replace("*", r"\*")
-
-
 def _shell(text: str) -> str:
     if re.fullmatch(r"[\w./@-]+", text, re.ASCII):
         return text if "/" in text or "_" in text else f'"{text}"'
@@ -377,14 +334,3 @@ def _shell(text: str) -> str:
 
 def _python(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _count(number: int) -> str:
-    for size, name in ((10**9, "billion"), (10**6, "million")):
-        if number >= size:
-            return f"{number / size:.1f} {name}"
-    return f"{number:,}"
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"

@@ -1,11 +1,13 @@
 """The repository of the controls works with models of others, where this package cannot be imported."""
 
 import json
+import os
 import sys
 from functools import partial
 
 import pytest
 import torch
+from command import run
 from conftest import FIXTURES
 from small_models import byte_level_gpt2
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
@@ -16,7 +18,8 @@ from fundamentallm_hf import controlled_generate, convert_checkpoint
 from fundamentallm_hf.attributes import BUNDLED, Attribute
 from fundamentallm_hf.card_check import check_metadata
 from fundamentallm_hf.card_merge import metadata_of
-from fundamentallm_hf.controls_repository import FOLDER, licence_text, recipe_files, requirements, write_controls
+from fundamentallm_hf.code_license import code_license
+from fundamentallm_hf.controls_repository import FOLDER, recipe_files, requirements, write_controls
 from fundamentallm_hf.errors import UserError
 
 NAME, MODEL = "user/controlled-generation", "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -135,8 +138,8 @@ def test_it_needs_nothing_but_what_it_requires():
 def test_the_folder_holds_the_recipe_its_requirements_a_card_and_the_licence(place):
     folder = place / NAME
     assert {path.name for path in folder.iterdir()} == {FOLDER, "README.md", "LICENSE"}
-    assert (folder / "LICENSE").read_text() == licence_text()
-    assert "Apache License" in licence_text()
+    assert (folder / "LICENSE").read_text() == code_license()
+    assert "Apache License" in code_license()
     assert (folder / FOLDER / "requirements.txt").read_text().splitlines() == requirements()
     assert [line for line in requirements() if line.startswith("torch")]
     metadata = metadata_of((folder / "README.md").read_text())
@@ -164,3 +167,53 @@ def test_an_edited_card_stays(place, tmp_path):
 def test_a_folder_that_holds_something_is_left_alone(place):
     with pytest.raises(UserError, match="not empty"):
         write_controls(place / NAME)
+
+
+OVER_HTTP = """
+tokenizer = AutoTokenizer.from_pretrained(given["model"])
+model = AutoModelForCausalLM.from_pretrained(given["model"])
+ids = tokenizer("once upon", return_tensors="pt").input_ids
+result = model.generate(
+    ids, custom_generate=given["name"], trust_remote_code=True, revision=given["revision"], **given["case"]
+).tolist()
+"""
+
+
+def test_it_is_pushed_renewed_and_fetched_over_http(place, hub, tmp_path):
+    listed = run("push-controls", NAME, "--dry-run")
+    assert listed.exit_code == 0, listed.stderr
+    assert "custom_generate/generate.py" in listed.stdout
+    assert not hub.repos
+    assert run("push-controls", NAME, "--message", "For everyone").exit_code == 0
+    repo = hub.repo(NAME)
+    first = repo.branches["main"]
+    assert repo.find("main").title == "For everyone"
+    files = {name: file.content for name, file in repo.find("main").files.items() if name != ".gitattributes"}
+    written = {str(file.relative_to(place / NAME)): file for file in (place / NAME).rglob("*") if file.is_file()}
+    assert files == {name: file.read_bytes() for name, file in written.items()}
+    assert "there was nothing to commit" in run("push-controls", NAME).stderr
+
+    edited = files["README.md"].replace(b"# Text-level control", b"# My control")
+    hub.make(NAME, {"README.md": edited, f"{FOLDER}/left.py": "left = 1"})
+    assert run("push-controls", NAME).exit_code == 0
+    assert repo.find("main").files["README.md"].content == edited
+    assert f"{FOLDER}/left.py" not in repo.find("main").files
+
+    case = {"do_sample": True, "seed": 1, "bad_words": ["a", "*s*"], "must_include": ["cat"], "max_new_tokens": 24}
+    given = {"name": NAME, "model": str(place / MODEL), "revision": first, "case": case}
+    there = {name: os.environ[name] for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_DISABLE_XET")}
+    # In another place than where a folder has the repository's name.
+    found = run_without_package(OVER_HTTP, given, tmp_path, **there, HF_HUB_OFFLINE="0")
+    model = GPT2LMHeadModel.from_pretrained(place / MODEL)
+    ids = AutoTokenizer.from_pretrained(place / MODEL)("once upon", return_tensors="pt").input_ids
+    assert model.generate(ids, custom_generate=controlled_generate, **case).tolist() == found
+
+
+def test_the_command_writes_it_into_a_folder_and_sends_nothing(tmp_path):
+    done = run("push-controls", NAME, "--output", tmp_path / "controls")
+    assert done.stdout.strip() == str(tmp_path / "controls")
+    assert f'custom_generate="{NAME}"' in (tmp_path / "controls" / "README.md").read_text()
+    refused = run("push-controls", NAME, "--output", tmp_path / "other", "--private")
+    assert refused.exit_code == 2
+    assert "--output sends nothing, so --private has no effect" in refused.stderr
+    assert run("push-controls", "no/such/name", "--dry-run").exit_code != 0
