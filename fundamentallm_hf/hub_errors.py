@@ -28,7 +28,7 @@ from huggingface_hub.utils import httpx, parse_ratelimit_headers
 from .errors import UserError
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{10,}|\b((?i:Bearer|Basic)) +[^\s'\"]+")
+_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{10,}|\b((?i:Bearer|Basic)) +[^\s'\",]+")
 _URL = re.compile(r"(?P<scheme>https?://)(?:[^\s/@'\"]*@)?(?P<rest>[^\s?'\"]*)(?:\?[^\s'\"]*)?")
 _BUSY = (408, 429, 500, 502, 503, 504)
 
@@ -57,9 +57,10 @@ def tokens() -> list[str]:
     for file in (constants.HF_TOKEN_PATH, constants.HF_STORED_TOKENS_PATH):
         try:
             with open(file, encoding="utf-8") as opened:  # noqa: PTH123 - huggingface_hub's paths are texts
-                found.update(re.findall(r"[^\s=]{8,}", opened.read()))
+                lines = [line.strip() for line in opened if not line.startswith("[")]
         except (OSError, UnicodeDecodeError):
             continue
+        found.update((line.partition("=")[2] or line).strip() for line in lines)
     return sorted((token for token in found if len(token) >= 8), key=len, reverse=True)
 
 

@@ -26,7 +26,7 @@ _TEXTS = (".json", ".jsonl", ".md", ".py", ".txt", ".tsv", ".yaml", ".yml", ".to
 # Words of a text that a model has learned may look like anything.
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "word_counts.json", "words.tsv")
 _LOCAL_PATH = re.compile(
-    r"(?<![\w./:~-])(?:/(?:home|root|Users|tmp|mnt|media|scratch|workspace|var/folders)/|[A-Za-z]:\\{1,2}Users\\)"
+    r"(?:file://|(?<![\w./:~-]))(?:/(?:home|root|Users|tmp|mnt|media|scratch|workspace|var/folders)/|[A-Za-z]:\\{1,2}Users\\)"
     r"[^\s'\"`)\],]+"
 )
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")

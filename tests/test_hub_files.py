@@ -123,17 +123,17 @@ def test_an_update_that_fails_leaves_the_old_one_in_use(hub, stories, waits, mon
 
 @pytest.mark.parametrize("status", [408, 429, 503])
 @pytest.mark.parametrize(
-    "where", ["GET /api/models/user/stories$", "tree", "HEAD", "GET /storage", "GET .*/config.json"]
+    "where", ["GET /api/models/user/stories$", "tree", "HEAD .*safetensors", "GET /storage", "GET .*/config.json"]
 )
 def test_a_busy_hub_is_asked_again(hub, stories, waits, where, status):
-    hub.fail(where, status, times=2 if where == "HEAD" else 1)  # the first HEAD is asked again at once
+    hub.fail(where, status, times=2 if "HEAD" in where else 1)  # the first HEAD is asked again at once
     assert read(fetch("user/stories"))["model.safetensors"] == FILES["model.safetensors"]
     assert waits
 
 
 @pytest.mark.parametrize("action", ["cut", "half", ("stall", 1.5)])
 @pytest.mark.parametrize(
-    "where", ["GET /api/models/user/stories$", "tree", "HEAD", "GET /storage", "GET .*/config.json"]
+    "where", ["GET /api/models/user/stories$", "tree", "HEAD .*safetensors", "GET /storage", "GET .*/config.json"]
 )
 def test_a_connection_that_breaks_or_says_nothing_is_made_again(hub, stories, waits, monkeypatch, where, action):
     monkeypatch.setattr("fundamentallm_hf.hub_files.QUICK", 0.3)
