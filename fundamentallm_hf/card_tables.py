@@ -44,7 +44,7 @@ def _effect(about: Mapping[str, Any]) -> str:
     shares = effect.get("shares")
     if isinstance(shares, dict) and all(isinstance(share, int | float) for share in shares.values()):
         figures = ", ".join(f"{round(100 * share)}%" for share in shares.values())
-        told.append(f"{figures} {effect.get('what')} at strengths {', '.join(shares)}")
+        told.append(f"{figures} {effect.get('what')} at strengths {', '.join(shares).replace('+0', '0')}")
     if isinstance(area := about.get("held_out_auc"), int | float):
         told.append(f"its words tell held-out texts apart with an area under the ROC curve of {area:.3f}")
     return "; ".join(told) or "not measured"

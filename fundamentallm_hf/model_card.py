@@ -16,9 +16,12 @@ from typing import Any
 from .card_check import check_metadata
 from .card_merge import metadata_of, write_card
 from .card_tables import attribute_rows, cell, count, field_rows, megabytes, table
+from .errors import UserError
 from .loading import DEMO_MODEL
 from .model_facts import ModelFacts, read_facts
+from .model_folder import one_line
 
+CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 WIDTH = 120
 # Those that explain themselves.
@@ -119,6 +122,28 @@ def card_for(
     return card
 
 
+def update_card(folder: str | Path, *, repo_id: str | None = None, metadata: Mapping[str, Any] | None = None) -> Path:
+    """Write the card of the model in a folder into it, over the one that is there.
+
+    Args:
+        folder, repo_id, metadata: as in `card_for`.
+
+    Returns:
+        The card.
+
+    Raises:
+        UserError: as in `card_for`, or it cannot be read or written.
+    """
+    file = Path(folder).expanduser() / CARD
+    try:
+        existing = file.read_text(encoding="utf-8") if file.exists() else None
+        text = card_for(file.parent, repo_id=repo_id, existing=existing, metadata=metadata)
+        file.write_text(text, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot write {str(file)!r}: {one_line(error)}") from error
+    return file
+
+
 def _name(folder: Path, repo_id: str | None) -> str:
     return repo_id.split("/")[-1] if repo_id else folder.resolve().name
 
@@ -144,14 +169,14 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
     data = record.get("dataset") or {}
     name = str(data.get("name") or "text")
     metrics = (
-        ("bits_per_character", "Bits per character", "bits_per_character"),
-        ("perplexity", "Perplexity", "perplexity"),
-        ("accuracy", "Next-token accuracy", "accuracy"),
+        ("bits_per_character", "Bits per character"),
+        ("perplexity", "Perplexity"),
+        ("accuracy", "Next-token accuracy"),
     )
     return {
         "task": {"type": "text-generation", "name": "Text generation"},
-        "dataset": {"type": str(data.get("id") or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")), "name": name},
-        "metrics": [{"type": kind, "name": shown, "value": round(record[key], 4)} for kind, shown, key in metrics],
+        "dataset": {"name": name, "type": str(data.get("id") or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))},
+        "metrics": [{"type": kind, "value": round(record[kind], 4), "name": shown} for kind, shown in metrics],
     }
 
 
