@@ -284,6 +284,54 @@ def pull(name: str, folder: str | None, **options: Any) -> None:
     get(name, folder, **options)
 
 
+@cli.command(context_settings=CONTEXT)
+@click.argument("folder")
+@click.argument("name", required=False, metavar="[USER/NAME]")
+@click.option("--license", metavar="ID", help="The model's licence, by the Hub's name for it, such as mit.")
+@click.option("--language", multiple=True, metavar="CODE", help="A language it writes, such as en.")
+@click.option(
+    "--dataset", "datasets", multiple=True, metavar="ID", help="A data set on the Hub that it was trained on."
+)
+@click.option("--base-model", metavar="ID", help="The model on the Hub that it was trained from.")
+def card(folder: str, name: str | None, **metadata: Any) -> None:
+    """Write the card of the model in FOLDER, its README.md, out of what lies there.
+
+    What you change, add or delete in it stays so when it is written again, here or by push, which writes it anyway.
+    With USER/NAME its examples name the model on the Hub. --language and --dataset may be given several times.
+
+    \b
+    fundamentallm card my_model_hf user/stories --license mit --language en
+    """
+    from .model_card import update_card
+
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in metadata.items()}
+    click.echo(update_card(folder, repo_id=name, metadata=values))
+
+
+@cli.command("push-controls", context_settings=CONTEXT)
+@click.argument("name", metavar="USER/NAME")
+@click.option("--output", metavar="FOLDER", help="Write the repository into FOLDER and send nothing.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--revision", metavar="NAME", help="The branch to commit to; it is made if it is not there.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
+@click.option("--message", metavar="TEXT", help="What the commit says.")
+@click.option("--dry-run", is_flag=True, help="List what would be sent, with sizes in bytes, and send nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+def push_controls(name: str, **options: Any) -> None:
+    """Publish the controls on the Hub as USER/NAME, for models that are not of this package.
+
+    Whoever uses transformers can then write, without installing anything more, model.generate(**inputs,
+    custom_generate="USER/NAME", trust_remote_code=True, must_include=["dragon"]).
+
+    \b
+    fundamentallm push-controls user/controlled-generation --dry-run
+    fundamentallm push-controls user/controlled-generation
+    """
+    from .controls_command import push as publish
+
+    publish(name, **options)
+
+
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def serve(options: tuple[str, ...]) -> None:

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from transformers.utils import logging
 from .attributes import save_attributes
 from .card_merge import metadata_of
 from .checkpoint import convert_checkpoint, is_fundamentallm_source
+from .code_license import code_license
 from .companions import save_records
 from .errors import UserError
 from .hub import LIBRARY, Upload, login_name, split_target, upload_folder
@@ -67,7 +67,7 @@ def push(
     Raises:
         UserError: there is no such model, something of it must not be sent, or the Hub refuses or cannot be reached.
     """
-    _check(repo_id, notice, options)
+    check_publishing(repo_id, notice, options)
     told: dict[str, Any] = {"license": license, "notice": notice, "progress": progress} | options
     path = DEMO_MODEL if source is None else Path(source).expanduser()
     if is_fundamentallm_source(path):
@@ -98,12 +98,12 @@ def push_model(
     Raises:
         UserError: as for `push`, or the model has no tokenizer.
     """
-    _check(repo_id, notice, options)
+    check_publishing(repo_id, notice, options)
     written = _of_model(model, tokenizer or tokenizer_of(model), max_shard_size)
     return _publish(*written, repo_id, notice=notice, **options)
 
 
-def _check(repo_id: str, notice: Notice, options: Mapping[str, Any]) -> None:
+def check_publishing(repo_id: str, notice: Notice, options: Mapping[str, Any]) -> None:
     """Refuse what would fail in the end before any work starts."""
     split_target(repo_id, options.get("revision"))
     if not options.get("dry_run"):
@@ -147,11 +147,11 @@ def _publish(
         write(folder)
         _copy_beside(beside, folder)
         if (folder / "modeling_fundamentallm.py").exists():
-            (folder / CODE_LICENSE).write_text(_license(), encoding="utf-8")
+            (folder / CODE_LICENSE).write_text(code_license(), encoding="utf-8")
         card = folder / CARD
         written = card.read_text(encoding="utf-8") if card.exists() else None
         if not options.get("dry_run"):
-            written = _card_there(name, revision, token, notice) or written
+            written = card_there(name, revision, token, notice) or written
         card.write_text(_card(folder, name, written, license, tags), encoding="utf-8")
         return upload_folder(folder, name, revision=revision, delete=_STALE, token=token, notice=notice, **options)
 
@@ -171,7 +171,7 @@ def _card(folder: Path, repo_id: str, existing: str | None, license: str | None,
     return card
 
 
-def _card_there(repo_id: str, revision: str | None, token: str | bool | None, notice: Notice) -> str | None:
+def card_there(repo_id: str, revision: str | None, token: str | bool | None, notice: Notice) -> str | None:
     """The card in the repository, which people may have edited; None if there is none yet."""
     api = HfApi(token=token, library_name=LIBRARY)
 
@@ -193,14 +193,6 @@ def _card_there(repo_id: str, revision: str | None, token: str | bool | None, no
         raise UserError(f"the card of {repo_id} is not UTF-8 text: correct its README.md on the Hub first") from None
     except Exception as error:
         raise hub_error(repo_id, error) from None
-
-
-def _license() -> str:
-    try:
-        text = distribution(LIBRARY).read_text("licenses/LICENSE")
-    except PackageNotFoundError:
-        text = None
-    return text or (Path(__file__).parents[1] / "LICENSE").read_text(encoding="utf-8")
 
 
 @contextmanager

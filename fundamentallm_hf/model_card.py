@@ -15,10 +15,13 @@ from typing import Any
 
 from .card_check import check_metadata
 from .card_merge import metadata_of, write_card
+from .card_tables import attribute_rows, cell, count, field_rows, megabytes, table
+from .errors import UserError
 from .loading import DEMO_MODEL
 from .model_facts import ModelFacts, read_facts
-from .settings import SETTINGS
+from .model_folder import one_line
 
+CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 WIDTH = 120
 # Those that explain themselves.
@@ -119,6 +122,28 @@ def card_for(
     return card
 
 
+def update_card(folder: str | Path, *, repo_id: str | None = None, metadata: Mapping[str, Any] | None = None) -> Path:
+    """Write the card of the model in a folder into it, over the one that is there.
+
+    Args:
+        folder, repo_id, metadata: as in `card_for`.
+
+    Returns:
+        The card.
+
+    Raises:
+        UserError: as in `card_for`, or it cannot be read or written.
+    """
+    file = Path(folder).expanduser() / CARD
+    try:
+        existing = file.read_text(encoding="utf-8") if file.exists() else None
+        text = card_for(file.parent, repo_id=repo_id, existing=existing, metadata=metadata)
+        file.write_text(text, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot write {str(file)!r}: {one_line(error)}") from error
+    return file
+
+
 def _name(folder: Path, repo_id: str | None) -> str:
     return repo_id.split("/")[-1] if repo_id else folder.resolve().name
 
@@ -144,14 +169,14 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
     data = record.get("dataset") or {}
     name = str(data.get("name") or "text")
     metrics = (
-        ("bits_per_character", "Bits per character", "bits_per_character"),
-        ("perplexity", "Perplexity", "perplexity"),
-        ("accuracy", "Next-token accuracy", "accuracy"),
+        ("bits_per_character", "Bits per character"),
+        ("perplexity", "Perplexity"),
+        ("accuracy", "Next-token accuracy"),
     )
     return {
         "task": {"type": "text-generation", "name": "Text generation"},
-        "dataset": {"type": str(data.get("id") or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")), "name": name},
-        "metrics": [{"type": kind, "name": shown, "value": round(record[key], 4)} for kind, shown, key in metrics],
+        "dataset": {"name": name, "type": str(data.get("id") or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))},
+        "metrics": [{"type": kind, "value": round(record[kind], 4), "name": shown} for kind, shown in metrics],
     }
 
 
@@ -163,7 +188,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
     stop = next((text for text in STOPS if facts.writes(text)), facts.characters[:1])
     named = next((name for name in facts.attributes if "positive" in name), next(iter(facts.attributes), ""))
     values = {
-        "name": _cell(_name(folder, repo_id)),
+        "name": cell(_name(folder, repo_id)),
         "summary": fill(_summary(facts), WIDTH),
         "generate": "fundamentallm generate" + ("" if bundled else f" {_shell(model)}"),
         "load": "load_model()" if bundled else f"load_model({_python(model)})",
@@ -176,14 +201,14 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
         "required": _shell(",".join(required)),
         "required_list": _python(required),
         "stop": _shell(stop),
-        "architecture": _table(_architecture(facts)),
+        "architecture": table(_architecture(facts)),
         "alphabet": _alphabet(facts),
-        "fields": _table((f"`{name}`", _html(SETTINGS[name].help)) for name in FIELDS),
+        "fields": table(field_rows(FIELDS)),
         "attribute": _shell(named) if named else "",
-        "attributes": _table(_attributes(facts)),
-        "evaluation": _table(_evaluations(facts)),
+        "attributes": table(attribute_rows(facts.attributes)),
+        "evaluation": table(_evaluations(facts)),
         "windows": _windows(facts),
-        "training": _table(_training(facts.training)),
+        "training": table(_training(facts.training)),
         "limits": "\n".join(fill(f"- {limit}", WIDTH, subsequent_indent="  ") for limit in _limits(facts)),
     }
     parts = re.split(r"^<!-- section: ([a-z]+) -->\n", TEMPLATE.read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -200,7 +225,7 @@ def _summary(facts: ModelFacts) -> str:
     kind = "FundamentaLLM" if facts.own else str(facts.config.get("model_type"))
     unit = "character-level " if facts.characters else ""
     return (
-        f"A {unit}language model of {_count(facts.parameters)} parameters ({kind} architecture), with control over the "
+        f"A {unit}language model of {count(facts.parameters)} parameters ({kind} architecture), with control over the "
         "text that it writes: words that never appear, words that always do, and attributes that it leans towards."
     )
 
@@ -230,17 +255,17 @@ print(pipe({_python(prompt)}, bad_words={_python(banned)}, max_new_tokens=100)[0
 
 def _architecture(facts: ModelFacts) -> Iterable[tuple[str, str]]:
     config = facts.config
-    yield "architecture", _cell(", ".join(map(str, config.get("architectures") or [config.get("model_type")])))
+    yield "architecture", cell(", ".join(map(str, config.get("architectures") or [config.get("model_type")])))
     for name, other, shown in _SHAPE:
         value = config.get(name, config.get(other) if other else None)
         if value is not None:
             unit = (" characters" if facts.characters else " tokens") if shown == "context" else ""
-            yield shown, f"{value:,}{unit}" if isinstance(value, int) else _cell(value)
+            yield shown, f"{value:,}{unit}" if isinstance(value, int) else cell(value)
     if isinstance(size := config.get("vocab_size"), int):
         yield "vocabulary", f"{size:,} tokens"
     tied = config.get("tie_word_embeddings")
     yield "parameters", f"{facts.parameters:,}" + (", the output tied to the embedding" if tied else "")
-    yield "weights", f"{', '.join(facts.dtypes)}, {_bytes(facts.weight_bytes)}"
+    yield "weights", f"{', '.join(facts.dtypes)}, {megabytes(facts.weight_bytes)}"
 
 
 def _alphabet(facts: ModelFacts) -> str:
@@ -257,28 +282,10 @@ def _alphabet(facts: ModelFacts) -> str:
     )
 
 
-def _attributes(facts: ModelFacts) -> Iterable[tuple[str, ...]]:
-    for name, each in facts.attributes.items():
-        holds = f"{len(each.words):,} weighted words" if each.kind == "words" else "two contexts"
-        source = f", from {each.about['source']}" if each.about.get("source") else ""
-        yield f"`{name}`", _cell(each.description), _cell(holds + source), _cell(_effect(each.about))
-
-
-def _effect(about: Mapping[str, Any]) -> str:
-    told = []
-    effect = about.get("effect")
-    if isinstance(effect, dict) and isinstance(shares := effect.get("shares"), dict):
-        figures = ", ".join(f"{round(100 * share)}%" for share in shares.values())
-        told.append(f"{figures} {effect.get('what', 'have it')} at strengths {', '.join(shares)}")
-    if isinstance(area := about.get("held_out_auc"), int | float):
-        told.append(f"its words tell held-out texts apart with an area under the ROC curve of {area:.3f}")
-    return "; ".join(told) or "not measured"
-
-
 def _evaluations(facts: ModelFacts) -> Iterable[tuple[str, ...]]:
     for each in facts.evaluations:
         yield (
-            _cell((each.get("dataset") or {}).get("name", "text")),
+            cell((each.get("dataset") or {}).get("name", "text")),
             f"**{each['bits_per_character']:.3f}**",
             f"{each['perplexity']:.3f}",
             f"{100 * each['accuracy']:.1f}%",
@@ -301,7 +308,7 @@ def _training(record: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if isinstance(value, float):
             value = f"{value:.4g}"
         if value not in (None, ""):
-            yield shown, f"{value:,}" if isinstance(value, int) else _cell(value)
+            yield shown, f"{value:,}" if isinstance(value, int) else cell(value)
 
 
 def _limits(facts: ModelFacts) -> Iterable[str]:
@@ -319,7 +326,7 @@ def _limits(facts: ModelFacts) -> Iterable[str]:
     if not facts.evaluations:
         yield "Nobody has measured it yet: `fundamentallm evaluate MODEL held_out.txt --save` does."
     yield (
-        f"It has {_count(facts.parameters)} parameters and no knowledge but that of its training text, with whatever "
+        f"It has {count(facts.parameters)} parameters and no knowledge but that of its training text, with whatever "
         "that takes for granted. Controls decide about words, not about what is meant or true."
     )
 
@@ -344,20 +351,6 @@ def _words(facts: ModelFacts, wanted: tuple[str, ...], number: int) -> list[str]
     return [word for word in found if word][:number]
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _cell(value: object) -> str:
-    """Text as it stands in a table, whatever it holds: one line, no mark-up, no columns of its own."""
-    text = " ".join(str(value).split())
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", _html(text)) if re.search(r"[\\`*\[\]|<]|__", text) else text
-
-
-def _html(text: str) -> str:
-    return text.replace("<", "&lt;").replace("|", "\\|").replace("*", r"\*")
-
-
 def _shell(text: str) -> str:
     if re.fullmatch(r"[\w./@-]+", text, re.ASCII):
         return text if "/" in text or "_" in text else f'"{text}"'
@@ -366,14 +359,3 @@ def _shell(text: str) -> str:
 
 def _python(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _count(number: int) -> str:
-    for size, name in ((10**9, "billion"), (10**6, "million")):
-        if number >= size:
-            return f"{number / size:.1f} {name}"
-    return f"{number:,}"
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"

@@ -5,6 +5,7 @@ file knows nothing of how facts are put into words.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +112,14 @@ def read_facts(folder: str | Path) -> ModelFacts:
         },
         counts=WordCounts.load(counts) if counts.is_file() else None,
         training=training[-1] if training else {},
-        evaluations=tuple(evaluations),
+        evaluations=tuple(each for each in evaluations if _is_evaluation(each)),
+    )
+
+
+def _is_evaluation(record: Mapping[str, Any]) -> bool:
+    figures = [record.get(name) for name in ("bits_per_character", "perplexity", "accuracy", "characters", "window")]
+    return isinstance(record.get("dataset"), dict) and all(
+        isinstance(each, int | float) and math.isfinite(each) for each in [*figures, record.get("stride")]
     )
 
 
