@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import MODEL, calls_of, load_once, run
+from without_package import blocks
 
 from fundamentallm_hf import convert_checkpoint
 from fundamentallm_hf.interactive import BANNER
@@ -76,6 +77,8 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
         if call[0] == "generate" and "--max-tokens" in call:
             # As it stands but shorter; the guide's own commands run in full.
             call[call.index("--max-tokens") + 1] = "40"
+            if "--min-tokens" in call:
+                call[call.index("--min-tokens") + 1] = "20"
         elif call[0] == "generate":
             call += ["--max-tokens", "40"]
         result = run(*call, stdin=stdin)
@@ -100,6 +103,18 @@ def test_python_that_is_shown_of_the_hub_runs(block, tmp_path, monkeypatch, hub,
     shutil.copytree(Path(MODEL).parent, "my_model")
     exec(compile(block, "hub.md", "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("page", ["generation.md", "python.md"])
+def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(MODEL).parent, "my_model")
+    scope = {}
+    shown = blocks((ROOT / "docs" / page).read_text(encoding="utf-8"), "python")
+    assert shown
+    for block in shown:
+        exec(block, scope)
+        assert capsys.readouterr().out or "print(" not in block
 
 
 def test_an_output_that_is_shown_is_that_of_the_command(monkeypatch):
