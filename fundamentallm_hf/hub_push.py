@@ -115,7 +115,7 @@ def _of_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_shard_size: int | str | None = None
 ) -> tuple[Callable[[Path], Any], Path | None]:
     origin = Path(model.name_or_path) if model.name_or_path else None
-    beside = origin if origin is not None and origin.is_dir() else None
+    beside = origin if origin is not None and (origin / "config.json").is_file() else None
 
     def write(folder: Path) -> None:
         try:

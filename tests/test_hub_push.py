@@ -232,7 +232,7 @@ def test_without_this_package_the_text_is_the_same(hub, tmp_path):
     written, refused = run_without_package(ANYWHERE, given, tmp_path, **online)
     told = Generator(load_model("user/stories", revision=commit, device="cpu"), notice=lambda said: None)
     assert "To be" + written == told.complete("To be", max_tokens=60, **controls)[0].text
-    assert "king" in written
+    assert "king" in written.lower()
     assert refused == "publishing needs the package: pip install fundamentallm-hf"
     assert "user/again" not in str(hub.repos)
 
