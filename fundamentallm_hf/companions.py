@@ -25,7 +25,10 @@ def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
         return carried
     if not model.name_or_path:
         raise ValueError("the model was made in memory and has no tokenizer: pass tokenizer=")
-    model.tokenizer = AutoTokenizer.from_pretrained(model.name_or_path, revision=_revision(model))
+    # Without the last argument transformers would ask on stdin whether to run the code of a model's config again.
+    model.tokenizer = AutoTokenizer.from_pretrained(
+        model.name_or_path, revision=_revision(model), trust_remote_code=False
+    )
     return model.tokenizer
 
 

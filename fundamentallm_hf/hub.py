@@ -82,6 +82,19 @@ def split_name(name: str, revision: str | None = None) -> tuple[str, str | None]
     return repo_id, revision
 
 
+def split_target(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """As `split_name`, for a repository to write to, whose owner has to be named.
+
+    Raises:
+        UsageError: two revisions are named.
+        UserError: no repository can be called so.
+    """
+    repo_id, revision = split_name(name, revision)
+    if "/" not in repo_id:
+        raise UserError(f"the repository has to be a name such as user/{repo_id} but is {repo_id!r}")
+    return repo_id, revision
+
+
 def upload_folder(
     folder: str | Path,
     repo_id: str,
@@ -142,9 +155,7 @@ def upload_folder(
     ```
     """
     folder = Path(folder)
-    repo_id, revision = split_name(repo_id, revision)
-    if "/" not in repo_id:
-        raise UserError(f"the repository has to be a name such as user/{repo_id} but is {repo_id!r}")
+    repo_id, revision = split_target(repo_id, revision)
     names = check_outgoing(folder)
     files = {name: (folder / name).stat().st_size for name in names}
     if dry_run:

@@ -6,6 +6,8 @@ gives up where an answer was lost. This file knows nothing of repositories and f
 
 import logging
 import re
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from huggingface_hub.utils import (
     enable_progress_bars,
     set_client_factory,
 )
+from huggingface_hub.utils import tqdm as hf_tqdm
 
 from .hub_errors import is_passing, redact, seconds_asked, status_of
 
@@ -56,6 +59,25 @@ def try_again(action: Callable[[], Result], notice: Notice, tries: int = TRIES) 
     raise AssertionError("tries has to be at least 1")
 
 
+class Bar(hf_tqdm):
+    """A progress bar of huggingface_hub that ends the work behind it when the process is to end.
+
+    Its threads would otherwise finish what they are at, which for a large file may take hours.
+    """
+
+    stop = threading.Event()
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Go on, unless it is over."""
+        if self.stop.is_set():
+            raise Interrupted
+        return super().update(n)
+
+
+class Interrupted(Exception):
+    """Ends a thread of a process that is to end."""
+
+
 @contextmanager
 def conversation(notice: Notice, *, progress: bool = False, silence: float = SILENCE) -> Iterator[None]:
     """Talk to the Hub: no request waits for ever, and what huggingface_hub logs is told in a line, without tokens.
@@ -71,6 +93,8 @@ def conversation(notice: Notice, *, progress: bool = False, silence: float = SIL
     factory = _http._GLOBAL_CLIENT_FACTORY
 
     def limit(request: Any) -> None:
+        if Bar.stop.is_set():
+            raise Interrupted
         limits = request.extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
         request.extensions["timeout"] = {
             name: silence if seconds is None else seconds for name, seconds in limits.items()
@@ -95,11 +119,34 @@ def conversation(notice: Notice, *, progress: bool = False, silence: float = SIL
         logger.handlers, logger.propagate = [_ToNotices(notice)], False
         (enable_progress_bars if progress else disable_progress_bars)()
         try:
-            yield
+            with _ends_threads():
+                yield
         finally:
             (disable_progress_bars if hidden else enable_progress_bars)()
             logger.handlers, logger.propagate = handlers, propagate
             set_client_factory(factory)
+
+
+@contextmanager
+def _ends_threads() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM reach the threads that send and fetch, beside what they do anyway."""
+    kept: dict[int, Any] = {}
+
+    def end(number: int, frame: Any) -> None:
+        Bar.stop.set()
+        kept[number](number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        kept = {number: handler for number, handler in kept.items() if callable(handler)}
+    for number in kept:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        Bar.stop.clear()
 
 
 class _ToNotices(logging.Handler):

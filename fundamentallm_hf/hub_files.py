@@ -20,7 +20,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError, OfflineModeIsEna
 
 from .errors import UserError
 from .hub import LIBRARY, file_hash, split_name
-from .hub_connection import Notice, conversation, try_again
+from .hub_connection import Bar, Notice, conversation, try_again
 from .hub_errors import hub_error, is_passing
 from .hub_scan import check_names, is_pickle_name
 from .whole_folder import check_target, in_one_step, one_line
@@ -229,7 +229,9 @@ def _download(api: HfApi, repo_id: str, commit: str, where: str, choose: Choice,
         _check_room(where, sum(entries[name].size for name in new))
 
         def get() -> str:
-            return snapshot_download(repo_id, revision=commit, allow_patterns=_patterns(names), token=api.token)
+            return snapshot_download(
+                repo_id, revision=commit, allow_patterns=_patterns(names), token=api.token, tqdm_class=Bar
+            )
 
         folder = Path(try_again(get, notice))
         damaged = [name for name in new if not _is_sound(folder / name, entries[name])]

@@ -23,7 +23,7 @@ from .checkpoint import convert_checkpoint, is_fundamentallm_source
 from .code_license import code_license
 from .companions import save_records
 from .errors import UserError
-from .hub import LIBRARY, Upload, login_name, split_name, upload_folder
+from .hub import LIBRARY, Upload, login_name, split_target, upload_folder
 from .hub_connection import Notice, conversation, try_again
 from .hub_errors import hub_error
 from .loading import DEMO_MODEL, load_model, tokenizer_of
@@ -105,7 +105,7 @@ def push_model(
 
 def check_publishing(repo_id: str, notice: Notice, options: Mapping[str, Any]) -> None:
     """Refuse what would fail in the end before any work starts."""
-    split_name(repo_id, options.get("revision"))
+    split_target(repo_id, options.get("revision"))
     if not options.get("dry_run"):
         login_name(options.get("token"), notice)
 
@@ -140,7 +140,7 @@ def _publish(
     **options: Any,
 ) -> Upload:
     """Write the folder, its card, and send it."""
-    name, revision = split_name(repo_id, options.pop("revision", None))
+    name, revision = split_target(repo_id, options.pop("revision", None))
     with _quiet(), tempfile.TemporaryDirectory() as place:
         # The folder's name stands in no file, but the last part of it is what a card may call a model.
         folder = Path(place, name.rpartition("/")[2])

@@ -104,6 +104,24 @@ def check_weights(names: Iterable[str], where: str) -> None:
     raise UserError(f"{where} has its weights only as pickles ({shown}), which can run code when they are read: {how}")
 
 
+def check_index(folder: Path, where: str) -> None:
+    """See that the index of weights in several files names files of its own folder.
+
+    Raises:
+        UserError: it names others, or none.
+    """
+    file = folder / "model.safetensors.index.json"
+    if not file.is_file() or (folder / "model.safetensors").is_file():
+        return
+    try:
+        names = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise UserError(f"{where} has a damaged {file.name}: get it again, or tell whoever made it") from None
+    for name in names:
+        if not isinstance(name, str) or "/" in name or _why_not(name) is not None or not (folder / name).is_file():
+            raise UserError(f"{where} looks for weights in {name!r}, which is no file of its own: nothing was read")
+
+
 def check_outgoing(folder: Path) -> list[str]:
     """See that a folder can be shown to others, and list what of it goes.
 

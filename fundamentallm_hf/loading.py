@@ -17,7 +17,7 @@ from .errors import UsageError, UserError
 from .hub_code import check_code
 from .hub_connection import Notice
 from .hub_files import fetch
-from .hub_scan import check_weights
+from .hub_scan import check_index, check_weights
 from .settings import DEVICES, DTYPES
 
 DEMO_MODEL = Path(__file__).parent / "demo_model"
@@ -122,6 +122,7 @@ def load_model(
             check_weights([*snapshot.files, *snapshot.left_out], name)
             folder, commit = snapshot.folder, snapshot.commit
             name = snapshot.repo_id
+        check_index(folder, name)
         runs_code = check_code(folder, name, commit, trust_remote_code, tell)
         model, tokenizer = _from_pretrained(folder, name, dtype, runs_code)
         model.config._commit_hash = commit

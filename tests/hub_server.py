@@ -139,8 +139,8 @@ class Hub:
         """Let requests go wrong whose "METHOD /path" the pattern finds.
 
         `action` is an HTTP status or (status, headers); "cut" (the connection breaks before an answer), "lost" (it
-        breaks when the work is done), "half" (it breaks in the middle of the body), "corrupt" (a byte is another), or
-        a number of seconds of silence as ("stall", seconds).
+        breaks when the work is done), "half" (it breaks in the middle of the body), "corrupt" (a byte is another),
+        "drip" (it comes slowly), or a number of seconds of silence as ("stall", seconds).
         """
         self.failures.append(Failure(re.compile(pattern), action, times, after))
 
@@ -253,7 +253,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2])
             self.wfile.flush()
             return self._break()
-        self.wfile.write(body)
+        pause = 0.2 if self.action == "drip" else 0
+        step = 1_000_000 if pause else len(body) or 1
+        for begin in range(0, len(body), step):
+            self.wfile.write(body[begin : begin + step])
+            threading.Event().wait(pause)
         return None
 
     # Who asks, and for what.

@@ -5,6 +5,10 @@ import hashlib
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -253,12 +257,16 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing_half_written(hub, s
     assert not leftovers(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_that_cannot_be_written_is_one_line(hub, stories, tmp_path, monkeypatch):
-    (tmp_path / "closed").mkdir(mode=0o500)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "closed" / "hub"))
-    with pytest.raises(UserError, match=r"cannot be stored .* set HF_HOME to a folder that you may write"):
+def test_a_cache_that_cannot_be_written_is_one_line(hub, stories, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", "/closed/hub")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", refuse)
+    with pytest.raises(UserError) as caught:
         fetch("user/stories")
+    assert str(caught.value) == (
+        "user/stories cannot be stored (/closed/hub): Permission denied; set HF_HOME to a folder that you may write"
+    )
 
 
 @pytest.mark.parametrize(
@@ -326,3 +334,59 @@ def test_the_hashes_are_those_of_git(tmp_path):
     (tmp_path / "a").write_bytes(b"hello\n")
     assert file_hash(tmp_path / "a", sha256=False) == "ce013625030ba8dba906f756967f9e9ca394464a"
     assert file_hash(tmp_path / "a", sha256=True) == hashlib.sha256(b"hello\n").hexdigest()
+
+
+WITHOUT_TORCH = """
+import sys
+sys.argv = ["fundamentallm", "pull", *sys.argv[1:]]
+from fundamentallm_hf.cli import main
+try:
+    main()
+finally:
+    assert not {"torch", "transformers"} & sys.modules.keys()
+"""
+
+
+def test_pull_is_a_program_that_needs_neither_torch_nor_a_second_try(hub, stories, tmp_path):
+    def pulled(*arguments, **environment):
+        told = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+        return subprocess.run(told, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+    done = pulled("user/stories", tmp_path / "there")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'there'}\n"), done.stderr
+    assert done.stderr.splitlines() == [
+        "note: left out, since pickles can run code when they are read: pytorch_model.bin",
+        f"note: user/stories at commit {stories.branches['main']}",
+    ]
+    again = pulled("user/stories", "--quiet", HF_HUB_OFFLINE="1")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert sorted(path.name for path in Path(again.stdout.strip()).rglob("*") if path.is_file()) == sorted(
+        [".gitattributes", *(Path(name).name for name in KEPT)]
+    )
+    closed = pulled("user/none", HF_TOKEN="hf_" + "y" * 34)
+    assert (closed.returncode, closed.stdout) == (1, "")
+    assert re.fullmatch(r"Error: 127.0.0.1:\d+ does not accept your token: .*\n", closed.stderr)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("action", [("stall", 20), "drip"])
+def test_a_program_that_is_ended_in_the_middle_leaves_nothing_half_written(hub, stories, tmp_path, action, number):
+    hub.make("user/stories", {"model.safetensors": b"x" * 60_000_000})
+    hub.fail("GET /storage", action)
+    told = [sys.executable, "-c", WITHOUT_TORCH, "user/stories", str(tmp_path / "there")]
+    quick = os.environ | {"HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    running = subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quick)
+    deadline = time.monotonic() + 60
+    while not hub.asked("GET /storage") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    running.send_signal(number)
+    before = time.monotonic()
+    running.communicate(timeout=30)
+    assert time.monotonic() - before < 10
+    assert running.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert not (tmp_path / "there").exists()
+    assert not leftovers(tmp_path)
+    hub.failures.clear()
+    hub.make("user/stories", FILES)
+    assert sorted(fetch("user/stories").files) == KEPT
