@@ -311,6 +311,7 @@ def card(folder: str, name: str | None, **metadata: Any) -> None:
 @cli.command("push-controls", context_settings=CONTEXT)
 @click.argument("name", metavar="USER/NAME")
 @click.option("--output", metavar="FOLDER", help="Write the repository into FOLDER and send nothing.")
+@click.option("--force", is_flag=True, help="Replace FOLDER if it holds something.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @click.option("--revision", metavar="NAME", help="The branch to commit to; it is made if it is not there.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")

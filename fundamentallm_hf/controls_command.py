@@ -11,7 +11,7 @@ from .hub_command import report
 from .terminal import Notes
 
 
-def push(name: str, output: str | None, quiet: bool, **options: Any) -> None:
+def push(name: str, output: str | None, force: bool, quiet: bool, **options: Any) -> None:
     """Publish the repository of the controls, or write it into a folder on this machine.
 
     Raises:
@@ -23,12 +23,14 @@ def push(name: str, output: str | None, quiet: bool, **options: Any) -> None:
 
     repo_id, revision = split_name(name, options.pop("revision"))
     if output is not None:
-        if useless := [option for option, value in options.items() if value]:
+        if useless := [option for option, value in (options | {"revision": revision}).items() if value]:
             raise UsageError(
                 f"--output sends nothing, so --{useless[0].replace('_', '-')} has no effect: leave one out"
             )
-        click.echo(write_controls(output, repo_id=repo_id))
+        click.echo(write_controls(output, repo_id=repo_id, force=force))
         return
+    if force:
+        raise UsageError("--force replaces the folder of --output, which is not given: leave it out")
     notes = Notes(quiet)
     options["message"] = options["message"] or f"Upload the controls of fundamentallm as {repo_id}"
     check_publishing(name, notes.say, options)

@@ -19,9 +19,10 @@ from .card_merge import metadata_of, write_card
 from .card_tables import attribute_rows, field_rows, table
 from .code_license import PACKAGE, code_license
 from .errors import UserError
-from .model_folder import check_target, one_line
+from .whole_folder import check_target, in_one_step, one_line
 
 RECIPE, FOLDER = "custom_generate.py", "custom_generate"
+CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "controls_repository_template.md"
 ATTRIBUTES = "packaged_attributes.py"
 METADATA = {
@@ -47,13 +48,16 @@ FIELDS = (
 _NEEDED = ("torch", "transformers")
 
 
-def write_controls(folder: str | Path, *, repo_id: str | None = None, existing: str | None = None) -> Path:
-    """Write the repository of the controls into a folder.
+def write_controls(
+    folder: str | Path, *, repo_id: str | None = None, existing: str | None = None, force: bool = False
+) -> Path:
+    """Write the repository of the controls into a folder, whole or not at all.
 
     Args:
-        folder: where to; it may be there if it is empty.
+        folder: where to; parents are made as needed.
         repo_id: `user/name`, for the examples in its card; without it they name the folder.
         existing: the card that is there. What people wrote, changed or deleted in it stays as they left it.
+        force: replace a folder that holds something.
 
     Returns:
         The folder.
@@ -72,19 +76,21 @@ def write_controls(folder: str | Path, *, repo_id: str | None = None, existing: 
 
     ```
     """
-    target = check_target(folder)
+    target = check_target(folder, force=force)
     files = recipe_files()
     check_metadata(metadata_of(existing or ""))
     card = write_card(METADATA, _sections(repo_id or str(folder)), existing)
     try:
-        place = target / FOLDER
-        place.mkdir(parents=True, exist_ok=True)
-        for name, file in files.items():
-            shutil.copyfile(file, place / name)
-        (place / ATTRIBUTES).write_text(_attributes(), encoding="utf-8")
-        (place / "requirements.txt").write_text("".join(f"{each}\n" for each in requirements()), encoding="utf-8")
-        (target / "README.md").write_text(card, encoding="utf-8")
-        (target / "LICENSE").write_text(code_license(), encoding="utf-8")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with in_one_step(target, force) as partial:
+            place = partial / FOLDER
+            place.mkdir()
+            for name, file in files.items():
+                shutil.copyfile(file, place / name)
+            (place / ATTRIBUTES).write_text(_attributes(), encoding="utf-8")
+            (place / "requirements.txt").write_text(_requirements(), encoding="utf-8")
+            (partial / CARD).write_text(card, encoding="utf-8")
+            (partial / "LICENSE").write_text(code_license(), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {str(folder)!r}: {one_line(error)}") from error
     return Path(folder)
@@ -115,6 +121,11 @@ def requirements() -> list[str]:
         if found and found[1] in _NEEDED:
             lines += [f"{found[1]}>={found[2]}", f"{found[1]}<{int(found[3]) + 1}"]
     return lines
+
+
+def _requirements() -> str:
+    made_with = ", ".join(f"{name} {distribution(name).version}" for name in _NEEDED)
+    return "".join(f"{line}\n" for line in [f"# Made with {made_with}.", *requirements()])
 
 
 def _attributes() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from functools import partial
 
@@ -140,7 +141,9 @@ def test_the_folder_holds_the_recipe_its_requirements_a_card_and_the_licence(pla
     assert {path.name for path in folder.iterdir()} == {FOLDER, "README.md", "LICENSE"}
     assert (folder / "LICENSE").read_text() == code_license()
     assert "Apache License" in code_license()
-    assert (folder / FOLDER / "requirements.txt").read_text().splitlines() == requirements()
+    made_with, *lines = (folder / FOLDER / "requirements.txt").read_text().splitlines()
+    assert re.fullmatch(r"# Made with torch [\d.]+\S*, transformers [\d.]+\.", made_with)
+    assert lines == requirements()
     assert [line for line in requirements() if line.startswith("torch")]
     metadata = metadata_of((folder / "README.md").read_text())
     check_metadata(metadata)
@@ -216,4 +219,7 @@ def test_the_command_writes_it_into_a_folder_and_sends_nothing(tmp_path):
     refused = run("push-controls", NAME, "--output", tmp_path / "other", "--private")
     assert refused.exit_code == 2
     assert "--output sends nothing, so --private has no effect" in refused.stderr
-    assert run("push-controls", "no/such/name", "--dry-run").exit_code != 0
+    assert run("push-controls", "no/such/name", "--dry-run").exit_code == 1
+    assert run("push-controls", NAME, "--output", tmp_path / "controls").exit_code == 1
+    assert run("push-controls", NAME, "--output", tmp_path / "controls", "--force").exit_code == 0
+    assert run("push-controls", NAME, "--dry-run", "--force").exit_code == 2
