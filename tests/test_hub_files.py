@@ -16,6 +16,7 @@ import huggingface_hub.constants
 import pytest
 from hub_server import OTHER_TOKEN, TOKEN
 from huggingface_hub.utils import close_session
+from pseudo_terminal import Terminal
 
 from fundamentallm_hf.errors import UserError
 from fundamentallm_hf.hub_files import everything, fetch, for_loading, pull
@@ -387,6 +388,20 @@ def test_pull_is_a_program_that_needs_neither_torch_nor_a_second_try(hub, storie
     closed = pulled("user/none", HF_TOKEN="hf_" + "y" * 34)
     assert (closed.returncode, closed.stdout) == (1, "")
     assert re.fullmatch(r"Error: 127.0.0.1:\d+ does not accept your token: .*\n", closed.stderr)
+
+
+def test_a_terminal_shows_progress_and_notes(hub, stories):
+    hub.fail("GET /storage", "half")
+    command = [sys.executable, "-c", WITHOUT_TORCH, "user/stories"]
+    with Terminal(command) as terminal:
+        assert terminal.end() == 0
+        assert "Fetching 5 files: 100%" in terminal.text
+        assert "note: the connection broke: going on from where it stopped" in terminal.text
+    hub.make("user/stories", {"config.json": "new"})
+    with Terminal([*command, "--quiet"]) as terminal:
+        assert terminal.end() == 0
+        assert "note" not in terminal.text
+        assert "%" not in terminal.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
