@@ -404,8 +404,7 @@ def test_a_terminal_shows_progress_and_notes(hub, stories):
         assert "%" not in terminal.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("action", [("stall", 20), "drip"])
+@pytest.mark.parametrize(("action", "number"), [(("stall", 20), signal.SIGTERM), ("drip", signal.SIGINT)])
 def test_a_program_that_is_ended_in_the_middle_leaves_nothing_half_written(hub, stories, tmp_path, action, number):
     hub.make("user/stories", {"model.safetensors": b"x" * 60_000_000})
     hub.fail("GET /storage", action)
