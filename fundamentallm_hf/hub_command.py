@@ -3,6 +3,7 @@ files travel.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,8 @@ def push(model_and_name: tuple[str, ...], quiet: bool, **options: Any) -> None:
     if len(model_and_name) > 2:
         raise UsageError(f"expected [MODEL] USER/NAME but got {len(model_and_name)} arguments")
     notes = Notes(quiet)
+    if len(model_and_name) == 1 and (Path(model_and_name[0]).exists() or model_and_name[0].startswith((".", "/", "~"))):
+        raise UsageError(f"{model_and_name[0]} lies on this machine: name a repository behind it, such as user/name")
     from .hub_push import push as publish
 
     model = model_and_name[0] if len(model_and_name) == 2 else None

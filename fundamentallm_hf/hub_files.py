@@ -123,7 +123,9 @@ def fetch(
     try:
         with conversation(notice, progress=progress):
             api = HfApi(token=token, library_name=LIBRARY)
-            if _COMMIT.fullmatch(revision or "") and (found := _on_this_machine(repo_id, revision, choose)):
+            if _COMMIT.fullmatch(revision or "") and (
+                found := _on_this_machine(repo_id, revision, choose, listed=True)
+            ):
                 return found  # a commit never changes
             try:
                 commit = _find_commit(api, repo_id, revision, notice)
@@ -197,19 +199,24 @@ def _is_away(error: Exception) -> bool:
     return isinstance(error, OfflineModeIsEnabled) or is_passing(error)
 
 
-def _on_this_machine(repo_id: str, revision: str | None, choose: Choice) -> Snapshot | None:
-    """The files that were got before, if all that are chosen are there."""
+def _on_this_machine(repo_id: str, revision: str | None, choose: Choice, listed: bool = False) -> Snapshot | None:
+    """The files that were got before, if all that are chosen are there.
+
+    What was got by something that keeps no list of what there is may be anything; with `listed` it does not count.
+    """
     try:
         names: Sequence[str] = [entry.path for entry in get_cached_repo_tree(repo_id, revision=revision)]
     except CachedRepoTreeNotFoundError:
         names = []
+    if listed and not names:
+        return None
     check_names(names, repo_id)
     patterns = _patterns(choose(names)) if names else None
     try:
         folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=patterns))
     except OSError:
         return None
-    if not names:  # got by something that keeps no list: what is there has to do
+    if not names:
         names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
     return Snapshot(repo_id, folder.name, folder, tuple(choose(names)), _pickles(names))
 
@@ -252,11 +259,13 @@ def _download(api: HfApi, repo_id: str, commit: str, where: str, choose: Choice,
 def _remember(snapshot: Snapshot, revision: str) -> None:
     """Note which commit a branch or tag is, for use without a network; huggingface_hub does before the files are there.
 
-    https://huggingface.co/docs/huggingface_hub/guides/manage-cache tells where.
+    Files that are no whole model do not take the place of an older commit. Where notes lie is told at
+    https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     """
-    if revision == snapshot.commit:
-        return
     note = snapshot.folder.parent.parent.joinpath("refs", *revision.split("/"))
+    whole = _on_this_machine(snapshot.repo_id, snapshot.commit, for_loading, listed=True) is not None
+    if revision == snapshot.commit or (note.exists() and not whole):
+        return
     partial = note.with_name(f"{note.name}.{secrets.token_hex(4)}.partial")
     with suppress(OSError):  # without it only a later use without a network is lost
         note.parent.mkdir(parents=True, exist_ok=True)

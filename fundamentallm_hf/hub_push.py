@@ -71,7 +71,8 @@ def push(
     told: dict[str, Any] = {"license": license, "notice": notice, "progress": progress} | options
     path = DEMO_MODEL if source is None else Path(source).expanduser()
     if is_fundamentallm_source(path):
-        return _publish(lambda folder: convert_checkpoint(path, folder), path.parent, repo_id, **told)
+        # What lies beside a checkpoint may belong to whatever it was trained in.
+        return _publish(lambda folder: convert_checkpoint(path, folder), None, repo_id, **told)
     model = load_model(source, device="cpu", trust_remote_code=trust_remote_code, notice=notice, progress=progress)
     return _publish(*_of_model(model, tokenizer_of(model)), repo_id, **told)
 
@@ -114,7 +115,7 @@ def _of_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_shard_size: int | str | None = None
 ) -> tuple[Callable[[Path], Any], Path | None]:
     origin = Path(model.name_or_path) if model.name_or_path else None
-    beside = origin if origin is not None and origin.is_dir() else None
+    beside = origin if origin is not None and (origin / "config.json").is_file() else None
 
     def write(folder: Path) -> None:
         try:
@@ -179,7 +180,9 @@ def card_there(repo_id: str, revision: str | None, token: str | bool | None, not
         for each in dict.fromkeys((revision, None)):  # a branch that is not there yet begins as the default branch
             try:
                 commit = api.model_info(repo_id, revision=each).sha
-                return Path(hf_hub_download(repo_id, CARD, revision=commit, token=token)).read_text(encoding="utf-8")
+                with tempfile.TemporaryDirectory() as place:  # one file of a commit has no use in the cache
+                    card = hf_hub_download(repo_id, CARD, revision=commit, token=token, cache_dir=place)
+                    return Path(card).read_text(encoding="utf-8")
             except RevisionNotFoundError:
                 continue
             except (RepositoryNotFoundError, EntryNotFoundError):

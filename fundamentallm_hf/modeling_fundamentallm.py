@@ -37,6 +37,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.hub import resolve_revision
 from transformers.utils.output_capturing import capture_outputs
 
 from .attributes import save_attributes
@@ -205,6 +206,22 @@ class FundamentaLLMPreTrainedModel(PreTrainedModel):
         "hidden_states": FundamentaLLMDecoderLayer,
         "attentions": FundamentaLLMAttention,
     }
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, revision: str | None = "main", **kwargs: Any
+    ) -> Any:
+        """Load a model, as transformers does.
+
+        It keeps in mind which commit it came from: its tokenizer and attributes are looked for there, when they are
+        needed, and not in what the repository has become since.
+        """
+        options = {name: kwargs[name] for name in ("token", "local_files_only", "cache_dir") if name in kwargs}
+        revision = resolve_revision(pretrained_model_name_or_path, revision, **options)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, revision=revision, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.config._commit_hash = getattr(revision, "resolved", None)
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

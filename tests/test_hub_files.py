@@ -315,6 +315,27 @@ def test_what_huggingface_hub_got_by_itself_serves_too(hub, stories, monkeypatch
     assert sorted(fetch("user/stories").files) == KEPT
 
 
+def test_a_single_file_that_was_got_by_itself_is_not_taken_for_all(hub, stories):
+    from huggingface_hub import hf_hub_download
+
+    commit = stories.branches["main"]
+    hf_hub_download("user/stories", "README.md", revision=commit)
+    assert sorted(fetch("user/stories", commit).files) == KEPT
+
+
+def test_a_part_of_a_newer_commit_does_not_take_the_place_of_a_whole_one(hub, stories, monkeypatch):
+    first = fetch("user/stories")
+    hub.make("user/stories", {"model.safetensors": b"newer"})
+    part = fetch("user/stories", choose=lambda names: ["config.json"])
+    assert (part.files, part.commit != first.commit) == (("config.json",), True)
+    with monkeypatch.context() as patched:
+        offline(patched)
+        assert fetch("user/stories") == first
+    second = fetch("user/stories")
+    offline(monkeypatch)
+    assert fetch("user/stories") == second
+
+
 def test_one_set_of_weights_is_enough():
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     index = "model.safetensors.index.json"

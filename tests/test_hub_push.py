@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from hub_server import OTHER_TOKEN
 from safetensors.torch import save_file
 from small_models import byte_level_gpt2
 from test_hub_files import offline
+from without_package import run_without_package
 
 from fundamentallm_hf import Generator, UserError, load_model
 from fundamentallm_hf.attributes import Attribute
@@ -157,6 +156,7 @@ def test_no_work_is_done_without_a_login(hub, monkeypatch):
         ([MODEL, "stories"], 1, "the repository has to be a name such as user/stories but is 'stories'"),
         ([MODEL, "user/stories@a", "--revision", "b"], 2, "name one of the two"),
         (["no/such/model.pt", "user/stories"], 1, "does not exist"),
+        ([MODEL], 2, "lies on this machine: name a repository behind it, such as user/name"),
         ([], 2, "Missing argument"),
     ],
 )
@@ -208,38 +208,33 @@ def test_the_bundled_model_is_pushed_with_its_attributes_and_word_counts(hub):
 
 
 ANYWHERE = """
-import sys
-sys.modules["fundamentallm_hf"] = None  # as if it were not installed
-import torch
-from transformers import AutoModelForCausalLM, pipeline
-torch.set_num_threads(1)
-name, revision = sys.argv[1:]
-model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=True, revision=revision)
-pipe = pipeline("text-generation", model=name, trust_remote_code=True, revision=revision, device="cpu")
-told = dict(max_new_tokens=60, do_sample=True, temperature=1.0, seed=3, bad_words=["the"], return_full_text=False)
-print(repr(pipe("To be", **told)[0]["generated_text"]))
+from transformers import pipeline
+told = {"trust_remote_code": True, "revision": given["commit"]}
+model = AutoModelForCausalLM.from_pretrained("user/stories", **told)
+pipe = pipeline("text-generation", model="user/stories", device="cpu", **told)
+result = [pipe("To be", return_full_text=False, **given["settings"])[0]["generated_text"]]
 try:
     model.push_to_hub("user/again")
 except ValueError as error:
-    print(error)
+    result.append(str(error))
 """
 
 
 def test_without_this_package_the_text_is_the_same(hub, tmp_path):
-    run("push", MODEL, "user/stories")
+    model = load_model(MODEL, device="cpu")
+    model.attributes = {"old": Attribute("words", "is old", {"thou": 2.0, "thee": 2.0, "you": -2.0})}
+    model.push_to_hub("user/stories")
     commit = hub.repo("user/stories").branches["main"]
-    code = subprocess.run(
-        [sys.executable, "-c", ANYWHERE, "user/stories", commit],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert code.returncode == 0, code.stderr
-    written, refused = code.stdout.splitlines()
-    told = Generator(load_model(MODEL, device="cpu"), notice=lambda said: None)
-    assert eval(written) == told.generate("To be", max_tokens=60, seed=3, temperature=1.0, bad_words=["the"])[5:]
+    hub.make("user/stories", {"config.json": "broken since"})
+    controls = {"bad_words": ["the"], "must_include": ["king"], "guide_attribute": "old", "temperature": 1.0, "seed": 3}
+    given = {"commit": commit, "settings": {"max_new_tokens": 60, "do_sample": True, **controls}}
+    online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    written, refused = run_without_package(ANYWHERE, given, tmp_path, **online)
+    told = Generator(load_model("user/stories", revision=commit, device="cpu"), notice=lambda said: None)
+    assert "To be" + written == told.complete("To be", max_tokens=60, **controls)[0].text
+    assert "king" in written.lower()
     assert refused == "publishing needs the package: pip install fundamentallm-hf"
+    assert "user/again" not in str(hub.repos)
 
 
 def test_generate_takes_a_pinned_hub_id_and_needs_no_network_the_second_time(hub, monkeypatch):
