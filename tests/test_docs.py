@@ -87,18 +87,6 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
         assert result.stdout or "--output-file" in call
 
 
-@pytest.mark.parametrize("page", ["generation.md", "python.md"])
-def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(Path(MODEL).parent, "my_model")
-    scope = {}
-    shown = blocks((ROOT / "docs" / page).read_text(encoding="utf-8"), "python")
-    assert shown
-    for block in shown:
-        exec(block, scope)
-        assert capsys.readouterr().out or "print(" not in block
-
-
 def python_blocks():
     for block in re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs" / "hub.md").read_text(encoding="utf-8"), re.M | re.S
@@ -115,6 +103,18 @@ def test_python_that_is_shown_of_the_hub_runs(block, tmp_path, monkeypatch, hub,
     shutil.copytree(Path(MODEL).parent, "my_model")
     exec(compile(block, "hub.md", "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("page", ["generation.md", "python.md"])
+def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(MODEL).parent, "my_model")
+    scope = {}
+    shown = blocks((ROOT / "docs" / page).read_text(encoding="utf-8"), "python")
+    assert shown
+    for block in shown:
+        exec(block, scope)
+        assert capsys.readouterr().out or "print(" not in block
 
 
 def test_an_output_that_is_shown_is_that_of_the_command(monkeypatch):
