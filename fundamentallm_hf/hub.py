@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -25,7 +25,7 @@ from huggingface_hub.utils import httpx, validate_repo_id
 
 from .errors import UsageError, UserError
 from .hub_connection import SILENCE, Notice, conversation, try_again
-from .hub_errors import causes, host, hub_error, is_passing, status_of
+from .hub_errors import causes, host, hub_error, is_passing, page, status_of
 from .hub_scan import check_outgoing
 
 LIBRARY = "fundamentallm-hf"
@@ -297,7 +297,7 @@ class _Target:
                 return None
             raise UserError(
                 f"the answer of {host()} was lost, so the pull request may have been opened or not: look at "
-                f"{constants.ENDPOINT}/{self.repo_id}/discussions before another try"
+                f"{page(self.repo_id, 'discussions')} before another try"
             )
         head = self._info()
         if head.sha == parent:
@@ -311,9 +311,7 @@ class _Target:
         same = all(name in tree and is_same(folder / name, tree[name]) for name in names)
         if not same or any(name in tree for name in gone):
             return None
-        from huggingface_hub import CommitInfo
-
-        url = f"{constants.ENDPOINT}/{self.repo_id}/commit/{head.sha}"
+        url = page(self.repo_id, f"commit/{head.sha}")
         return CommitInfo(commit_url=url, commit_message=message, commit_description="", oid=head.sha)
 
     def _info(self) -> Any:

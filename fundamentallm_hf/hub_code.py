@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants
-
 from .errors import UserError
 from .hub_connection import Notice
+from .hub_errors import page
 
 # Its code is this package's own, so nothing has to be run that comes from elsewhere.
 OWN = "fundamentallm"
@@ -44,7 +43,7 @@ def check_code(folder: Path, name: str, commit: str | None, trusted: bool, notic
     if not trusted:
         if _is_known(config.get("model_type")):
             return False
-        read = f"read it at {constants.ENDPOINT}/{name}/tree/{commit}" if commit else f"read it in {folder}"
+        read = f"read it at {page(name, f'tree/{commit}')}" if commit else f"read it in {folder}"
         pinned = f" --revision {commit}" if commit else ""
         raise UserError(
             f"{where} needs code of its own ({files}), which runs only if you say so: {read}, then give "

@@ -24,6 +24,7 @@ from huggingface_hub.utils import (
 )
 from huggingface_hub.utils import tqdm as hf_tqdm
 
+from .errors import UserError
 from .hub_errors import is_passing, redact, seconds_asked, status_of
 
 # Seconds without a byte after which a request counts as lost.
@@ -75,8 +76,11 @@ class Bar(hf_tqdm):
         return super().update(n)
 
 
-class Interrupted(Exception):
+class Interrupted(UserError):
     """Ends a thread of a process that is to end."""
+
+    def __init__(self) -> None:
+        super().__init__("interrupted: what was fetched or sent so far stays, and the next try goes on from there")
 
 
 @contextmanager

@@ -66,7 +66,8 @@ def tokens() -> list[str]:
 
 def is_passing(error: BaseException) -> bool:
     """Whether an error may be gone at the next try: the Hub is busy, or the connection broke."""
-    return not isinstance(error, UserError) and any(
+    lasting = (UserError, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+    return not isinstance(error, lasting) and any(
         isinstance(cause, httpx.TransportError) or (status_of(cause) in _BUSY) or _is_short(cause)
         for cause in causes(error)
     )
@@ -119,6 +120,11 @@ def hub_error(where: str, error: Exception) -> UserError:
     return UserError(redact(f"{where}: {lines[:300]}"))
 
 
+def page(repo_id: str, place: str) -> str:
+    """The address of a repository's page, or of one below it."""
+    return redact(f"{constants.ENDPOINT}/{repo_id}/{place}")
+
+
 def host() -> str:
     """The Hub's host, as messages name it."""
     return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2] or "the Hub"
@@ -154,7 +160,7 @@ def _explain(error: BaseException) -> str | None:
         return f"!{' '.join(str(error).split()).rstrip('.')}: give a name such as user/name"
     if isinstance(error, httpx.TimeoutException):
         return f"is out of reach: {host()} said nothing for too long; check the connection and try again"
-    if isinstance(error, httpx.LocalProtocolError):
+    if isinstance(error, httpx.LocalProtocolError | UnicodeEncodeError):
         return f"cannot be asked for: the token or another header holds what HTTP does not allow; {LOG_IN}"
     if isinstance(error, httpx.TransportError):
         return f"is out of reach: the connection to {host()} failed ({_reason(error)}); check it and try again"

@@ -234,6 +234,8 @@ def test_a_hub_that_stays_away_changes_nothing_and_the_next_try_goes_on(hub, fol
         (READ_TOKEN, "user/there", "user/there is closed to your token (Forbidden: you must use a write token"),
         (OTHER_TOKEN, "user/there", "user/there is closed to your token"),
         ("hf_with\na line", "user/stories", "does not accept your token"),
+        ("hf_\x01" + "secret" * 5, "user/stories", "does not accept your token"),
+        ("hf_é" + "secret" * 5, "user/stories", "the token or another header holds what HTTP does not allow"),
     ],
 )
 def test_who_may_not_write_is_told_so(hub, folder, monkeypatch, token, name, message):
@@ -246,6 +248,7 @@ def test_who_may_not_write_is_told_so(hub, folder, monkeypatch, token, name, mes
         upload_folder(folder, name)
     assert message in re.sub(r":\d{4,5}\b", ":PORT", str(caught.value))
     assert "hf_" not in str(caught.value).replace("hf_...", "")
+    assert "secret" not in str(caught.value)
     assert ("model", "other/stories") not in hub.repos
     assert contents(hub.repo("user/there")) == {"a.txt": b"a"}
 
