@@ -66,6 +66,12 @@ def hub(monkeypatch, tmp_path):
         close_session()
 
 
+def offline(monkeypatch):
+    """From now on as with HF_HUB_OFFLINE=1."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    close_session()
+
+
 @pytest.fixture
 def waits(monkeypatch):
     """Nothing waits before it tries again; how long it would have is kept here."""

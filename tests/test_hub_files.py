@@ -14,8 +14,8 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from conftest import offline
 from hub_server import OTHER_TOKEN, TOKEN
-from huggingface_hub.utils import close_session
 from pseudo_terminal import Terminal
 
 from fundamentallm_hf.errors import UserError
@@ -66,11 +66,6 @@ def test_a_revision_is_a_branch_a_tag_a_commit_or_a_pull_request(hub, stories):
         assert fetch(f"user/stories@{revision}").commit == first
         assert fetch("user/stories", revision).commit == first
     assert fetch("user/stories").commit != first
-
-
-def offline(monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    close_session()
 
 
 @pytest.mark.parametrize("revision", [None, "v1", "refs/pr/3"])

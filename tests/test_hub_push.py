@@ -7,11 +7,10 @@ import shutil
 import pytest
 import torch
 from command import MODEL, run
-from conftest import FIXTURES
+from conftest import FIXTURES, offline
 from hub_server import OTHER_TOKEN
 from safetensors.torch import save_file
 from small_models import byte_level_gpt2
-from test_hub_files import offline
 from without_package import run_without_package
 
 from fundamentallm_hf import Generator, UserError, load_model
