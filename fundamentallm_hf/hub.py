@@ -13,8 +13,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import httpx, validate_repo_id
 
 from .errors import UsageError, UserError
@@ -165,7 +171,8 @@ def upload_folder(
     target = _Target(api, repo_id, repo_type, revision, private, create_pr, notice)
     try:
         with conversation(notice, progress=progress, silence=silence):
-            try_again(api.whoami, notice)
+            if token is False or (token in (None, True) and get_token() is None):
+                raise LocalTokenNotFoundError
             head = target.open()
             there = {sibling.rfilename for sibling in head.siblings or ()}
             gone = [name for name in sorted(there.difference(names)) if any(fnmatchcase(name, each) for each in delete)]

@@ -7,6 +7,7 @@ gives up where an answer was lost. This file knows nothing of repositories and f
 import logging
 import re
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -89,6 +90,14 @@ def conversation(notice: Notice, *, progress: bool = False, silence: float = SIL
         progress: whether huggingface_hub shows its progress bars.
         silence: seconds without a byte after which a request counts as lost.
     """
+
+    def say(text: str) -> None:
+        if not progress:
+            notice(text)
+            return
+        with Bar.external_write_mode(file=sys.stderr):  # or the bars would be drawn over it
+            notice(text)
+
     # There is no public way to ask for the factory in use, and a client that is lost is made anew by it.
     factory = _http._GLOBAL_CLIENT_FACTORY
 
@@ -108,7 +117,7 @@ def conversation(notice: Notice, *, progress: bool = False, silence: float = SIL
 
     def tell(message: Warning | str, category: type[Warning], *place: Any, **keywords: Any) -> None:
         if category is UserWarning:  # others are for whoever works on huggingface_hub
-            notice(_plain(str(message)))
+            say(_plain(str(message)))
 
     logger = logging.getLogger("huggingface_hub")
     handlers, propagate, hidden = logger.handlers, logger.propagate, are_progress_bars_disabled()
@@ -116,7 +125,7 @@ def conversation(notice: Notice, *, progress: bool = False, silence: float = SIL
         warnings.simplefilter("always")
         warnings.showwarning = tell
         set_client_factory(patient)
-        logger.handlers, logger.propagate = [_ToNotices(notice)], False
+        logger.handlers, logger.propagate = [_ToNotices(say)], False
         (enable_progress_bars if progress else disable_progress_bars)()
         try:
             with _ends_threads():

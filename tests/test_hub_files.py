@@ -16,6 +16,7 @@ import huggingface_hub.constants
 import pytest
 from hub_server import OTHER_TOKEN, TOKEN
 from huggingface_hub.utils import close_session
+from pseudo_terminal import Terminal
 
 from fundamentallm_hf.errors import UserError
 from fundamentallm_hf.hub_files import everything, fetch, for_loading, pull
@@ -389,8 +390,21 @@ def test_pull_is_a_program_that_needs_neither_torch_nor_a_second_try(hub, storie
     assert re.fullmatch(r"Error: 127.0.0.1:\d+ does not accept your token: .*\n", closed.stderr)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("action", [("stall", 20), "drip"])
+def test_a_terminal_shows_progress_and_notes(hub, stories):
+    hub.fail("GET /storage", "half")
+    command = [sys.executable, "-c", WITHOUT_TORCH, "user/stories"]
+    with Terminal(command) as terminal:
+        assert terminal.end() == 0
+        assert "Fetching 5 files: 100%" in terminal.text
+        assert "note: the connection broke: going on from where it stopped" in terminal.text
+    hub.make("user/stories", {"config.json": "new"})
+    with Terminal([*command, "--quiet"]) as terminal:
+        assert terminal.end() == 0
+        assert "note" not in terminal.text
+        assert "%" not in terminal.text
+
+
+@pytest.mark.parametrize(("action", "number"), [(("stall", 20), signal.SIGTERM), ("drip", signal.SIGINT)])
 def test_a_program_that_is_ended_in_the_middle_leaves_nothing_half_written(hub, stories, tmp_path, action, number):
     hub.make("user/stories", {"model.safetensors": b"x" * 60_000_000})
     hub.fail("GET /storage", action)

@@ -139,6 +139,11 @@ def test_an_older_models_weights_and_attributes_do_not_stay(hub):
     assert not contents(hub).keys() & {"model-00001-of-00002.safetensors", "attributes/old/attribute.json"}
 
 
+def test_who_pushes_is_asked_once(hub):
+    run("push", MODEL, "user/stories")
+    assert len(hub.asked("whoami")) == 1  # the Hub limits this request strictly
+
+
 def test_no_work_is_done_without_a_login(hub, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("fundamentallm_hf.hub_push.convert_checkpoint", None)
