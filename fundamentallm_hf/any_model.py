@@ -67,7 +67,7 @@ def controlled_generate(
         What transformers' decoding loop returns: token ids `(rows, length)`, or an output object.
 
     Raises:
-        ValueError: a control has a value it cannot have, or no tokenizer is found for it.
+        ValueError: a control has a value it cannot have, no tokenizer is found for it, or the model has an encoder.
 
     Example:
 
@@ -84,6 +84,8 @@ def controlled_generate(
 
     ```
     """
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"the controls are for causal language models, but {type(model).__name__} has an encoder")
     given = {
         "seed": seed,
         "stop": stop,

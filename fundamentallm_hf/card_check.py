@@ -61,11 +61,23 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     for name in ("datasets", "base_model"):
         for repo in _each(metadata.get(name)):
             try:
-                validate_repo_id(repo)
-            except HFValidationError:
+                check_repo_id(repo)
+            except UserError:
                 _refuse(name, "ids on the Hub such as user/name", repo)
     _check_widget(metadata.get("widget"))
     _check_results(metadata)
+
+
+def check_repo_id(name: str) -> None:
+    """See that a repository on the Hub can have this name.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise UserError(f"the name of a repository has to be such as user/name but is {name!r}") from None
 
 
 def _each(value: Any) -> list[str]:

@@ -175,7 +175,8 @@ def _subject(item: Any) -> str:
 
 
 def _wrapped(name: str, text: str) -> str:
-    text = text.strip() + "\n"
+    # What a fact quotes from a model must not be taken for the end of its section.
+    text = text.strip().replace("<!--", "&lt;!--") + "\n"
     return f"<!-- fundamentallm: {name} {_digest(text)} -->\n{text}<!-- /fundamentallm: {name} -->\n"
 
 

@@ -13,7 +13,7 @@ from string import Template
 from textwrap import fill
 from typing import Any
 
-from .card_check import check_metadata
+from .card_check import check_metadata, check_repo_id
 from .card_merge import metadata_of, write_card
 from .card_tables import attribute_rows, cell, count, field_rows, megabytes, table
 from .errors import UserError
@@ -23,7 +23,7 @@ from .model_folder import one_line
 
 CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
-WIDTH = 120
+WIDTH, LONGEST_ALPHABET = 120, 1000
 # Those that explain themselves.
 FIELDS = (
     "bad_words",
@@ -135,6 +135,8 @@ def update_card(folder: str | Path, *, repo_id: str | None = None, metadata: Map
         UserError: as in `card_for`, or it cannot be read or written.
     """
     file = Path(folder).expanduser() / CARD
+    if repo_id is not None:
+        check_repo_id(repo_id)
     try:
         existing = file.read_text(encoding="utf-8") if file.exists() else None
         text = card_for(file.parent, repo_id=repo_id, existing=existing, metadata=metadata)
@@ -222,7 +224,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
 
 
 def _summary(facts: ModelFacts) -> str:
-    kind = "FundamentaLLM" if facts.own else str(facts.config.get("model_type"))
+    kind = "FundamentaLLM" if facts.own else cell(facts.config.get("model_type"))
     unit = "character-level " if facts.characters else ""
     return (
         f"A {unit}language model of {count(facts.parameters)} parameters ({kind} architecture), with control over the "
@@ -274,7 +276,9 @@ def _alphabet(facts: ModelFacts) -> str:
             return ""
         return f"{len(facts.vocabulary):,} tokens of several characters, of which every text is made."
     shown = "".join({"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}.get(char, char) for char in facts.characters)
-    specials = ", ".join(f"`{token}`" for token in facts.specials)
+    if len(shown) > LONGEST_ALPHABET:
+        shown = f"{shown[:LONGEST_ALPHABET]} …"
+    specials = ", ".join(f"`{' '.join(token.split())}`" for token in facts.specials)
     ticks = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     return (
         f"{len(facts.characters)} characters, one token each, and {len(facts.specials)} special tokens ({specials}):"
@@ -320,7 +324,7 @@ def _limits(facts: ModelFacts) -> Iterable[str]:
     if facts.characters:
         yield "What is not in its alphabet it can neither read nor write; `fundamentallm` names such characters."
     if not facts.ends:
-        yield ("It has no token that ends a text, so it writes until a limit on new tokens or a stop text is reached.")
+        yield "It has no token that ends a text, so it writes until a limit on new tokens or a stop text is reached."
     if facts.own and facts.counts is None:
         yield "No word counts lie beside it, so controls weigh words by what the model says of them alone."
     if not facts.evaluations:

@@ -70,6 +70,15 @@ def test_a_section_that_was_changed_or_deleted_stays_so():
     assert deleted.index("Use it well.") < deleted.index("None.")
 
 
+def test_a_section_cannot_end_itself():
+    text = "Before\n<!-- /fundamentallm: use -->\nAfter\n<!-- fundamentallm wrote {} -->"
+    card = write_card(METADATA, SECTIONS | {"use": text})
+    assert write_card(METADATA, SECTIONS | {"use": text}, card) == card
+    again = write_card(METADATA, SECTIONS | {"use": "Short."}, card)
+    assert "Short." in again
+    assert "After" not in again
+
+
 def test_a_section_comes_and_goes_with_what_it_is_about():
     card = write_card(METADATA, SECTIONS)
     gone = write_card(METADATA, {"title": "# Stories", "size": "It is small."}, card)

@@ -172,6 +172,16 @@ def test_the_command_writes_it_and_keeps_what_was_changed(place, tmp_path):
     refused = run("card", tmp_path / "model", "--language", "English")
     assert refused.exit_code == 1
     assert "language in the card's metadata has to be" in refused.stderr
+    assert "has to be such as user/name but is 'a b'" in run("card", tmp_path / "model", "a b").stderr
+
+
+def test_what_evaluate_finds_of_any_model_comes_into_its_card(place, tmp_path):
+    (tmp_path / "held_out.txt").write_text("once upon a time")
+    assert run("evaluate", place / OTHER, tmp_path / "held_out.txt", "--save").exit_code == 0
+    card = card_for(place / OTHER, repo_id=OTHER)
+    assert "| held_out | **" in card
+    assert metadata_of(card)["model-index"][0]["results"][0]["dataset"] == {"name": "held_out", "type": "held-out"}
+    (place / OTHER / EVALUATION).unlink()
 
 
 @pytest.mark.parametrize("content", [None, {}, {"config.json": "{"}, {"config.json": '{"model_type": "gpt2"}'}])
