@@ -224,6 +224,22 @@ def test_a_hub_that_stays_away_changes_nothing_and_the_next_try_goes_on(hub, fol
     assert sent_before == (1 if where == "/commit/" else 0)
 
 
+def test_large_files_that_arrived_before_a_failure_are_not_sent_again(hub, folder, waits):
+    (folder / "model-2.safetensors").write_bytes(b"others " * 1000)
+    hub.fail("PUT", 503, times=99, after=1)
+    with pytest.raises(UserError, match=r"fails at the moment \(503\); try again later"):
+        upload_folder(folder, "user/stories")
+    assert contents(hub.repo("user/stories")) == {}
+    (kept,) = hub.large
+    hub.failures.clear()
+    before = len(hub.requests)
+    upload_folder(folder, "user/stories")
+    sent = [request for request in hub.requests[before:] if request.startswith("PUT")]
+    assert len(sent) == 1
+    assert kept not in sent[0]
+    assert contents(hub.repo("user/stories")).keys() == {"model-2.safetensors", *NAMES}
+
+
 @pytest.mark.parametrize(
     ("token", "name", "message"),
     [
