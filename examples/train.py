@@ -38,6 +38,7 @@ from fundamentallm_hf.checkpoint import is_fundamentallm_source, load_checkpoint
 from fundamentallm_hf.errors import UserError
 from fundamentallm_hf.model_folder import write_model_folder
 from fundamentallm_hf.modeling_fundamentallm import FundamentaLLMSinusoidalPositions
+from fundamentallm_hf.records import TRAINING, weights_digest
 from fundamentallm_hf.tokenization import EOS, build_tokenizer, character_vocabulary, unknown_characters
 from fundamentallm_hf.word_counts import WordCounts
 
@@ -297,9 +298,32 @@ def train(arguments: argparse.Namespace) -> Path:
             bos_token_id=end, eos_token_id=end, pad_token_id=tokenizer.pad_token_id
         )
         finished.word_counts = WordCounts.of_text(" ".join(texts), least=2)  # controls ask it how words end
+        finished.records = {TRAINING: [told(arguments, texts, trainer.state, finished)]}
         write_model_folder(folder, finished, tokenizer, force=True)
         print(folder)
     return folder
+
+
+def told(
+    arguments: argparse.Namespace, texts: list[str], state: Any, model: FundamentaLLMForCausalLM
+) -> dict[str, Any]:
+    """What lies beside the model of its training, for its card: figures, and nothing of where the texts lay."""
+    record = {
+        "weights": weights_digest(model.state_dict().values()),
+        "text": f"{len(texts):,} texts",
+        "characters": sum(map(len, texts)),
+        "step": state.best_global_step or state.global_step,
+        "training_config": {
+            "optimizer": arguments.optimizer,
+            "learning_rate": arguments.lr,
+            "sequence_length": model.config.max_position_embeddings,
+            "seed": arguments.seed,
+        },
+    }
+    if state.best_metric is not None:
+        record["metrics"] = {"val_loss": state.best_metric}
+    on_hub = arguments.dataset and not Path(arguments.dataset).exists()
+    return record | ({"datasets": [arguments.dataset]} if on_hub else {})
 
 
 def main() -> int:

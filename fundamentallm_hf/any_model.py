@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteriaList
-from transformers.generation import GenerationMode
+from transformers.generation import GenerationMode, StopStringCriteria
 from transformers.generation.utils import GENERATION_MODES_MAPPING
 
 from .call import Call
@@ -30,6 +30,7 @@ def controlled_generate(
     tokenizer: PreTrainedTokenizerBase | None = None,
     seed: int | None = None,
     stop: Any = None,
+    stop_strings: Any = None,
     bad_words: Any = None,
     must_include: Any = None,
     must_include_ordered: bool | None = None,
@@ -57,6 +58,7 @@ def controlled_generate(
     Args:
         tokenizer: reads tokens as text; by default the model's own, from where the model came from.
         streamer: gets the prompt and every token.
+        stop_strings: what they are in transformers, which would ask for the tokenizer that it has taken away.
         seed, stop, bad_words, must_include, must_include_ordered, must_include_prompt, case_sensitive, repetition_unit,
             guide_attribute, guide_strength, length_penalty, pattern, json_schema, grammar: what they are for
             `FundamentaLLMForCausalLM.generate`; the generation config may have them as fields instead.
@@ -65,7 +67,7 @@ def controlled_generate(
         What transformers' decoding loop returns: token ids `(rows, length)`, or an output object.
 
     Raises:
-        ValueError: a control has a value it cannot have, or no tokenizer is found for it.
+        ValueError: a control has a value it cannot have, no tokenizer is found for it, or the model has an encoder.
 
     Example:
 
@@ -82,9 +84,12 @@ def controlled_generate(
 
     ```
     """
+    if model.config.is_encoder_decoder:
+        raise ValueError(f"the controls are for causal language models, but {type(model).__name__} has an encoder")
     given = {
         "seed": seed,
         "stop": stop,
+        "stop_strings": stop_strings,
         "bad_words": bad_words,
         "must_include": must_include,
         "must_include_ordered": must_include_ordered,
@@ -114,6 +119,8 @@ def controlled_generate(
         window=getattr(model.config.get_text_config(), "max_position_embeddings", None),
         window_full=next((found for found in stopping_criteria if isinstance(found, WindowFullCriteria)), None),
     )
+    if stop_strings is not None:
+        stopping_criteria.append(StopStringCriteria(call.reader, stop_strings))
     apply_controls(logits_processor, stopping_criteria, call)
     if streamer is not None:
         streamer.put(input_ids.cpu())

@@ -1,12 +1,13 @@
 """What `fundamentallm train-attribute` and `fundamentallm attributes` do. This file knows nothing of their options."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .attribute_training import train_words
-from .attributes import FOLDER, Attribute, check_name, known_attributes, user_folder
+from .attributes import BUNDLED, FOLDER, Attribute, check_name, known_attributes, user_folder
 from .errors import UserError
 from .terminal import Notes
 
@@ -60,7 +61,7 @@ def show(model: str | None, **loading: Any) -> None:
     Raises:
         UserError: there is no such model, or an attribute cannot be read.
     """
-    found = known_attributes(_place_of(model, **loading))
+    found = known_attributes(_place_of(model, Notes(), **loading))
     width = max((len(name) for name, _, _ in found), default=0) + 2
     for name, where, attribute in found:
         size = f"{len(attribute.words)} words" if attribute.kind == "words" else "two prompts"
@@ -75,23 +76,24 @@ WHERE = {"model": "beside the model", "user": "your own", "package": "comes with
 class _Place:
     """As much of a model as attributes are found by: there is no need to load it."""
 
-    def __init__(self, name_or_path: str, revision: str | None) -> None:
+    def __init__(self, name_or_path: str) -> None:
         self.name_or_path = name_or_path
-        self.config = type("Config", (), {"_commit_hash": revision})()
 
 
-def _place_of(model: str | None, revision: str | None = None) -> _Place:
+def _place_of(model: str | None, notes: Notes, revision: str | None = None) -> _Place:
     if model is None:
-        from .attributes import BUNDLED
-
-        return _Place(str(BUNDLED.parent), None)
+        return _Place(str(BUNDLED.parent))
     path = Path(model).expanduser()
     if path.exists():
-        return _Place(str(path), None)
+        return _Place(str(path))
     if path.suffix == ".pt" or model.startswith((".", "/", "~")):
         raise UserError(f"there is no {model}: give a checkpoint, a folder or a Hub id such as user/name")
-    name, _, pinned = model.partition("@")
-    return _Place(name, pinned or revision)
+    from .hub_files import fetch
+
+    def choose(names: Sequence[str]) -> list[str]:
+        return [name for name in names if name.startswith(f"{FOLDER}/") or name == "config.json"]
+
+    return _Place(str(fetch(model, revision, choose=choose, notice=notes.say).folder))
 
 
 def _lines(file: str) -> list[str]:

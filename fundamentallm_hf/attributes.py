@@ -18,6 +18,7 @@ from typing import Any
 
 from .entries import split_entries
 from .errors import UserError
+from .packaged_attributes import ATTRIBUTES as PACKAGED
 
 FOLDER, FILE_NAME, WORDS_NAME = "attributes", "attribute.json", "words.tsv"
 KINDS = ("words", "prompts")
@@ -92,31 +93,45 @@ class Attribute:
             fields = json.loads(_text_of(find(FILE_NAME)))
             if not isinstance(fields, dict):
                 raise ValueError(f"{FILE_NAME} has to hold fields by name")
-            words = fields.pop("words", None)
-            if fields.get("kind") == "words" and words is None:
-                words = _read_words(_text_of(find(WORDS_NAME)))
-            known = {
-                "kind": fields.pop("kind", None),
-                "description": str(fields.pop("description", "")),
-                "with_text": fields.pop("with", ""),
-                "without_text": fields.pop("without", ""),
-            }
-            return cls(**known, words=words or {}, about=fields)
+            if fields.get("kind") == "words" and fields.get("words") is None:
+                fields["words"] = _read_words(_text_of(find(WORDS_NAME)))
+            return cls.of(fields)
         except OSError as error:
             raise UserError(f"cannot read the attribute {str(shown)!r}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
             raise UserError(f"the attribute {str(shown)!r} cannot be used: {error}") from error
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Attribute":
+        """The attribute that these fields describe: those of its file, with its words.
+
+        Raises:
+            UserError: they lack what their kind needs.
+        """
+        about = dict(fields)
+        known = {
+            "kind": about.pop("kind", None),
+            "words": about.pop("words", None) or {},
+            "description": str(about.pop("description", "")),
+            "with_text": about.pop("with", ""),
+            "without_text": about.pop("without", ""),
+        }
+        return cls(**known, about=about)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that describe it, for `of`; the words that say most come first."""
+        fields: dict[str, Any] = {"kind": self.kind, "description": self.description, **self.about}
+        if self.kind == "prompts":
+            return fields | {"with": self.with_text, "without": self.without_text}
+        return fields | {"words": dict(sorted(self.words.items(), key=lambda item: (-item[1], item[0])))}
+
     def save(self, folder: str | Path) -> Path:
         """Write the attribute into a folder, which is made if it is not there."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        fields: dict[str, Any] = {"kind": self.kind, "description": self.description, **self.about}
-        if self.kind == "prompts":
-            fields |= {"with": self.with_text, "without": self.without_text}
-        else:
-            ordered = sorted(self.words.items(), key=lambda item: (-item[1], item[0]))
-            lines = "".join(f"{word}\t{weight:g}\n" for word, weight in ordered)
+        fields = self.to_dict()
+        if self.kind == "words":
+            lines = "".join(f"{word}\t{weight:g}\n" for word, weight in fields.pop("words").items())
             (folder / WORDS_NAME).write_text(lines, encoding="utf-8")
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
@@ -251,8 +266,10 @@ def find_attribute(model: Any, name: str) -> Attribute:
     for place in (user_folder(), BUNDLED):
         if (place / name / FILE_NAME).is_file():
             return Attribute.load(place / name)
+    if name in PACKAGED:
+        return Attribute.of(PACKAGED[name])
     named = {each for each in carried if not is_path(each)}
-    known = sorted({*named, *_names(local), *hub, *_names(user_folder()), *_names(BUNDLED)})
+    known = sorted({*named, *_names(local), *hub, *_names(user_folder()), *_names(BUNDLED), *PACKAGED})
     there = f"there are {', '.join(known)}" if known else "there are none"
     raise UserError(f"there is no attribute {name!r}: {there}; {MAKE_ONE}")
 

@@ -21,8 +21,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from .configuration_fundamentallm import FundamentaLLMConfig
 from .errors import UserError
-from .model_folder import check_target, one_line, write_model_folder
+from .model_folder import write_model_folder
 from .modeling_fundamentallm import FundamentaLLMForCausalLM
+from .records import TRAINING, weights_digest
 from .tokenization import BOS, EOS, PAD, build_tokenizer
 from .translation import (
     EMBEDDING,
@@ -34,6 +35,7 @@ from .translation import (
     translate_config,
     translate_weights,
 )
+from .whole_folder import check_target, one_line
 
 PATH_LIKE_NAME = re.compile(r"(^|_)(paths?|dirs?|directory|files?|folder|root|cache|home)($|_)")
 
@@ -112,7 +114,8 @@ def load_checkpoint(
         dtype: of the model's weights; by default that of the checkpoint.
 
     Returns:
-        The model, on the CPU and in evaluation mode, and its tokenizer.
+        The model, on the CPU and in evaluation mode, and its tokenizer. What the checkpoint tells of its training
+        travels with the model, in `records`, while its weights are as they are.
 
     Raises:
         UserError: as in `read_checkpoint`.
@@ -140,6 +143,9 @@ def load_checkpoint(
     # FundamentaLLM trains on texts without an end, so what such a model makes of <EOS> means nothing: no token ends it.
     model.generation_config = GenerationConfig(pad_token_id=config.pad_token_id, bos_token_id=config.bos_token_id)
     model.name_or_path = config.name_or_path = str(path)
+    if checkpoint.provenance:
+        record = {"weights": weights_digest(model.state_dict().values()), **checkpoint.provenance}
+        model.records = {TRAINING: [record]}
     return model, checkpoint.tokenizer
 
 

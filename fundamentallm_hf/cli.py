@@ -7,6 +7,7 @@ of how the work is done.
 import importlib.util
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -124,8 +125,8 @@ def generate(ctx: click.Context, /, **options: Any) -> None:
 def convert(checkpoint: str, folder: str, force: bool) -> None:
     """Turn a FundamentaLLM CHECKPOINT into a Hugging Face FOLDER.
 
-    CHECKPOINT is a .pt file or the folder that holds it. The folder is written whole or not at all, and loads with
-    pipeline("text-generation", model=FOLDER).
+    CHECKPOINT is a .pt file, the folder that holds it, or the Hub id of a repository that holds it. The folder is
+    written whole or not at all, and loads with pipeline("text-generation", model=FOLDER).
 
     \b
     fundamentallm convert my_model/final_model.pt my_model_hf
@@ -133,9 +134,11 @@ def convert(checkpoint: str, folder: str, force: bool) -> None:
     from transformers.utils import logging
 
     from .checkpoint import convert_checkpoint
+    from .loading import find_checkpoint
 
     logging.disable_progress_bar()
-    click.echo(convert_checkpoint(checkpoint, folder, force=force))
+    source = find_checkpoint(checkpoint, Notes().say)
+    click.echo(convert_checkpoint(source, folder, force=force))
 
 
 @cli.command(context_settings=CONTEXT)
@@ -144,9 +147,20 @@ def convert(checkpoint: str, folder: str, force: bool) -> None:
 @click.option("--stride", type=int, help="Tokens the window moves on by.  [default: half of it]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Windows at a time.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--save", is_flag=True, help="Keep the result beside MODEL, for its card.")
+@click.option("--name", metavar="TEXT", help="What the text is called there.  [default: the name of the file]")
+@click.option("--dataset", metavar="ID", help="The data set on the Hub that the text is from.")
 @model_options
 def evaluate(
-    model_and_file: tuple[str, ...], window: int | None, stride: int | None, batch_size: int, form: str, **loading: Any
+    model_and_file: tuple[str, ...],
+    window: int | None,
+    stride: int | None,
+    batch_size: int,
+    form: str,
+    save: bool,
+    name: str | None,
+    dataset: str | None,
+    **loading: Any,
 ) -> None:
     """Measure how well MODEL predicts the text in TEXT_FILE.
 
@@ -161,7 +175,9 @@ def evaluate(
     model = model_and_file[0] if len(model_and_file) == 2 else None
     from .evaluation import evaluate as measure
     from .evaluation import read_text
+    from .records import add_evaluation, evaluation_place
 
+    place = evaluation_place(model, loading["dtype"]) if save else None
     text = read_text(model_and_file[-1])
     notes = Notes()
     loaded = load(model, notes, **loading)
@@ -176,6 +192,8 @@ def evaluate(
             batch_size=batch_size,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    if place is not None:
+        add_evaluation(place, loaded, result.to_dict(), name or Path(model_and_file[-1]).stem, dataset)
     if form == "json":
         click.echo(json.dumps(result.to_dict()))
     else:
@@ -216,6 +234,103 @@ def attributes(model: str | None, revision: str | None) -> None:
     from .attribute_command import show
 
     show(model, revision=revision)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("model_and_name", nargs=-1, required=True, metavar="[MODEL] USER/NAME")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--revision", metavar="NAME", help="The branch to commit to; it is made if it is not there.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
+@click.option("--message", metavar="TEXT", help="What the commit says.  [default: Upload USER/NAME]")
+@click.option("--license", metavar="ID", help="The model's licence, by the Hub's name for it, such as mit.")
+@click.option("--dry-run", is_flag=True, help="List what would be sent, with sizes in bytes, and send nothing.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the code of a MODEL that is none of FundamentaLLM's.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+def push(model_and_name: tuple[str, ...], **options: Any) -> None:
+    """Publish MODEL on the Hub as USER/NAME, in one commit.
+
+    Weights, tokenizer, generation config, attributes, code for trust_remote_code and a card are sent; a checkpoint is
+    converted first. Nothing is sent that holds optimizer state, paths of this machine, tokens or pickles. What was
+    interrupted goes on with the same command. Log in with `hf auth login`, or set HF_TOKEN. Without MODEL, the bundled
+    story model is sent.
+
+    \b
+    fundamentallm push my_model/final_model.pt user/stories --private
+    fundamentallm push my_model_hf user/stories --create-pr --message "Train longer"
+    """
+    from .hub_command import push as publish
+
+    publish(model_and_name, **options)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("name", metavar="USER/NAME")
+@click.argument("folder", required=False)
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit; the same as behind an @ in USER/NAME.")
+@click.option("--force", is_flag=True, help="Replace FOLDER if it holds something.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+def pull(name: str, folder: str | None, **options: Any) -> None:
+    """Get USER/NAME, or USER/NAME@REVISION, from the Hub.
+
+    All files but pickles, checked against their checksums; nothing in them is run. FOLDER is written whole or not at
+    all; without it the files stay where every MODEL argument finds them, also without a network. Prints where they are.
+
+    \b
+    fundamentallm pull user/stories
+    fundamentallm pull user/stories@v1 stories
+    """
+    from .hub_command import pull as get
+
+    get(name, folder, **options)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("folder")
+@click.argument("name", required=False, metavar="[USER/NAME]")
+@click.option("--license", metavar="ID", help="The model's licence, by the Hub's name for it, such as mit.")
+@click.option("--language", multiple=True, metavar="CODE", help="A language it writes, such as en.")
+@click.option(
+    "--dataset", "datasets", multiple=True, metavar="ID", help="A data set on the Hub that it was trained on."
+)
+@click.option("--base-model", metavar="ID", help="The model on the Hub that it was trained from.")
+def card(folder: str, name: str | None, **metadata: Any) -> None:
+    """Write the card of the model in FOLDER, its README.md, out of what lies there.
+
+    What you change, add or delete in it stays so when it is written again, here or by push, which writes it anyway.
+    With USER/NAME its examples name the model on the Hub. --language and --dataset may be given several times.
+
+    \b
+    fundamentallm card my_model_hf user/stories --license mit --language en
+    """
+    from .model_card import update_card
+
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in metadata.items()}
+    click.echo(update_card(folder, repo_id=name, metadata=values))
+
+
+@cli.command("push-controls", context_settings=CONTEXT)
+@click.argument("name", metavar="USER/NAME")
+@click.option("--output", metavar="FOLDER", help="Write the repository into FOLDER and send nothing.")
+@click.option("--force", is_flag=True, help="Replace FOLDER if it holds something.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--revision", metavar="NAME", help="The branch to commit to; it is made if it is not there.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
+@click.option("--message", metavar="TEXT", help="What the commit says.")
+@click.option("--dry-run", is_flag=True, help="List what would be sent, with sizes in bytes, and send nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+def push_controls(name: str, **options: Any) -> None:
+    """Publish the controls on the Hub as USER/NAME, for models that are not of this package.
+
+    Whoever uses transformers can then write, without installing anything more, model.generate(**inputs,
+    custom_generate="USER/NAME", trust_remote_code=True, must_include=["dragon"]).
+
+    \b
+    fundamentallm push-controls user/controlled-generation --dry-run
+    fundamentallm push-controls user/controlled-generation
+    """
+    from .controls_command import push as publish
+
+    publish(name, **options)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -1,7 +1,7 @@
-"""What lies beside a model's weights and controls need: its tokenizer, and counts of the words it was trained on.
+"""What lies beside a model's weights: its tokenizer and word counts, which controls need, and records of the weights.
 
-Both are found where the model came from, in the same revision, and kept on the model. This file knows nothing of what
-they are used for.
+All are found where the model came from, in the same revision, and the first two are kept on the model. This file knows
+nothing of what they are used for.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from .records import RECORDS, read_records, records_of, weights_digest, write_records
 from .word_counts import FILE_NAME, WordCounts
 
 
@@ -24,41 +25,60 @@ def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
         return carried
     if not model.name_or_path:
         raise ValueError("the model was made in memory and has no tokenizer: pass tokenizer=")
-    model.tokenizer = AutoTokenizer.from_pretrained(model.name_or_path, revision=_revision(model))
+    # Without the last argument transformers would ask on stdin whether to run the code of a model's config again.
+    model.tokenizer = AutoTokenizer.from_pretrained(
+        model.name_or_path, revision=_revision(model), trust_remote_code=False
+    )
     return model.tokenizer
 
 
 def own_word_counts(model: Any) -> WordCounts | None:
     """The word counts of a model: those it carries as `word_counts`, or the ones that lie where it came from."""
     if getattr(model, "word_counts", None) is None and not getattr(model, "_has_no_word_counts", False):
-        file = _find(model)
+        file = _find(model, FILE_NAME)
         model.word_counts = WordCounts.load(file) if file else None
         model._has_no_word_counts = file is None
     return model.word_counts
 
 
-def _find(model: Any) -> str | None:
+def save_records(model: Any, folder: str | Path) -> None:
+    """Write the records that a model carries as `records`, and those from where it came from, into its new folder.
+
+    Only those that are about the weights as they are now: training changes them.
+    """
+    carried = getattr(model, "records", None) or {}
+    digest = ""
+    for name in RECORDS:
+        file = _find(model, name)
+        known = [*carried.get(name, ()), *(read_records(file) if file else ())]
+        if known:
+            digest = digest or weights_digest(model.state_dict().values())
+            if matching := records_of(known, digest):
+                write_records(Path(folder) / name, matching)
+
+
+def _find(model: Any, name: str) -> str | None:
     place = model.name_or_path
     if not place:
         return None
     path = Path(place)
     if path.exists():
-        file = (path if path.is_dir() else path.parent) / FILE_NAME
+        file = (path if path.is_dir() else path.parent) / name
         return str(file) if file.is_file() else None
-    # Only this project's models have such a file, and asking the Hub for it takes time.
+    # Only this project's models have such files, and asking the Hub for it takes time.
     if model.config.model_type != "fundamentallm":
         return None
     try:
         return cached_file(
             place,
-            FILE_NAME,
+            name,
             revision=_revision(model),
             _raise_exceptions_for_gated_repo=False,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
     except (OSError, ValueError):
-        return None  # the place is gone, or was never one: controls do without counts
+        return None  # the place is gone, or was never one: controls do without
 
 
 def _revision(model: Any) -> str | None:

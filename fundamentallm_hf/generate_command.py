@@ -115,7 +115,7 @@ def load(model: str | None, notes: Notes, **options: Any) -> "PreTrainedModel":
             enable_progress_bars()
         if notes.quiet:
             logging.set_verbosity_error()
-        return load_model(model, **options)
+        return load_model(model, notice=notes.say, progress=notes.shows_progress, **options)
 
 
 def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:

@@ -3,17 +3,21 @@
 This file decides what a name means and where the model runs; reading checkpoints is `checkpoint.py`'s work.
 """
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import registration as registration
 from .checkpoint import is_fundamentallm_source, load_checkpoint
 from .companions import own_tokenizer
 from .errors import UsageError, UserError
+from .hub_code import check_code
+from .hub_connection import Notice
+from .hub_files import fetch
+from .hub_scan import check_index, check_weights
 from .settings import DEVICES, DTYPES
 
 DEMO_MODEL = Path(__file__).parent / "demo_model"
@@ -60,6 +64,8 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    notice: Notice | None = None,
+    progress: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model, ready to generate.
 
@@ -69,7 +75,11 @@ def load_model(
         device: "auto", "cpu", "cuda" or "mps".
         dtype: precision of the weights, such as "bfloat16"; by default ("auto") what they were saved in.
         revision: branch, tag or commit on the Hub.
-        trust_remote_code: run the code that a Hub repository carries. FundamentaLLM models never need it here.
+        trust_remote_code: run the code that a Hub repository or a folder carries. FundamentaLLM models never need it
+            here, and theirs is not run.
+        notice: is told in a line what a user should know, such as which commit's code is run; without it, a warning
+            is raised.
+        progress: show progress bars on stderr while a model is fetched from the Hub.
 
     Returns:
         The model in evaluation mode, its tokenizer as the attribute `tokenizer`.
@@ -99,19 +109,23 @@ def load_model(
         if dtype is not None:
             model = model.to(dtype=dtype)
     else:
-        options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+        tell = notice or (lambda text: warnings.warn(text, stacklevel=2))
+        commit = None
         if path.exists():
             if not (path / "config.json").is_file():
                 raise UserError(f"{name} is neither a FundamentaLLM checkpoint nor a folder with a config.json")
-            name = str(path)
-        elif path.suffix == ".pt" or name.startswith((".", "/", "~")):
+            folder = path
+        elif is_place(name):
             raise UserError(f"there is no {name}: give a checkpoint, a folder or a Hub id such as user/name")
         else:
-            name, _, pinned = name.partition("@")
-            if pinned and revision not in (None, pinned):
-                raise UsageError(f"the model is {source} but revision is {revision!r}: name one of the two")
-            options["revision"] = pinned or revision
-        model, tokenizer = _from_pretrained(name, dtype, options)
+            snapshot = fetch(name, revision, notice=tell, progress=progress)
+            check_weights([*snapshot.files, *snapshot.left_out], name)
+            folder, commit = snapshot.folder, snapshot.commit
+            name = snapshot.repo_id
+        check_index(folder, name)
+        runs_code = check_code(folder, name, commit, trust_remote_code, tell)
+        model, tokenizer = _from_pretrained(folder, name, dtype, runs_code)
+        model.config._commit_hash = commit
     model.tokenizer = tokenizer
     return model.to(place).eval()
 
@@ -128,35 +142,50 @@ def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
         raise UserError(str(error)) from error
 
 
+def find_checkpoint(source: str | Path, notice: Notice) -> Path:
+    """Where a FundamentaLLM checkpoint lies on this machine; one on the Hub is fetched, and nothing of it is run.
+
+    Args:
+        source: a `.pt` file, the folder that holds it, or a Hub id such as `user/name@revision`.
+        notice: is told what a user should know meanwhile.
+
+    Raises:
+        UserError: the repository cannot be fetched, or holds no checkpoint.
+    """
+    name, path = str(source), Path(source).expanduser()
+    if path.exists() or is_place(name) or name.count("/") != 1:
+        return path
+
+    def choose(names: Sequence[str]) -> list[str]:
+        return [each for each in names if "/" not in each and Path(each).suffix in (".pt", ".yaml", ".json")]
+
+    snapshot = fetch(name, choose=choose, notice=notice)
+    if not any(each.endswith(".pt") for each in snapshot.files):
+        raise UserError(
+            f"{name} holds no FundamentaLLM checkpoint (.pt): there is nothing to convert, load it as it is"
+        )
+    return snapshot.folder
+
+
+def is_place(name: str) -> bool:
+    """Whether a name means a place on this machine, whatever is there, rather than a repository on the Hub."""
+    return Path(name).suffix == ".pt" or name.startswith((".", "/", "~"))
+
+
 def _from_pretrained(
-    name: str, dtype: torch.dtype | None, options: dict[str, Any]
+    folder: Path, name: str, dtype: torch.dtype | None, runs_code: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer through the Auto classes, with the usual failures in one line each."""
-    where = f"{name}@{options['revision']}" if options.get("revision") else name
     try:
         # Weights as pickles could run code, so only safetensors are read.
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto", use_safetensors=True, **options)
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    except (OSError, ValueError, HFValidationError) as error:
-        raise UserError(_explain(where, error)) from error
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=runs_code
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_code)
+    except (OSError, ValueError, ImportError) as error:
+        first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"{name} cannot be loaded: {first_line}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     return model, tokenizer
-
-
-def _explain(where: str, error: Exception) -> str:
-    causes = []
-    cause: BaseException | None = error
-    while cause is not None:
-        causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    for kind, text in (
-        (GatedRepoError, "is gated: ask for access on its page, then log in with `hf auth login`"),
-        (RepositoryNotFoundError, "is not on the Hub, or is private: check the name, or log in with `hf auth login`"),
-        (RevisionNotFoundError, "has no such revision: check the branch, tag or commit"),
-    ):
-        if any(isinstance(found, kind) for found in causes):
-            return f"{where} {text}"
-    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return f"{where} cannot be loaded: {first_line}"

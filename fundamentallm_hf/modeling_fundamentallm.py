@@ -37,15 +37,17 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.hub import resolve_revision
 from transformers.utils.output_capturing import capture_outputs
 
 from .attributes import save_attributes
 from .call import Call
-from .companions import own_word_counts
+from .companions import own_word_counts, save_records
 from .configuration_fundamentallm import FundamentaLLMConfig
 from .context_window import WindowFullCriteria, check_overflow, view, window_start
 from .control_fields import carried, fold_into_config
 from .controls import apply_controls
+from .publishing import PublishingMixin
 from .word_counts import FILE_NAME
 
 
@@ -205,6 +207,22 @@ class FundamentaLLMPreTrainedModel(PreTrainedModel):
         "attentions": FundamentaLLMAttention,
     }
 
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, revision: str | None = "main", **kwargs: Any
+    ) -> Any:
+        """Load a model, as transformers does.
+
+        It keeps in mind which commit it came from: its tokenizer and attributes are looked for there, when they are
+        needed, and not in what the repository has become since.
+        """
+        options = {name: kwargs[name] for name in ("token", "local_files_only", "cache_dir") if name in kwargs}
+        revision = resolve_revision(pretrained_model_name_or_path, revision, **options)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, revision=revision, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.config._commit_hash = getattr(revision, "resolved", None)
+        return loaded
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -307,7 +325,7 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
             )
 
 
-class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
+class FundamentaLLMForCausalLM(PublishingMixin, FundamentaLLMPreTrainedModel, GenerationMixin):
     """A FundamentaLLM model that predicts the next character, and writes text with `generate()`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -495,12 +513,13 @@ class FundamentaLLMForCausalLM(FundamentaLLMPreTrainedModel, GenerationMixin):
         return criteria
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write the model, as transformers does, and what its controls use beside it: word counts and attributes."""
+        """Write the model, as transformers does, what its controls use beside it, and the records of its weights."""
         super().save_pretrained(save_directory, *args, **kwargs)
         counts = own_word_counts(self)
         if counts is not None:
             counts.save(Path(save_directory) / FILE_NAME)
         save_attributes(self, save_directory)
+        save_records(self, save_directory)
 
     def prepare_inputs_for_generation(
         self,

@@ -32,6 +32,7 @@ class Notes:
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self._said: set[str] = set()
+        self._line = ""  # on the terminal until the work is done
 
     @property
     def shows_progress(self) -> bool:
@@ -42,7 +43,9 @@ class Notes:
         """Say it, unless it was said."""
         if not self.quiet and text not in self._said:
             self._said.add(text)
-            click.echo(f"note: {text}", err=True)
+            start = "\r\x1b[2K" if self._line else ""
+            click.echo(f"{start}note: {text}", err=True)
+            click.echo(self._line, nl=False, err=True)
 
     def head(self, text: str) -> None:
         """A line that tells the texts on stdout apart."""
@@ -55,10 +58,12 @@ class Notes:
         if not self.shows_progress:
             yield
             return
-        click.echo(f"{text} ...", nl=False, err=True)
+        self._line = f"{text} ..."
+        click.echo(self._line, nl=False, err=True)
         try:
             yield
         finally:
+            self._line = ""
             click.echo("\r\x1b[2K", nl=False, err=True)
 
     def progress(self, shown: bool = True) -> "Progress":

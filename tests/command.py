@@ -24,7 +24,7 @@ def run(*arguments, stdin=None, env=None):
 def load_once(monkeypatch, stand_in=None):
     """Load each model once for all tests; `stand_in` is the model that stands for every name."""
 
-    def load_model(source=None, *, device="auto", dtype=None, revision=None, trust_remote_code=False):
+    def load_model(source=None, *, device="auto", dtype=None, revision=None, trust_remote_code=False, **_):
         fundamentallm_hf.loading.choose_device(device)
         return _load(stand_in if stand_in is not None else source, device="cpu")
 

@@ -4,10 +4,14 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import huggingface_hub.constants
 import pytest
 import torch
+from hub_server import TOKEN, serve
+from huggingface_hub.utils import close_session
 from hypothesis import settings
 
 from fundamentallm_hf import load_model
@@ -30,3 +34,47 @@ def _one_thread():
 def shakespeare():
     """A real checkpoint of FundamentaLLM with learned positions and a window of 128."""
     return load_model(FIXTURES / "learned" / "final_model.pt", device="cpu")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub on this machine, empty, to which the user is logged in; nothing is cached."""
+    with serve() as running:
+        home = tmp_path / "hf_home"
+        for name, value in {
+            "ENDPOINT": running.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": running.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_URL_HOSTS": frozenset({"127.0.0.1"}),
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_TOKEN_PATH": str(home / "token"),
+            "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        # For processes that tests start.
+        for name, value in {
+            "HF_ENDPOINT": running.url,
+            "HF_HOME": str(home),
+            "HF_TOKEN": TOKEN,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        close_session()
+        yield running
+        close_session()
+
+
+def offline(monkeypatch):
+    """From now on as with HF_HUB_OFFLINE=1."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    close_session()
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Nothing waits before it tries again; how long it would have is kept here."""
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    return waited

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import byte_level_gpt2, sentencepiece_llama
 from text_matcher import violations
+from transformers import T5Config, T5ForConditionalGeneration
 
 from fundamentallm_hf import controlled_generate
 from fundamentallm_hf.streaming import TokenTextStreamer
@@ -98,6 +99,21 @@ def test_a_tokenizer_and_a_streamer_are_bound_to_the_callable(model):
     whole = tokenizer.decode(out[0], skip_special_tokens=True)
     assert whole == tokenizer.decode(ids[0], skip_special_tokens=True) + "".join(pieces)
     assert "a" not in "".join(pieces)
+
+
+def test_stop_strings_need_no_tokenizer_of_their_own(model):
+    how = {"max_new_tokens": 20, "do_sample": True, "seed": 2, "temperature": 2.0, "bad_words": ["once"]}
+    stopped = run(model, ["a cat a cat"], **how, stop_strings=["e", "t"])
+    assert stopped == run(model, ["a cat a cat"], **how, stop=["e", "t"])
+    assert run(model, ["a cat a cat"], **how)[0].startswith(stopped[0])
+    assert stopped != run(model, ["a cat a cat"], **how)
+
+
+def test_a_model_with_an_encoder_is_refused():
+    shape = {"vocab_size": 20, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 1}
+    model = T5ForConditionalGeneration(T5Config(**shape, decoder_start_token_id=0))
+    with pytest.raises(ValueError, match="T5ForConditionalGeneration has an encoder"):
+        model.generate(torch.tensor([[1, 2]]), custom_generate=controlled_generate, max_new_tokens=2)
 
 
 def test_repetition_over_words_is_there_for_the_asking(model):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from command import MODEL, calls_of, load_once, run
+from without_package import blocks
 
+from fundamentallm_hf import convert_checkpoint
 from fundamentallm_hf.interactive import BANNER
 
 SPEED = re.compile(r"\d+(?= tokens/s)")
@@ -36,10 +38,28 @@ def test_the_tables_are_those_of_the_program(monkeypatch):
     monkeypatch.delitem(sys.modules, "option_reference")
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """The files of a model, by name."""
+    folder = convert_checkpoint(MODEL, tmp_path_factory.mktemp("converted") / "model")
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def publish_what_is_named(hub, page, converted):
+    """Put the repositories that pages name on the Hub of the tests."""
+    if "user/stories" in page:
+        repo = hub.make("user/stories", converted)
+        repo.tags["v1"] = repo.branches["main"]
+    if "user/raw" in page:
+        names = ("final_model.pt", "tokenizer.json", "model.yaml")
+        hub.make("user/raw", {name: Path(MODEL).with_name(name).read_bytes() for name in names})
+
+
 @pytest.mark.parametrize("block", list(commands()))
-def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch):
+def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, converted):
     load_once(monkeypatch)
     monkeypatch.chdir(tmp_path)
+    publish_what_is_named(hub, "" if "--private" in block else block, converted)
     shutil.copytree(Path(MODEL).parent, "my_model")
     Path("prompts.txt").write_text("Once upon a time\nThe dragon\n")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -57,12 +77,44 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch):
         if call[0] == "generate" and "--max-tokens" in call:
             # As it stands but shorter; the guide's own commands run in full.
             call[call.index("--max-tokens") + 1] = "40"
+            if "--min-tokens" in call:
+                call[call.index("--min-tokens") + 1] = "20"
         elif call[0] == "generate":
             call += ["--max-tokens", "40"]
         result = run(*call, stdin=stdin)
         assert result.exit_code == 0, result.stderr
         assert "Error" not in result.stderr
         assert result.stdout or "--output-file" in call
+
+
+def python_blocks():
+    for block in re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "hub.md").read_text(encoding="utf-8"), re.M | re.S
+    ):
+        yield pytest.param(block, id=block.splitlines()[0])
+
+
+@pytest.mark.parametrize("block", list(python_blocks()))
+def test_python_that_is_shown_of_the_hub_runs(block, tmp_path, monkeypatch, hub, converted, capsys):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    monkeypatch.chdir(tmp_path)
+    publish_what_is_named(hub, block, converted)
+    shutil.copytree(Path(MODEL).parent, "my_model")
+    exec(compile(block, "hub.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("page", ["generation.md", "python.md"])
+def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(MODEL).parent, "my_model")
+    scope = {}
+    shown = blocks((ROOT / "docs" / page).read_text(encoding="utf-8"), "python")
+    assert shown
+    for block in shown:
+        exec(block, scope)
+        assert capsys.readouterr().out or "print(" not in block
 
 
 def test_an_output_that_is_shown_is_that_of_the_command(monkeypatch):

@@ -130,7 +130,7 @@ def test_quiet_leaves_the_texts_errors_and_what_is_asked_for(tmp_path):
 def test_only_the_model_of_the_start_has_a_revision_and_trust(monkeypatch, shakespeare):
     loaded = []
 
-    def load_model(source=None, **options):
+    def load_model(source=None, *, notice, progress, **options):
         loaded.append((source, options))
         return shakespeare
 

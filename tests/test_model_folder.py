@@ -16,9 +16,10 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from fundamentallm_hf.configuration_fundamentallm import FundamentaLLMConfig
 from fundamentallm_hf.errors import UserError
-from fundamentallm_hf.model_folder import AUTO_MAP, check_target, write_model_folder
+from fundamentallm_hf.model_folder import AUTO_MAP, write_model_folder
 from fundamentallm_hf.modeling_fundamentallm import FundamentaLLMForCausalLM, FundamentaLLMModel
 from fundamentallm_hf.tokenization import build_tokenizer, character_vocabulary
+from fundamentallm_hf.whole_folder import check_target
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from conftest import FIXTURES
 
 from fundamentallm_hf import Generator, load_model
+from fundamentallm_hf.model_card import card_for
 
 TRAIN = Path(__file__).parents[1] / "examples" / "train.py"
 SMALL = ["--hidden-size", "16", "--layers", "1", "--heads", "2", "--window", "32", "--batch-characters", "256"]
@@ -39,6 +40,10 @@ def test_a_new_model_trains_in_stages_resumes_and_loads(tmp_path, stories):
     model = load_model(tmp_path / "run" / "model", device="cpu")
     assert model.config.use_cache
     assert Generator(model).generate("Once", max_tokens=5).startswith("Once")
+    card = card_for(tmp_path / "run" / "model")
+    assert re.search(r"\| steps \| [369] \|", card)
+    assert "| optimizer | muon |" in card
+    assert str(tmp_path) not in card
 
 
 def test_fine_tuning_goes_on_from_a_pt_file(tmp_path, stories):
