@@ -1,6 +1,7 @@
 """What `fundamentallm train-attribute` and `fundamentallm attributes` do. This file knows nothing of their options."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from .errors import UserError
 from .terminal import Notes
 
 
-def train(name: str, with_file: str, without_file: str, model: str | None, description: str, force: bool) -> None:
-    """Make a words attribute out of two files with a text a line, and write it where it will be found.
+def train(
+    name: str, with_file: str, without_file: str, kind: str, model: str | None, description: str, force: bool
+) -> None:
+    """Make an attribute out of two files with a text a line, and write it where it will be found.
 
     Raises:
         UserError: a file cannot be read, the attribute exists, or nothing tells the files apart.
@@ -32,27 +35,68 @@ def train(name: str, with_file: str, without_file: str, model: str | None, descr
     if folder.exists() and not force:
         raise UserError(f"there is an attribute {name!r} in {place} already: choose another name, or --force")
     texts, others = _lines(with_file), _lines(without_file)
-    notes = Notes()
-    with notes.progress() as bar:
-        task = bar.add_task("weighing words", total=None)
-        made = train_words(texts, others, lambda done, total: bar.update(task, completed=done, total=total))
-    about: dict[str, Any] = {
-        "method": "log-odds ratios with an informative Dirichlet prior",
-        "texts": {"with": made.texts[0], "without": made.texts[1]},
-    }
-    if made.separation is not None:
-        about["held_out_auc"] = round(made.separation, 4)
-    attribute = Attribute("words", description or f"words that tell {name} apart", made.weights, about=about)
+    description = description or f"{kind} that tell {name} apart"
+    make = _experts if kind == "experts" else _words
+    attribute, told = make(texts, others, description, model)
     try:
         attribute.save(folder)
     except OSError as error:
         raise UserError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
+    separation = attribute.about.get("held_out_auc")
+    told["held-out AUC"] = (
+        "too few texts to hold some out" if separation is None else f"{separation:.3f} (0.5 is chance)"
+    )
+    told["written to"] = str(folder)
+    for what, value in told.items():
+        click.echo(f"{what:14}{value}")
+
+
+def _words(
+    texts: list[str], others: list[str], description: str, model: str | None
+) -> tuple[Attribute, dict[str, str]]:
+    """Weighted words, and what there is to tell of them."""
+    with Notes().progress() as bar:
+        task = bar.add_task("weighing words", total=None)
+        made = train_words(texts, others, lambda done, total: bar.update(task, completed=done, total=total))
+    about = _about("log-odds ratios with an informative Dirichlet prior", made)
     most, least = _extremes(made.weights)
-    click.echo(f"{'words':14}{len(made.weights):,}")
-    click.echo(f"{'most':14}{most}\n{'least':14}{least}")
-    told = "too few texts to hold some out" if made.separation is None else f"{made.separation:.3f} (0.5 is chance)"
-    click.echo(f"{'held-out AUC':14}{told}")
-    click.echo(f"{'written to':14}{folder}")
+    told = {"words": f"{len(made.weights):,}", "most": most, "least": least}
+    return Attribute("words", description, made.weights, about=about), told
+
+
+def _experts(
+    texts: list[str], others: list[str], description: str, model: str | None
+) -> tuple[Attribute, dict[str, str]]:
+    """A pair of experts, with words beside them for other models, and what there is to tell of it."""
+    from .expert_training import train_experts
+    from .loading import load_model
+
+    words: dict[str, float] = {}
+    with suppress(UserError):  # the experts may tell apart what single words do not
+        words = train_words(texts, others).weights
+    notes = Notes()
+    base = load_model(model, notice=notes.say)
+    with notes.progress() as bar:
+        task = bar.add_task("reading", total=None)
+        made = train_experts(
+            base,
+            base.tokenizer,
+            texts,
+            others,
+            lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+        )
+    about = _about("output-layer experts (adapters with a bottleneck), contrasted as in DExperts", made)
+    about["tokens"] = {"with": made.tokens[0], "without": made.tokens[1]}
+    experts = made.experts.to_bytes()
+    told = {"tokens": f"{made.tokens[0]:,} with, {made.tokens[1]:,} without", "size": f"{len(experts):,} bytes"}
+    return Attribute("experts", description, words, about=about, experts=experts), told
+
+
+def _about(method: str, made: Any) -> dict[str, Any]:
+    about: dict[str, Any] = {"method": method, "texts": {"with": made.texts[0], "without": made.texts[1]}}
+    if made.separation is not None:
+        about["held_out_auc"] = round(made.separation, 4)
+    return about
 
 
 def show(model: str | None, **loading: Any) -> None:
@@ -64,10 +108,16 @@ def show(model: str | None, **loading: Any) -> None:
     found = known_attributes(_place_of(model, Notes(), **loading))
     width = max((len(name) for name, _, _ in found), default=0) + 2
     for name, where, attribute in found:
-        size = f"{len(attribute.words)} words" if attribute.kind == "words" else "two prompts"
-        click.echo(f"{name:{width}}{attribute.description} ({size}, {WHERE[where]})")
+        click.echo(f"{name:{width}}{attribute.description} ({_what(attribute)}, {WHERE[where]})")
     if not found:
         click.echo("no attributes")
+
+
+def _what(attribute: Attribute) -> str:
+    words = f"{len(attribute.words)} words"
+    if attribute.kind == "experts":
+        return f"experts, {words} for other models" if attribute.words else "experts"
+    return words if attribute.kind == "words" else "two prompts"
 
 
 WHERE = {"model": "beside the model", "user": "your own", "package": "comes with fundamentallm"}

@@ -21,7 +21,8 @@ from .errors import UserError
 from .packaged_attributes import ATTRIBUTES as PACKAGED
 
 FOLDER, FILE_NAME, WORDS_NAME = "attributes", "attribute.json", "words.tsv"
-KINDS = ("words", "prompts")
+EXPERTS_NAME = "experts.safetensors"
+KINDS = ("words", "experts", "prompts")
 # The range of a strength; it is the same for one attribute and for all together.
 STRONGEST = 10.0
 # What comes with this package serves every model that has no attribute of that name.
@@ -36,9 +37,12 @@ class Attribute:
     """An attribute, read.
 
     Attributes:
-        kind: "words" (a list of weighted words) or "prompts" (two contexts that are contrasted).
+        kind: "words" (a list of weighted words), "experts" (a pair trained for one model) or "prompts" (two contexts
+            that are contrasted).
         description: what it does, in a line.
-        words: for "words", the weight of each word; `lov*` is every word that begins so.
+        words: for "words", the weight of each word; `lov*` is every word that begins so. With "experts", what other
+            models go by, if there is any.
+        experts: for "experts", the content of a file that holds the pair; see `ExpertPair`.
         with_text, without_text: for "prompts", a context that has the attribute, and one that lacks it.
         about: what else is told of it, such as its source and licence.
 
@@ -52,12 +56,15 @@ class Attribute:
     with_text: str = ""
     without_text: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    experts: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"the kind of an attribute has to be one of {', '.join(KINDS)} but is {self.kind!r}")
         if self.kind == "words" and not self.words:
             raise UserError("an attribute of the kind words has to hold words with weights but holds none")
+        if self.kind == "experts" and not self.experts:
+            raise UserError(f"an attribute of the kind experts has to hold them in {EXPERTS_NAME} but holds none")
         if not isinstance(self.words, Mapping) or not all(
             isinstance(word, str) and isinstance(weight, int | float) and math.isfinite(weight)
             for word, weight in self.words.items()
@@ -93,9 +100,10 @@ class Attribute:
             fields = json.loads(_text_of(find(FILE_NAME)))
             if not isinstance(fields, dict):
                 raise ValueError(f"{FILE_NAME} has to hold fields by name")
-            if fields.get("kind") == "words" and fields.get("words") is None:
+            experts = fields.get("kind") == "experts"
+            if fields.get("words") is None and (fields.get("kind") == "words" or fields.pop("has_words", False)):
                 fields["words"] = _read_words(_text_of(find(WORDS_NAME)))
-            return cls.of(fields)
+            return cls.of(fields | {"experts": _content_of(find(EXPERTS_NAME))} if experts else fields)
         except OSError as error:
             raise UserError(f"cannot read the attribute {str(shown)!r}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
@@ -115,14 +123,19 @@ class Attribute:
             "description": str(about.pop("description", "")),
             "with_text": about.pop("with", ""),
             "without_text": about.pop("without", ""),
+            "experts": about.pop("experts", b""),
         }
         return cls(**known, about=about)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that describe it, for `of`; the words that say most come first."""
+        """The fields that describe it, for `of`; the words that say most come first. Experts are bytes in them."""
         fields: dict[str, Any] = {"kind": self.kind, "description": self.description, **self.about}
         if self.kind == "prompts":
             return fields | {"with": self.with_text, "without": self.without_text}
+        if self.kind == "experts":
+            fields["experts"] = self.experts
+            if not self.words:
+                return fields
         return fields | {"words": dict(sorted(self.words.items(), key=lambda item: (-item[1], item[0])))}
 
     def save(self, folder: str | Path) -> Path:
@@ -130,18 +143,25 @@ class Attribute:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         fields = self.to_dict()
-        if self.kind == "words":
+        if "words" in fields:
             lines = "".join(f"{word}\t{weight:g}\n" for word, weight in fields.pop("words").items())
             (folder / WORDS_NAME).write_text(lines, encoding="utf-8")
+        if "experts" in fields:
+            (folder / EXPERTS_NAME).write_bytes(fields.pop("experts"))
+            fields["has_words"] = bool(self.words)
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
         return folder
 
 
-def _text_of(file: Path) -> str:
+def _content_of(file: Path) -> bytes:
     if Path(file).stat().st_size > _LARGEST:
         raise ValueError(f"{Path(file).name} is larger than {_LARGEST >> 20} MB")
-    return Path(file).read_text(encoding="utf-8-sig")
+    return Path(file).read_bytes()
+
+
+def _text_of(file: Path) -> str:
+    return _content_of(file).decode("utf-8-sig")
 
 
 def _read_words(text: str) -> dict[str, float]:

@@ -206,17 +206,25 @@ def evaluate(
 @click.argument("name")
 @click.option("--with", "with_file", required=True, metavar="FILE", help="Texts that have the attribute, one a line.")
 @click.option("--without", "without_file", required=True, metavar="FILE", help="Texts that lack it, one a line.")
+@click.option(
+    "--kind",
+    type=click.Choice(["words", "experts"]),
+    default="words",
+    show_default=True,
+    help="Weighted words, for any model; or a pair of experts trained on top of MODEL, for that one.",
+)
 @click.option("--model", metavar="MODEL", help="Write it beside this model, with which it travels.")
 @click.option("--description", default="", help="What it does, in a line.")
 @click.option("--force", is_flag=True, help="Replace an attribute of this name.")
 def train_attribute(name: str, **options: Any) -> None:
     """Make the attribute NAME, for generate --guide-attribute NAME, out of texts that have it and texts that lack it.
 
-    Without --model it is kept among your own attributes, where every model finds it. Held-out texts tell how well its
-    words tell the two sides apart.
+    Without --model it is kept among your own attributes, where every model finds it, and experts are trained on the
+    bundled story model. Held-out texts tell how well it tells the two sides apart.
 
     \b
     fundamentallm train-attribute formal --with letters.txt --without chats.txt
+    fundamentallm train-attribute formal --with letters.txt --without chats.txt --kind experts --model my_model_hf
     """
     from .attribute_command import train
 
