@@ -1,0 +1,87 @@
+"""Starts the page: loads the model, builds what shows it, and says how it is served.
+
+`space/app.py` and the command `fundamentallm space` both come here.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before gradio is imported: nothing is sent anywhere.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from ..generation import Generator
+from ..loading import load_model
+from .page import WAITING, Page
+from .writing import Writer
+
+HERE = Path(__file__).parent
+# Sessions whose last result is kept.
+SESSIONS = 200
+
+
+def create_app(
+    model: str | None = None, *, apart: Callable[[Callable], Callable] | None = None, **loading: Any
+) -> gr.Blocks:
+    """The page, with a model behind it.
+
+    Args:
+        model: as `load_model` takes it; None is the bundled one.
+        apart: decorates what computes, for instance `spaces.GPU`.
+        loading: other arguments of `load_model`.
+
+    Raises:
+        UserError: the model cannot be loaded.
+    """
+    generator = Generator(load_model(model, **loading), notice=lambda text: None)
+    blocks = Page(Writer(generator, apart=apart), model).build()
+    return blocks.queue(max_size=WAITING + 8, api_open=False)
+
+
+def theme() -> gr.themes.Base:
+    """Paper and ink, with fonts that every machine has: nothing is fetched from elsewhere."""
+    sans = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Liberation Sans", "sans-serif")
+    mono = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.stone,
+        font=sans,
+        font_mono=mono,
+        radius_size=gr.themes.sizes.radius_md,
+    ).set(
+        body_background_fill="#faf8f5",
+        body_background_fill_dark="#171513",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1f1c1a",
+        block_border_color="#e7e2da",
+        block_border_color_dark="#35302c",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        button_primary_background_fill="#0f5f59",
+        button_primary_background_fill_hover="#0b4a46",
+        button_primary_background_fill_dark="#137a72",
+        button_primary_background_fill_hover_dark="#0f625c",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#ffffff",
+        body_text_color_subdued="#5f5850",
+        body_text_color_subdued_dark="#b5aca2",
+        block_info_text_color="#5f5850",
+        block_info_text_color_dark="#b5aca2",
+    )
+
+
+def launch_options() -> dict[str, Any]:
+    """What `launch()` needs to show the page as it is meant, and to serve programs."""
+    return {
+        "theme": theme(),
+        "css_paths": [HERE / "style.css"],
+        "mcp_server": True,
+        "ssr_mode": False,
+        "run_history": False,
+        "state_session_capacity": SESSIONS,
+        "max_file_size": "1kb",
+        "footer_links": ["api", "settings"],
+    }
