@@ -149,7 +149,8 @@ class TextStream(Generic[Result]):
 
     def close(self) -> None:
         """Stop writing, and wait until the last token is done."""
-        self.stop()
+        if self._thread.is_alive():  # an event that is shared tells others of a stop
+            self.stop()
         self._thread.join()
 
     def __enter__(self) -> "TextStream[Result]":

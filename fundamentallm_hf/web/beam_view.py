@@ -55,14 +55,14 @@ def tree_html(prompt: str, branches: Sequence[Branch]) -> str:
     lanes = lanes_of(sorted_branches)
     columns = max(branch.start + len(branch.text) + _LABEL for branch in branches) + 2
     rows = max(lanes) + 1
-    parts = []
+    lines, parts = [], []
     for branch, lane in zip(sorted_branches, lanes, strict=True):
         kind = "chosen" if branch.parent is None else "alive" if branch.alive else "dropped"
         x, y = (branch.start + 1.5) * WIDTH, (lane + 0.7) * HEIGHT
         if branch.parent is not None:
             top = (lanes[branch.parent] + 0.7) * HEIGHT + 5
             left = x - 0.9 * WIDTH
-            parts.append(
+            lines.append(
                 f'<path class="{kind}" d="M{left:.1f} {top:.1f} V{y - 9:.1f} Q{left:.1f} {y - 4:.1f} '
                 f'{left + 5:.1f} {y - 4:.1f}"/>'
             )
@@ -86,7 +86,7 @@ def tree_html(prompt: str, branches: Sequence[Branch]) -> str:
         f'<div class="tree"><p class="text"><span class="prompt">{escape(prompt)}</span>…</p>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="The tree of beams">'
         f'<svg role="img" aria-label="{escape(label)}" width="{columns * WIDTH:.0f}" height="{rows * HEIGHT + 8:.0f}" '
-        f'viewBox="0 0 {columns * WIDTH:.0f} {rows * HEIGHT + 8:.0f}">{"".join(parts)}</svg></div>'
+        f'viewBox="0 0 {columns * WIDTH:.0f} {rows * HEIGHT + 8:.0f}">{"".join(lines + parts)}</svg></div>'
         f'<p class="foot"><span class="key chosen">chosen</span> <span class="key alive">among the beams to the end'
         f'</span> <span class="key dropped">given up</span> · scores are sums of log-probabilities, in nats, from the '
         f"prompt to where the branch ends</p>"

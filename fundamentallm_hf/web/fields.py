@@ -58,11 +58,11 @@ def make_field(setting: Setting, attributes: list[str]) -> gr.components.Compone
         attributes: those that the model knows.
     """
     value = START.get(setting.name, setting.default)
-    common: dict[str, Any] = {"label": setting.label, "info": setting.help, "elem_id": f"field-{setting.name}"}
+    common: dict[str, Any] = {"label": setting.label, "info": help_of(setting), "elem_id": f"field-{setting.name}"}
     if setting.name in _SLIDERS:
         low, high, step = _SLIDERS[setting.name]
         start = value if value is not None else low
-        return gr.Slider(low, high, value=start, step=step, buttons=[], **common)
+        return gr.Slider(low, high, value=start, step=step, buttons=[], min_width=210, **common)
     if setting.name == "guide_attribute":
         return gr.Dropdown(attributes, value=[], multiselect=True, allow_custom_value=True, **common)
     if setting.kind is bool:
@@ -74,6 +74,26 @@ def make_field(setting: Setting, attributes: list[str]) -> gr.components.Compone
         return gr.Number(value=value, precision=0 if setting.kind is int else None, placeholder="not set", **common)
     lines = 4 if setting.from_file else 1
     return gr.Textbox(value="", lines=lines, placeholder=_PLACEHOLDERS.get(setting.name, "not set"), **common)
+
+
+def help_of(setting: Setting) -> str:
+    """What the setting does, as its field shows it."""
+    return plain(setting.help)
+
+
+def plain(text: str) -> str:
+    """Text for beside a field, where gradio escapes markup but reads stars as emphasis, and brackets as links.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.web.fields import plain
+    >>> plain("curs*")
+    'curs∗'
+
+    ```
+    """
+    return text.replace("*", "\N{ASTERISK OPERATOR}").replace("](", "]\N{WORD JOINER}(")
 
 
 def read_field(setting: Setting, value: Any) -> Any:

@@ -20,7 +20,7 @@ from ..settings import GenerationSettings
 from . import beam_view, comparisons, take_away, text_view
 from .endpoints import attribute_list, check_columns, make_endpoints, sentence
 from .examples import EXAMPLES
-from .fields import ESSENTIAL, groups, make_field, read_field, show_fields
+from .fields import ESSENTIAL, groups, help_of, make_field, plain, read_field, show_fields
 from .guide import programs_text
 from .limits import LIMITS, OPEN, field_of, read_prompt, read_settings
 from .writing import Writer, Written
@@ -74,11 +74,14 @@ class Page:
             self.result = gr.State(None, time_to_live=3600)
             self.trail = gr.State([], time_to_live=3600)
             gr.Markdown(INTRO, elem_id="intro")
+            # In this order on a phone; the answer stands beside the other two where there is room.
             with gr.Row(elem_id="desk"):
-                with gr.Column(scale=2, min_width=320, elem_id="asked"):
+                with gr.Column(min_width=280, elem_id="asked"):
                     self._build_inputs()
-                with gr.Column(scale=3, min_width=320, elem_id="answer"):
+                with gr.Column(min_width=280, elem_id="answer"):
                     self._build_outputs()
+                with gr.Column(min_width=280, elem_id="settings"):
+                    self._build_settings()
             self._connect(blocks)
             for name, function in self.endpoints.items():
                 queue = {} if name == "attributes" else MODEL_QUEUE
@@ -97,12 +100,15 @@ class Page:
             type="index",
             label="Examples, one for each control",
             layout="gallery",
+            samples_per_page=len(EXAMPLES),
             elem_id="examples",
         )
         with gr.Row(elem_id="actions"):
-            self.write = gr.Button("Write", variant="primary", elem_id="write", scale=3)
-            self.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1)
+            self.write = gr.Button("Write", variant="primary", elem_id="write", scale=3, min_width=150)
+            self.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1, min_width=90)
         self.alert = gr.HTML("", elem_id="alert")
+
+    def _build_settings(self) -> None:
         attributes = [each["name"] for each in attribute_list(self.writer)]
         fields: dict[str, Any] = {}
 
@@ -111,14 +117,16 @@ class Page:
                 for name in names:
                     fields[name] = make_field(OPEN[name], attributes)
 
-        place("temperature", "top_p")
+        place("temperature")
+        place("top_p")
         place("max_tokens", "num_samples")
         with gr.Row(equal_height=True, elem_id="seed-row"):
             fields["seed"] = make_field(OPEN["seed"], attributes)
-            self.die = gr.Button("🎲 another seed", elem_id="die", size="sm", min_width=120)
+            self.die = gr.Button("⚄ another seed", elem_id="die", size="sm", min_width=120)
         place("bad_words")
         place("must_include")
-        place("guide_attribute", "guide_strength")
+        place("guide_attribute")
+        place("guide_strength")
         for group, names in groups().items():
             with gr.Accordion(f"More: {group}", open=False):
                 for name in names:
@@ -226,7 +234,7 @@ class Page:
             self.compare: off,
             self.stop: gr.update(interactive=True),
             self.prompt: gr.update(info="How the text begins.", elem_classes=[]),
-        } | {self.fields[name]: gr.update(info=OPEN[name].help, elem_classes=[]) for name in OPEN}
+        } | {self.fields[name]: gr.update(info=help_of(OPEN[name]), elem_classes=[]) for name in OPEN}
 
     def end(self, request: gr.Request) -> list:
         """Let the visitor ask again, however it went."""
@@ -354,7 +362,7 @@ class Page:
         name = field_of(error) if isinstance(error, UserError) else None
         if name is not None:
             field = self.prompt if name == "prompt" else self.fields[name]
-            shown[field] = gr.update(info=told, elem_classes=["wrong"])
+            shown[field] = gr.update(info=plain(told), elem_classes=["wrong"])
         return shown
 
     def _take_away(self, prompt: str, settings: GenerationSettings, request: gr.Request) -> dict:

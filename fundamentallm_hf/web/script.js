@@ -41,6 +41,8 @@ const show = (see, index, focus) => {
   panel.append(head);
   const list = make("ul", "bars");
   alternatives.forEach(([name, final, own, same], choice) => {
+    // The long tail tells nothing, but a few are shown always.
+    if (choice > 3 && !same && Math.max(own, final) < 0.001) return;
     const row = make("li", same ? "row same" : final === 0 ? "row closed" : "row");
     row.append(make("code", "name", name));
     const bars = make("div", "pair");
@@ -54,7 +56,7 @@ const show = (see, index, focus) => {
     if (same) {
       row.append(make("span", "took", "chosen"));
     } else {
-      const go = make("button", "go", "go on from here");
+      const go = make("button", "go", "go on");
       go.type = "button";
       go.dataset.choice = choice;
       go.setAttribute("aria-label", "go on from " + name);

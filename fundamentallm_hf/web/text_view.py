@@ -130,7 +130,8 @@ def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
         return ""
     many = len(found) > 1
     parts = [_token_card(each, number, settings, many) for number, each in enumerate(found)]
-    return _LEGEND + "".join(parts)
+    turned = any(' turned' in part for part in parts)
+    return _LEGEND.replace("<!-- turned -->", _TURNED if turned else "") + "".join(parts)
 
 
 def _token_card(written: Written, number: int, settings: GenerationSettings, many: bool) -> str:
@@ -226,11 +227,12 @@ def _found(text: str, required: Sequence[Mark], near: Sequence[Mark], settings: 
     return "".join(lines)
 
 
+_TURNED = '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> the model\'s first choice was taken away</span>'
 _NAMES = ("under 2%", "2–10%", "10–30%", "30–70%", "over 70%")
 _LEGEND = (
     '<div class="legend"><div class="scale" role="img" aria-label="Colours: from unlikely to likely">'
     + "".join(f'<span class="p{step}">{name}</span>' for step, name in enumerate(_NAMES))
-    + '</div><div class="switches">'
+    + '</div><!-- turned --><div class="switches">'
     '<label><input type="checkbox" data-switch="spaces"> show white space</label>'
     '<label><input type="checkbox" data-switch="own"> colour by the model alone</label>'
     "</div></div>"
