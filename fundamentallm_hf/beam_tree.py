@@ -1,7 +1,7 @@
 """The beams of a search as a tree: what was kept at every step, where it was given up, and with which score.
 
-Beam search returns the texts that have won; the others are gone. A recorder that stands behind all processors sees every
-beam that is alive, and what the last token of each was worth. This file knows nothing of how a tree is drawn.
+Beam search returns the texts that have won; the others are gone. A recorder that stands behind all processors sees
+every beam that is alive, and what the last token of each was worth. This file knows nothing of how a tree is drawn.
 """
 
 import math
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from .recording import Recorder
+
+Row = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class BeamRecorder(Recorder):
         self.ends = list(end_tokens)
         self.chosen: list[int] = []
         self._prompt = 0
-        self._last: dict[tuple[int, ...], torch.Tensor] = {}
-        self._scores: dict[tuple[int, ...], float] = {}
+        self._last: dict[Row, torch.Tensor] = {}
+        self._scores: dict[Row, float] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (beams, length); `scores`: (beams, vocabulary) log-probabilities. Returns them as they are."""
@@ -79,53 +81,47 @@ class BeamRecorder(Recorder):
             text_of: what a token adds to the text.
         """
         chosen = tuple(self.chosen)
-        for parent, found in self._last.items():  # the last token of a search is chosen and never read
-            if chosen[:-1] == parent:
-                self._scores[chosen] = self._scores[parent] + float(found[chosen[-1]])
+        root = chosen[: self._prompt]
+        if chosen[:-1] in self._last and chosen not in self._scores:  # the last token is chosen and never read
+            self._scores[chosen] = self._scores[chosen[:-1]] + float(self._last[chosen[:-1]][chosen[-1]])
         last_step = max(map(len, self._last), default=0)
-        # Where fewer than the beams are open, closed ones fill their number up.
-        kept = {row for row in self._scores if len(row) > self._prompt and not self._is_empty(row, chosen)}
-        children: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        for row in sorted(kept, key=len):
-            children.setdefault(row[:-1], []).append(row)
-        reach: dict[tuple[int, ...], int] = {}
-        for row in sorted(kept, key=len, reverse=True):
-            reach[row] = max([len(row), *(reach[child] for child in children.get(row, ()))])
-
-        def follow(row: tuple[int, ...]) -> tuple[int, ...] | None:
-            below = children.get(row, ())
-            on_path = next((child for child in below if child == chosen[: len(child)]), None)
-            if on_path is not None or row == chosen[: len(row)]:
-                return on_path
-            return max(below, key=lambda child: (reach[child], self._scores[child]), default=None)
-
-        found: list[Branch] = []
-        waiting: list[tuple[tuple[int, ...], tuple[int, ...], int, int | None]] = []
-        first = follow(chosen[: self._prompt])
-        if first is not None:
-            waiting.append((chosen[: self._prompt], first, 0, None))
-        waiting += [
-            (chosen[: self._prompt], child, 0, 0)
-            for child in children.get(chosen[: self._prompt], ())
-            if child != first
-        ]
+        children = self._children(chosen)
+        branches: list[Branch] = []
+        # Where a branch leaves another: its first row, its place in characters, and which one it leaves.
+        waiting: list[tuple[Row, int, int | None]] = []
+        for child in sorted(children.get(root, ()), key=lambda child: child != chosen[: len(child)]):
+            waiting.append((child, 0, 0 if waiting else None))
         while waiting:
-            _, row, start, parent = waiting.pop(0)
-            text, end, place = "", row, len(found)
-            while True:
-                text += text_of(end[-1])
-                after = follow(end)
-                waiting += [
-                    (end, child, start + len(text), place) for child in children.get(end, ()) if child != after
-                ]
-                if after is None:
-                    break
+            row, start, parent = waiting.pop(0)
+            text, end = text_of(row[-1]), row
+            while (after := self._longest(children.get(end, ()), chosen, end)) is not None:
+                aside = (child for child in children[end] if child != after)
+                waiting += [(child, start + len(text), len(branches)) for child in aside]
                 end = after
-            alive = len(end) >= last_step or end == chosen
-            found.append(Branch(text, start, parent, self._scores[end], len(end) - len(row) + 1, alive))
-        return found
+                text += text_of(end[-1])
+            if end == chosen:  # beams that have gone beyond the end of the chosen text
+                waiting += [(child, start + len(text), len(branches)) for child in children.get(end, ())]
+            alive = end == chosen or len(end) >= last_step
+            branches.append(Branch(text, start, parent, self._scores[end], len(end) - len(row) + 1, alive))
+        return branches
 
-    def _is_empty(self, row: tuple[int, ...], chosen: tuple[int, ...]) -> bool:
+    def _children(self, chosen: Row) -> dict[Row, list[Row]]:
+        # Where fewer than the beams are open, closed ones fill their number up.
+        kept = [row for row in self._scores if len(row) > self._prompt and not self._is_empty(row, chosen)]
+        children: dict[Row, list[Row]] = {}
+        self._reach: dict[Row, int] = {}
+        for row in sorted(kept, key=len, reverse=True):
+            children.setdefault(row[:-1], []).append(row)
+            self._reach[row] = max([len(row), *(self._reach[child] for child in children.get(row, ()))])
+        return children
+
+    def _longest(self, below: Sequence[Row], chosen: Row, row: Row) -> Row | None:
+        """The row that a branch goes on with: the chosen one, or the one that was kept longest."""
+        if row == chosen[: len(row)]:
+            return next((child for child in below if child == chosen[: len(child)]), None)
+        return max(below, key=lambda child: (self._reach[child], self._scores[child]), default=None)
+
+    def _is_empty(self, row: Row, chosen: Row) -> bool:
         """Whether a row was closed, or is noted only because it might have ended here."""
         might_have_ended = row[-1] in self.ends and row != chosen and row not in self._last
         return might_have_ended or self._scores[row] == -math.inf

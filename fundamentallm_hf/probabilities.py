@@ -192,9 +192,7 @@ def token_predictions(
             # As in `next_predictions`: likely either way, so that what is closed or raised shows.
             listed = [_prediction(names, each, final, float(own[each])) for each, final in known.items()]
             listed.sort(key=lambda each: -max(each.probability, each.model_probability))
-            alternatives = sorted(
-                listed[: recorder.top], key=lambda each: (-each.probability, -each.model_probability)
-            )
+            alternatives = sorted(listed[: recorder.top], key=lambda each: (-each.probability, -each.model_probability))
             token = int(tokens[place])
             chance = recorder.chosen(tokens[: place + 1])
             found.append(_prediction(names, token, chance, float(own[token]), tuple(alternatives)))

@@ -13,8 +13,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from ..generation import Generator
-from ..loading import load_model
+from fundamentallm_hf.generation import Generator
+from fundamentallm_hf.loading import load_model
+
 from .page import WAITING, Page
 from .writing import Writer
 
@@ -37,8 +38,12 @@ def create_app(
         UserError: the model cannot be loaded.
     """
     generator = Generator(load_model(model, **loading), notice=lambda text: None)
-    blocks = Page(Writer(generator, apart=apart), model).build()
-    return blocks.queue(max_size=WAITING + 8, api_open=False)
+    return serve(Page(Writer(generator, apart=apart), model))
+
+
+def serve(page: Page) -> gr.Blocks:
+    """The page with its queue: one request computes at a time, some wait, and the others are told to come back."""
+    return page.build().queue(max_size=WAITING + 8, api_open=False)
 
 
 def theme() -> gr.themes.Base:

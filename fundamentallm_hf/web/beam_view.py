@@ -5,7 +5,8 @@ This file knows nothing of how beams are found; `beam_tree.py` tells it. All tex
 
 from collections.abc import Sequence
 
-from ..beam_tree import Branch
+from fundamentallm_hf.beam_tree import Branch
+
 from .text_view import escape
 
 # Of a letter and a line, in the picture's units.
@@ -28,7 +29,7 @@ def lanes_of(branches: Sequence[Branch]) -> list[int]:
     ```
     """
     free: list[float] = []
-    lanes = []
+    lanes: list[int] = []
     for branch in branches:
         least = 0 if branch.parent is None else lanes[branch.parent] + 1
         # The line that comes down to it takes some room before the text.

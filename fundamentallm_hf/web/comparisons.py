@@ -6,8 +6,9 @@ This file knows nothing of how texts are written or shown.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..errors import UsageError
-from ..settings import SETTINGS, GenerationSettings
+from fundamentallm_hf.errors import UsageError
+from fundamentallm_hf.settings import SETTINGS, GenerationSettings
+
 from .limits import LIMITS, Limits
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.5)
@@ -42,9 +43,7 @@ class Column(NamedTuple):
     settings: GenerationSettings
 
 
-def by_temperature(
-    settings: GenerationSettings, temperatures: Sequence[Any], limits: Limits = LIMITS
-) -> list[Column]:
+def by_temperature(settings: GenerationSettings, temperatures: Sequence[Any], limits: Limits = LIMITS) -> list[Column]:
     """The same at several temperatures.
 
     Raises:

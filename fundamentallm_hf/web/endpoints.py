@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, get_args, get_origin
 
-from ..attributes import known_attributes
-from ..errors import UserError
-from ..settings import Setting
+from fundamentallm_hf.attributes import known_attributes
+from fundamentallm_hf.errors import UserError
+from fundamentallm_hf.settings import Setting
+
 from .comparisons import Column, by_temperature, without_each
 from .limits import LIMITS, OPEN, read_prompt, read_settings
 from .writing import Writer, Written
@@ -90,7 +91,7 @@ def with_settings(function: Callable) -> Callable:
         (returned,) = get_args(returned)
     placed.__signature__ = inspect.Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
     placed.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": returned}
-    del placed.__wrapped__  # type: ignore[attr-defined]
+    del placed.__wrapped__
     document = inspect.cleandoc(function.__doc__ or "")
     lines = [f"    {name}: {_help(setting)}" for name, setting in OPEN.items()]
     head, returns, tail = document.partition("\nReturns:")

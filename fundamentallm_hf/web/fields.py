@@ -9,9 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import UsageError
-from ..setting_text import read_value, show_value
-from ..settings import GenerationSettings, Setting
+from fundamentallm_hf.errors import UsageError
+from fundamentallm_hf.setting_text import read_value, show_value
+from fundamentallm_hf.settings import GenerationSettings, Setting
+
 from .limits import LIMITS, OPEN
 
 # How the page begins: with the values that the guide recommends, and a seed that can be told to others.
@@ -70,10 +71,12 @@ def make_field(setting: Setting, attributes: list[str]) -> gr.components.Compone
     if setting.choices:
         choices = [("not set", ""), *((choice, choice) for choice in setting.choices)]
         return gr.Dropdown(choices, value="", **common)
-    if setting.kind in (int, float):
-        return gr.Number(value=value, precision=0 if setting.kind is int else None, placeholder="not set", **common)
+    if setting.kind in (int, float) and setting.default is not None:
+        return gr.Number(value=value, precision=0 if setting.kind is int else None, **common)
+    # A number that may be missing is typed: gradio's fields for numbers make 0 of nothing.
     lines = 4 if setting.from_file else 1
-    return gr.Textbox(value="", lines=lines, placeholder=_PLACEHOLDERS.get(setting.name, "not set"), **common)
+    typed = "" if value in (None, ()) else show_value(setting, value)
+    return gr.Textbox(value=typed, lines=lines, placeholder=_PLACEHOLDERS.get(setting.name, "not set"), **common)
 
 
 def help_of(setting: Setting) -> str:
@@ -102,12 +105,14 @@ def read_field(setting: Setting, value: Any) -> Any:
     Raises:
         UserError: the setting does not take it.
     """
+    if isinstance(value, list):
+        value = [each for each in value if each != ""]  # Enter in an empty field adds one
     if value is None or value == "" or value == []:
         return None
     # `min_p` has no slider position for "not set" but 0, which does the same.
     if setting.name == "min_p" and value == 0:
         return None
-    if isinstance(value, str) and setting.kind in (str, tuple) and not setting.choices:
+    if isinstance(value, str) and not setting.choices:
         return read_value(setting, value)
     if setting.kind is int and isinstance(value, float):
         if not value.is_integer():
@@ -125,9 +130,9 @@ def show_field(setting: Setting, value: Any) -> Any:
     if value is None:
         if setting.choices:
             return ""
-        if setting.name == "temperature":
-            return 1.0
-        return {"top_p": 1.0, "min_p": 0.0}.get(setting.name)
+        return {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0}.get(setting.name, "")
+    if setting.default is None and setting.name not in _SLIDERS and not setting.choices:
+        return show_value(setting, value)
     return value
 
 

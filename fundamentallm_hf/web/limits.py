@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..entries import split_alternatives
-from ..errors import UsageError, UserError
-from ..settings import SETTINGS, GenerationSettings, Setting, find_setting, is_text
+from fundamentallm_hf.entries import split_alternatives
+from fundamentallm_hf.errors import UsageError, UserError
+from fundamentallm_hf.settings import SETTINGS, GenerationSettings, Setting, find_setting, is_text
 
 # The path of a file on the server is nothing that a visitor can name.
 CLOSED = ("bad_words_file",)
@@ -75,7 +75,9 @@ def read_prompt(prompt: Any, limits: Limits = LIMITS) -> str:
     if not isinstance(prompt, str) or not is_text(prompt):
         raise UsageError(f"prompt has to be text but is {_short(prompt)}")
     if len(prompt) > limits.prompt:
-        raise UsageError(f"prompt has to have at most {limits.prompt} characters here but has {len(prompt)}: shorten it")
+        raise UsageError(
+            f"prompt has to have at most {limits.prompt} characters here but has {len(prompt)}: shorten it"
+        )
     return prompt
 
 
@@ -122,9 +124,7 @@ def _check_size(setting: Setting, value: Any, limits: Limits) -> None:
         most = many if setting.kind is tuple else limits.text
         size = len(value) if isinstance(value, str) else len(str(value)) if isinstance(value, dict | list) else 0
         if size > max(most, limits.text):
-            raise UsageError(
-                f"{setting.label} has to have at most {most} characters here but has {size}: shorten it"
-            )
+            raise UsageError(f"{setting.label} has to have at most {most} characters here but has {size}: shorten it")
 
 
 def _check_value(setting: Setting, value: Any, limits: Limits) -> None:

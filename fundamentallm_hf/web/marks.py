@@ -8,11 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..characters import fold_text, is_word
-from ..entries import is_regex
-from ..literal_machine import SPACE, STAR, Entry
-from ..text_patterns import TextPatterns
-from ..word_counts import WordCounts
+from fundamentallm_hf.characters import fold_text, is_word
+from fundamentallm_hf.entries import is_regex
+from fundamentallm_hf.literal_machine import SPACE, STAR, Entry
+from fundamentallm_hf.text_patterns import TextPatterns
+from fundamentallm_hf.word_counts import WordCounts
+
 from .limits import split_parts
 
 # A beginning is a near-miss when it is this share of a banned entry, and at least so many characters.

@@ -14,15 +14,16 @@ from typing import Any
 
 import gradio as gr
 
-from ..completion import Completion
-from ..errors import UserError
-from ..settings import GenerationSettings
+from fundamentallm_hf.completion import Completion
+from fundamentallm_hf.errors import UserError
+from fundamentallm_hf.settings import GenerationSettings
+
 from . import beam_view, comparisons, take_away, text_view
 from .endpoints import attribute_list, check_columns, make_endpoints, sentence
 from .examples import EXAMPLES
 from .fields import ESSENTIAL, groups, help_of, make_field, plain, read_field, show_fields
 from .guide import programs_text
-from .limits import LIMITS, OPEN, field_of, read_prompt, read_settings
+from .limits import OPEN, field_of, read_prompt, read_settings
 from .writing import Writer, Written
 
 HERE = Path(__file__).parent
@@ -48,10 +49,10 @@ class Result:
 
 def address_of(request: gr.Request) -> str:
     """The address of this page as its visitor knows it, also behind a proxy; no slash at its end."""
-    headers = request.headers
+    headers, asked = request.headers, request.request
     host = headers.get("x-forwarded-host", headers.get("host", "localhost")).split(",")[0].strip()
-    scheme = headers.get("x-forwarded-proto", request.request.url.scheme).split(",")[0].strip()
-    path = (request.request.scope.get("root_path") or "").rstrip("/")
+    scheme = headers.get("x-forwarded-proto", asked.url.scheme if asked else "http").split(",")[0].strip()
+    path = ((asked.scope.get("root_path") if asked else "") or "").rstrip("/")
     return f"{scheme}://{host}{path}"
 
 
@@ -92,7 +93,12 @@ class Page:
 
     def _build_inputs(self) -> None:
         self.prompt = gr.Textbox(
-            "Once upon a time", label="prompt", info="How the text begins.", lines=3, max_lines=8, elem_id="field-prompt"
+            "Once upon a time",
+            label="prompt",
+            info="How the text begins.",
+            lines=3,
+            max_lines=8,
+            elem_id="field-prompt",
         )
         self.examples = gr.Dataset(
             components=[gr.Textbox(visible=False)],
@@ -153,7 +159,9 @@ class Page:
                 self.search = gr.Button("Search with beams", elem_id="search")
                 self.tree = gr.HTML("", elem_id="tree")
             with gr.Tab("Compare", id="compare"):
-                gr.Markdown("The same prompt and the same seed, side by side. What a text shares with the first is paler.")
+                gr.Markdown(
+                    "The same prompt and the same seed, side by side. What a text shares with the first is paler."
+                )
                 with gr.Row():
                     self.kind = gr.Radio(
                         [("temperatures", "temperatures"), ("with and without each control", "controls")],
@@ -174,10 +182,16 @@ class Page:
                 self.link = gr.Textbox(
                     label="A link to these settings", interactive=False, buttons=["copy"], elem_id="link", lines=1
                 )
-                code: dict[str, Any] = {"interactive": False, "buttons": ["copy"], "wrap_lines": True}
-                self.python = gr.Code(label="Copy as Python", language="python", elem_id="as-python", **code)
-                self.command = gr.Code(label="Copy as command", language="shell", elem_id="as-command", **code)
-                self.curl = gr.Code(label="Copy as curl", language="shell", elem_id="as-curl", **code)
+                code: dict[str, Any] = {
+                    "interactive": False,
+                    "buttons": ["copy"],
+                    "wrap_lines": True,
+                    "language": None,
+                    "show_line_numbers": False,
+                }
+                self.python = gr.Code(label="Copy as Python", elem_id="as-python", **code)
+                self.command = gr.Code(label="Copy as command", elem_id="as-command", **code)
+                self.curl = gr.Code(label="Copy as curl", elem_id="as-curl", **code)
                 self.download = gr.Button("Download as JSON", elem_id="download")
                 self.json = gr.Textbox(visible="hidden", elem_id="json", label="JSON")
             with gr.Tab("For programs", id="programs"):
@@ -202,17 +216,18 @@ class Page:
         run(partial(gr.on, [self.write.click, self.prompt.submit]), self.run_write, asked, texts)
         run(self.search.click, self.run_search, asked, [self.tree])
         run(self.compare.click, self.run_compare, [self.kind, self.temperatures, *asked], [self.columns])
-        shown = self.examples.click(
-            self.show_example, [self.examples], [*asked, self.trail, self.back], **now
-        )
+        shown = self.examples.click(self.show_example, [self.examples], [*asked, self.trail, self.back], **now)
         run(shown.success, self.run_write, asked, texts)
         branched = self.tokens.branch(
-            self.branch, [self.result, self.trail], [self.prompt, self.fields["must_include_prompt"], self.trail, self.back], **now
+            self.branch,
+            [self.result, self.trail],
+            [self.prompt, self.fields["must_include_prompt"], self.trail, self.back],
+            **now,
         )
         run(branched.success, self.run_write, asked, texts)
         self.back.click(self.go_back, [self.trail], [self.prompt, self.trail, self.back], **now)
         self.stop.click(self.stop_writing, None, None, **now)
-        self.die.click(lambda: secrets.randbelow(10_000), None, [self.fields["seed"]], **now)
+        self.die.click(lambda: str(secrets.randbelow(10_000)), None, [self.fields["seed"]], **now)
         loaded = self.download.click(self.make_json, [self.result], [self.json], **now)
         loaded.success(None, [self.json], None, js=_DOWNLOAD, **now)
         blocks.load(self.arrive, None, [*asked, self.programs, self.alert], **now)
@@ -281,7 +296,10 @@ class Page:
             written, branches = self.writer.search(checked, settings, _ticket(request))
         except (ValueError, RuntimeError, MemoryError) as error:
             return self._refusal(error)
-        return {self.tree: beam_view.tree_html(checked, branches), self.status: _status(text_view.status_text([written]))}
+        return {
+            self.tree: beam_view.tree_html(checked, branches),
+            self.status: _status(text_view.status_text([written])),
+        }
 
     def run_compare(
         self, request: gr.Request, kind: Any, temperatures: Any, prompt: Any, *values: Any

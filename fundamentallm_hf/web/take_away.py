@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from ..completion import Completion
-from ..entries import is_regex, split_entries
-from ..output import make_record
-from ..setting_text import read_value, show_value
-from ..settings import SETTINGS, GenerationSettings, Setting
+from fundamentallm_hf.completion import Completion
+from fundamentallm_hf.entries import is_regex, split_entries
+from fundamentallm_hf.output import make_record
+from fundamentallm_hf.setting_text import read_value, show_value
+from fundamentallm_hf.settings import SETTINGS, GenerationSettings, Setting
+
 from .limits import OPEN, read_prompt
 
 PROMPT = "prompt"
@@ -64,7 +65,7 @@ def as_command(prompt: str, settings: GenerationSettings, model: str | None = No
     ```
     """
     head = "fundamentallm generate" + ("" if model is None else f" {shlex.quote(model)}")
-    options = [_option("--prompt", prompt)] if _is_plain(prompt) and prompt != "-" else [None]
+    options: list[str | None] = [_option("--prompt", prompt)] if _is_plain(prompt) and prompt != "-" else [None]
     backslash = "\\" in prompt
     for name, value in changed(settings).items():
         setting = SETTINGS[name]

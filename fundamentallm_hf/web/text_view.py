@@ -9,8 +9,9 @@ import json
 import math
 from collections.abc import Sequence
 
-from ..probabilities import Prediction
-from ..settings import GenerationSettings
+from fundamentallm_hf.probabilities import Prediction
+from fundamentallm_hf.settings import GenerationSettings
+
 from .marks import Mark, find_near_misses, find_required
 from .writing import Written
 
@@ -130,7 +131,7 @@ def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
         return ""
     many = len(found) > 1
     parts = [_token_card(each, number, settings, many) for number, each in enumerate(found)]
-    turned = any(' turned' in part for part in parts)
+    turned = any(" turned" in part for part in parts)
     return _LEGEND.replace("<!-- turned -->", _TURNED if turned else "") + "".join(parts)
 
 
@@ -216,8 +217,8 @@ def _found(text: str, required: Sequence[Mark], near: Sequence[Mark], settings: 
         words = []
         for entry in settings.must_include:
             places = [text[mark.start : mark.end] for mark in required if mark.entry == entry]
-            counted = f" ×{len(places)}" if len(places) > 1 else ""
-            sign = f"✓ {places[0]}{counted}" if places else "– not written"
+            counted = f", {len(places)} times" if len(places) > 1 else ""
+            sign = f"✓ {places[0]}{counted}" if places else "not written"
             words.append(f"<li><b>{escape(entry)}</b> {escape(sign)}</li>")
         lines.append(f'<div class="found"><span class="key required">required</span><ul>{"".join(words)}</ul></div>')
     if near:
@@ -227,8 +228,10 @@ def _found(text: str, required: Sequence[Mark], near: Sequence[Mark], settings: 
     return "".join(lines)
 
 
-_TURNED = '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> the model\'s first choice was taken away</span>'
-_NAMES = ("under 2%", "2–10%", "10–30%", "30–70%", "over 70%")
+_TURNED = (
+    '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> the model\'s first choice was taken away</span>'
+)
+_NAMES = ("under 2%", "to 10%", "to 30%", "to 70%", "over 70%")
 _LEGEND = (
     '<div class="legend"><div class="scale" role="img" aria-label="Colours: from unlikely to likely">'
     + "".join(f'<span class="p{step}">{name}</span>' for step, name in enumerate(_NAMES))

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..beam_tree import Branch
-from ..completion import Completion
-from ..context_window import can_slide, slides
-from ..generation import Generator
-from ..probabilities import Prediction
-from ..settings import GenerationSettings
+from fundamentallm_hf.beam_tree import Branch
+from fundamentallm_hf.completion import Completion
+from fundamentallm_hf.context_window import can_slide, slides
+from fundamentallm_hf.generation import Generator
+from fundamentallm_hf.probabilities import Prediction
+from fundamentallm_hf.settings import GenerationSettings
+
 from .limits import LIMITS, Limits
 
 # Seconds between two looks at a text that is being written.
