@@ -113,10 +113,7 @@ def test_what_cannot_be_is_answered_with_a_sentence(client, case):
     assert len(message) < 450
     assert "Traceback" not in message
     assert "/home" not in message
-    assert any(
-        word in message
-        for word in (" has to be", " has to have", " has to hold", " need", "there is no", ": ", " closed", " at most")
-    )
+    assert any(part in message for part in (" has to ", " need ", "there is no", ": ", " can match only one"))
     assert time.monotonic() - began < 5
 
 
@@ -213,7 +210,7 @@ def test_an_assistant_calls_every_tool(served):
             for name in NAMES:
                 tool = next(each for key, each in tools.items() if key.endswith(name))
                 assert tool.description
-                assert not name == "write" or "at most" in tool.inputSchema["properties"]["max_tokens"]["description"]
+                assert name != "write" or "at most" in tool.inputSchema["properties"]["max_tokens"]["description"]
                 extra = {"beam_size": 2} if name == "beams" else {"temperatures": [0.5]} if name == "compare" else {}
                 arguments = {} if name == "attributes" else {"prompt": "Once upon", "max_tokens": 6, "seed": 1, **extra}
                 answers[name] = await session.call_tool(tool.name, arguments)
