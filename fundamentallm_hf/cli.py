@@ -239,7 +239,7 @@ def serve(options: tuple[str, ...]) -> None:
 @cli.command(context_settings=CONTEXT)
 @click.option("--model", metavar="MODEL", help="As for generate.  [default: the bundled story model]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Where it listens.  [default: 7860, or the next free one]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Where it listens.  [default: 7860, or the next free one]")
 @click.option("--open/--no-open", "browser", default=False, show_default="off", help="Open it in the browser.")
 @model_options
 def space(**options: Any) -> None:

@@ -3,7 +3,9 @@
 The page itself is in `web/`. This file knows only how it is started, and what to say where gradio is missing.
 """
 
+import contextlib
 import importlib.util
+import io
 import os
 from typing import Any
 
@@ -21,7 +23,7 @@ def serve_page(*, model: str | None, host: str, port: int | None, browser: bool,
     Args:
         model: as `load_model` takes it; None is the bundled one.
         host: the address to listen at.
-        port: the port; None is 7860, or the next that is free, and 0 any.
+        port: the port; None is 7860, or the next that is free.
         browser: open the page.
         loading: other arguments of `load_model`.
 
@@ -41,7 +43,8 @@ def serve_page(*, model: str | None, host: str, port: int | None, browser: bool,
         page = create_app(model, **loading)
     try:
         options = launch_options() | {"quiet": True, "prevent_thread_lock": True}
-        _, address, _ = page.launch(server_name=host, server_port=port, inbrowser=browser, **options)
+        with contextlib.redirect_stdout(io.StringIO()):  # gradio tells of its servers even where it is quiet
+            _, address, _ = page.launch(server_name=host, server_port=port, inbrowser=browser, **options)
     except OSError as error:
         raise UserError(f"cannot serve at {host}, port {port or 7860}: {error}") from error
     click.echo(f"The web demo is at {address} and its MCP server at {address}gradio_api/mcp/. Ctrl-C ends it.")

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Before gradio is imported: nothing is sent anywhere.
+# Before gradio is imported: nothing is sent anywhere, and its own statistics of requests stay small.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "100")
 
 import gradio as gr
 
@@ -20,8 +22,8 @@ from .page import WAITING, Page
 from .writing import Writer
 
 HERE = Path(__file__).parent
-# Sessions whose last result is kept.
-SESSIONS = 200
+# Sessions whose last result is kept. Every call of a program is one, and takes about 0.3 MiB.
+SESSIONS = 300
 
 
 def create_app(
