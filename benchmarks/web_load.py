@@ -2,9 +2,9 @@
 
     python benchmarks/web_load.py --visitors 20 --seconds 120
 
-Starts `fundamentallm space` in a process of its own. Half of the visitors use the endpoints for programs, half the page:
-they begin, write, and download the result that the page keeps for them alone. Every text is compared with the one that
-the library writes for the same prompt and seed.
+Starts `fundamentallm space` in a process of its own. Half of the visitors use the endpoints for programs, half the
+page: they begin, write, and download the result that the page keeps for them alone. Every text is compared with the one
+that the library writes for the same prompt and seed.
 """
 
 import argparse

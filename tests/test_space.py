@@ -4,6 +4,7 @@ import os
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,17 +19,7 @@ SPACE = Path(__file__).parents[1] / "space"
 
 def test_the_front_matter_is_complete():
     front = yaml.safe_load((SPACE / "README.md").read_text(encoding="utf-8").split("---")[1])
-    needed = {
-        "title",
-        "emoji",
-        "colorFrom",
-        "colorTo",
-        "sdk",
-        "sdk_version",
-        "app_file",
-        "license",
-        "short_description",
-    }
+    needed = {"title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "app_file", "license"}
     assert needed <= set(front)
     assert (SPACE / front["app_file"]).is_file()
     assert len(front["short_description"]) <= 60
@@ -64,14 +55,15 @@ def test_a_model_that_is_not_there_is_told_in_a_line():
 
 def test_the_command_serves_until_it_is_interrupted():
     pytest.importorskip("gradio", reason="the web demo needs gradio")
-    command = [sys.executable, "-m", "fundamentallm_hf", "space", "--port", "0", "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as server:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "fundamentallm_hf", "space", "--port", port, "--device", "cpu"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as server:
         line = server.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:\d+", line)[0]
-        assert httpx.get(f"{address}/config").status_code == 200
+        assert f"The web demo is at http://127.0.0.1:{port}/ and its MCP server at" in line
+        assert httpx.get(f"http://127.0.0.1:{port}/config").status_code == 200
         server.send_signal(signal.SIGINT)
         _, told = server.communicate(timeout=30)
     assert "Traceback" not in told
