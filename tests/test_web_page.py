@@ -60,6 +60,8 @@ def visit(browser, served):
 def picture(page, name, **options):
     if PICTURES:
         page.wait_for_timeout(400)
+        if "phone" not in name:
+            page.evaluate("window.scrollTo(0, 0)")
         page.screenshot(path=Path(PICTURES) / f"{name}.png", **options)
 
 
