@@ -324,6 +324,16 @@ def test_what_cannot_be_is_told_beside_its_field(visit, name):
         assert page.locator("#alert p").count() == 0
 
 
+def test_a_place_that_cannot_be_branched_at_says_so(visit):
+    page = visit("?prompt=It+was+on+&pattern=Monday|Tuesday&max_tokens=9")
+    page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'It was on '")
+    write(page)
+    tab(page, "See")
+    page.locator(".tok").first.click()
+    page.locator(".go").first.click()
+    page.get_by_text("cannot be begun in its middle").wait_for()
+
+
 def test_who_comes_when_too_many_wait_is_told_so(visit, served):
     page, stops = visit(), served[2].stops
     for number in range(WAITING):

@@ -33,6 +33,7 @@ WAITING = 24
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
 BUSY = f"The model is busy: {WAITING} requests are waiting already. Please try again in a minute."
 BEAMS = 4
+PROMPT_HELP = "How the text begins."
 INTRO = """# See what every control does
 A small language model writes one character at a time. Set a control, write, and look at what it changed: which
 characters were likely, what was taken away, and how the text goes on from another choice."""
@@ -74,6 +75,7 @@ class Page:
         with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
             self.result = gr.State(None, time_to_live=3600)
             self.trail = gr.State([], time_to_live=3600)
+            self.wrong = gr.State(None, time_to_live=3600)  # the field that says what is wrong with it
             gr.Markdown(INTRO, elem_id="intro")
             # In this order on a phone; the answer stands beside the other two where there is room.
             with gr.Row(elem_id="desk"):
@@ -95,7 +97,7 @@ class Page:
         self.prompt = gr.Textbox(
             "Once upon a time",
             label="prompt",
-            info="How the text begins.",
+            info=PROMPT_HELP,
             lines=3,
             max_lines=8,
             elem_id="field-prompt",
@@ -202,14 +204,17 @@ class Page:
     def _connect(self, blocks: gr.Blocks) -> None:
         hidden: dict[str, Any] = {"api_visibility": "private"}
         now: dict[str, Any] = hidden | {"queue": False, "show_progress": "hidden"}
+        # What may refuse goes through the queue, without waiting in it: only there gradio shows an error.
+        checked: dict[str, Any] = hidden | {"concurrency_limit": None, "show_progress": "hidden"}
         model: dict[str, Any] = hidden | MODEL_QUEUE | {"show_progress": "minimal"}
         asked = [self.prompt, *self.fields.values()]
-        began = [self.alert, self.status, self.write, self.stop, self.search, self.compare, *asked]
+        told = [self.status, self.alert, self.wrong, *asked]
+        began = [*told, self.write, self.stop, self.search, self.compare]
         took = [self.result, self.tokens, self.link, self.python, self.command, self.curl]
 
         def run(trigger: Any, function: Callable, inputs: list, outputs: list) -> None:
-            begun = trigger(self.begin, None, began, **now)
-            done = begun.success(function, inputs, [*outputs, self.status, self.alert, *asked], **model)
+            begun = trigger(self.begin, [self.wrong], began, **checked)
+            done = begun.success(function, inputs, [*outputs, *told], **model)
             done.then(self.end, None, [self.write, self.stop, self.search, self.compare], **now)
 
         texts = [self.texts, *took]
@@ -222,20 +227,20 @@ class Page:
             self.branch,
             [self.result, self.trail],
             [self.prompt, self.fields["must_include_prompt"], self.trail, self.back],
-            **now,
+            **checked,
         )
         run(branched.success, self.run_write, asked, texts)
         self.back.click(self.go_back, [self.trail], [self.prompt, self.trail, self.back], **now)
         self.stop.click(self.stop_writing, None, None, **now)
         self.die.click(lambda: str(secrets.randbelow(10_000)), None, [self.fields["seed"]], **now)
-        loaded = self.download.click(self.make_json, [self.result], [self.json], **now)
+        loaded = self.download.click(self.make_json, [self.result], [self.json], **checked)
         loaded.success(None, [self.json], None, js=_DOWNLOAD, **now)
         blocks.load(self.arrive, None, [*asked, self.programs, self.alert], **now)
         blocks.unload(self.leave)
 
     # What the buttons do.
 
-    def begin(self, request: gr.Request) -> dict:
+    def begin(self, request: gr.Request, wrong: str | None) -> dict:
         """Make the request known, so that it can be stopped while it waits."""
         if len(self.writer.stops) >= WAITING:
             raise gr.Error(BUSY, print_exception=False)
@@ -248,8 +253,8 @@ class Page:
             self.search: off,
             self.compare: off,
             self.stop: gr.update(interactive=True),
-            self.prompt: gr.update(info="How the text begins.", elem_classes=[]),
-        } | {self.fields[name]: gr.update(info=help_of(OPEN[name]), elem_classes=[]) for name in OPEN}
+            self.wrong: None,
+        } | self._mark(wrong)
 
     def end(self, request: gr.Request) -> list:
         """Let the visitor ask again, however it went."""
@@ -378,10 +383,18 @@ class Page:
         told = sentence(error)
         shown: dict = {self.alert: _alert(told), self.status: _status("Nothing was written.")}
         name = field_of(error) if isinstance(error, UserError) else None
-        if name is not None:
-            field = self.prompt if name == "prompt" else self.fields[name]
-            shown[field] = gr.update(info=plain(told), elem_classes=["wrong"])
-        return shown
+        return shown | {self.wrong: name} | self._mark(name, told)
+
+    def _mark(self, name: str | None, told: str | None = None) -> dict:
+        """Let a field say what is wrong with it, or again what it is for.
+
+        Only where there is something to say: gradio keeps every change of a component that it is told of.
+        """
+        if name is None:
+            return {}
+        field = self.prompt if name == "prompt" else self.fields[name]
+        help_text = PROMPT_HELP if name == "prompt" else help_of(OPEN[name])
+        return {field: gr.update(info=plain(told) if told else help_text, elem_classes=["wrong"] if told else [])}
 
     def _take_away(self, prompt: str, settings: GenerationSettings, request: gr.Request) -> dict:
         address = address_of(request)
