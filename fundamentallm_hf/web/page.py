@@ -21,7 +21,7 @@ from fundamentallm_hf.settings import GenerationSettings
 from . import beam_view, comparisons, take_away, text_view
 from .endpoints import attribute_list, check_columns, make_endpoints, sentence
 from .examples import EXAMPLES
-from .fields import ESSENTIAL, groups, help_of, make_field, plain, read_field, show_fields
+from .fields import ESSENTIAL, groups, make_field, read_field, show_fields
 from .guide import programs_text
 from .limits import OPEN, field_of, read_prompt, read_settings
 from .writing import Writer, Written
@@ -75,7 +75,6 @@ class Page:
         with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
             self.result = gr.State(None, time_to_live=3600)
             self.trail = gr.State([], time_to_live=3600)
-            self.wrong = gr.State(None, time_to_live=3600)  # the field that says what is wrong with it
             gr.Markdown(INTRO, elem_id="intro")
             # In this order on a phone; the answer stands beside the other two where there is room.
             with gr.Row(elem_id="desk"):
@@ -114,7 +113,7 @@ class Page:
         with gr.Row(elem_id="actions"):
             self.write = gr.Button("Write", variant="primary", elem_id="write", scale=3, min_width=150)
             self.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1, min_width=90)
-        self.alert = gr.HTML("", elem_id="alert")
+        self.alert = gr.HTML("", elem_id="alert", js_on_load=_MARK)
 
     def _build_settings(self) -> None:
         attributes = [each["name"] for each in attribute_list(self.writer)]
@@ -208,12 +207,12 @@ class Page:
         checked: dict[str, Any] = hidden | {"concurrency_limit": None, "show_progress": "hidden"}
         model: dict[str, Any] = hidden | MODEL_QUEUE | {"show_progress": "minimal"}
         asked = [self.prompt, *self.fields.values()]
-        told = [self.status, self.alert, self.wrong, *asked]
+        told = [self.status, self.alert]
         began = [*told, self.write, self.stop, self.search, self.compare]
         took = [self.result, self.tokens, self.link, self.python, self.command, self.curl]
 
         def run(trigger: Any, function: Callable, inputs: list, outputs: list) -> None:
-            begun = trigger(self.begin, [self.wrong], began, **checked)
+            begun = trigger(self.begin, None, began, **checked)
             done = begun.success(function, inputs, [*outputs, *told], **model)
             done.then(self.end, None, [self.write, self.stop, self.search, self.compare], **now)
 
@@ -240,7 +239,7 @@ class Page:
 
     # What the buttons do.
 
-    def begin(self, request: gr.Request, wrong: str | None) -> dict:
+    def begin(self, request: gr.Request) -> dict:
         """Make the request known, so that it can be stopped while it waits."""
         if len(self.writer.stops) >= WAITING:
             raise gr.Error(BUSY, print_exception=False)
@@ -253,8 +252,7 @@ class Page:
             self.search: off,
             self.compare: off,
             self.stop: gr.update(interactive=True),
-            self.wrong: None,
-        } | self._mark(wrong)
+        }
 
     def end(self, request: gr.Request) -> list:
         """Let the visitor ask again, however it went."""
@@ -381,20 +379,8 @@ class Page:
     def _refusal(self, error: BaseException) -> dict:
         """One sentence, beside the field that it is about and below the button."""
         told = sentence(error)
-        shown: dict = {self.alert: _alert(told), self.status: _status("Nothing was written.")}
         name = field_of(error) if isinstance(error, UserError) else None
-        return shown | {self.wrong: name} | self._mark(name, told)
-
-    def _mark(self, name: str | None, told: str | None = None) -> dict:
-        """Let a field say what is wrong with it, or again what it is for.
-
-        Only where there is something to say: gradio keeps every change of a component that it is told of.
-        """
-        if name is None:
-            return {}
-        field = self.prompt if name == "prompt" else self.fields[name]
-        help_text = PROMPT_HELP if name == "prompt" else help_of(OPEN[name])
-        return {field: gr.update(info=plain(told) if told else help_text, elem_classes=["wrong"] if told else [])}
+        return {self.alert: _alert(told, name), self.status: _status("Nothing was written.")}
 
     def _take_away(self, prompt: str, settings: GenerationSettings, request: gr.Request) -> dict:
         address = address_of(request)
@@ -407,6 +393,21 @@ class Page:
 
 
 _EMPTY = '<p class="empty">What the model writes appears here.</p>'
+# Done in the browser: gradio would make all fields anew for every request that may change one of them.
+_MARK = """watch("value", () => {
+  for (const field of document.querySelectorAll(".wrong")) {
+    field.classList.remove("wrong");
+    for (const said of field.querySelectorAll(".said")) said.remove();
+  }
+  const told = element.querySelector("[data-field]");
+  const field = told && document.getElementById("field-" + told.dataset.field);
+  if (!field) return;
+  const said = document.createElement("p");
+  said.className = "said";
+  said.textContent = told.textContent;
+  field.classList.add("wrong");
+  field.append(said);
+});"""
 # A file is made in the browser, so that none lies on the server.
 _DOWNLOAD = """(text) => {
   const link = document.createElement("a");
@@ -425,8 +426,10 @@ def _status(text: str) -> str:
     return f'<p role="status">{text_view.escape(text)}</p>'
 
 
-def _alert(text: str) -> str:
-    return f'<p role="alert">{text_view.escape(text)}</p>'
+def _alert(text: str, field: str | None = None) -> str:
+    """A sentence; the browser repeats it beside the field that it is about."""
+    about = f' data-field="{field}"' if field else ""
+    return f'<p role="alert"{about}>{text_view.escape(text)}</p>'
 
 
 def _branch(result: Result, data: Any) -> str:
