@@ -243,5 +243,8 @@ def check_columns(columns: list[Column]) -> list[Column]:
 
 def attribute_list(writer: Writer) -> list[dict[str, str]]:
     """Name and description of every attribute that the model knows."""
-    known = known_attributes(writer.generator.model)
+    try:
+        known = known_attributes(writer.generator.model)
+    except UserError:  # one that cannot be read is told of when it is asked for, and keeps no page from starting
+        return []
     return [{"name": name, "description": attribute.description} for name, _, attribute in known]
