@@ -42,7 +42,7 @@ from .grammar_places import GrammarPlaces
 from .grammars import WHOLE_TEXT_FIELDS, read_grammar
 from .guides import guide_text
 from .must_include import MustIncludeLogitsProcessor
-from .recording import ProbabilityRecorder
+from .recording import Recorder
 from .repetition import WordRepetitionLogitsProcessor
 from .requirements import Requirements
 from .seeded_sampling import SeededSampling
@@ -114,9 +114,9 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         # And what watches the model comes before everything that asks the model something itself.
         processors[:0] = watching
     # What is recorded is what the choice is made by: behind all that shapes it.
-    recorders = [processor for processor in processors if isinstance(processor, ProbabilityRecorder)]
-    processors[:] = [processor for processor in processors if not isinstance(processor, ProbabilityRecorder)]
-    processors.extend(recorders)
+    recorders = [processor for processor in processors if isinstance(processor, Recorder)]
+    looks = [look for recorder in recorders if (look := recorder.first_look()) is not None]
+    processors[:] = [*looks, *(each for each in processors if not isinstance(each, Recorder)), *recorders]
     seed = call.field("seed")
     if seed is not None and call.mode == GenerationMode.SAMPLE:
         processors.append(SeededSampling(seed, call.config.num_return_sequences or 1, call.prompt_columns))
