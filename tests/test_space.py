@@ -61,10 +61,15 @@ def test_the_command_serves_until_it_is_interrupted():
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "fundamentallm_hf", "space", "--port", port, "--device", "cpu"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as server:
+    # Tests that run in the background of a shell hand down that Ctrl-C is ignored.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes, **heeding) as server:
         line = server.stdout.readline()
         assert f"The web demo is at http://127.0.0.1:{port}/ and its MCP server at" in line
         assert httpx.get(f"http://127.0.0.1:{port}/config").status_code == 200
         server.send_signal(signal.SIGINT)
-        _, told = server.communicate(timeout=30)
+        try:
+            _, told = server.communicate(timeout=30)
+        finally:
+            server.kill()
     assert "Traceback" not in told
