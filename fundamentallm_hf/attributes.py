@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,13 +22,29 @@ from .errors import UserError
 from .packaged_attributes import ATTRIBUTES as PACKAGED
 
 FOLDER, FILE_NAME, WORDS_NAME = "attributes", "attribute.json", "words.tsv"
-KINDS = ("words", "prompts")
+# Where an attribute holds a classifier of its own, and how the attribute says so in place of a name on the Hub.
+CLASSIFIER_FOLDER, ITS_OWN = "classifier", "."
+CLASSIFIER_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+KINDS = ("words", "prompts", "classifier")
 # The range of a strength; it is the same for one attribute and for all together.
 STRONGEST = 10.0
 # What comes with this package serves every model that has no attribute of that name.
 BUNDLED = Path(__file__).parent / "demo_model" / FOLDER
 MAKE_ONE = "make one with `fundamentallm train-attribute NAME --with FILE --without FILE`"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+_HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(?:@[A-Za-z0-9][\w./-]*)?", re.ASCII)
 _LARGEST = 16 << 20
 
 
@@ -36,10 +53,14 @@ class Attribute:
     """An attribute, read.
 
     Attributes:
-        kind: "words" (a list of weighted words) or "prompts" (two contexts that are contrasted).
+        kind: "words" (a list of weighted words), "prompts" (two contexts that are contrasted) or "classifier" (a model
+            that tells how likely a text has it).
         description: what it does, in a line.
         words: for "words", the weight of each word; `lov*` is every word that begins so.
         with_text, without_text: for "prompts", a context that has the attribute, and one that lacks it.
+        classifier: for "classifier", a text classifier: `user/name` or `user/name@revision` on the Hub as a text, or a
+            folder on this machine as a path.
+        label: for "classifier", which of its labels texts lean towards; "" where it has one alone.
         about: what else is told of it, such as its source and licence.
 
     Raises:
@@ -52,6 +73,8 @@ class Attribute:
     with_text: str = ""
     without_text: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    classifier: str | Path = ""
+    label: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -67,6 +90,17 @@ class Attribute:
             raise UserError("with and without of an attribute have to be texts")
         if self.kind == "prompts" and self.with_text == self.without_text:
             raise UserError("an attribute of the kind prompts has to hold two texts that differ: with and without")
+        if self.kind == "classifier":
+            self._check_classifier()
+
+    def _check_classifier(self) -> None:
+        if not isinstance(self.classifier, Path) and not _HUB_NAME.fullmatch(str(self.classifier)):
+            raise UserError(
+                f"the model of an attribute of the kind classifier has to be user/name on the Hub, or {ITS_OWN} for "
+                f"the folder {CLASSIFIER_FOLDER} beside it, but is {self.classifier!r}"
+            )
+        if not isinstance(self.label, str):
+            raise UserError(f"the label of an attribute has to be a text but is {self.label!r}")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Attribute":
@@ -95,6 +129,10 @@ class Attribute:
                 raise ValueError(f"{FILE_NAME} has to hold fields by name")
             if fields.get("kind") == "words" and fields.get("words") is None:
                 fields["words"] = _read_words(_text_of(find(WORDS_NAME)))
+            if fields.get("kind") == "classifier" and fields.get("model") == ITS_OWN:
+                fields["model"] = Path(find(CLASSIFIER_FOLDER))
+                if not fields["model"].is_dir():
+                    raise ValueError(f"there is no folder {CLASSIFIER_FOLDER} beside its {FILE_NAME}")
             return cls.of(fields)
         except OSError as error:
             raise UserError(f"cannot read the attribute {str(shown)!r}: {error.strerror or error}") from error
@@ -116,6 +154,8 @@ class Attribute:
             "with_text": about.pop("with", ""),
             "without_text": about.pop("without", ""),
         }
+        if known["kind"] == "classifier":
+            known |= {"classifier": about.pop("model", ""), "label": about.pop("label", "")}
         return cls(**known, about=about)
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,16 +163,21 @@ class Attribute:
         fields: dict[str, Any] = {"kind": self.kind, "description": self.description, **self.about}
         if self.kind == "prompts":
             return fields | {"with": self.with_text, "without": self.without_text}
+        if self.kind == "classifier":
+            return fields | {"model": self.classifier, "label": self.label}
         return fields | {"words": dict(sorted(self.words.items(), key=lambda item: (-item[1], item[0])))}
 
     def save(self, folder: str | Path) -> Path:
-        """Write the attribute into a folder, which is made if it is not there."""
+        """Write the attribute into a folder, which is made if it is not there; a classifier's folder goes along."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         fields = self.to_dict()
         if self.kind == "words":
             lines = "".join(f"{word}\t{weight:g}\n" for word, weight in fields.pop("words").items())
             (folder / WORDS_NAME).write_text(lines, encoding="utf-8")
+        if isinstance(self.classifier, Path):
+            _copy_classifier(self.classifier, folder / CLASSIFIER_FOLDER)
+            fields["model"] = ITS_OWN
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
         return folder
@@ -142,6 +187,18 @@ def _text_of(file: Path) -> str:
     if Path(file).stat().st_size > _LARGEST:
         raise ValueError(f"{Path(file).name} is larger than {_LARGEST >> 20} MB")
     return Path(file).read_text(encoding="utf-8-sig")
+
+
+def _copy_classifier(source: Path, target: Path) -> None:
+    """Copy what a classifier is read from, and nothing else that lies beside it."""
+    if target.exists() and target.samefile(source):
+        return
+    found = [file for pattern in CLASSIFIER_FILES for file in source.glob(pattern)]
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir()
+    for file in found:
+        shutil.copyfile(file, target / file.name)
 
 
 def _read_words(text: str) -> dict[str, float]:
@@ -337,10 +394,19 @@ def _from_hub(model: Any, name: str) -> Attribute:
         from transformers.utils import cached_file
 
         def find(file: str) -> Path:
+            if file == CLASSIFIER_FOLDER:
+                return _folder_from_hub(model, f"{FOLDER}/{name}/{file}")
             return Path(cached_file(model.name_or_path, f"{FOLDER}/{name}/{file}", revision=_revision(model)))
 
         kept[name] = Attribute.read(f"{model.name_or_path}/{name}", find)
     return kept[name]
+
+
+def _folder_from_hub(model: Any, folder: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"{folder}/{pattern}" for pattern in CLASSIFIER_FILES]
+    return Path(snapshot_download(model.name_or_path, revision=_revision(model), allow_patterns=patterns)) / folder
 
 
 def _revision(model: Any) -> str | None:

@@ -42,6 +42,7 @@ from .endings import (
 from .entries import split_entries
 from .grammar_places import GrammarPlaces
 from .grammars import WHOLE_TEXT_FIELDS, read_grammar
+from .guide_classifier import ClassifierGuide
 from .guide_prompts import PromptGuide
 from .guide_words import WordGuide, WordTables
 from .guided_attributes import Guide, GuidedAttributesLogitsProcessor
@@ -51,6 +52,7 @@ from .repetition import WordRepetitionLogitsProcessor
 from .requirements import Requirements
 from .seeded_sampling import SeededSampling
 from .stop_texts import StopAtText
+from .text_classifier import load_classifier
 from .token_tables import TokenTables
 from .vocabulary import Vocabulary
 from .whole_text import WholeTextLogitsProcessor
@@ -240,6 +242,8 @@ def _guide(name: str, attribute: Attribute, call: Call) -> Guide:
     try:
         if attribute.kind == "prompts":
             return _prompt_guide(attribute, call)
+        if attribute.kind == "classifier":
+            return _classifier_guide(attribute, call)
         return _word_guide(attribute, call)
     except ValueError as error:
         raise ValueError(f"guide_attribute {name}: {error}") from error
@@ -270,6 +274,14 @@ def _prompt_guide(attribute: Attribute, call: Call) -> PromptGuide:
         call.window,
         call.reader.bos_token_id,
     )
+
+
+def _classifier_guide(attribute: Attribute, call: Call) -> ClassifierGuide:
+    vocabulary, counts = Vocabulary.of(call.reader), own_word_counts(call.model)
+    if counts is None:
+        counts = _kept(("word counts",), call, lambda: WordCounts.of_vocabulary(vocabulary))
+    judge = load_classifier(attribute.classifier, attribute.label, call.prompts.device)
+    return ClassifierGuide(judge, vocabulary, counts, call.end_tokens, call.padding)
 
 
 # A list of thousands is compiled once for a tokenizer, not once a call.
