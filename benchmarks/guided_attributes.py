@@ -1,84 +1,95 @@
 """Does a guide turn texts the way it should, and what does that cost?
 
-    python benchmarks/guided_attributes.py --reviews reviews.tsv [more.tsv] [--model demo] [--openings 20]
+    python benchmarks/guided_attributes.py --reviews reviews.tsv [more.tsv] [--model demo] [--kind experts] \
+        [--openings 20] [--samples 5] [--results results.jsonl] [--from negative]
 
-From neutral openings, texts are sampled at temperature 0.8 and top-p 0.9 with each of the strengths. For each: the
-share of the texts judged positive, (a) by VADER's compound score, whose lexicon is also what `positive_sentiment` is
-made of, and (b) by a classifier that has nothing to do with it: logistic regression over TF-IDF of words and pairs,
-trained here on reviews (each line of a file is a 0 or 1, a tab, and a text), its accuracy in five-fold cross-validation
-told first. Then the perplexity under SmolLM2-135M and its ratio to no guidance; and the share of distinct words, pairs
-and triples of words among all. Everything is judged behind the opening. With SmolLM2 as the model it judges itself.
-`--contrast WITH WITHOUT` measures a guide by two contexts instead. `--keep` writes the classifier's shares into the
-attribute's own `attribute.json`, from where the model's card tells them.
+From neutral openings, or from those of one sentiment, texts are sampled at temperature 0.8 and top-p 0.9 with each of
+the strengths, by each kind of guide: the experts and the words of `positive_sentiment` and `negative_sentiment`, two
+contexts that are contrasted (`prompts`), and experts and words together. For each, judged behind the opening (see
+`sentiment_judge.py`): the share of positive texts, by a classifier that has nothing to do with the guides and by VADER,
+whose lexicon and scores they are made of; the perplexity under SmolLM2-135M and its ratio to no guide; and the share of
+distinct words, pairs and triples of words among all, with the ratio to no guide. With SmolLM2 as the model it judges
+itself. `--results` adds a line for each strength to a file, of which `guided_curve.py` draws a picture. `--keep` writes
+the shares into the bundled model's attribute, from where its card tells them.
 """
 
 import argparse
 import json
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from models import MODELS, smollm2, words
+from models import MODELS, words
+from sentiment_judge import SentimentJudge
 
 from fundamentallm_hf import Attribute, controlled_generate
+from fundamentallm_hf.attributes import BUNDLED
 from fundamentallm_hf.loading import DEMO_MODEL
 
 NAMES = ["Tim", "Lily", "Ben", "Mia", "Tom", "Sue", "Max", "Anna", "Sam", "Amy"]
-SCENES = [
-    "Once upon a time, there was a child named {}. One day, {}",
-    "One day, {} went to the park. There {}",
-    "{} lived in a house near the lake. In the morning {}",
-    "It was a Monday, and {} was at school. Then {}",
-    "{} and a friend walked down the road. After a while {}",
-    "In the kitchen, {} opened the door and {}",
-    "The bus came to the town, and {} got off. Now {}",
-    "{} had a box under the bed. That night {}",
-    "There was a letter on the table. {} read it, and {}",
-    "In the garden stood a big tree. {} looked at it and {}",
-]
 PRONOUNS = ["he", "she", "he", "she", "he", "she", "he", "she", "he", "she"]
-OPENINGS = [scene.format(name, pronoun) for name, pronoun in zip(NAMES, PRONOUNS, strict=True) for scene in SCENES]
+SCENES = {
+    "neutral": [
+        "Once upon a time, there was a child named {}. One day, {}",
+        "One day, {} went to the park. There {}",
+        "{} lived in a house near the lake. In the morning {}",
+        "It was a Monday, and {} was at school. Then {}",
+        "{} and a friend walked down the road. After a while {}",
+        "In the kitchen, {} opened the door and {}",
+        "The bus came to the town, and {} got off. Now {}",
+        "{} had a box under the bed. That night {}",
+        "There was a letter on the table. {} read it, and {}",
+        "In the garden stood a big tree. {} looked at it and {}",
+    ],
+    "negative": [
+        "{} was very sad. The toy was broken, and {}",
+        "It was a bad day. {} fell and hurt a knee, and {}",
+        "{} was angry and began to cry. Then {}",
+        "The storm was scary. {} was afraid, and {}",
+        "{} lost the ball and felt terrible. After that {}",
+    ],
+    "positive": [
+        "{} was very happy. The toy was new, and {}",
+        "It was a lovely day. {} won a prize, and {}",
+        "{} laughed and began to dance. Then {}",
+        "The party was fun. {} was excited, and {}",
+        "{} found the ball and felt great. After that {}",
+    ],
+}
+CONTRAST = ("It was a happy story. Everything was wonderful. ", "It was a sad story. Everything was terrible. ")
+KINDS = ("experts", "words", "prompts", "both")
 
 
-def classifier(files: list[Path]):
-    """Trained on reviews; called with texts, tells the chance that each is positive."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_score
-    from sklearn.pipeline import make_pipeline
-
-    lines = [line.split("\t", 1) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    rows = [(text, int(label)) for label, text in (line for line in lines if len(line) == 2)]
-    texts, labels = zip(*rows, strict=True)
-    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
-    # Balanced, so that a text of which nothing is known counts as neither.
-    model = make_pipeline(features, LogisticRegression(C=4, max_iter=1000, class_weight="balanced"))
-    accuracy = cross_val_score(model, texts, labels, cv=5).mean()
-    print(f"classifier: {len(rows)} reviews, accuracy {accuracy:.1%} in five-fold cross-validation")
-    return lambda found: model.fit(texts, labels).predict_proba(found)[:, 1]
+def openings(of: str, number: int) -> list[str]:
+    """So many openings, spread over the scenes and the names."""
+    made = [scene.format(name, pronoun) for name, pronoun in zip(NAMES, PRONOUNS, strict=True) for scene in SCENES[of]]
+    return [made[index * 11 % len(made)] for index in range(min(number, len(made)))]
 
 
-def write(model, opening: str, strength: float, arguments, seed: int) -> list[str]:
-    """Texts, without their opening."""
-    ids = model.tokenizer([opening], return_tensors="pt")
+def guides(kind: str, contrast: tuple[str, str]) -> dict[str, Attribute]:
+    """The attributes whose strengths are measured, by name."""
+    bundled = Attribute.load(BUNDLED / "positive_sentiment")
+    made = {
+        "experts": bundled,
+        "words": Attribute("words", "", bundled.words),
+        "prompts": Attribute("prompts", "", {}, *contrast),
+    }
+    return {each: made[each] for each in (["experts", "words"] if kind == "both" else [kind])}
+
+
+def write(model, prompts: list[str], names: list[str], strength: float, arguments, seed: int) -> list[tuple[str, str]]:
+    """Openings and texts behind them."""
     how = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": seed}
     how |= {"max_new_tokens": arguments.tokens, "num_return_sequences": arguments.samples}
-    how |= {"guide_attribute": [arguments.attribute], "guide_strength": strength}
+    how |= {"guide_attribute": names, "guide_strength": strength}
     if model.config.model_type != "fundamentallm":
         how["custom_generate"] = controlled_generate
-    output = model.generate(**ids, **how)
-    return [text[len(opening) :] for text in model.tokenizer.batch_decode(output, skip_special_tokens=True)]
-
-
-@torch.no_grad()
-def nats(judge, opening: str, text: str) -> tuple[float, int]:
-    """Negative log-likelihood and number of the tokens behind the opening."""
-    first = len(judge.tokenizer(opening).input_ids)
-    ids = judge.tokenizer(opening + text, return_tensors="pt").input_ids
-    logs = judge(ids).logits[0, :-1].float().log_softmax(dim=-1).gather(1, ids[0, 1:, None])[:, 0]
-    return -float(logs[first - 1 :].sum()), ids.shape[1] - first
+    model.tokenizer.padding_side = "left"
+    ids = model.tokenizer(prompts, return_tensors="pt", padding=True)
+    found = model.generate(**ids, **how)[:, ids.input_ids.shape[1] :]
+    texts = model.tokenizer.batch_decode(found, skip_special_tokens=True)
+    return [(prompts[index // arguments.samples], text) for index, text in enumerate(texts)]
 
 
 def distinct(texts: list[str], order: int) -> float:
@@ -90,69 +101,90 @@ def distinct(texts: list[str], order: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reviews", type=Path, nargs="+", required=True)
+    parser.add_argument("--cache", type=Path, help="a .npy file that keeps what the judge makes of the reviews")
     parser.add_argument("--model", choices=MODELS, default="demo")
-    parser.add_argument("--attribute", default="positive_sentiment")
-    parser.add_argument("--contrast", nargs=2, metavar=("WITH", "WITHOUT"))
-    parser.add_argument("--strengths", type=float, nargs="+", default=[-4, -2, -1, 0, 1, 2, 4])
-    parser.add_argument("--openings", type=int, default=len(OPENINGS))
+    parser.add_argument("--kind", choices=KINDS, nargs="+", default=["experts"])
+    parser.add_argument("--contrast", nargs=2, metavar=("WITH", "WITHOUT"), default=CONTRAST)
+    parser.add_argument("--strengths", type=float, nargs="+", default=[-4, -2, -1, -0.5, 0, 0.5, 1, 2, 4])
+    parser.add_argument("--from", dest="source", choices=SCENES, default="neutral")
+    parser.add_argument("--openings", type=int, default=100)
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--tokens", type=int, help="default: 300 for the demo model, 60 for SmolLM2")
+    parser.add_argument("--rows", type=int, default=50, help="texts that are written side by side")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save", type=Path, help="a file for the texts, one JSON object a line")
+    parser.add_argument("--results", type=Path, help="a file to which the figures are added, one JSON object a line")
     parser.add_argument("--keep", action="store_true", help="with the demo model: keep the shares with the attribute")
     arguments = parser.parse_args()
     arguments.tokens = arguments.tokens or (300 if arguments.model == "demo" else 60)
     torch.set_num_threads(arguments.threads)
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-    compound = SentimentIntensityAnalyzer().polarity_scores
-    chance_positive = classifier(arguments.reviews)
     model = MODELS[arguments.model]()
-    judge = model if arguments.model == "smollm2" else smollm2()
-    if arguments.contrast:
-        arguments.attribute = "contrast"
-        model.attributes = {"contrast": Attribute("prompts", "", {}, *arguments.contrast)}
-    # Spread over the scenes and the names.
-    openings = [OPENINGS[index * 11 % len(OPENINGS)] for index in range(arguments.openings)]
-    print(
-        f"{arguments.model}, {arguments.attribute}, {len(openings)} openings x {arguments.samples} samples of ", end=""
-    )
+    judge = SentimentJudge(arguments.reviews, arguments.cache)
+    print(f"classifier: {judge.reviews} reviews, accuracy {judge.accuracy:.1%} in five-fold cross-validation")
+    prompts = openings(arguments.source, arguments.openings)
+    size = max(1, arguments.rows // arguments.samples)
+    print(f"{arguments.model}, {len(prompts)} {arguments.source} openings x {arguments.samples} samples of ", end="")
     print(f"{arguments.tokens} tokens, temperature 0.8, top-p 0.9")
-    print("| strength | positive: VADER | positive: classifier | perplexity | ratio | distinct-1, 2, 3 | s a text |")
-    print("|---|---|---|---|---|---|---|")
-    rows = []
-    saved = arguments.save.open("w", encoding="utf-8") if arguments.save else None
-    for strength in sorted(arguments.strengths, key=abs):
-        texts, sums, started = [], [0.0, 0], time.perf_counter()
-        pairs = []
-        for number, opening in enumerate(openings):
-            pairs += [(opening, text) for text in write(model, opening, strength, arguments, 1000 * number)]
-        took = (time.perf_counter() - started) / len(pairs)
-        for opening, text in pairs:
-            found = nats(judge, opening, text)
-            sums = [sums[0] + found[0], sums[1] + found[1]]
-            texts.append(text)
-            if saved:
-                saved.write(json.dumps({"strength": strength, "opening": opening, "text": text}) + "\n")
-                saved.flush()
-        by_vader = sum(compound(text)["compound"] > 0 for text in texts) / len(texts)
-        by_classifier = float((chance_positive(texts) > 0.5).mean())
-        perplexity = math.exp(sums[0] / sums[1])
-        rows.append((strength, by_vader, by_classifier, perplexity, [distinct(texts, n) for n in (1, 2, 3)], took))
-    base = next((row[3] for row in rows if row[0] == 0), math.nan)
-    for strength, by_vader, by_classifier, perplexity, shares, took in sorted(rows, key=lambda row: row[0]):
-        told = ", ".join(f"{share:.2f}" for share in shares)
-        print(
-            f"| {strength:+g} | {by_vader:.0%} | {by_classifier:.0%} | {perplexity:.1f} | {perplexity / base:.2f} "
-            f"| {told} | {took:.2f} |"
-        )
-    if arguments.keep:
-        folder = DEMO_MODEL / "attributes" / arguments.attribute
-        shares = {f"{row[0]:+g}": round(row[2], 4) for row in sorted(rows, key=lambda row: row[0])}
-        what = f"of {len(texts)} texts are judged positive, by a classifier trained on reviews,"
-        attribute = Attribute.load(folder)
-        replace(attribute, about={**attribute.about, "effect": {"what": what, "shares": shares}}).save(folder)
+    print("| kind | strength | positive | by VADER | perplexity | ratio | distinct-1, 2, 3 | ratios | s a text |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    free = None
+    for kind in arguments.kind:
+        shares = {}
+        model.attributes = guides(kind, tuple(arguments.contrast))
+        for strength in sorted(arguments.strengths, key=abs):
+            if strength == 0 and free is not None:
+                continue
+            started = time.perf_counter()
+            pairs: list[tuple[str, str]] = []
+            for place in range(0, len(prompts), size):
+                part = prompts[place : place + size]
+                pairs += write(model, part, list(model.attributes), strength, arguments, 1000 * place)
+            took = (time.perf_counter() - started) / len(pairs)
+            texts = [text for _, text in pairs]
+            row = {
+                "model": arguments.model,
+                "kind": kind,
+                "from": arguments.source,
+                "strength": strength,
+                "texts": len(texts),
+                "positive": judge.positive(texts),
+                "positive_by_vader": judge.positive_by_vader(texts),
+                "perplexity": judge.perplexity(pairs),
+                "distinct": [distinct(texts, order) for order in (1, 2, 3)],
+            }
+            free = row if strength == 0 else free
+            shares[strength] = row["positive"]
+            ratio = row["perplexity"] / free["perplexity"] if free else float("nan")
+            ratios = (
+                [ours / theirs for ours, theirs in zip(row["distinct"], free["distinct"], strict=True)] if free else []
+            )
+            told, compared = (", ".join(f"{each:.2f}" for each in some) for some in (row["distinct"], ratios))
+            print(
+                f"| {kind} | {strength:+g} | {row['positive']:.1%} | {row['positive_by_vader']:.1%} | "
+                f"{row['perplexity']:.1f} | {ratio:.2f} | {told} | {compared} | {took:.2f} |",
+                flush=True,
+            )
+            if arguments.results:
+                with arguments.results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+            if arguments.save:
+                with arguments.save.open("a", encoding="utf-8") as file:
+                    for opening, text in pairs:
+                        file.write(json.dumps({"kind": kind, "strength": strength, "text": opening + text}) + "\n")
+        if arguments.keep and kind == "experts":
+            keep(shares, len(texts))
     return 0
+
+
+def keep(shares: dict[float, float], number: int) -> None:
+    """Write the shares into the bundled attributes: mirrored into the negative one, whose experts are swapped."""
+    what = f"of {number} texts are judged positive, by a classifier trained on reviews,"
+    for name, sign in (("positive_sentiment", 1), ("negative_sentiment", -1)):
+        folder = DEMO_MODEL / "attributes" / name
+        told = {f"{sign * strength + 0.0:+g}": round(share, 4) for strength, share in shares.items()}
+        effect = {"what": what, "shares": dict(sorted(told.items(), key=lambda item: float(item[0])))}
+        attribute = Attribute.load(folder)
+        replace(attribute, about={**attribute.about, "effect": effect}).save(folder)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,25 @@
 
     python examples/story_attributes.py --stories train.txt [--out fundamentallm_hf/demo_model/attributes]
 
-`positive_sentiment` and `negative_sentiment` are the words of VADER's lexicon (Hutto and Gilbert 2014; the package
-vaderSentiment, MIT) that the model's training text has. `animals` and `suspense` are made as `train-attribute` makes
-them: words by log-odds between stories that hold a word of the rule below, and stories that hold none. Stories stand in
-UTF-8 files, divided by lines of `<|endoftext|>`. Nothing of the stories is kept but the weights of single words.
+`positive_sentiment` and `negative_sentiment` hold a pair of experts, one trained on the sentences of stories that VADER
+(Hutto and Gilbert 2014; the package vaderSentiment, MIT) finds positive, and one on those that it finds negative, each
+in the context of its story. Beside them, for other models, are the words of its lexicon that the model's training text
+has. `animals` and `suspense` are made as `train-attribute` makes them: words by log-odds between stories that hold a
+word of the rule below, and stories that hold none. Stories stand in UTF-8 files, divided by lines of `<|endoftext|>`.
+Nothing of the stories is kept but the weights of single words, and of experts.
 """
 
 import argparse
+import re
+from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
 
-from fundamentallm_hf import Attribute
+import torch
+
+from fundamentallm_hf import Attribute, load_model
 from fundamentallm_hf.attribute_training import train_words, words_of
+from fundamentallm_hf.expert_training import ExpertTraining, Passage, train_experts
 from fundamentallm_hf.loading import DEMO_MODEL
 from fundamentallm_hf.word_counts import FILE_NAME, WordCounts
 
@@ -31,35 +38,67 @@ RULES = {
 }
 # A word is kept only where the model can write it; and a rule needs so many of its words in a story.
 LEAST = 2
+SENTENCE = re.compile(r"[^.!?\n]*[.!?]+[\"']?\s*|[^.!?\n]+\n*|\n+")
+# A sentence is positive or negative if VADER's compound score is so far from 0. The first of a story has no context.
+CLEAR = 0.2
+
+
+def passages(stories: list[str], compound: Callable[[str], float], sign: int) -> list[Passage]:
+    """The stories that hold sentences of this sign, and where these stand."""
+    found = []
+    for story in stories:
+        spans = [match.span() for match in SENTENCE.finditer(story) if sign * compound(match.group()) >= CLEAR]
+        if spans := [span for span in spans if span[0] > 0]:
+            found.append(Passage(story, spans))
+    return found
+
+
+def sentiment(stories: list[str], compound: Callable[[str], float]) -> tuple[ExpertTraining, ExpertTraining]:
+    """Experts for positive sentiment, and for negative: the same pair, the other way round."""
+    model = load_model(device="cpu")
+    good, bad = (passages(stories, compound, sign) for sign in (1, -1))
+    sides = ((good, bad), (bad, good))
+    return tuple(train_experts(model, model.tokenizer, *each) for each in sides)  # type: ignore[return-value]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stories", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=DEMO_MODEL / "attributes")
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    counts = WordCounts.load(DEMO_MODEL / FILE_NAME).counts
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-    lexicon = SentimentIntensityAnalyzer().lexicon
-    words = {word: weight for word, weight in lexicon.items() if word in counts and word.isalpha()}
-    about = {
-        "source": "VADER's lexicon (Hutto and Gilbert 2014), package vaderSentiment 3.3.2: the words that occur in the "
-        "bundled model's training text",
-        # It asks to travel with what is made of it.
-        "license": " ".join((distribution("vaderSentiment").read_text("LICENSE.txt") or "").split()),
-    }
-    for name, sign, what in (("positive_sentiment", 1, "good"), ("negative_sentiment", -1, "bad")):
-        signed = {word: sign * weight for word, weight in words.items()}
-        kept = Attribute("words", f"Texts in which things are {what}.", signed, about=about)
-        print(f"{name}: {len(signed)} words in {kept.save(arguments.out / name)}")
-
+    torch.set_num_threads(arguments.threads)
     stories = [
-        story
+        story.strip()
         for file in arguments.stories
         for story in file.read_text(encoding="utf-8").split("<|endoftext|>")
         if story.strip()
     ]
+    counts = WordCounts.load(DEMO_MODEL / FILE_NAME).counts
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    analyzer = SentimentIntensityAnalyzer()
+    words = {word: weight for word, weight in analyzer.lexicon.items() if word in counts and word.isalpha()}
+    made = sentiment(stories, lambda text: analyzer.polarity_scores(text)["compound"])
+    for name, sign, what, pair in (
+        ("positive_sentiment", 1, "good", made[0]),
+        ("negative_sentiment", -1, "bad", made[1]),
+    ):
+        about = {
+            "source": "experts: sentences of TinyStories (Eldan and Li 2023) labelled by VADER (Hutto and "
+            f"Gilbert 2014), with and without: compound score beyond {CLEAR}; words: VADER's lexicon (package "
+            "vaderSentiment 3.3.2), those that occur in the bundled model's training text",
+            # It asks to travel with what is made of it.
+            "license": " ".join((distribution("vaderSentiment").read_text("LICENSE.txt") or "").split()),
+            "texts": {"with": pair.texts[0], "without": pair.texts[1]},
+            "tokens": {"with": pair.tokens[0], "without": pair.tokens[1]},
+            "held_out_auc": round(pair.separation or 0.0, 4),
+        }
+        signed = {word: sign * weight for word, weight in words.items()}
+        experts = pair.experts.to_bytes()
+        kept = Attribute("experts", f"Texts in which things are {what}.", signed, about=about, experts=experts)
+        print(f"{name}: {about['tokens']}, AUC {pair.separation:.3f} in {kept.save(arguments.out / name)}")
+
     for name, (description, rule) in RULES.items():
         named = set(rule.split())
         found = [sum(word in named for word in words_of(story)) for story in stories]

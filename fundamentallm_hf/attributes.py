@@ -10,34 +10,20 @@ import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .classifier_files import CLASSIFIER_FILES, CLASSIFIER_FOLDER, ITS_OWN, copy_classifier
 from .entries import split_entries
 from .errors import UserError
 from .packaged_attributes import ATTRIBUTES as PACKAGED
 
 FOLDER, FILE_NAME, WORDS_NAME = "attributes", "attribute.json", "words.tsv"
-# Where an attribute holds a classifier of its own, and how the attribute says so in place of a name on the Hub.
-CLASSIFIER_FOLDER, ITS_OWN = "classifier", "."
-CLASSIFIER_FILES = (
-    "config.json",
-    "model.safetensors",
-    "model-*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.model",
-)
-KINDS = ("words", "prompts", "classifier")
+EXPERTS_NAME = "experts.safetensors"
+KINDS = ("words", "experts", "prompts", "classifier")
 # The range of a strength; it is the same for one attribute and for all together.
 STRONGEST = 10.0
 # What comes with this package serves every model that has no attribute of that name.
@@ -53,10 +39,12 @@ class Attribute:
     """An attribute, read.
 
     Attributes:
-        kind: "words" (a list of weighted words), "prompts" (two contexts that are contrasted) or "classifier" (a model
-            that tells how likely a text has it).
+        kind: "words" (a list of weighted words), "experts" (a pair trained for one model), "prompts" (two contexts that
+            are contrasted) or "classifier" (a model that tells how likely a text has it).
         description: what it does, in a line.
-        words: for "words", the weight of each word; `lov*` is every word that begins so.
+        words: for "words", the weight of each word; `lov*` is every word that begins so. With "experts", what other
+            models go by, if there is any.
+        experts: for "experts", the content of a file that holds the pair; see `ExpertPair`.
         with_text, without_text: for "prompts", a context that has the attribute, and one that lacks it.
         classifier: for "classifier", a text classifier: `user/name` or `user/name@revision` on the Hub as a text, or a
             folder on this machine as a path.
@@ -73,6 +61,7 @@ class Attribute:
     with_text: str = ""
     without_text: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    experts: bytes = field(default=b"", repr=False)
     classifier: str | Path = ""
     label: str = ""
 
@@ -81,6 +70,8 @@ class Attribute:
             raise UserError(f"the kind of an attribute has to be one of {', '.join(KINDS)} but is {self.kind!r}")
         if self.kind == "words" and not self.words:
             raise UserError("an attribute of the kind words has to hold words with weights but holds none")
+        if self.kind == "experts" and not self.experts:
+            raise UserError(f"an attribute of the kind experts has to hold them in {EXPERTS_NAME} but holds none")
         if not isinstance(self.words, Mapping) or not all(
             isinstance(word, str) and isinstance(weight, int | float) and math.isfinite(weight)
             for word, weight in self.words.items()
@@ -94,7 +85,8 @@ class Attribute:
             self._check_classifier()
 
     def _check_classifier(self) -> None:
-        if not isinstance(self.classifier, Path) and not _HUB_NAME.fullmatch(str(self.classifier)):
+        named = isinstance(self.classifier, str) and _HUB_NAME.fullmatch(self.classifier)
+        if not named and not isinstance(self.classifier, Path):
             raise UserError(
                 f"the model of an attribute of the kind classifier has to be user/name on the Hub, or {ITS_OWN} for "
                 f"the folder {CLASSIFIER_FOLDER} beside it, but is {self.classifier!r}"
@@ -127,13 +119,14 @@ class Attribute:
             fields = json.loads(_text_of(find(FILE_NAME)))
             if not isinstance(fields, dict):
                 raise ValueError(f"{FILE_NAME} has to hold fields by name")
-            if fields.get("kind") == "words" and fields.get("words") is None:
+            experts = fields.get("kind") == "experts"
+            if fields.get("words") is None and (fields.get("kind") == "words" or fields.pop("has_words", False)):
                 fields["words"] = _read_words(_text_of(find(WORDS_NAME)))
             if fields.get("kind") == "classifier" and fields.get("model") == ITS_OWN:
                 fields["model"] = Path(find(CLASSIFIER_FOLDER))
                 if not fields["model"].is_dir():
                     raise ValueError(f"there is no folder {CLASSIFIER_FOLDER} beside its {FILE_NAME}")
-            return cls.of(fields)
+            return cls.of(fields | {"experts": _content_of(find(EXPERTS_NAME))} if experts else fields)
         except OSError as error:
             raise UserError(f"cannot read the attribute {str(shown)!r}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
@@ -153,18 +146,23 @@ class Attribute:
             "description": str(about.pop("description", "")),
             "with_text": about.pop("with", ""),
             "without_text": about.pop("without", ""),
+            "experts": about.pop("experts", b""),
         }
         if known["kind"] == "classifier":
             known |= {"classifier": about.pop("model", ""), "label": about.pop("label", "")}
         return cls(**known, about=about)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that describe it, for `of`; the words that say most come first."""
+        """The fields that describe it, for `of`; the words that say most come first. Experts are bytes in them."""
         fields: dict[str, Any] = {"kind": self.kind, "description": self.description, **self.about}
         if self.kind == "prompts":
             return fields | {"with": self.with_text, "without": self.without_text}
         if self.kind == "classifier":
             return fields | {"model": self.classifier, "label": self.label}
+        if self.kind == "experts":
+            fields["experts"] = self.experts
+            if not self.words:
+                return fields
         return fields | {"words": dict(sorted(self.words.items(), key=lambda item: (-item[1], item[0])))}
 
     def save(self, folder: str | Path) -> Path:
@@ -172,33 +170,28 @@ class Attribute:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         fields = self.to_dict()
-        if self.kind == "words":
+        if "words" in fields:
             lines = "".join(f"{word}\t{weight:g}\n" for word, weight in fields.pop("words").items())
             (folder / WORDS_NAME).write_text(lines, encoding="utf-8")
         if isinstance(self.classifier, Path):
-            _copy_classifier(self.classifier, folder / CLASSIFIER_FOLDER)
+            copy_classifier(self.classifier, folder / CLASSIFIER_FOLDER)
             fields["model"] = ITS_OWN
+        if "experts" in fields:
+            (folder / EXPERTS_NAME).write_bytes(fields.pop("experts"))
+            fields["has_words"] = bool(self.words)
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
         return folder
 
 
-def _text_of(file: Path) -> str:
+def _content_of(file: Path) -> bytes:
     if Path(file).stat().st_size > _LARGEST:
         raise ValueError(f"{Path(file).name} is larger than {_LARGEST >> 20} MB")
-    return Path(file).read_text(encoding="utf-8-sig")
+    return Path(file).read_bytes()
 
 
-def _copy_classifier(source: Path, target: Path) -> None:
-    """Copy what a classifier is read from, and nothing else that lies beside it."""
-    if target.exists() and target.samefile(source):
-        return
-    found = [file for pattern in CLASSIFIER_FILES for file in source.glob(pattern)]
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir()
-    for file in found:
-        shutil.copyfile(file, target / file.name)
+def _text_of(file: Path) -> str:
+    return _content_of(file).decode("utf-8-sig")
 
 
 def _read_words(text: str) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """One call of `generate()`, as far as controls are concerned: its config, its rows, and the room they have left."""
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -10,6 +11,11 @@ from transformers.generation import GenerationMode
 
 from .context_window import WindowFullCriteria
 from .model_lookahead import InSight, ModelLookahead
+
+Made = TypeVar("Made")
+# A list of thousands is compiled once for a tokenizer, not once a call.
+_COMPILED: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, Any]]" = weakref.WeakKeyDictionary()
+_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,16 @@ class Call:
     def lookahead(self) -> ModelLookahead:
         """The model, to be asked how its texts would go on."""
         return ModelLookahead(self.model, self.cache, self.padding, self.window, self.in_sight)
+
+    def kept(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What `make` makes for the tokenizer and the scores, made once while it is among the last that were used."""
+        kept = _COMPILED.setdefault(self.reader, {})
+        key = (key, self.size, len(self.reader))
+        if key not in kept:
+            while len(kept) >= _KEPT:
+                del kept[next(iter(kept))]
+            kept[key] = make()
+        return kept[key]
 
     def remaining(self, input_ids: torch.Tensor) -> list[int]:
         """How many tokens each row of `input_ids`, (rows, length), may still get."""

@@ -204,23 +204,32 @@ def evaluate(
 
 @cli.command("train-attribute", context_settings=CONTEXT)
 @click.argument("name")
-@click.option("--with", "with_file", required=True, metavar="FILE", help="Texts that have the attribute, one a line.")
-@click.option("--without", "without_file", required=True, metavar="FILE", help="Texts that lack it, one a line.")
+@click.option("--with", "with_file", metavar="FILE", help="Texts that have the attribute, one a line.")
+@click.option("--without", "without_file", metavar="FILE", help="Texts that lack it, one a line.")
+@click.option(
+    "--kind",
+    type=click.Choice(["words", "experts"]),
+    help="Weighted words, for any model; or a pair of experts trained on top of MODEL, for that one.  [default: words]",
+)
+@click.option("--classifier", metavar="NAME", help="Instead of texts, a text classifier: its folder or Hub id.")
+@click.option("--label", metavar="NAME", help="Which of the classifier's labels to lean towards.")
 @click.option("--model", metavar="MODEL", help="Write it beside this model, with which it travels.")
 @click.option("--description", default="", help="What it does, in a line.")
 @click.option("--force", is_flag=True, help="Replace an attribute of this name.")
 def train_attribute(name: str, **options: Any) -> None:
     """Make the attribute NAME, for generate --guide-attribute NAME, out of texts that have it and texts that lack it.
 
-    Without --model it is kept among your own attributes, where every model finds it. Held-out texts tell how well its
-    words tell the two sides apart.
+    Without --model it is kept among your own attributes, where every model finds it, and experts are trained on the
+    bundled story model. Held-out texts tell how well it tells the two sides apart.
 
     \b
     fundamentallm train-attribute formal --with letters.txt --without chats.txt
+    fundamentallm train-attribute formal --with letters.txt --without chats.txt --kind experts --model my_model_hf
+    fundamentallm train-attribute glad --classifier user/reviews --label POSITIVE
     """
-    from .attribute_command import train
+    from .attribute_command import make
 
-    train(name, **options)
+    make(name, **options)
 
 
 @cli.command(context_settings=CONTEXT)
@@ -349,6 +358,26 @@ def serve(options: tuple[str, ...]) -> None:
 
     sys.argv = ["transformers", "serve", *options]
     transformers_main()
+
+
+@cli.command(context_settings=CONTEXT)
+@click.option("--model", metavar="MODEL", help="As for generate.  [default: the bundled story model]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Where it listens.  [default: 7860, or the next free one]")
+@click.option("--open/--no-open", "browser", default=False, show_default="off", help="Open it in the browser.")
+@model_options
+def space(**options: Any) -> None:
+    """Start the web demo: a page on which one sees what every control does.
+
+    It is also a server for programs, with named endpoints and an MCP server; the page tells how to use them.
+
+    \b
+    fundamentallm space
+    fundamentallm space --model my_model/final_model.pt --port 8000
+    """
+    from .space_command import serve_page
+
+    serve_page(**options)
 
 
 @cli.command(context_settings=CONTEXT)

@@ -41,6 +41,22 @@ def window_start(length: int, window: int) -> int:
     return -(-(length - window) // step) * step
 
 
+def slides(before: int, after: int, window: int) -> int:
+    """How many times the window moves on while a row grows from `before` to `after` tokens.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.context_window import slides
+    >>> slides(before=5, after=13, window=8)
+    2
+
+    ```
+    """
+    step = max(1, window // 2)
+    return (window_start(after, window) - window_start(before, window)) // step
+
+
 def can_slide(model: PreTrainedModel) -> bool:
     """Whether `model` can go on from the last part of a text that has outgrown its window; others end there."""
     return model.config.model_type == "fundamentallm"

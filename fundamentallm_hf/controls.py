@@ -5,7 +5,6 @@ out, and in which order; how they do it is written in the pieces.
 """
 
 import math
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +15,6 @@ from transformers import (
     LogitsProcessorList,
     MinPLogitsWarper,
     NoRepeatNGramLogitsProcessor,
-    PreTrainedTokenizerBase,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
@@ -27,7 +25,7 @@ from transformers import (
 from transformers.generation import GenerationMode
 from transformers.utils import logging
 
-from .attributes import Attribute, find_attribute, read_guides
+from .attributes import read_guides
 from .bad_words import BadWordsLogitsProcessor, compile_bad_words
 from .call import Call
 from .companions import own_word_counts
@@ -42,22 +40,16 @@ from .endings import (
 from .entries import split_entries
 from .grammar_places import GrammarPlaces
 from .grammars import WHOLE_TEXT_FIELDS, read_grammar
-from .guide_classifier import ClassifierGuide
-from .guide_prompts import PromptGuide
-from .guide_words import WordGuide, WordTables
-from .guided_attributes import Guide, GuidedAttributesLogitsProcessor
+from .guides import guide_text
 from .must_include import MustIncludeLogitsProcessor
-from .recording import ProbabilityRecorder
+from .recording import Recorder
 from .repetition import WordRepetitionLogitsProcessor
 from .requirements import Requirements
 from .seeded_sampling import SeededSampling
 from .stop_texts import StopAtText
-from .text_classifier import load_classifier
 from .token_tables import TokenTables
 from .vocabulary import Vocabulary
 from .whole_text import WholeTextLogitsProcessor
-from .word_counts import WordCounts
-from .word_weights import WordWeights
 
 logger = logging.get_logger(__name__)
 
@@ -71,7 +63,6 @@ WARPERS = (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
 )
-Made = TypeVar("Made")
 Criterion = TypeVar("Criterion", bound=EndCriteria)
 _SEQUENTIAL = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.ASSISTED_GENERATION)
 
@@ -113,15 +104,19 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         controls.append(
             OpenEndLogitsProcessor(call.closing_token, closed, call.mode in _SEQUENTIAL, silent, complete=complete)
         )
-    # A guide leaves open the likeliest of what the others have left open, so it comes behind them all.
-    if strengths:
-        controls.append(_guided(strengths, call, warpers))
     place = next((index for index, found in enumerate(processors) if isinstance(found, WARPERS)), len(processors))
     processors[place:place] = controls
+    if strengths:
+        guided, watching = guide_text(strengths, call)
+        # A guide shifts what everything else has left open, so it comes behind them all.
+        last = max((place for place, found in enumerate(processors) if isinstance(found, WARPERS)), default=None)
+        processors.insert(len(processors) if last is None else last + 1, guided)
+        # And what watches the model comes before everything that asks the model something itself.
+        processors[:0] = watching
     # What is recorded is what the choice is made by: behind all that shapes it.
-    recorders = [processor for processor in processors if isinstance(processor, ProbabilityRecorder)]
-    processors[:] = [processor for processor in processors if not isinstance(processor, ProbabilityRecorder)]
-    processors.extend(recorders)
+    recorders = [processor for processor in processors if isinstance(processor, Recorder)]
+    looks = [look for recorder in recorders if (look := recorder.first_look()) is not None]
+    processors[:] = [*looks, *(each for each in processors if not isinstance(each, Recorder)), *recorders]
     seed = call.field("seed")
     if seed is not None and call.mode == GenerationMode.SAMPLE:
         processors.append(SeededSampling(seed, call.config.num_return_sequences or 1, call.prompt_columns))
@@ -160,8 +155,8 @@ def _whole_text(
 ) -> WholeTextLogitsProcessor:
     name = next(name for name in WHOLE_TEXT_FIELDS if call.field(name) not in (None, ""))
     try:
-        places = _kept(
-            ("whole text", grammar), call, lambda: GrammarPlaces(grammar, call.reader, call.size, call.field("pattern"))
+        places = call.kept(
+            ("whole text", grammar), lambda: GrammarPlaces(grammar, call.reader, call.size, call.field("pattern"))
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
@@ -227,84 +222,10 @@ def _bad_words(
     )
 
 
-def _guided(strengths: dict[str, float], call: Call, warpers: list[Any]) -> GuidedAttributesLogitsProcessor:
-    sampled = call.mode in (GenerationMode.SAMPLE, GenerationMode.ASSISTED_GENERATION) and call.config.do_sample
-    trims = sampled and any(not isinstance(warper, TemperatureLogitsWarper) for warper in warpers)
-    return GuidedAttributesLogitsProcessor(
-        [(_guide(name, find_attribute(call.model, name), call), strength) for name, strength in strengths.items()],
-        policy=_policy(call.mode, warpers) if trims else None,
-        temperature=_temperature(warpers),
-    )
-
-
-def _guide(name: str, attribute: Attribute, call: Call) -> Guide:
-    """What carries out an attribute in this call: one line for each kind."""
-    try:
-        if attribute.kind == "prompts":
-            return _prompt_guide(attribute, call)
-        if attribute.kind == "classifier":
-            return _classifier_guide(attribute, call)
-        return _word_guide(attribute, call)
-    except ValueError as error:
-        raise ValueError(f"guide_attribute {name}: {error}") from error
-
-
-def _word_guide(attribute: Attribute, call: Call) -> WordGuide:
-    vocabulary, counts = Vocabulary.of(call.reader), own_word_counts(call.model)
-
-    def make() -> WordTables:
-        known = WordCounts.of_vocabulary(vocabulary) if counts is None else counts
-        return WordTables(WordWeights(attribute.words, known), vocabulary, call.size)
-
-    tables = _kept(("weights", frozenset(attribute.words.items()), id(counts)), call, make)
-    return WordGuide(tables, call.end_tokens, call.prompt_columns)
-
-
-def _prompt_guide(attribute: Attribute, call: Call) -> PromptGuide:
-    ends = {*call.end_tokens}
-
-    def read(text: str) -> list[int]:
-        ids = list(call.reader(text, verbose=False).input_ids)
-        return ids[:-1] if ids and ids[-1] in ends else ids
-
-    return PromptGuide(
-        call.model,
-        (read(attribute.with_text), read(attribute.without_text)),
-        call.padding,
-        call.window,
-        call.reader.bos_token_id,
-    )
-
-
-def _classifier_guide(attribute: Attribute, call: Call) -> ClassifierGuide:
-    vocabulary, counts = Vocabulary.of(call.reader), own_word_counts(call.model)
-    if counts is None:
-        counts = _kept(("word counts",), call, lambda: WordCounts.of_vocabulary(vocabulary))
-    judge = load_classifier(attribute.classifier, attribute.label, call.prompts.device)
-    return ClassifierGuide(judge, vocabulary, counts, call.end_tokens, call.padding)
-
-
-# A list of thousands is compiled once for a tokenizer, not once a call.
-_COMPILED: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, Any]]" = weakref.WeakKeyDictionary()
-_KEPT = 8
-
-
-def _kept(key: Any, call: Call, make: Callable[[], Made]) -> Made:
-    """What `make` makes for the call's tokenizer and scores, made once while it is among the last that were used."""
-    kept = _COMPILED.setdefault(call.reader, {})
-    key = (key, call.size, len(call.reader))
-    if key not in kept:
-        while len(kept) >= _KEPT:
-            del kept[next(iter(kept))]
-        kept[key] = make()
-    return kept[key]
-
-
 def _compiled(entries: tuple[str, ...], case_sensitive: bool, call: Call) -> TokenTables:
     counts = own_word_counts(call.model)
-    return _kept(
+    return call.kept(
         (entries, case_sensitive, id(counts)),
-        call,
         lambda: compile_bad_words(entries, call.reader, call.size, case_sensitive, counts),
     )
 

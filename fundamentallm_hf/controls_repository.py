@@ -7,6 +7,7 @@ It holds this package's own files as a recipe, `custom_generate/generate.py` (se
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 from string import Template
@@ -136,7 +137,12 @@ def _attributes() -> str:
 
 
 def _bundled() -> Mapping[str, Attribute]:
-    return {place.name: Attribute.load(place) for place in sorted(BUNDLED.iterdir()) if place.is_dir()}
+    """Those that serve any model: experts serve the bundled one alone, so of them only the words that go with them."""
+    found = {place.name: Attribute.load(place) for place in sorted(BUNDLED.iterdir()) if place.is_dir()}
+    return {
+        name: replace(each, kind="words", experts=b"") if each.kind == "experts" else each
+        for name, each in found.items()
+    }
 
 
 def _sections(repository: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from transformers import (
 
 from .any_model import controlled_generate
 from .batches import all_parts, in_batches
+from .beam_tree import BeamRecorder, Branch
 from .completion import Completion, likeliest
 from .context_window import WindowFullCriteria, check_overflow
 from .endings import ClosedEndCriteria, CompleteEndCriteria, LengthPenaltyLogitsProcessor
@@ -37,7 +38,7 @@ from .probabilities import (
     own_log_probabilities,
     token_predictions,
 )
-from .recording import ProbabilityRecorder
+from .recording import ProbabilityRecorder, Recorder
 from .settings import GenerationSettings
 from .stop_texts import find_stop, settled
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
@@ -125,7 +126,13 @@ class Generator:
         return self._run([prompt], self._for_one(settings))[0].text
 
     def complete(
-        self, prompts: str | Sequence[str], *, scored: bool = False, probabilities: int = 0, **settings: Any
+        self,
+        prompts: str | Sequence[str],
+        *,
+        scored: bool = False,
+        probabilities: int = 0,
+        interrupt: threading.Event | None = None,
+        **settings: Any,
     ) -> list[Completion]:
         """Write `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
 
@@ -133,6 +140,7 @@ class Generator:
             prompts: one or several.
             scored: work out the log-probability of every text.
             probabilities: work out the probabilities of every token, with so many alternatives to each.
+            interrupt: ends the computation at the next token once another thread sets it.
             settings: for this call, over the generator's own.
 
         Returns:
@@ -143,7 +151,7 @@ class Generator:
         """
         chosen = self.settings.but(**settings)
         listed = [prompts] if isinstance(prompts, str) else list(prompts)
-        return self._run(listed, chosen, scored=scored, probabilities=probabilities)
+        return self._run(listed, chosen, interrupt=interrupt, scored=scored, probabilities=probabilities)
 
     def iterate(
         self,
@@ -204,19 +212,49 @@ class Generator:
         assert recorder.first is not None
         return next_predictions(TokenNames(self.tokenizer), own, recorder.first, top)
 
+    def search(
+        self, prompt: str, *, interrupt: threading.Event | None = None, **settings: Any
+    ) -> tuple[Completion, list[Branch]]:
+        """Search with beams for one text, and tell which others were kept for a while.
+
+        Args:
+            prompt: how it begins; may be empty.
+            interrupt: as in `complete`.
+            settings: for this call, over the generator's own; `beam_size` has to be at least 2.
+
+        Returns:
+            The text that `generate` returns, and the tree of beams; its first branch is that text.
+
+        Raises:
+            UserError: as in `generate`, or there is only one beam.
+        """
+        chosen = self.settings.but(**settings).but(num_samples=1, best=None)
+        if chosen.beam_size < 2:
+            raise UsageError(f"beam-size has to be at least 2 for a search but is {chosen.beam_size}")
+        ends = self.model.generation_config.eos_token_id
+        recorder = BeamRecorder([ends] if isinstance(ends, int) else ends or ())
+        completion = self._run([prompt], chosen, interrupt=interrupt, recorder=recorder, scored=True)[0]
+        return completion, recorder.branches(TokenNames(self.tokenizer).text)
+
     def _ids(self, prompt: str) -> list[int]:
         """The tokens of a prompt; an empty one becomes the start token that the model begins with."""
         ids = self.tokenizer(prompt, verbose=False).input_ids
         return ids or [self.model.generation_config.bos_token_id]
 
     def stream(
-        self, prompt: str, *, scored: bool = False, probabilities: int = 0, **settings: Any
+        self,
+        prompt: str,
+        *,
+        scored: bool = False,
+        probabilities: int = 0,
+        interrupt: threading.Event | None = None,
+        **settings: Any,
     ) -> TextStream[Completion]:
         """Write one text and hand over what is added as it comes.
 
         Args:
             prompt: how it begins; may be empty.
-            scored, probabilities, settings: as in `complete`; what they ask for is in the result.
+            scored, probabilities, interrupt, settings: as in `complete`; what they ask for is in the result.
 
         Returns:
             An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation.
@@ -237,7 +275,7 @@ class Generator:
             streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens)
             return self._run([prompt], chosen, streamer, stop, **options)[0]
 
-        return TextStream(work)
+        return TextStream(work, interrupt)
 
     def _for_one(self, settings: dict[str, Any]) -> GenerationSettings:
         """The settings for one text: that of one sample, or the best of several."""
@@ -264,7 +302,7 @@ class Generator:
         settings: GenerationSettings,
         streamer: TokenTextStreamer | None = None,
         interrupt: threading.Event | None = None,
-        recorder: ProbabilityRecorder | None = None,
+        recorder: Recorder | None = None,
         scored: bool = False,
         probabilities: int = 0,
     ) -> list[Completion]:
@@ -343,7 +381,9 @@ class Generator:
                 own_seed = seed if seed is None or beams else seed + index
                 score = log_probability(self.model, row[padding:], length) if scored else None
                 found = None
-                if names is not None and recorder is not None:
+                if isinstance(recorder, BeamRecorder):
+                    recorder.chosen = row
+                if names is not None and isinstance(recorder, ProbabilityRecorder):
                     found = token_predictions(self.model, names, row, len(given), padding, recorder)
                 of_this.append(Completion(prompt, text, reason, tokens, own_seed, score, found, index))
             completions += of_this if settings.best is None else likeliest(of_this, settings.best)

@@ -3,10 +3,11 @@
 A guide tells of every token how much it speaks for an attribute: an expected sum of word weights, or the log of a ratio
 of two probabilities. Times the strength, and summed over the guides, that is added to the scores. Before that the
 distribution is filtered, as in DExperts (Liu et al. 2021): what the model itself would hardly write is closed, so that
-no strength brings it in. This file knows nothing of how a guide finds out.
+no strength brings it in. What top-p and the like leave out is closed by then, and nothing is cut off afterwards: cut
+twice, texts would lose variety even by the weakest guide. This file knows nothing of how a guide finds out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -34,13 +35,12 @@ class Guide(Protocol):
 
 
 class GuidedAttributesLogitsProcessor(LogitsProcessor):
-    """Shifts scores towards attributes. Stands behind all that closes tokens, so one that is open always remains.
+    """Shifts scores towards attributes.
+
+    Stands behind all that closes tokens, temperature, top-k and top-p included, so one that is open always remains.
 
     Args:
         guides: guides, each with its strength; below 0 it steers away. Those with a strength of 0 do nothing.
-        policy: turns scores into the probabilities by which tokens are chosen, with 0 for those that the call leaves
-            out (top-k, top-p and the like); by default none are left out.
-        temperature: by which scores are divided later on.
         most_below: see `MOST_BELOW`.
 
     Example:
@@ -60,13 +60,9 @@ class GuidedAttributesLogitsProcessor(LogitsProcessor):
         self,
         guides: Sequence[tuple[Guide, float]],
         *,
-        policy: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        temperature: float = 1.0,
         most_below: float = MOST_BELOW,
     ) -> None:
         self.guides = [(guide, strength) for guide, strength in guides if strength]
-        self.policy = policy
-        self.temperature = temperature
         self.most_below = most_below
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -78,12 +74,5 @@ class GuidedAttributesLogitsProcessor(LogitsProcessor):
         ]
         # Summed in one order whatever the order of the guides, so that it makes no difference to the last bit.
         shift = torch.stack(shifts).sort(dim=0).values.sum(dim=0)
-        return torch.add(self._filtered(scores), shift.to(scores.dtype), alpha=self.temperature)
-
-    def _filtered(self, scores: torch.Tensor) -> torch.Tensor:
-        best = scores.amax(dim=-1, keepdim=True)
-        unlikely = scores < best - self.most_below * self.temperature
-        if self.policy is not None:
-            # The likeliest stays, whatever a policy says of it.
-            unlikely |= (self.policy(scores.float()) == 0) & (scores < best)
-        return scores.masked_fill(unlikely, -torch.inf)
+        filtered = scores.masked_fill(scores < scores.amax(dim=-1, keepdim=True) - self.most_below, -torch.inf)
+        return filtered + shift.to(scores.dtype)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .attributes import FOLDER
 from .errors import UserError
 from .hub_errors import tokens
 
@@ -88,7 +89,8 @@ def check_weights(names: Iterable[str], where: str) -> None:
         UserError: it has weights, and all of them are pickles; tells how to convert them.
     """
     names = list(names)
-    if any(name.endswith(".safetensors") for name in names):
+    # Attributes have files of their own.
+    if any(name.endswith(".safetensors") and not name.startswith(f"{FOLDER}/") for name in names):
         return
     pickles = sorted(name for name in names if is_pickle_name(name) and not _TRAINING.search(name))
     if not pickles:

@@ -165,6 +165,12 @@ class LiteralMachine:
         """Whether an entry is complete if the text ends here."""
         return state.pending
 
+    def idle(self, state: LiteralState) -> bool:
+        """Whether nothing was begun in the word at hand, and none of its further letters can begin anything."""
+        anywhere = self.nodes[_ANYWHERE]
+        begins = bool(anywhere.next) or anywhere.star is not None
+        return state.in_word and not state.threads and not state.pending and not begins
+
     def forget(self, state: LiteralState) -> LiteralState:
         """The same place, without what is complete already."""
         return state._replace(pending=False)

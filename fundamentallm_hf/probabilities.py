@@ -27,7 +27,7 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One token in one place of a text.
 
@@ -38,7 +38,7 @@ class Prediction:
         probability: after the settings and controls: the chance with which it is chosen. At temperature 0 that is 0 or
             1; in beam search it is the weight that the step gives to the beam.
         model_probability: the model's own.
-        alternatives: the likeliest tokens of the same place.
+        alternatives: the likeliest tokens of the same place, by the model alone or after settings and controls.
     """
 
     token: int
@@ -72,6 +72,7 @@ class TokenNames:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.vocabulary = Vocabulary.of(tokenizer)
+        self._labels: dict[int, str] = {}
 
     def text(self, token: int) -> str:
         """What `token` adds; a replacement character where it is only a part of one."""
@@ -79,6 +80,11 @@ class TokenNames:
 
     def label(self, token: int) -> str:
         """The token in quotes, and by its name if it cannot be seen; a special token as the tokenizer calls it."""
+        if token not in self._labels:
+            self._labels[token] = self._label(token)
+        return self._labels[token]
+
+    def _label(self, token: int) -> str:
         text = self.text(token)
         if not text or "\N{REPLACEMENT CHARACTER}" in text:
             return str(self.tokenizer.convert_ids_to_tokens(token) if token < len(self.tokenizer) else f"<{token}>")
@@ -182,12 +188,11 @@ def token_predictions(
     place = given
     for block in own_log_probabilities(model, row[padding:-1], given - padding) if len(row) > given else ():
         for own in block.exp():
-            likeliest = recorder.likeliest(tokens[:place])
-            # Where fewer are open than asked for, the rest is closed: shown as the model would have had it.
-            open_tokens = {token for token, _ in likeliest}
-            closed = own.topk(min(recorder.top, len(own))).indices.tolist()
-            likeliest = likeliest + [(token, 0.0) for token in closed if token not in open_tokens]
-            alternatives = [_prediction(names, t, final, float(own[t])) for t, final in likeliest[: recorder.top]]
+            known = recorder.likeliest(tokens[:place])
+            # As in `next_predictions`: likely either way, so that what is closed or raised shows.
+            listed = [_prediction(names, each, final, float(own[each])) for each, final in known.items()]
+            listed.sort(key=lambda each: -max(each.probability, each.model_probability))
+            alternatives = sorted(listed[: recorder.top], key=lambda each: (-each.probability, -each.model_probability))
             token = int(tokens[place])
             chance = recorder.chosen(tokens[: place + 1])
             found.append(_prediction(names, token, chance, float(own[token]), tuple(alternatives)))

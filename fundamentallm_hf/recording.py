@@ -10,14 +10,36 @@ from transformers import LogitsProcessor
 from .row_states import row_key
 
 
-class ProbabilityRecorder(LogitsProcessor):
-    """Changes no score and keeps what it sees, by the tokens of the row, so rows may change places.
+class Recorder(LogitsProcessor):
+    """Changes no score and keeps what it sees.
 
     Given to `generate()` among the `logits_processor`, it is moved behind all that shapes the distribution and before
-    the choice.
+    the choice; what `first_look` returns, before all of it.
+    """
+
+    def first_look(self) -> LogitsProcessor | None:
+        """What sees the model's own scores of every step just before; None where nobody has to."""
+        return None
+
+
+class _FirstLook(LogitsProcessor):
+    """Notes which tokens are likeliest before anything has changed the scores."""
+
+    def __init__(self, top: int) -> None:
+        self.top = top
+        self.tokens: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.tokens = scores.topk(min(self.top, scores.shape[-1])).indices.cpu()
+        return scores
+
+
+class ProbabilityRecorder(Recorder):
+    """Keeps the probabilities of every step by the tokens of the row, so rows may change places.
 
     Args:
-        top: for how many tokens of every step, the likeliest, to keep the probability.
+        top: for how many tokens of every step, the likeliest, to keep the probability: of those that are likeliest in
+            the end, and of those that the model itself finds likeliest.
         greedy: the likeliest token is taken, whatever its probability.
         beams: rows are dropped and taken up again, so the whole distribution of every step has to be kept; without
             beams only that of the last one is.
@@ -32,8 +54,13 @@ class ProbabilityRecorder(LogitsProcessor):
         self.beams = beams
         self.first: torch.Tensor | None = None
         self._whole: dict[bytes, torch.Tensor] = {}
-        self._likeliest: dict[bytes, list[tuple[int, float]]] = {}
+        self._likeliest: dict[bytes, dict[int, float]] = {}
         self._chosen: dict[bytes, float] = {}
+        self._look = _FirstLook(top)
+
+    def first_look(self) -> LogitsProcessor:
+        """Sees which tokens the model itself finds likeliest."""
+        return self._look
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores as they are."""
@@ -43,7 +70,10 @@ class ProbabilityRecorder(LogitsProcessor):
             rows = scores.float().softmax(dim=-1).cpu()
         if self.first is None:
             self.first = rows[0]
-        values, tokens = rows.topk(min(self.top, rows.shape[-1]))
+        tokens = rows.topk(min(self.top, rows.shape[-1])).indices
+        if self._look.tokens is not None:
+            tokens = torch.cat([tokens, self._look.tokens], dim=-1)
+        values = rows.gather(-1, tokens)
         before, self._whole = self._whole, dict(self._whole) if self.beams else {}
         for row, whole, best in zip(input_ids, rows, zip(tokens.tolist(), values.tolist(), strict=True), strict=True):
             key = row_key(row)
@@ -51,7 +81,7 @@ class ProbabilityRecorder(LogitsProcessor):
             if parent is not None and not self.beams:
                 self._chosen[key] = float(parent[int(row[-1])])
             self._whole[key] = whole
-            self._likeliest[key] = [(token, value) for token, value in zip(*best, strict=True) if value > 0]
+            self._likeliest[key] = dict(zip(*best, strict=True))
         return scores
 
     def chosen(self, row: torch.Tensor) -> float:
@@ -59,6 +89,6 @@ class ProbabilityRecorder(LogitsProcessor):
         known = self._chosen.get(row_key(row))
         return known if known is not None else float(self._whole[row_key(row[:-1])][int(row[-1])])
 
-    def likeliest(self, row: torch.Tensor) -> list[tuple[int, float]]:
-        """The likeliest tokens behind `row`, (length,), with their probabilities; those that are closed left out."""
+    def likeliest(self, row: torch.Tensor) -> dict[int, float]:
+        """The tokens behind `row`, (length,), that are likeliest before or after all, with their final probability."""
         return self._likeliest[row_key(row)]

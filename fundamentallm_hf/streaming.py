@@ -102,11 +102,16 @@ class TextStream(Generic[Result]):
     Args:
         work: writes the text. It is called with the function to hand pieces to and the event that asks it to stop,
             and returns the result.
+        interrupt: that event, where somebody else may set it too.
     """
 
-    def __init__(self, work: Callable[[Callable[[str], None], threading.Event], Result]) -> None:
+    def __init__(
+        self,
+        work: Callable[[Callable[[str], None], threading.Event], Result],
+        interrupt: threading.Event | None = None,
+    ) -> None:
         self._pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        self._stop = threading.Event()
+        self._stop = interrupt or threading.Event()
         self._result: Result | None = None
         self._work = work
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -144,7 +149,8 @@ class TextStream(Generic[Result]):
 
     def close(self) -> None:
         """Stop writing, and wait until the last token is done."""
-        self.stop()
+        if self._thread.is_alive():  # an event that is shared tells others of a stop
+            self.stop()
         self._thread.join()
 
     def __enter__(self) -> "TextStream[Result]":

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from .attributes import CLASSIFIER_FILES
+from .classifier_files import CLASSIFIER_FILES
 from .errors import UserError
 
 # Texts that are judged in one pass, classifiers that are kept, and labels that a message lists.
@@ -35,7 +35,7 @@ class TextClassifier:
         model: ends in a number for each label: one alone or several that may hold together (`problem_type`
             "multi_label_classification") are turned into probabilities by the logistic function, others by a softmax.
         tokenizer: the classifier's own.
-        label: as the config's `id2label` names it; it may be left out where there is only one.
+        label: as the config's `id2label` names it, in capitals or not; it may be left out where there is only one.
 
     Raises:
         UserError: there is no such label.
@@ -44,7 +44,7 @@ class TextClassifier:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, label: str = "") -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.label = _label(model.config, label)
+        self.index, self.label = _label(model.config, label)
         self.together = model.config.num_labels == 1 or model.config.problem_type == "multi_label_classification"
         # What was written last tells most of a text that is too long.
         tokenizer.truncation_side = "left"
@@ -70,7 +70,7 @@ class TextClassifier:
         mask = batch["attention_mask"]
         logits = self.model(**batch.to(self.model.device)).logits.float().cpu()
         logs = nn.functional.logsigmoid(logits) if self.together else logits.log_softmax(dim=-1)
-        return logs[:, self.label].masked_fill(mask.sum(dim=-1).cpu() == 0, torch.nan).tolist()
+        return logs[:, self.index].masked_fill(mask.sum(dim=-1).cpu() == 0, torch.nan).tolist()
 
     @classmethod
     def load(cls, place: str | Path, label: str = "") -> "TextClassifier":
@@ -150,17 +150,16 @@ def _fetch(name: str) -> Path:
     return Path(snapshot_download(name, revision=revision or None, allow_patterns=files, ignore_patterns=["*/*"]))
 
 
-def _label(config: Any, label: str) -> int:
+def _label(config: Any, label: str) -> tuple[int, str]:
+    """A label's index and its name as the classifier spells it."""
     labels = {str(config.id2label.get(index, index)): index for index in range(config.num_labels)}
-    if label in labels:
-        return labels[label]
-    if not label and len(labels) == 1:
-        return 0
-    alike = [index for name, index in labels.items() if name.casefold() == label.casefold()]
+    alike = [name for name in labels if name == label] or [
+        name for name in labels if name.casefold() == label.casefold() or (not label and len(labels) == 1)
+    ]
     if len(alike) == 1:
-        return alike[0]
+        return labels[alike[0]], alike[0]
     shown = ", ".join([*labels][:_SHOWN]) + (", ..." if len(labels) > _SHOWN else "")
-    raise UserError(f"it has no label {label!r}: there are {shown}" if label else f"give one of its labels: {shown}")
+    raise UserError(f"it has no label {label!r}: there are {shown}" if label else f"name one of its labels: {shown}")
 
 
 def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -105,6 +105,10 @@ class TextPatterns:
         """The same place in a text in which nothing was begun."""
         return PatternState(self.literal.neutral(state.literal), self.regex and self.regex.neutral(state.regex))
 
+    def idle(self, state: PatternState) -> bool:
+        """Whether nothing was begun in the word at hand, and none of its further letters can begin anything."""
+        return self.regex is None and self.literal.idle(state.literal)
+
     def chance(self, state: PatternState) -> float:
         """The chance, by word counts, that what was begun becomes an entry."""
         known = sum(self._chance.get(place, 0.0) for place in state.literal.threads)

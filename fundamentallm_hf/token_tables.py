@@ -10,6 +10,7 @@ import codecs
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from string import ascii_letters
 from typing import NamedTuple
 
 import torch
@@ -96,16 +97,8 @@ class TokenTables:
         self.patterns = patterns
         self.size = max(size, len(vocabulary.pieces))
         self.start = TextState(patterns.start)
-        tokens: dict[str, list[int]] = {}
-        self._parts: list[int] = []
-        for token, piece in enumerate(vocabulary.pieces):
-            if isinstance(piece, bytes) or token in vocabulary.fallback:
-                self._parts.append(token)
-            elif piece:
-                tokens.setdefault(piece, []).append(token)
+        self._order, self._tokens, self._rough, self._parts = vocabulary.in_order
         self._silent = [token for token in range(self.size) if not vocabulary.piece(token)]
-        self._order = sorted(tokens)
-        self._tokens = [tokens[piece] for piece in self._order]
         self._outcomes: dict[PatternState, dict[int, Outcome]] = {}
         self._tables: dict[TextState, TokenTable] = {}
 
@@ -260,17 +253,22 @@ class TokenTables:
         Yields:
             Tokens and their outcomes; without `base`, only those that do something.
         """
-        order, step = self._order, self.patterns.step
+        order, step, idle = self._order, self.patterns.step, self.patterns.idle
         path, beside = [start], [base]
-        before, index = "", 0
+        before, index, rough = "", 0, 0
         while index < len(order):
             piece = order[index]
+            while rough < len(self._rough) and self._rough[rough] < index:
+                rough += 1
+            following = self._rough[rough] if rough < len(self._rough) else len(order)
+            # Behind nothing that was begun letters do nothing: on to a piece that holds something else.
+            hasty = base is None and following > index
             shared = 0
             limit = min(len(piece), len(path) - 1, len(before))
             while shared < limit and piece[shared] == before[shared]:
                 shared += 1
             del path[shared + 1 :], beside[shared + 1 :]
-            before, closed, same = piece, False, False
+            before, closed, same, resting = piece, False, False, False
             for char in piece[shared:]:
                 state, closed = step(path[-1], char)
                 if closed:
@@ -282,6 +280,9 @@ class TokenTables:
                     same = state == other
                     if same:
                         break
+                elif hasty and char in ascii_letters and idle(state):
+                    resting = True
+                    break
             depth = len(path) - 1 + closed
             if closed or same:
                 # Every piece with this beginning has the same fate: closed here, or as without what was begun.
@@ -291,6 +292,9 @@ class TokenTables:
                         for token in tokens:
                             yield token, Outcome(True, False, 0.0)
                 index = end
+                continue
+            if resting:
+                index = min(following, bisect_left(order, piece[:depth] + _LAST, lo=index + 1))
                 continue
             outcome = Outcome(False, self.patterns.ends(path[-1]), self.patterns.chance(path[-1]))
             if base is not None or outcome != NOTHING:

@@ -14,6 +14,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from string import ascii_letters
+from typing import NamedTuple
 
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase
@@ -129,6 +131,24 @@ class Vocabulary:
         return sorted(self._spelling)
 
     @cached_property
+    def in_order(self) -> "PiecesInOrder":
+        """The pieces that are whole characters, in the order of their text."""
+        tokens: dict[str, list[int]] = {}
+        parts = []
+        for token, piece in enumerate(self.pieces):
+            if isinstance(piece, bytes) or token in self.fallback:
+                parts.append(token)
+            elif piece:
+                tokens.setdefault(piece, []).append(token)
+        order = sorted(tokens)
+        rough = [
+            index
+            for index, piece in enumerate(order)
+            if any(char in ascii_letters for char in piece.rstrip(ascii_letters))
+        ]
+        return PiecesInOrder(order, [tokens[piece] for piece in order], rough, parts)
+
+    @cached_property
     def longest(self) -> int:
         """Characters in the longest token."""
         return max(map(len, self._spelling), default=0)
@@ -162,6 +182,23 @@ class Vocabulary:
     def piece(self, token: int) -> str | bytes:
         """What `token` adds; nothing for an id beyond the tokenizer's, as models with padded vocabularies have."""
         return self.pieces[token] if token < len(self.pieces) else ""
+
+
+class PiecesInOrder(NamedTuple):
+    """The pieces of a vocabulary, sorted, so that those with one beginning stand side by side.
+
+    Attributes:
+        order: the pieces that are whole characters.
+        tokens: for each, the ids that add it.
+        rough: indices of the pieces in which something else follows a letter of ASCII; in all others nothing but such
+            letters does.
+        parts: ids of what is no whole character, or may not be.
+    """
+
+    order: list[str]
+    tokens: list[list[int]]
+    rough: list[int]
+    parts: list[int]
 
 
 def add_piece(pending: bytes, piece: str | bytes) -> tuple[str, bytes]:

@@ -17,7 +17,16 @@ SPEED = re.compile(r"\d+(?= tokens/s)")
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # They need software or models that a plain installation lacks, or take the shell over.
-OTHERS = ("fundamentallm generate HuggingFaceTB/", "make", "python", "accelerate", "curl", "fundamentallm serve", "pip")
+OTHERS = (
+    "fundamentallm generate HuggingFaceTB/",
+    "fundamentallm serve",
+    "fundamentallm space",
+    "make",
+    "python",
+    "accelerate",
+    "curl",
+    "pip",
+)
 
 
 def commands():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_models import byte_level_gpt2, sentencepiece_llama
 
-from fundamentallm_hf import Attribute, controlled_generate, controls, load_model
+from fundamentallm_hf import Attribute, controlled_generate, guides, load_model
 from fundamentallm_hf.guide_prompts import PromptGuide
 
 MODES = {
@@ -36,7 +36,7 @@ def write(model, monkeypatch, prompts, calls=None, cached=True, **how):
                 calls.append(args)
             return super()._read(*args)
 
-    monkeypatch.setattr(controls, "PromptGuide", Counted)
+    monkeypatch.setattr(guides, "PromptGuide", Counted)
     if model.config.model_type != "fundamentallm":
         how["custom_generate"] = controlled_generate
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ from small_models import byte_level_gpt2, sentencepiece_llama
 
 from fundamentallm_hf import Attribute, GuidedAttributesLogitsProcessor, controlled_generate, load_model
 from fundamentallm_hf.control_fields import CONTROL_FIELDS
+from fundamentallm_hf.guided_attributes import MOST_BELOW
 
 WORDS = {"happy": 2.0, "lov*": 1.5, "sad": -2.0, "tree": 0.5, "small": 1.0, "cat": -1.0}
 MODES = {
@@ -61,20 +62,28 @@ def test_scores_are_filtered_and_then_shifted():
     assert torch.equal(processor(torch.zeros(2, 1, dtype=torch.long), scores), expected)
 
 
-def test_what_top_p_leaves_out_is_closed_before_the_shift_and_the_likeliest_never():
-    scores = torch.tensor([[0.0, -1.0, -2.0]])
-
-    def policy(logits):
-        return torch.tensor([[0.0, 1.0, 0.0]])
-
-    processor = GuidedAttributesLogitsProcessor([(constant(0.0, 0.0, 9.0), 1.0)], policy=policy)
-    assert torch.equal(processor(torch.tensor([[0]]), scores), torch.tensor([[0.0, -1.0, -torch.inf]]))
+def first_scores(model, **how):
+    sampled = {"do_sample": True, "temperature": 1.5, "top_p": 0.95, "top_k": 0, "max_new_tokens": 1}
+    batch = model.tokenizer("Once upon a time, there was a ", return_tensors="pt")
+    return model.generate(**batch, **sampled, **how, output_scores=True, return_dict_in_generate=True).scores[0]
 
 
-def test_a_temperature_takes_nothing_from_the_strength():
-    scores = torch.tensor([[0.0, -1.0]])
-    processor = GuidedAttributesLogitsProcessor([(constant(0.0, 1.0), 1.0)], temperature=0.5)
-    assert torch.allclose(processor(torch.tensor([[0]]), scores) / 0.5, torch.tensor([[0.0, -2.0 + 1.0]]))
+def test_a_guide_shifts_what_temperature_and_top_p_have_left_and_nothing_is_cut_off_behind_it(demo):
+    plain, guided = first_scores(demo), first_scores(demo, guide_attribute="glad", guide_strength=0.5)
+    twice = first_scores(demo, guide_attribute="glad", guide_strength=1.0)
+    still = torch.isfinite(guided)
+    assert still.sum() > 1
+    assert not (still & ~torch.isfinite(plain)).any()
+    unlikely = plain < plain.amax() - MOST_BELOW
+    assert torch.equal(still, torch.isfinite(plain) & ~unlikely)
+    # Whatever the temperature, a strength is a factor of the shift.
+    assert torch.allclose((twice - plain)[still], 2 * (guided - plain)[still], atol=1e-5)
+
+
+def test_the_weakest_guide_changes_nothing(demo):
+    how = MODES["sampled"]
+    plain = run(demo, ["Once upon a time", "Tom"], **how)
+    assert torch.equal(plain, run(demo, ["Once upon a time", "Tom"], **how, guide_attribute="glad:1e-7,cats:-1e-7"))
 
 
 @given(
@@ -116,7 +125,7 @@ def test_two_ways_to_say_the_same(demo, how, one, same):
 
 
 @pytest.mark.parametrize("how", [MODES["greedy"], MODES["sampled"], MODES["beams"]], ids=["greedy", "sampled", "beams"])
-@pytest.mark.parametrize("guide", ["glad:2", "cats:2", "glad:-1,cats:2"])
+@pytest.mark.parametrize("guide", ["glad:2", "cats:10", "glad:-1,cats:10"])
 def test_every_row_of_a_padded_batch_comes_out_as_alone(demo, other, how, guide):
     prompts = ["once upon a time", "a", "the small cat in the"]
     for model in (demo, other):
@@ -174,7 +183,7 @@ def test_a_pattern_holds(demo):
 
 
 def test_a_word_list_turns_the_text(demo):
-    how = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": 0, "num_return_sequences": 4}
+    how = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": 0, "num_return_sequences": 16}
 
     def weight(strength):
         found = texts(demo, ["Once upon a time"], guide_attribute="positive_sentiment", max_new_tokens=200,

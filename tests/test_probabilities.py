@@ -102,6 +102,14 @@ def test_every_token_of_a_text_has_its_probabilities(generator, settings):
                 assert all(other.probability == pytest.approx(each.probability) for other in same)
 
 
+def test_what_a_control_closes_is_among_the_alternatives_however_much_is_open(generator):
+    completion = generator.complete("To b", bad_words="/e/", max_tokens=3, probabilities=4, temperature=1.0, seed=3)[0]
+    closed = next(each for each in completion.probabilities[0].alternatives if each.text == "e")
+    assert closed.probability == 0
+    assert closed.model_probability > 0.1
+    assert sum(each.probability > 0 for each in completion.probabilities[0].alternatives) == 3
+
+
 def test_asking_for_probabilities_changes_no_text(generator):
     plain = generator.complete(["To be", "My"], num_samples=2, max_tokens=20, **SAMPLED)
     asked = generator.complete(["To be", "My"], num_samples=2, max_tokens=20, scored=True, probabilities=2, **SAMPLED)
@@ -163,5 +171,5 @@ def test_a_recorder_changes_nothing_and_remembers_the_chosen():
     assert recorder.chosen(torch.tensor([7, 0])) == pytest.approx(0.5)
     assert recorder.chosen(torch.tensor([8, 1])) == pytest.approx(0.9)
     assert recorder.chosen(torch.tensor([8, 1, 0])) == pytest.approx(0.1)
-    assert recorder.likeliest(torch.tensor([8])) == [(1, pytest.approx(0.9)), (0, pytest.approx(0.1))]
+    assert recorder.likeliest(torch.tensor([8])) == {1: pytest.approx(0.9), 0: pytest.approx(0.1)}
     assert recorder.first == pytest.approx(torch.tensor([0.5, 0.25, 0.25]).numpy())

@@ -242,18 +242,31 @@ def test_ids_beyond_the_vocabulary_have_scores_that_nothing_changes():
 
 
 def test_a_full_pass_over_the_vocabulary_is_made_once():
-    tables = tables_of(["ran", "bat"], [first + second for first in "abcdefgnrt" for second in "abcdefgnrt"])
+    # Digits are read wherever they stand; letters are passed over behind a word that nothing was begun in.
+    tables = tables_of(["ran", "bat"], [first + second for first in "abcdefgnrt" for second in "0123456789"])
     steps = []
     step = tables.patterns.step
     tables.patterns.step = lambda *args: steps.append(args) or step(*args)
     tables.table(tables.start)
     full = len(steps)
     assert full >= 100
-    state = place(tables, [80])  # "ra"
+    state = place(tables, [80])
     steps.clear()
     tables.table(state)
     behind_a_word = len(steps)
     steps.clear()
-    tables.table(place(tables, [80, 10]))  # "raba"
+    tables.table(place(tables, [80, 10]))
     assert behind_a_word >= full
     assert len(steps) < 10
+
+
+def test_letters_behind_nothing_that_was_begun_are_passed_over():
+    pieces = [first + second for first in "abcdefgnrt" for second in "abcdefgnrt"]
+    tables = tables_of(["ran", "bat"], [*pieces, "n"])
+    steps = []
+    step = tables.patterns.step
+    tables.patterns.step = lambda *args: steps.append(args) or step(*args)
+    table = tables.table(tables.start)
+    # The first letters, and what follows the two that begin an entry.
+    assert len(steps) < 40
+    assert names(tables, table.risky.tolist()) == {"ra"}

@@ -1,0 +1,35 @@
+"""Guides by a pair of experts: what one trained on texts with the attribute would write, against one without.
+
+The shift is the log of the ratio of the two probabilities, as in DExperts (Liu et al. 2021). This file knows nothing of
+how the experts were trained.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from .output_experts import ExpertPair
+from .output_states import OutputStates
+
+
+class ExpertGuide:
+    """Guides by a pair of experts. See `Guide`.
+
+    Args:
+        experts: trained on the model that generates.
+        states: of that model.
+        quiet: ids of tokens that tell nothing: the special ones, which texts for training do not hold.
+    """
+
+    def __init__(self, experts: ExpertPair, states: OutputStates, quiet: Sequence[int] = ()) -> None:
+        self.experts = experts
+        self.states = states
+        self.quiet = list(quiet)
+
+    @torch.no_grad()
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """See `Guide`."""
+        states = self.states.of(input_ids)
+        shift = self.experts.to(states.device)(states, self.states.output).nan_to_num(0.0)
+        shift[:, self.quiet] = 0.0
+        return shift[:, : scores.shape[-1]]

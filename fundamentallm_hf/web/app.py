@@ -1,0 +1,109 @@
+"""Starts the page: loads the model, builds what shows it, and says how it is served.
+
+`space/app.py` and the command `fundamentallm space` both come here.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before gradio is imported: nothing is sent anywhere, and its own statistics of requests stay small.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "100")
+
+import gradio as gr
+
+from fundamentallm_hf.generation import Generator
+from fundamentallm_hf.loading import load_model
+
+from .page import WAITING, Page
+from .writing import Writer
+
+HERE = Path(__file__).parent
+# Sessions whose last result is kept. Every call of a program is one, and takes about 0.3 MiB.
+SESSIONS = 300
+
+
+def create_app(
+    model: str | None = None, *, apart: Callable[[Callable], Callable] | None = None, **loading: Any
+) -> gr.Blocks:
+    """The page, with a model behind it.
+
+    Args:
+        model: as `load_model` takes it; None is the bundled one.
+        apart: decorates what computes, for instance `spaces.GPU`.
+        loading: other arguments of `load_model`.
+
+    Raises:
+        UserError: the model cannot be loaded.
+    """
+    generator = Generator(load_model(model, **loading), notice=lambda text: None)
+    return serve(Page(Writer(generator, apart=apart), model))
+
+
+def serve(page: Page) -> gr.Blocks:
+    """The page with its queue: one request computes at a time, some wait, and the others are told to come back."""
+    return page.build().queue(max_size=WAITING + 8, api_open=False)
+
+
+def theme() -> gr.themes.Base:
+    """Paper and ink, with fonts that every machine has: nothing is fetched from elsewhere."""
+    sans = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Liberation Sans", "sans-serif")
+    mono = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.stone,
+        font=sans,
+        font_mono=mono,
+        radius_size=gr.themes.sizes.radius_md,
+    ).set(
+        body_background_fill="#faf8f5",
+        body_background_fill_dark="#171513",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1f1c1a",
+        block_border_color="#e7e2da",
+        block_border_color_dark="#35302c",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        button_primary_background_fill="#0f5f59",
+        button_primary_background_fill_hover="#0b4a46",
+        button_primary_background_fill_dark="#137a72",
+        button_primary_background_fill_hover_dark="#0f625c",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#ffffff",
+        body_text_color_subdued="#5f5850",
+        body_text_color_subdued_dark="#b5aca2",
+        slider_color="#0f766e",
+        slider_color_dark="#35a99c",
+        checkbox_background_color_selected="#0f766e",
+        checkbox_background_color_selected_dark="#35a99c",
+        checkbox_border_color_selected="#0f766e",
+        checkbox_label_background_fill="transparent",
+        checkbox_label_background_fill_dark="transparent",
+        checkbox_label_background_fill_selected="transparent",
+        checkbox_label_background_fill_selected_dark="transparent",
+        input_placeholder_color="#78716c",
+        input_placeholder_color_dark="#9a9188",
+        button_secondary_background_fill="#ece8e1",
+        button_secondary_background_fill_hover="#e2ddd4",
+        button_secondary_background_fill_dark="#35302c",
+        button_secondary_background_fill_hover_dark="#423c37",
+        block_info_text_color="#5f5850",
+        block_info_text_color_dark="#b5aca2",
+    )
+
+
+def launch_options() -> dict[str, Any]:
+    """What `launch()` needs to show the page as it is meant, and to serve programs."""
+    return {
+        "theme": theme(),
+        "css_paths": [HERE / "style.css"],
+        "mcp_server": True,
+        "ssr_mode": False,
+        "run_history": False,
+        "state_session_capacity": SESSIONS,
+        "max_file_size": "1kb",
+        "footer_links": ["api", "settings"],
+    }

@@ -1,0 +1,156 @@
+"""The fields of the page: one for each setting that is open to visitors, made out of the table of settings.
+
+Names, help, choices and ranges are the table's. What is decided here is only how a value is entered: a slider, a
+number, a list. This file knows nothing of what happens with the values.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from fundamentallm_hf.errors import UsageError
+from fundamentallm_hf.setting_text import read_value, show_value
+from fundamentallm_hf.settings import GenerationSettings, Setting
+
+from .limits import LIMITS, OPEN
+
+# How the page begins: with the values that the guide recommends, and a seed that can be told to others.
+START: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": 7}
+# In view; everything else is folded away.
+ESSENTIAL = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "num_samples",
+    "bad_words",
+    "must_include",
+    "guide_attribute",
+    "guide_strength",
+)
+# Sliders: from, to, step. The ranges of the settings may be wider, and what is beyond can still be had by programs.
+_SLIDERS = {
+    "temperature": (0, 2, 0.05),
+    "top_p": (0.05, 1, 0.05),
+    "max_tokens": (1, LIMITS.tokens, 1),
+    "num_samples": (1, LIMITS.samples, 1),
+    "guide_strength": (-10, 10, 0.5),
+    "repetition_penalty": (0.5, 2, 0.05),
+    "length_penalty": (-2, 4, 0.1),
+    "no_repeat_ngram": (0, 8, 1),
+    "beam_size": (1, LIMITS.beams, 1),
+    "min_p": (0, 1, 0.01),
+}
+_PLACEHOLDERS = {
+    "bad_words": "ran, lil*, very happy",
+    "must_include": "dragon*, king|queen",
+    "stop": "The end",
+    "pattern": "(Monday|Tuesday), the [0-9]{1,2}th",
+    "json_schema": '{"type": "object", "properties": {"name": {"type": "string"}}}',
+    "grammar": 'start: "Hello " NAME',
+}
+
+
+def make_field(setting: Setting, attributes: list[str]) -> gr.components.Component:
+    """The field of a setting.
+
+    Args:
+        setting: of the table.
+        attributes: those that the model knows.
+    """
+    value = START.get(setting.name, setting.default)
+    common: dict[str, Any] = {"label": setting.label, "info": help_of(setting), "elem_id": f"field-{setting.name}"}
+    if setting.name in _SLIDERS:
+        low, high, step = _SLIDERS[setting.name]
+        start = value if value is not None else low
+        return gr.Slider(low, high, value=start, step=step, buttons=[], min_width=210, **common)
+    if setting.name == "guide_attribute":
+        return gr.Dropdown(attributes, value=[], multiselect=True, allow_custom_value=True, **common)
+    if setting.kind is bool:
+        return gr.Checkbox(value=value, **common)
+    if setting.choices:
+        choices = [("not set", ""), *((choice, choice) for choice in setting.choices)]
+        return gr.Dropdown(choices, value="", **common)
+    if setting.kind in (int, float) and setting.default is not None:
+        return gr.Number(value=value, precision=0 if setting.kind is int else None, **common)
+    # A number that may be missing is typed: gradio's fields for numbers make 0 of nothing.
+    lines = 4 if setting.from_file else 1
+    typed = "" if value in (None, ()) else show_value(setting, value)
+    return gr.Textbox(value=typed, lines=lines, placeholder=_PLACEHOLDERS.get(setting.name, "not set"), **common)
+
+
+def help_of(setting: Setting) -> str:
+    """What the setting does, as its field shows it."""
+    return plain(setting.help)
+
+
+def plain(text: str) -> str:
+    """Text for beside a field, where gradio escapes markup but reads stars as emphasis, and brackets as links.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.web.fields import plain
+    >>> plain("curs*")
+    'curs∗'
+
+    ```
+    """
+    return text.replace("*", "\N{ASTERISK OPERATOR}").replace("](", "]\N{WORD JOINER}(")
+
+
+def read_field(setting: Setting, value: Any) -> Any:
+    """What a visitor has entered, in the setting's type; None for what is not set.
+
+    Raises:
+        UserError: the setting does not take it.
+    """
+    if isinstance(value, list):
+        value = [each for each in value if each != ""]  # Enter in an empty field adds one
+    if value is None or value == "" or value == []:
+        return None
+    # `min_p` has no slider position for "not set" but 0, which does the same.
+    if setting.name == "min_p" and value == 0:
+        return None
+    if isinstance(value, str) and not setting.choices:
+        return read_value(setting, value)
+    if setting.kind is int and isinstance(value, float):
+        if not value.is_integer():
+            raise UsageError(f"{setting.label} has to be {setting.expected} but is {value!r}")
+        return int(value)
+    return value
+
+
+def show_field(setting: Setting, value: Any) -> Any:
+    """A value as its field shows it: the opposite of `read_field`."""
+    if setting.name == "guide_attribute":
+        return list(value or ())
+    if setting.kind in (str, tuple) and not setting.choices:
+        return "" if value in (None, ()) else show_value(setting, value)
+    if value is None:
+        if setting.choices:
+            return ""
+        return {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0}.get(setting.name, "")
+    if setting.default is None and setting.name not in _SLIDERS and not setting.choices:
+        return show_value(setting, value)
+    return value
+
+
+def show_fields(values: Mapping[str, Any]) -> list[Any]:
+    """The values of all fields, in the order of `OPEN`; those that are not named begin as they are at the start."""
+    full = {name: setting.default for name, setting in OPEN.items()} | START | dict(values)
+    return [show_field(OPEN[name], full[name]) for name in OPEN]
+
+
+def groups() -> dict[str, list[str]]:
+    """The names of the settings that are folded away, under the headings of the table."""
+    found: dict[str, list[str]] = {}
+    for name, setting in OPEN.items():
+        if name not in ESSENTIAL and name != "seed":
+            found.setdefault(setting.group, []).append(name)
+    return found
+
+
+def defaults() -> GenerationSettings:
+    """The settings with which the page begins."""
+    return GenerationSettings(**START)

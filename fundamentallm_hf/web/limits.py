@@ -1,0 +1,177 @@
+"""What a visitor may ask for: how much, and nothing that would open a file. Checked for every request, on the server.
+
+Whoever calls, the page or a program, the values arrive here before anything is computed. This file knows nothing of
+pages or models; what a value means is written in `settings.py`.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fundamentallm_hf.entries import split_alternatives
+from fundamentallm_hf.errors import UsageError, UserError
+from fundamentallm_hf.settings import SETTINGS, GenerationSettings, Setting, find_setting, is_text
+
+# The path of a file on the server is nothing that a visitor can name.
+CLOSED = ("bad_words_file",)
+# What a visitor may set.
+OPEN: dict[str, Setting] = {name: setting for name, setting in SETTINGS.items() if name not in CLOSED}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most of everything.
+
+    Attributes:
+        prompt: characters of a prompt.
+        tokens: new tokens of a text.
+        samples: texts for one prompt.
+        beams: candidates of a beam search.
+        total: new tokens of all texts together, every beam counted.
+        entries: entries of a list.
+        required: words that must be included.
+        entry: characters of an entry.
+        text: characters of a pattern, a schema or a grammar.
+        columns: texts side by side in a comparison.
+        alternatives: likeliest tokens for each place.
+        seconds: that one request may compute; then it ends as if stopped.
+    """
+
+    prompt: int = 2000
+    tokens: int = 500
+    samples: int = 6
+    beams: int = 8
+    total: int = 2000
+    entries: int = 40
+    required: int = 8
+    entry: int = 60
+    text: int = 1000
+    columns: int = 6
+    alternatives: int = 10
+    seconds: float = 60.0
+
+    def of(self, setting: Setting) -> int | None:
+        """The most of a numeric setting; None where the setting's own range is enough."""
+        return {
+            "max_tokens": self.tokens,
+            "min_tokens": self.tokens,
+            "num_samples": self.samples,
+            "best": self.samples,
+            "beam_size": self.beams,
+        }.get(setting.name)
+
+
+LIMITS = Limits()
+
+
+def read_prompt(prompt: Any, limits: Limits = LIMITS) -> str:
+    """The prompt, if it is one.
+
+    Raises:
+        UsageError: it is no text, or too long.
+    """
+    if not isinstance(prompt, str) or not is_text(prompt):
+        raise UsageError(f"prompt has to be text but is {_short(prompt)}")
+    if len(prompt) > limits.prompt:
+        raise UsageError(
+            f"prompt has to have at most {limits.prompt} characters here but has {len(prompt)}: shorten it"
+        )
+    return prompt
+
+
+def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> GenerationSettings:
+    """Settings, checked against their ranges, each other, and the limits of this place.
+
+    Args:
+        values: by name; None is the default.
+        limits: of this place.
+
+    Returns:
+        The settings, with a seed where one matters.
+
+    Raises:
+        UsageError: a value cannot be used, or is more than is allowed here.
+    """
+    given = {}
+    for name, value in values.items():
+        setting = find_setting(name)
+        if setting.name in CLOSED and value is not None:
+            raise UsageError(f"{setting.label} is closed here: give the words themselves as bad-words")
+        if value is None or (isinstance(value, str) and not value):
+            value = setting.default
+        _check_size(setting, value, limits)
+        given[setting.name] = setting.parse(value)
+        _check_value(setting, given[setting.name], limits)
+    settings = GenerationSettings(**given)
+    total = settings.max_tokens * settings.num_samples * settings.beam_size
+    if total > limits.total:
+        raise UsageError(
+            f"max-tokens times num-samples times beam-size is {total}, but here it has to be at most {limits.total}: "
+            "ask for less"
+        )
+    settings.check()
+    if settings.seed is None and settings.sampled:
+        settings = settings.but(seed=secrets.randbits(32))
+    return settings
+
+
+def _check_size(setting: Setting, value: Any, limits: Limits) -> None:
+    """Refuse what is too large before anything reads it."""
+    if setting.kind is str or setting.kind is tuple:
+        many = limits.entries * (limits.entry + 2)
+        most = many if setting.kind is tuple else limits.text
+        size = len(value) if isinstance(value, str) else len(str(value)) if isinstance(value, dict | list) else 0
+        if size > max(most, limits.text):
+            raise UsageError(f"{setting.label} has to have at most {most} characters here but has {size}: shorten it")
+
+
+def _check_value(setting: Setting, value: Any, limits: Limits) -> None:
+    most = limits.of(setting)
+    if most is not None and value is not None and value > most:
+        raise UsageError(f"{setting.label} has to be at most {most} here but is {value}: ask for less")
+    if setting.kind is tuple:
+        allowed = limits.required if setting.name == "must_include" else limits.entries
+        if len(value) > allowed:
+            raise UsageError(
+                f"{setting.label} has to have at most {allowed} entries here but has {len(value)}: shorten the list"
+            )
+        for entry in value:
+            if len(entry) > limits.entry:
+                raise UsageError(
+                    f"{setting.label} has to hold entries of at most {limits.entry} characters here but holds "
+                    f"{_short(entry)}"
+                )
+            if setting.name == "must_include" and len(split_parts(entry)) > limits.required:
+                raise UsageError(
+                    f"{setting.label} has to hold at most {limits.required} alternatives in an entry here but holds "
+                    f"{_short(entry)}"
+                )
+
+
+def split_parts(entry: str) -> list[str]:
+    """The alternatives of an entry; itself where it cannot be read, which is told later."""
+    try:
+        return split_alternatives(entry)
+    except ValueError:
+        return [entry]
+
+
+_NAMED = re.compile(r"([a-z][a-z_-]+)")
+
+
+def field_of(error: UserError) -> str | None:
+    """The field that an error is about: "prompt", or the name of a setting; None where it is about none or several."""
+    text = str(error)
+    for beginning, name in (("there is no attribute", "guide_attribute"), ("the prompt", "prompt")):
+        if text.startswith(beginning):
+            return name
+    found = _NAMED.match(text)
+    name = found[1].replace("-", "_") if found else ""
+    return name if name == "prompt" or name in OPEN else None
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}…"

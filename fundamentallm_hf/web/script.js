@@ -1,0 +1,114 @@
+// What happens in the browser alone: walking over the tokens of a text, and the bars beside the one that is chosen.
+// Text of the model becomes text of the page, never markup.
+
+const make = (name, cls, text) => {
+  const made = document.createElement(name);
+  if (cls) made.className = cls;
+  if (text !== undefined) made.textContent = text;
+  return made;
+};
+
+const percent = (number) => {
+  if (number === 0) return "0%";
+  if (number < 0.001) return "<0.1%";
+  return (number * 100).toFixed(number < 0.1 ? 1 : 0) + "%";
+};
+
+const bar = (cls, number) => {
+  const made = make("div", "bar " + cls);
+  const inside = make("div", "inside");
+  inside.style.width = Math.max(number * 100, number > 0 ? 1 : 0) + "%";
+  made.append(inside);
+  return made;
+};
+
+const show = (see, index, focus) => {
+  const tokens = see.querySelectorAll(".tok");
+  if (index < 0 || index >= tokens.length) return;
+  for (const token of see.querySelectorAll(".tok.chosen")) token.classList.remove("chosen");
+  for (const token of tokens) token.tabIndex = -1;
+  tokens[index].classList.add("chosen");
+  tokens[index].tabIndex = 0;
+  if (focus) tokens[index].focus();
+
+  see.parsed = see.parsed || JSON.parse(see.dataset.tokens);
+  const [label, after, before, alternatives] = see.parsed[index];
+  const panel = see.querySelector(".panel");
+  panel.replaceChildren();
+  const head = make("p", "head");
+  head.append(make("b", "", label), " was chosen with ", make("b", "", percent(after)),
+    "; by the model alone it has ", make("b", "", percent(before)), ".");
+  panel.append(head);
+  const list = make("ul", "bars");
+  alternatives.forEach(([name, final, own, same], choice) => {
+    // The long tail tells nothing, but a few are shown always.
+    if (choice > 3 && !same && Math.max(own, final) < 0.001) return;
+    const row = make("li", same ? "row same" : final === 0 ? "row closed" : "row");
+    row.append(make("code", "name", name));
+    const bars = make("div", "pair");
+    bars.append(bar("own", own), bar("final", final));
+    row.append(bars);
+    const numbers = make("span", "numbers");
+    numbers.append(make("span", "own", percent(own)), make("span", "arrow", " → "), make("span", "final", percent(final)));
+    numbers.setAttribute("aria-label", "before " + percent(own) + ", after " + percent(final));
+    numbers.setAttribute("role", "img");
+    row.append(numbers);
+    if (same) {
+      row.append(make("span", "took", "chosen"));
+    } else {
+      const go = make("button", "go", "go on");
+      go.type = "button";
+      go.dataset.choice = choice;
+      go.setAttribute("aria-label", "go on from " + name);
+      row.append(go);
+    }
+    list.append(row);
+  });
+  panel.append(list);
+  const key = make("p", "foot");
+  key.append(make("span", "dot own"), " by the model alone  ", make("span", "dot final"), " after the settings");
+  panel.append(key);
+  see.dataset.at = index;
+};
+
+element.addEventListener("click", (event) => {
+  const see = event.target.closest(".see");
+  if (!see) return;
+  const go = event.target.closest(".go");
+  if (go) {
+    trigger("branch", { sample: +see.dataset.sample, token: +see.dataset.at, choice: +go.dataset.choice });
+    return;
+  }
+  const token = event.target.closest(".tok");
+  if (token) show(see, +token.dataset.i, true);
+});
+
+element.addEventListener("keydown", (event) => {
+  const token = event.target.closest && event.target.closest(".tok");
+  if (!token) return;
+  const see = token.closest(".see");
+  const at = +token.dataset.i;
+  const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10 };
+  const last = see.querySelectorAll(".tok").length - 1;
+  let to = null;
+  if (event.key in steps) to = Math.min(last, Math.max(0, at + steps[event.key]));
+  if (event.key === "Home") to = 0;
+  if (event.key === "End") to = last;
+  if (event.key === "Enter" || event.key === " ") to = at;
+  if (to === null) return;
+  event.preventDefault();
+  show(see, to, true);
+});
+
+const apply = () => {
+  for (const box of element.querySelectorAll("[data-switch]")) {
+    box.checked = element.classList.contains(box.dataset.switch);
+  }
+};
+
+element.addEventListener("change", (event) => {
+  const name = event.target.dataset && event.target.dataset.switch;
+  if (name) element.classList.toggle(name, event.target.checked);
+});
+
+watch("value", apply);

@@ -1,0 +1,242 @@
+"""Texts as HTML: as they are written, side by side, and token by token with what each was chosen from.
+
+All text is escaped here, whoever wrote it, and nothing of it is ever a template. What is clicked is dealt with by
+`script.js`; how it looks is written in `style.css`. This file knows nothing of models or requests.
+"""
+
+import html
+import json
+import math
+from collections.abc import Sequence
+
+from fundamentallm_hf.probabilities import Prediction
+from fundamentallm_hf.settings import GenerationSettings
+
+from .marks import Mark, find_near_misses, find_required
+from .writing import Written
+
+# The classes of probability, by their lower ends: what a token's colour says.
+STEPS = (0.0, 0.02, 0.1, 0.3, 0.7)
+REASONS = {
+    "eos": "the model ended the text",
+    "stop": "a stop text came",
+    "length": "max-tokens is reached",
+    "window": "the model's window is full",
+    "complete": "the text is complete",
+    "blocked": "the controls left nothing to write",
+    "interrupted": "stopped",
+}
+
+
+def escape(text: str) -> str:
+    """Text as HTML shows it. Braces and dollar signs are escaped too, for they mean something to gradio's templates.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.web.text_view import escape
+    >>> escape("<b> ${1}")
+    '&lt;b&gt; &#36;&#123;1&#125;'
+
+    ```
+    """
+    escaped = html.escape(text, quote=True).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;")
+    return escaped.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def step_of(probability: float) -> int:
+    """The class of a probability, from 0 for the least."""
+    return sum(probability >= low for low in STEPS) - 1
+
+
+def texts_html(texts: Sequence[Written], titles: Sequence[str] = (), common: bool = False) -> str:
+    """Texts side by side, each with how it ended.
+
+    Args:
+        texts: finished or not.
+        titles: what tells one from the other.
+        common: show paler what the text has in common with the first one, up to where they part.
+    """
+    if not texts:
+        return ""
+    cards = []
+    for number, written in enumerate(texts):
+        title = titles[number] if titles else f"Sample {number + 1}" if len(texts) > 1 else ""
+        same = _common(texts[0].text, written.text) if common and number else 0
+        added = f'<span class="same">{escape(written.text[:same])}</span>' if same else ""
+        added += escape(written.text[same:])
+        busy = written.completion is None
+        caret = '<span class="caret" aria-hidden="true"></span>' if busy and written.text else ""
+        heading = f"<h3>{escape(title)}</h3>" if title else ""
+        waits = '<span class="waits">waiting</span>' if busy and not written.text else ""
+        cards.append(
+            f'<article class="card" aria-busy="{str(busy).lower()}">{heading}<p class="text">'
+            f'<span class="prompt">{escape(written.prompt)}</span>{added}{caret}{waits}</p>'
+            f"{_foot(written)}</article>"
+        )
+    return f'<div class="cards n{min(len(cards), 6)}">{"".join(cards)}</div>'
+
+
+def _common(first: str, second: str) -> int:
+    length = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        length += 1
+    return length
+
+
+def _foot(written: Written) -> str:
+    completion = written.completion
+    if completion is None:
+        return ""
+    parts = [REASONS.get(completion.finish_reason, completion.finish_reason)]
+    if completion.seed is not None:
+        parts.append(f"seed {completion.seed}")
+    mean = completion.mean_log_probability
+    if mean is not None:
+        parts.append(f"perplexity {math.exp(min(-mean, 50)):.2f}")
+    return f'<p class="foot">{escape(" · ".join(parts))}</p>'
+
+
+def status_text(texts: Sequence[Written]) -> str:
+    """The status line: tokens, speed, why it ended, and how often the window moved on.
+
+    Tokens are counted for all texts together, and the speed is that of writing them one after the other.
+    """
+    done = [each for each in texts if each.completion is not None]
+    if not done:
+        characters = sum(len(each.text) for each in texts)
+        return f"writing… {characters} characters" if characters else "waiting…"
+    completions = [each.completion for each in done if each.completion is not None]
+    tokens = sum(each.tokens for each in completions)
+    # Texts that were written together took the same time, all of them.
+    together = len(done) > 1 and len({each.seconds for each in done}) == 1
+    seconds = done[0].seconds if together else sum(each.seconds for each in done)
+    count = sum(each.slides or 0 for each in done)
+    reasons = list(dict.fromkeys(REASONS.get(each.finish_reason, each.finish_reason) for each in completions))
+    parts = [
+        f"{tokens} token{'' if tokens == 1 else 's'}",
+        f"{tokens / max(seconds, 1e-9):.0f} tokens/s",
+        "; ".join(reasons),
+        f"the context slid {count} time{'' if count == 1 else 's'}" if count else "no context slide",
+    ]
+    return " · ".join(parts) if len(done) == len(texts) else f"{' · '.join(parts[:2])} · writing…"
+
+
+def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
+    """Every token coloured by its probability, words that were required or almost banned marked."""
+    found = [each for each in texts if each.completion is not None and each.completion.probabilities is not None]
+    if not found:
+        return ""
+    many = len(found) > 1
+    parts = [_token_card(each, number, settings, many) for number, each in enumerate(found)]
+    turned = any(" turned" in part for part in parts)
+    return _LEGEND.replace("<!-- turned -->", _TURNED if turned else "") + "".join(parts)
+
+
+def _token_card(written: Written, number: int, settings: GenerationSettings, many: bool) -> str:
+    completion = written.completion
+    assert completion is not None
+    assert completion.probabilities is not None
+    begin = len(completion.prompt)
+    words = settings.case_sensitive
+    required = find_required(completion.text, begin, settings.must_include, words)
+    near = find_near_misses(completion.text, begin, settings.bad_words, words)
+    spans, place = [], begin
+    for index, token in enumerate(completion.probabilities):
+        end = place + len(token.text)
+        classes = [f"p{step_of(token.probability)}", f"m{step_of(token.model_probability)}"]
+        # One more class for a place where the settings took the model's own first choice away.
+        best = max(token.alternatives, key=lambda each: each.model_probability, default=None)
+        if best is not None and best.model_probability > 0.1 and best.probability == 0:
+            classes.append("turned")
+        for name, marks in (("required", required), ("near", near)):
+            if any(mark.start < end and mark.end > place for mark in marks):
+                classes.append(name)
+        # Only one token of a text is reached with Tab; arrows go on from there.
+        focus = 0 if index == 0 else -1
+        spans.append(
+            f'<span role="button" tabindex="{focus}" class="tok {" ".join(classes)}" data-i="{index}" '
+            f'aria-label="{escape(_spoken(token))}">{_shown(token)}</span>'
+        )
+        place = end
+    data = json.dumps([_packed(token) for token in completion.probabilities], separators=(",", ":"))
+    heading = f"<h3>Sample {number + 1}</h3>" if many else ""
+    return (
+        f'<section class="see" data-sample="{number}" data-tokens="{escape(data)}">{heading}'
+        f'<p class="text tokens" role="group" aria-label="The tokens of the text">'
+        f'<span class="prompt">{escape(completion.prompt)}</span>{"".join(spans)}</p>'
+        f"{_found(completion.text, required, near, settings)}"
+        f'<div class="panel" aria-live="polite"></div></section>'
+    )
+
+
+def _spoken(token: Prediction) -> str:
+    return f"{token.label}, {token.probability:.0%}"
+
+
+def _shown(token: Prediction) -> str:
+    """A token's text; white space with a sign that is hidden until it is asked for."""
+    if not token.text:
+        return f'<span class="sign">{escape(token.label)}</span>'
+    parts = []
+    for char in token.text:
+        if char == "\n":
+            parts.append('<span class="sign" aria-hidden="true">↵</span>\n')
+        elif char == "\t":
+            parts.append('<span class="sign" aria-hidden="true">⇥</span>\t')
+        elif char == " ":
+            parts.append('<span class="blank"> </span>')
+        else:
+            parts.append(escape(char))
+    return "".join(parts)
+
+
+def _packed(token: Prediction) -> list:
+    """What the panel shows of a token: label, chance, the model's own, and the same of the alternatives."""
+    return [
+        token.label,
+        _round(token.probability),
+        _round(token.model_probability),
+        [
+            [each.label, _round(each.probability), _round(each.model_probability), int(each.token == token.token)]
+            for each in token.alternatives
+        ],
+    ]
+
+
+def _round(number: float) -> float:
+    return float(f"{number:.3g}")
+
+
+def _found(text: str, required: Sequence[Mark], near: Sequence[Mark], settings: GenerationSettings) -> str:
+    """The marked words in a line each, for those who cannot see the marks and those who count."""
+    lines = []
+    if settings.must_include:
+        words = []
+        for entry in settings.must_include:
+            places = [text[mark.start : mark.end] for mark in required if mark.entry == entry]
+            counted = f", {len(places)} times" if len(places) > 1 else ""
+            sign = f"✓ {places[0]}{counted}" if places else "not written"
+            words.append(f"<li><b>{escape(entry)}</b> {escape(sign)}</li>")
+        lines.append(f'<div class="found"><span class="key required">required</span><ul>{"".join(words)}</ul></div>')
+    if near:
+        listed = dict.fromkeys((text[mark.start : mark.end], mark.entry) for mark in near)
+        words = [f"<li>{escape(word)} <i>({escape(entry)})</i></li>" for word, entry in list(listed)[:12]]
+        lines.append(f'<div class="found"><span class="key near">near-miss</span><ul>{"".join(words)}</ul></div>')
+    return "".join(lines)
+
+
+_TURNED = (
+    '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> the model\'s first choice was taken away</span>'
+)
+_NAMES = ("under 2%", "to 10%", "to 30%", "to 70%", "over 70%")
+_LEGEND = (
+    '<div class="legend"><div class="scale" role="img" aria-label="Colours: from unlikely to likely">'
+    + "".join(f'<span class="p{step}">{name}</span>' for step, name in enumerate(_NAMES))
+    + '</div><!-- turned --><div class="switches">'
+    '<label><input type="checkbox" data-switch="spaces"> show white space</label>'
+    '<label><input type="checkbox" data-switch="own"> colour by the model alone</label>'
+    "</div></div>"
+)
