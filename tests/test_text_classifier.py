@@ -24,10 +24,12 @@ TEXTS = ["Tom was happy.", "Tom was sad.", "Tom was", "happy happy happy sad"]
 def test_a_word_means_what_its_weights_say():
     judge = TextClassifier(*word_classifier(), label="POSITIVE")
     glad, sad, neither, mixed = map(math.exp, judge(TEXTS))
-    assert glad > 0.9 > mixed > neither > 0.1 > sad
+    assert min(glad, mixed) > 0.9 > neither > 0.1 > sad
     assert neither == pytest.approx(0.5)
     opposite = TextClassifier(*word_classifier(), label="NEGATIVE")
-    assert [math.exp(each) for each in opposite(TEXTS)] == pytest.approx([1 - glad, 1 - sad, 1 - neither, 1 - mixed])
+    assert [math.exp(each) for each in opposite(TEXTS)] == pytest.approx(
+        [1 - glad, 1 - sad, 1 - neither, 1 - mixed], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(
