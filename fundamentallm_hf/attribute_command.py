@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,31 @@ import click
 
 from .attribute_training import train_words
 from .attributes import BUNDLED, FOLDER, Attribute, check_name, known_attributes, user_folder
-from .errors import UserError
+from .errors import UsageError, UserError
 from .terminal import Notes
+
+
+def make(name: str, **options: Any) -> None:
+    """Make an attribute out of two files or a classifier, as the options of `fundamentallm train-attribute` say.
+
+    Raises:
+        UsageError: the options do not go together.
+        UserError: see `train` and `from_classifier`.
+    """
+    of_texts = {each: options.pop(each) for each in ("with_file", "without_file", "kind")}
+    of_classifier = {each: options.pop(each) for each in ("classifier", "label")}
+    if of_classifier["classifier"] is not None:
+        if any(each is not None for each in of_texts.values()):
+            raise UsageError(
+                "--classifier has no place beside --with, --without and --kind: give a classifier or texts"
+            )
+        from_classifier(name, of_classifier["classifier"], of_classifier["label"] or "", **options)
+        return
+    if of_classifier["label"] is not None:
+        raise UsageError("--label names a label of a classifier, and there is none: give --classifier, too")
+    if None in (of_texts["with_file"], of_texts["without_file"]):
+        raise UsageError("an attribute is made out of texts, --with FILE and --without FILE, or of a --classifier")
+    train(name, **of_texts | {"kind": of_texts["kind"] or "words"}, **options)
 
 
 def train(
@@ -21,6 +45,52 @@ def train(
     Raises:
         UserError: a file cannot be read, the attribute exists, or nothing tells the files apart.
     """
+    folder = _place_for(name, model, force)
+    texts, others = _lines(with_file), _lines(without_file)
+    description = description or f"{kind} that tell {name} apart"
+    make = _experts if kind == "experts" else _words
+    attribute, told = make(texts, others, description, model)
+    _save(attribute, folder)
+    separation = attribute.about.get("held_out_auc")
+    told["held-out AUC"] = (
+        "too few texts to hold some out" if separation is None else f"{separation:.3f} (0.5 is chance)"
+    )
+    _tell(told, folder)
+
+
+def from_classifier(name: str, classifier: str, label: str, model: str | None, description: str, force: bool) -> None:
+    """Make an attribute out of a text classifier and one of its labels, and write it where it will be found.
+
+    Args:
+        name: of the attribute.
+        classifier: `user/name` or `user/name@revision` on the Hub, or a folder, which is copied.
+        label: one of its labels.
+        model: beside which it is written; among the user's own without one.
+        description: what it does, in a line.
+        force: replace an attribute of this name.
+
+    Raises:
+        UserError: the classifier cannot be read or has no such label, or the attribute exists.
+    """
+    from .text_classifier import TextClassifier
+
+    folder = _place_for(name, model, force)
+    path = Path(classifier).expanduser()
+    is_folder = path.exists() or classifier.startswith((".", "/", "~"))
+    about = {"source": path.resolve().name if is_folder else classifier}
+    attribute = Attribute(
+        "classifier", description, about=about, classifier=path if is_folder else classifier, label=label
+    )
+    label = TextClassifier.load(attribute.classifier, label).label
+    attribute = replace(
+        attribute, label=label, description=description or f"texts that {about['source']} calls {label}"
+    )
+    _save(attribute, folder)
+    _tell({"classifier": classifier, "label": label}, folder)
+
+
+def _place_for(name: str, model: str | None, force: bool) -> Path:
+    """The folder of a new attribute: beside a model, or among the user's own."""
     check_name(name)
     place = user_folder()
     if model is not None:
@@ -34,20 +104,18 @@ def train(
     folder = place / name
     if folder.exists() and not force:
         raise UserError(f"there is an attribute {name!r} in {place} already: choose another name, or --force")
-    texts, others = _lines(with_file), _lines(without_file)
-    description = description or f"{kind} that tell {name} apart"
-    make = _experts if kind == "experts" else _words
-    attribute, told = make(texts, others, description, model)
+    return folder
+
+
+def _save(attribute: Attribute, folder: Path) -> None:
     try:
         attribute.save(folder)
     except OSError as error:
         raise UserError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
-    separation = attribute.about.get("held_out_auc")
-    told["held-out AUC"] = (
-        "too few texts to hold some out" if separation is None else f"{separation:.3f} (0.5 is chance)"
-    )
-    told["written to"] = str(folder)
-    for what, value in told.items():
+
+
+def _tell(told: dict[str, str], folder: Path) -> None:
+    for what, value in (told | {"written to": str(folder)}).items():
         click.echo(f"{what:14}{value}")
 
 
@@ -117,6 +185,9 @@ def _what(attribute: Attribute) -> str:
     words = f"{len(attribute.words)} words"
     if attribute.kind == "experts":
         return f"experts, {words} for other models" if attribute.words else "experts"
+    if attribute.kind == "classifier":
+        name = "a classifier" if isinstance(attribute.classifier, Path) else attribute.classifier
+        return f"{name}: {attribute.label}" if attribute.label else name
     return words if attribute.kind == "words" else "two prompts"
 
 

@@ -16,19 +16,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .classifier_files import CLASSIFIER_FILES, CLASSIFIER_FOLDER, ITS_OWN, copy_classifier
 from .entries import split_entries
 from .errors import UserError
 from .packaged_attributes import ATTRIBUTES as PACKAGED
 
 FOLDER, FILE_NAME, WORDS_NAME = "attributes", "attribute.json", "words.tsv"
 EXPERTS_NAME = "experts.safetensors"
-KINDS = ("words", "experts", "prompts")
+KINDS = ("words", "experts", "prompts", "classifier")
 # The range of a strength; it is the same for one attribute and for all together.
 STRONGEST = 10.0
 # What comes with this package serves every model that has no attribute of that name.
 BUNDLED = Path(__file__).parent / "demo_model" / FOLDER
 MAKE_ONE = "make one with `fundamentallm train-attribute NAME --with FILE --without FILE`"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+_HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(?:@[A-Za-z0-9][\w./-]*)?", re.ASCII)
 _LARGEST = 16 << 20
 
 
@@ -37,13 +39,16 @@ class Attribute:
     """An attribute, read.
 
     Attributes:
-        kind: "words" (a list of weighted words), "experts" (a pair trained for one model) or "prompts" (two contexts
-            that are contrasted).
+        kind: "words" (a list of weighted words), "experts" (a pair trained for one model), "prompts" (two contexts that
+            are contrasted) or "classifier" (a model that tells how likely a text has it).
         description: what it does, in a line.
         words: for "words", the weight of each word; `lov*` is every word that begins so. With "experts", what other
             models go by, if there is any.
         experts: for "experts", the content of a file that holds the pair; see `ExpertPair`.
         with_text, without_text: for "prompts", a context that has the attribute, and one that lacks it.
+        classifier: for "classifier", a text classifier: `user/name` or `user/name@revision` on the Hub as a text, or a
+            folder on this machine as a path.
+        label: for "classifier", which of its labels texts lean towards; "" where it has one alone.
         about: what else is told of it, such as its source and licence.
 
     Raises:
@@ -57,6 +62,8 @@ class Attribute:
     without_text: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     experts: bytes = field(default=b"", repr=False)
+    classifier: str | Path = ""
+    label: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -74,6 +81,18 @@ class Attribute:
             raise UserError("with and without of an attribute have to be texts")
         if self.kind == "prompts" and self.with_text == self.without_text:
             raise UserError("an attribute of the kind prompts has to hold two texts that differ: with and without")
+        if self.kind == "classifier":
+            self._check_classifier()
+
+    def _check_classifier(self) -> None:
+        named = isinstance(self.classifier, str) and _HUB_NAME.fullmatch(self.classifier)
+        if not named and not isinstance(self.classifier, Path):
+            raise UserError(
+                f"the model of an attribute of the kind classifier has to be user/name on the Hub, or {ITS_OWN} for "
+                f"the folder {CLASSIFIER_FOLDER} beside it, but is {self.classifier!r}"
+            )
+        if not isinstance(self.label, str):
+            raise UserError(f"the label of an attribute has to be a text but is {self.label!r}")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Attribute":
@@ -103,6 +122,10 @@ class Attribute:
             experts = fields.get("kind") == "experts"
             if fields.get("words") is None and (fields.get("kind") == "words" or fields.pop("has_words", False)):
                 fields["words"] = _read_words(_text_of(find(WORDS_NAME)))
+            if fields.get("kind") == "classifier" and fields.get("model") == ITS_OWN:
+                fields["model"] = Path(find(CLASSIFIER_FOLDER))
+                if not fields["model"].is_dir():
+                    raise ValueError(f"there is no folder {CLASSIFIER_FOLDER} beside its {FILE_NAME}")
             return cls.of(fields | {"experts": _content_of(find(EXPERTS_NAME))} if experts else fields)
         except OSError as error:
             raise UserError(f"cannot read the attribute {str(shown)!r}: {error.strerror or error}") from error
@@ -125,6 +148,8 @@ class Attribute:
             "without_text": about.pop("without", ""),
             "experts": about.pop("experts", b""),
         }
+        if known["kind"] == "classifier":
+            known |= {"classifier": about.pop("model", ""), "label": about.pop("label", "")}
         return cls(**known, about=about)
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,6 +157,8 @@ class Attribute:
         fields: dict[str, Any] = {"kind": self.kind, "description": self.description, **self.about}
         if self.kind == "prompts":
             return fields | {"with": self.with_text, "without": self.without_text}
+        if self.kind == "classifier":
+            return fields | {"model": self.classifier, "label": self.label}
         if self.kind == "experts":
             fields["experts"] = self.experts
             if not self.words:
@@ -139,13 +166,16 @@ class Attribute:
         return fields | {"words": dict(sorted(self.words.items(), key=lambda item: (-item[1], item[0])))}
 
     def save(self, folder: str | Path) -> Path:
-        """Write the attribute into a folder, which is made if it is not there."""
+        """Write the attribute into a folder, which is made if it is not there; a classifier's folder goes along."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         fields = self.to_dict()
         if "words" in fields:
             lines = "".join(f"{word}\t{weight:g}\n" for word, weight in fields.pop("words").items())
             (folder / WORDS_NAME).write_text(lines, encoding="utf-8")
+        if isinstance(self.classifier, Path):
+            copy_classifier(self.classifier, folder / CLASSIFIER_FOLDER)
+            fields["model"] = ITS_OWN
         if "experts" in fields:
             (folder / EXPERTS_NAME).write_bytes(fields.pop("experts"))
             fields["has_words"] = bool(self.words)
@@ -357,10 +387,19 @@ def _from_hub(model: Any, name: str) -> Attribute:
         from transformers.utils import cached_file
 
         def find(file: str) -> Path:
+            if file == CLASSIFIER_FOLDER:
+                return _folder_from_hub(model, f"{FOLDER}/{name}/{file}")
             return Path(cached_file(model.name_or_path, f"{FOLDER}/{name}/{file}", revision=_revision(model)))
 
         kept[name] = Attribute.read(f"{model.name_or_path}/{name}", find)
     return kept[name]
+
+
+def _folder_from_hub(model: Any, folder: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"{folder}/{pattern}" for pattern in CLASSIFIER_FILES]
+    return Path(snapshot_download(model.name_or_path, revision=_revision(model), allow_patterns=patterns)) / folder
 
 
 def _revision(model: Any) -> str | None:

@@ -10,6 +10,8 @@ from typing import Any
 from .attributes import Attribute
 from .settings import SETTINGS
 
+_HOLDS = {"prompts": "two contexts", "experts": "a pair of experts", "classifier": "a text classifier"}
+
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:
     """Rows of a table in Markdown."""
@@ -32,7 +34,7 @@ def field_rows(names: Iterable[str]) -> Iterable[tuple[str, str]]:
 def attribute_rows(attributes: Mapping[str, Attribute]) -> Iterable[tuple[str, ...]]:
     """What attributes do, what they are, and what effect was measured, a row for each."""
     for name, each in attributes.items():
-        holds = f"{len(each.words):,} weighted words" if each.kind == "words" else "two contexts"
+        holds = _HOLDS.get(each.kind, f"{len(each.words):,} weighted words")
         source = f", from {each.about['source']}" if each.about.get("source") else ""
         yield f"`{name}`", cell(each.description), cell(holds + source), cell(_effect(each.about))
 

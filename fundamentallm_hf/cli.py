@@ -204,15 +204,15 @@ def evaluate(
 
 @cli.command("train-attribute", context_settings=CONTEXT)
 @click.argument("name")
-@click.option("--with", "with_file", required=True, metavar="FILE", help="Texts that have the attribute, one a line.")
-@click.option("--without", "without_file", required=True, metavar="FILE", help="Texts that lack it, one a line.")
+@click.option("--with", "with_file", metavar="FILE", help="Texts that have the attribute, one a line.")
+@click.option("--without", "without_file", metavar="FILE", help="Texts that lack it, one a line.")
 @click.option(
     "--kind",
     type=click.Choice(["words", "experts"]),
-    default="words",
-    show_default=True,
-    help="Weighted words, for any model; or a pair of experts trained on top of MODEL, for that one.",
+    help="Weighted words, for any model; or a pair of experts trained on top of MODEL, for that one.  [default: words]",
 )
+@click.option("--classifier", metavar="NAME", help="Instead of texts, a text classifier: its folder or Hub id.")
+@click.option("--label", metavar="NAME", help="Which of the classifier's labels to lean towards.")
 @click.option("--model", metavar="MODEL", help="Write it beside this model, with which it travels.")
 @click.option("--description", default="", help="What it does, in a line.")
 @click.option("--force", is_flag=True, help="Replace an attribute of this name.")
@@ -225,10 +225,11 @@ def train_attribute(name: str, **options: Any) -> None:
     \b
     fundamentallm train-attribute formal --with letters.txt --without chats.txt
     fundamentallm train-attribute formal --with letters.txt --without chats.txt --kind experts --model my_model_hf
+    fundamentallm train-attribute glad --classifier user/reviews --label POSITIVE
     """
-    from .attribute_command import train
+    from .attribute_command import make
 
-    train(name, **options)
+    make(name, **options)
 
 
 @cli.command(context_settings=CONTEXT)

@@ -9,12 +9,14 @@ from transformers.generation import GenerationMode
 from .attributes import Attribute, find_attribute
 from .call import Call
 from .companions import own_word_counts
+from .guide_classifier import ClassifierGuide
 from .guide_experts import ExpertGuide
 from .guide_prompts import PromptGuide
 from .guide_words import WordGuide, WordTables
 from .guided_attributes import Guide, GuidedAttributesLogitsProcessor
 from .output_experts import ExpertPair
 from .output_states import OutputStates
+from .text_classifier import load_classifier
 from .vocabulary import Vocabulary
 from .word_counts import WordCounts
 from .word_weights import WordWeights
@@ -52,6 +54,8 @@ def _guide(attribute: Attribute, call: Call) -> Guide:
         return _prompt_guide(attribute, call)
     if attribute.kind == "experts":
         return _expert_guide(attribute, call)
+    if attribute.kind == "classifier":
+        return _classifier_guide(attribute, call)
     return _word_guide(attribute, call)
 
 
@@ -93,3 +97,11 @@ def _prompt_guide(attribute: Attribute, call: Call) -> PromptGuide:
         call.window,
         call.reader.bos_token_id,
     )
+
+
+def _classifier_guide(attribute: Attribute, call: Call) -> ClassifierGuide:
+    vocabulary, counts = Vocabulary.of(call.reader), own_word_counts(call.model)
+    if counts is None:
+        counts = call.kept(("word counts",), lambda: WordCounts.of_vocabulary(vocabulary))
+    judge = load_classifier(attribute.classifier, attribute.label, call.prompts.device)
+    return ClassifierGuide(judge, vocabulary, counts, call.end_tokens, call.padding)

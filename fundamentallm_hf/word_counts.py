@@ -18,6 +18,7 @@ from .vocabulary import Vocabulary
 FILE_NAME = "word_counts.json"
 # Words nobody has counted are possible all the same.
 _UNSEEN = 0.5
+_MANY = 64
 
 
 class WordCounts:
@@ -45,6 +46,7 @@ class WordCounts:
         self.counts = merged
         self._words = sorted(merged)
         self._sums = [0.0, *accumulate(merged[word] for word in self._words)]
+        self._likeliest: dict[str, str] = {}
 
     @classmethod
     def of_text(cls, text: str, least: int = 1) -> "WordCounts":
@@ -80,9 +82,33 @@ class WordCounts:
 
     def mass(self, beginning: str) -> float:
         """How often words with this (folded) beginning occur."""
-        first = bisect_left(self._words, beginning)
-        last = bisect_left(self._words, beginning + "\U0010ffff", lo=first)
+        first, last = self._span(beginning)
         return self._sums[last] - self._sums[first]
+
+    def likeliest(self, beginning: str) -> str | None:
+        """The word with this (folded) beginning that occurs most often; None where there is none.
+
+        Example:
+
+        ```python
+        >>> from fundamentallm_hf.word_counts import WordCounts
+        >>> WordCounts({"ran": 90, "rang": 10, "big": 100}).likeliest("ra")
+        'ran'
+
+        ```
+        """
+        found = self._likeliest.get(beginning)
+        if found is None:
+            first, last = self._span(beginning)
+            found = max(self._words[first:last], key=self.counts.__getitem__, default=None)
+            # Few beginnings have many words, so what takes long to look for does not take much to keep.
+            if found is not None and last - first > _MANY:
+                self._likeliest[beginning] = found
+        return found
+
+    def _span(self, beginning: str) -> tuple[int, int]:
+        first = bisect_left(self._words, beginning)
+        return first, bisect_left(self._words, beginning + "\U0010ffff", lo=first)
 
     def chance(self, beginning: str, word: str, stem: bool = False) -> float:
         """The chance that a word which begins with `beginning` is `word`, or begins with it if it is a stem.
