@@ -1,6 +1,7 @@
 """Runs the command in this process, with models that are loaded once."""
 
 import shlex
+import signal
 import subprocess
 from functools import cache
 
@@ -14,6 +15,11 @@ MODEL = str(FIXTURES / "learned" / "final_model.pt")
 _load = cache(fundamentallm_hf.loading.load_model)
 # Prints the arguments of every call of the command, so that a shell can tell what a script would run.
 _RECORDER = r"""fundamentallm() { printf '%s\x1f' "$@"; printf '\x1e'; }"""
+
+
+def heed_interrupts():
+    """For `preexec_fn`: tests that run in the background of a shell hand down that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(*arguments, stdin=None, env=None):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from command import MODEL, load_once
+from command import MODEL, heed_interrupts, load_once
 
 from fundamentallm_hf.cli import cli
 
@@ -19,11 +19,6 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.pat
 
 def start(*options, env=None, **keywords):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | keywords
-
-    def heed_interrupts():
-        # Tests that run in the background of a shell hand down that Ctrl-C is ignored.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
     return subprocess.Popen([*COMMAND, *options], env=ENVIRONMENT | (env or {}), preexec_fn=heed_interrupts, **pipes)
 
 

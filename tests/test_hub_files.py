@@ -14,6 +14,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from command import heed_interrupts
 from conftest import offline
 from hub_server import OTHER_TOKEN, TOKEN
 from pseudo_terminal import Terminal
@@ -405,7 +406,8 @@ def test_a_program_that_is_ended_in_the_middle_leaves_nothing_half_written(hub, 
     hub.fail("GET /storage", action)
     told = [sys.executable, "-c", WITHOUT_TORCH, "user/stories", str(tmp_path / "there")]
     quick = os.environ | {"HF_HUB_DOWNLOAD_TIMEOUT": "1"}
-    running = subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quick)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = subprocess.Popen(told, env=quick, preexec_fn=heed_interrupts, **pipes)
     deadline = time.monotonic() + 60
     while not hub.asked("GET /storage") and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -17,6 +17,7 @@ from small_models import byte_level_gpt2
 from without_package import blocks, run_without_package
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, convert_checkpoint
+from fundamentallm_hf.attributes import BUNDLED, Attribute
 from fundamentallm_hf.card_merge import metadata_of
 from fundamentallm_hf.errors import UserError
 from fundamentallm_hf.loading import DEMO_MODEL
@@ -116,7 +117,8 @@ def test_it_tells_shape_size_alphabet_and_training(place):
     assert "models/shakespeare" not in card  # where the training text lay
     stories = card_for(place / STORIES, repo_id=STORIES)
     assert "no token that ends" not in stories
-    assert "20%, 22%, 57%, 78%, 90% of 40 texts are judged positive" in stories
+    effect = Attribute.load(BUNDLED / "positive_sentiment").about["effect"]
+    assert f"{', '.join(f'{round(100 * share)}%' for share in effect['shares'].values())} {effect['what']}" in stories
     other = card_for(place / OTHER, repo_id=OTHER)
     assert "trust_remote_code" not in other
     assert "tokens of several characters" in other

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import run
+from command import heed_interrupts, run
 
 SPACE = Path(__file__).parents[1] / "space"
 
@@ -61,8 +61,7 @@ def test_the_command_serves_until_it_is_interrupted():
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "fundamentallm_hf", "space", "--port", port, "--device", "cpu"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # Tests that run in the background of a shell hand down that Ctrl-C is ignored.
-    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    heeding = {"preexec_fn": heed_interrupts}
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes, **heeding) as server:
         line = server.stdout.readline()
         assert f"The web demo is at http://127.0.0.1:{port}/ and its MCP server at" in line
