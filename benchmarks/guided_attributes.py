@@ -5,7 +5,8 @@
 
 From neutral openings, or from those of one sentiment, texts are sampled at temperature 0.8 and top-p 0.9 with each of
 the strengths, by each kind of guide: the experts and the words of `positive_sentiment` and `negative_sentiment`, two
-contexts that are contrasted (`prompts`), and experts and words together. For each, judged behind the opening (see
+contexts that are contrasted (`prompts`), a text classifier in a folder (`classifier`, see `guided_classifier.py`), and
+experts and words together. For each, judged behind the opening (see
 `sentiment_judge.py`): the share of positive texts, by a classifier that has nothing to do with the guides and by VADER,
 whose lexicon and scores they are made of; the perplexity under SmolLM2-135M and its ratio to no guide; and the share of
 distinct words, pairs and triples of words among all, with the ratio to no guide. With SmolLM2 as the model it judges
@@ -58,7 +59,7 @@ SCENES = {
     ],
 }
 CONTRAST = ("It was a happy story. Everything was wonderful. ", "It was a sad story. Everything was terrible. ")
-KINDS = ("experts", "words", "prompts", "both")
+KINDS = ("experts", "words", "prompts", "classifier", "both")
 
 
 def openings(of: str, number: int) -> list[str]:
@@ -67,13 +68,14 @@ def openings(of: str, number: int) -> list[str]:
     return [made[index * 11 % len(made)] for index in range(min(number, len(made)))]
 
 
-def guides(kind: str, contrast: tuple[str, str]) -> dict[str, Attribute]:
+def guides(kind: str, contrast: tuple[str, str], classifier: Path, label: str) -> dict[str, Attribute]:
     """The attributes whose strengths are measured, by name."""
     bundled = Attribute.load(BUNDLED / "positive_sentiment")
     made = {
         "experts": bundled,
         "words": Attribute("words", "", bundled.words),
         "prompts": Attribute("prompts", "", {}, *contrast),
+        "classifier": Attribute("classifier", classifier=classifier, label=label),
     }
     return {each: made[each] for each in (["experts", "words"] if kind == "both" else [kind])}
 
@@ -105,6 +107,8 @@ def main() -> int:
     parser.add_argument("--model", choices=MODELS, default="demo")
     parser.add_argument("--kind", choices=KINDS, nargs="+", default=["experts"])
     parser.add_argument("--contrast", nargs=2, metavar=("WITH", "WITHOUT"), default=CONTRAST)
+    parser.add_argument("--classifier", type=Path, default=Path("classifier"), help="a folder")
+    parser.add_argument("--label", default="POSITIVE", help="of the classifier")
     parser.add_argument("--strengths", type=float, nargs="+", default=[-4, -2, -1, -0.5, 0, 0.5, 1, 2, 4])
     parser.add_argument("--from", dest="source", choices=SCENES, default="neutral")
     parser.add_argument("--openings", type=int, default=100)
@@ -130,7 +134,7 @@ def main() -> int:
     free = None
     for kind in arguments.kind:
         shares = {}
-        model.attributes = guides(kind, tuple(arguments.contrast))
+        model.attributes = guides(kind, tuple(arguments.contrast), arguments.classifier, arguments.label)
         for strength in sorted(arguments.strengths, key=abs):
             if strength == 0 and free is not None:
                 continue

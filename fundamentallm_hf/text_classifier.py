@@ -144,10 +144,19 @@ def _state(place: str | Path) -> Any:
 def _fetch(name: str) -> Path:
     """The folder of a repository's files, all of one commit, and nothing among them that could be run."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-    name, _, revision = name.partition("@")
+    repo_id, _, revision = name.partition("@")
     files = [*CLASSIFIER_FILES]
-    return Path(snapshot_download(name, revision=revision or None, allow_patterns=files, ignore_patterns=["*/*"]))
+    try:
+        found = snapshot_download(repo_id, revision=revision or None, allow_patterns=files, ignore_patterns=["*/*"])
+    except RepositoryNotFoundError:
+        raise UserError("there is no such repository on the Hub, or it is not open to you") from None
+    except RevisionNotFoundError:
+        raise UserError(f"its repository has no revision {revision!r}") from None
+    except LocalEntryNotFoundError:
+        raise UserError("it is not on this machine, and the Hub cannot be reached") from None
+    return Path(found)
 
 
 def _label(config: Any, label: str) -> tuple[int, str]:

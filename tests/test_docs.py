@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import MODEL, calls_of, load_once, run
+from small_classifier import saved_classifier
 from without_package import blocks
 
 from fundamentallm_hf import convert_checkpoint
@@ -54,7 +55,7 @@ def converted(tmp_path_factory):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def publish_what_is_named(hub, page, converted):
+def publish_what_is_named(hub, page, converted, place):
     """Put the repositories that pages name on the Hub of the tests."""
     if "user/stories" in page:
         repo = hub.make("user/stories", converted)
@@ -62,13 +63,16 @@ def publish_what_is_named(hub, page, converted):
     if "user/raw" in page:
         names = ("final_model.pt", "tokenizer.json", "model.yaml")
         hub.make("user/raw", {name: Path(MODEL).with_name(name).read_bytes() for name in names})
+    if "user/reviews" in page:
+        folder = saved_classifier(place / "reviews")
+        hub.make("user/reviews", {file.name: file.read_bytes() for file in folder.iterdir()})
 
 
 @pytest.mark.parametrize("block", list(commands()))
 def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, converted):
     load_once(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    publish_what_is_named(hub, "" if "--private" in block else block, converted)
+    publish_what_is_named(hub, "" if "--private" in block else block, converted, tmp_path)
     shutil.copytree(Path(MODEL).parent, "my_model")
     Path("prompts.txt").write_text("Once upon a time\nThe dragon\n")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -108,7 +112,7 @@ def test_python_that_is_shown_of_the_hub_runs(block, tmp_path, monkeypatch, hub,
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     monkeypatch.chdir(tmp_path)
-    publish_what_is_named(hub, block, converted)
+    publish_what_is_named(hub, block, converted, tmp_path)
     shutil.copytree(Path(MODEL).parent, "my_model")
     exec(compile(block, "hub.md", "exec"), {})
     assert capsys.readouterr().out.strip()

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from conftest import offline
 from safetensors.torch import load_file, save_file
 from small_classifier import saved_classifier, word_classifier
 from transformers import (
@@ -148,15 +149,29 @@ def test_what_cannot_be_read_safely_is_refused_in_one_line(tmp_path, capfd, spoi
     assert capfd.readouterr() == ("", "")
 
 
-def test_one_that_cannot_be_had_is_refused_in_one_line():
-    with pytest.raises(UserError, match="the classifier 'user/nowhere' cannot be used: ") as refused:
-        load_classifier("user/nowhere", "POSITIVE")
-    assert "\n" not in str(refused.value)
+@pytest.mark.parametrize(
+    ("name", "away", "message"),
+    [
+        ("user/nowhere", False, "there is no such repository on the Hub, or it is not open to you"),
+        ("user/reviews@v9", False, "its repository has no revision 'v9'"),
+        ("user/reviews", True, "it is not on this machine, and the Hub cannot be reached"),
+    ],
+)
+def test_one_that_cannot_be_had_is_refused_in_one_line(hub, monkeypatch, name, away, message):
+    hub.make("user/reviews", {"config.json": b"{}"})
+    if away:
+        offline(monkeypatch)
+    with pytest.raises(UserError) as refused:
+        load_classifier(name, "POSITIVE")
+    assert str(refused.value) == f"the classifier {name!r} cannot be used: {message}"
 
 
-def test_on_the_hub_nothing_is_fetched_but_what_is_read(hub, tmp_path):
+def test_on_the_hub_nothing_is_fetched_but_what_is_read(hub, tmp_path, monkeypatch):
     folder = saved_classifier(tmp_path / "c")
     as_fetched = {file.name: file.read_bytes() for file in folder.iterdir()}
     hub.make("user/reviews", as_fetched | {"pytorch_model.bin": b"pickle", "onnx/config.json": b"{}", "own.py": b""})
     judge = load_classifier("user/reviews", "POSITIVE")
     assert judge(TEXTS) == pytest.approx(TextClassifier(*word_classifier(), label="POSITIVE")(TEXTS))
+    offline(monkeypatch)
+    assert TextClassifier.load("user/reviews", "POSITIVE")(TEXTS) == pytest.approx(judge(TEXTS))
+    assert not hub.asked(r"GET .*/resolve/.*(bin|onnx|own)")
