@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 from models import MODELS
+from timing import take_turns
 
-from fundamentallm_hf import controlled_generate
 from fundamentallm_hf.bad_words import compile_bad_words
 from fundamentallm_hf.companions import own_word_counts
 
@@ -48,35 +48,18 @@ def main() -> int:
     for name in arguments.models:
         model = MODELS[name]()
         tokenizer = model.tokenizer
-        inputs = tokenizer(PROMPT, return_tensors="pt")
-        other = {} if model.config.model_type == "fundamentallm" else {"custom_generate": controlled_generate}
         ways: dict[tuple[str, str], dict] = {("0", "no control"): {}}
         compiled = {}
         for count in arguments.counts:
             banned = words[:count]
-            ways[str(count), "bad_words"] = {"bad_words": banned, **other}
+            ways[str(count), "bad_words"] = {"bad_words": banned}
             ids = [tokens for word in banned for tokens in spellings(tokenizer, word)]
             ways[str(count), f"bad_words_ids ({len(ids)})"] = {"bad_words_ids": ids}
             start = time.perf_counter()
             compile_bad_words(banned, tokenizer, model.config.vocab_size, counts=own_word_counts(model))
             compiled[str(count)] = time.perf_counter() - start
-        taken: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
-        for number in range(arguments.rounds + 1):
-            for way, control in ways.items():
-                torch.manual_seed(number)
-                start = time.perf_counter()
-                model.generate(
-                    **inputs,
-                    do_sample=True,
-                    temperature=0.8,
-                    top_k=0,
-                    top_p=0.9,
-                    max_new_tokens=arguments.tokens,
-                    min_new_tokens=arguments.tokens,
-                    **control,
-                )
-                if number:  # the first round warms up
-                    taken[way].append(time.perf_counter() - start)
+        asked = {way: lambda _, control=control: dict(control) for way, control in ways.items()}
+        taken = take_turns(model, PROMPT, asked, arguments.tokens, arguments.rounds)
         base = taken["0", "no control"]
         for (count, way), times in taken.items():
             ratio = statistics.median(mine / plain for mine, plain in zip(times, base, strict=True))

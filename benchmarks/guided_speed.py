@@ -9,13 +9,13 @@ the time relative to no guide in the same round. SmolLM2 has no experts.
 
 import argparse
 import statistics
-import time
 
 import torch
 from guided_attributes import CONTRAST
 from models import MODELS
+from timing import take_turns
 
-from fundamentallm_hf import Attribute, controlled_generate
+from fundamentallm_hf import Attribute
 from fundamentallm_hf.attributes import BUNDLED
 
 TOKENS = {"demo": 400, "smollm2": 60}
@@ -33,30 +33,13 @@ def main() -> int:
     for name in arguments.models:
         model = MODELS[name]()
         own = model.config.model_type == "fundamentallm"
-        other = {} if own else {"custom_generate": controlled_generate}
         model.attributes = {
             **({"experts": bundled} if own else {}),
             "words": Attribute("words", "", bundled.words),
             "prompts": Attribute("prompts", "", {}, *CONTRAST),
         }
-        inputs = model.tokenizer("One day, Tim", return_tensors="pt")
-        taken: dict[str | None, list[float]] = {each: [] for each in (None, *model.attributes)}
-        for number in range(arguments.rounds + 1):
-            for guide, times in taken.items():
-                torch.manual_seed(number)
-                start = time.perf_counter()
-                model.generate(
-                    **inputs,
-                    do_sample=True,
-                    temperature=0.8,
-                    top_k=0,
-                    top_p=0.9,
-                    max_new_tokens=TOKENS[name],
-                    min_new_tokens=TOKENS[name],
-                    **({"guide_attribute": guide, **other} if guide else {}),
-                )
-                if number:  # the first round warms up
-                    times.append(time.perf_counter() - start)
+        guides = {each: lambda _, each=each: {"guide_attribute": each} for each in model.attributes}
+        taken = take_turns(model, "One day, Tim", {None: lambda _: {}, **guides}, TOKENS[name], arguments.rounds)
         for guide in model.attributes:
             ratios = sorted(mine / plain for mine, plain in zip(taken[guide], taken[None], strict=True))
             told = " ".join(f"{ratio:.2f}" for ratio in ratios)

@@ -9,12 +9,10 @@ are the medians over the rounds of tokens per second and of the time relative to
 
 import argparse
 import statistics
-import time
 
 import torch
 from models import MODELS
-
-from fundamentallm_hf import controlled_generate
+from timing import take_turns
 
 PROMPT = "Once upon a time"
 TOKENS = {"demo": 400, "smollm2": 60}
@@ -44,26 +42,11 @@ def main() -> int:
     print("|---|---|---|---|---|---|")
     for name in arguments.models:
         model, tokens = MODELS[name](), TOKENS[name]
-        inputs = model.tokenizer(PROMPT, return_tensors="pt")
-        other = {} if model.config.model_type == "fundamentallm" else {"custom_generate": controlled_generate}
-        taken: dict[bool, list[float]] = {False: [], True: []}
-        for number in range(arguments.rounds + 1):
-            words = [f"{word}*" for word in WORDS[number % len(WORDS)]]
-            for asked in (False, True):
-                torch.manual_seed(number)
-                start = time.perf_counter()
-                model.generate(
-                    **inputs,
-                    do_sample=True,
-                    temperature=0.8,
-                    top_k=0,
-                    top_p=0.9,
-                    max_new_tokens=tokens,
-                    min_new_tokens=tokens,
-                    **({"must_include": words, **other} if asked else {}),
-                )
-                if number:  # the first round warms up
-                    taken[asked].append(time.perf_counter() - start)
+        ways = {
+            False: lambda _: {},
+            True: lambda number: {"must_include": [f"{word}*" for word in WORDS[number % len(WORDS)]]},
+        }
+        taken = take_turns(model, PROMPT, ways, tokens, arguments.rounds)
         ratios = [mine / plain for mine, plain in zip(taken[True], taken[False], strict=True)]
         speeds = [tokens / statistics.median(taken[asked]) for asked in (False, True)]
         print(

@@ -53,12 +53,11 @@ def passages(stories: list[str], compound: Callable[[str], float], sign: int) ->
     return found
 
 
-def sentiment(stories: list[str], compound: Callable[[str], float]) -> tuple[ExpertTraining, ExpertTraining]:
-    """Experts for positive sentiment, and for negative: the same pair, the other way round."""
+def sentiment(stories: list[str], compound: Callable[[str], float]) -> ExpertTraining:
+    """Experts for positive sentiment; swapped, they are those for negative."""
     model = load_model(device="cpu")
     good, bad = (passages(stories, compound, sign) for sign in (1, -1))
-    sides = ((good, bad), (bad, good))
-    return tuple(train_experts(model, model.tokenizer, *each) for each in sides)  # type: ignore[return-value]
+    return train_experts(model, model.tokenizer, good, bad)
 
 
 def main() -> int:
@@ -80,24 +79,23 @@ def main() -> int:
     analyzer = SentimentIntensityAnalyzer()
     words = {word: weight for word, weight in analyzer.lexicon.items() if word in counts and word.isalpha()}
     made = sentiment(stories, lambda text: analyzer.polarity_scores(text)["compound"])
-    for name, sign, what, pair in (
-        ("positive_sentiment", 1, "good", made[0]),
-        ("negative_sentiment", -1, "bad", made[1]),
-    ):
+    for name, sign, what in (("positive_sentiment", 1, "good"), ("negative_sentiment", -1, "bad")):
+        pair = made.experts if sign > 0 else made.experts.swapped()
+        sides = [{"with": each[0], "without": each[1]} for each in (made.texts[::sign], made.tokens[::sign])]
         about = {
             "source": "experts: sentences of TinyStories (Eldan and Li 2023) labelled by VADER (Hutto and "
             f"Gilbert 2014), with and without: compound score beyond {CLEAR}; words: VADER's lexicon (package "
             "vaderSentiment 3.3.2), those that occur in the bundled model's training text",
             # It asks to travel with what is made of it.
             "license": " ".join((distribution("vaderSentiment").read_text("LICENSE.txt") or "").split()),
-            "texts": {"with": pair.texts[0], "without": pair.texts[1]},
-            "tokens": {"with": pair.tokens[0], "without": pair.tokens[1]},
-            "held_out_auc": round(pair.separation or 0.0, 4),
+            "texts": sides[0],
+            "tokens": sides[1],
+            "held_out_auc": round(made.separation or 0.0, 4),
         }
         signed = {word: sign * weight for word, weight in words.items()}
-        experts = pair.experts.to_bytes()
+        experts = pair.to_bytes()
         kept = Attribute("experts", f"Texts in which things are {what}.", signed, about=about, experts=experts)
-        print(f"{name}: {about['tokens']}, AUC {pair.separation:.3f} in {kept.save(arguments.out / name)}")
+        print(f"{name}: {about['tokens']}, AUC {made.separation:.3f} in {kept.save(arguments.out / name)}")
 
     for name, (description, rule) in RULES.items():
         named = set(rule.split())

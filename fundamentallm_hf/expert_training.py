@@ -79,10 +79,15 @@ def train_experts(
         seed: of what is drawn; the same one gives the same experts.
 
     Raises:
-        UserError: a side holds nothing to learn from.
-        ValueError: the model has no output layer of plain weights.
+        UserError: a side holds nothing to learn from, the tokenizer cannot tell where its tokens stand in a text, or
+            the model has no output layer of plain weights.
     """
-    output = OutputWeights.of(model)
+    if not tokenizer.is_fast:
+        raise UserError("experts are trained with a fast tokenizer, and this model has none: choose --kind words")
+    try:
+        output = OutputWeights.of(model)
+    except ValueError as error:
+        raise UserError(f"{error}: choose --kind words") from error
     most = min(_MOST_TOKENS, int(_MOST_WORK / sum(each.numel() for each in model.parameters())))
     sides = []
     for name, given in (("with", with_texts), ("without", without_texts)):

@@ -102,6 +102,12 @@ class ExpertPair(nn.Module):
         states = states.float()
         return expert_logs(self.having, states, output) - expert_logs(self.lacking, states, output)
 
+    def swapped(self) -> "ExpertPair":
+        """The pair of the opposite attribute; it shares its weights with this one."""
+        pair = ExpertPair(self.hidden_size, self.bottleneck, self.signature)
+        pair.having, pair.lacking = self.lacking, self.having
+        return pair
+
     def misfit(self, model: Any) -> str | None:
         """Why these experts cannot be used with a model, None if they can."""
         try:

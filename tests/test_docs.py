@@ -30,6 +30,14 @@ OTHERS = (
 )
 
 
+def test_the_readme_tells_of_every_file():
+    package = ROOT / "fundamentallm_hf"
+    told = re.findall(r"`([\w/]+\.\w+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    files = {file.relative_to(package).as_posix() for file in package.rglob("*.py") if "__" not in file.name}
+    assert files <= set(told)
+    assert {name for name in told if name.endswith(".py") and name.startswith("web/")} <= files
+
+
 def commands():
     """The shell blocks of all pages, with the page that each stands on."""
     for page in PAGES:

@@ -6,8 +6,10 @@ import pytest
 import torch
 from command import run as run_command
 from small_models import byte_level_gpt2, sentencepiece_llama
+from writing import token_ids as run
+from writing import whole_texts as texts
 
-from fundamentallm_hf import Attribute, UserError, controlled_generate, load_model
+from fundamentallm_hf import Attribute, UserError, load_model
 from fundamentallm_hf import expert_training as training
 from fundamentallm_hf.expert_training import Passage, train_experts
 from fundamentallm_hf.output_experts import ExpertPair, OutputWeights
@@ -26,14 +28,13 @@ MODES = {
 
 def trained(model):
     """The model with a pair of experts, as an attribute and swapped."""
-    there = train_experts(model, model.tokenizer, GLAD * 2, GRIM * 2, bottleneck=16)
-    swapped = train_experts(model, model.tokenizer, GRIM * 2, GLAD * 2, bottleneck=16)
+    made = train_experts(model, model.tokenizer, GLAD * 2, GRIM * 2, bottleneck=16)
     model.attributes = {
-        "glad": Attribute("experts", experts=there.experts.to_bytes()),
-        "grim": Attribute("experts", experts=swapped.experts.to_bytes()),
+        "glad": Attribute("experts", experts=made.experts.to_bytes()),
+        "grim": Attribute("experts", experts=made.experts.swapped().to_bytes()),
         "words": Attribute("words", "", {"happy": 1.0, "sad": -1.0}),
     }
-    return model, there
+    return model, made
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +47,6 @@ def other(request):
     return trained(request.param())[0]
 
 
-def run(model, prompts, **how):
-    batch = model.tokenizer(prompts, return_tensors="pt", padding=True)
-    if model.config.model_type != "fundamentallm":
-        how["custom_generate"] = controlled_generate
-    torch.manual_seed(0)
-    return model.generate(**batch, **{"max_new_tokens": 30} | how)
-
-
-def texts(model, prompts, **how):
-    return model.tokenizer.batch_decode(run(model, prompts, **how), skip_special_tokens=True)
-
-
 def test_experts_tell_texts_apart_that_they_have_not_seen():
     model, made = trained(load_model(device="cpu"))
     assert made.separation == 1.0
@@ -66,6 +55,8 @@ def test_experts_tell_texts_apart_that_they_have_not_seen():
     assert made.tokens[0] < sum(len(text) - 1 for text in GLAD * 2)
     again = train_experts(model, model.tokenizer, GLAD * 2, GRIM * 2, bottleneck=16)
     assert again.experts.to_bytes() == made.experts.to_bytes()
+    turned = train_experts(model, model.tokenizer, GRIM * 2, GLAD * 2, bottleneck=16)
+    assert turned.experts.to_bytes() == made.experts.swapped().to_bytes()
 
 
 def test_only_the_parts_of_a_passage_are_learnt_from():
@@ -190,6 +181,18 @@ def test_a_file_holds_the_pair(demo, tmp_path):
 def test_a_side_with_nothing_to_learn_from_is_refused(demo):
     with pytest.raises(UserError, match="the texts without the attribute hold nothing to learn from"):
         train_experts(demo, demo.tokenizer, GLAD, ["a"])
+
+
+def test_what_experts_cannot_stand_on_is_refused(demo):
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(UserError, match="trained with a fast tokenizer, and this model has none: choose --kind words"):
+        train_experts(demo, Slow(), GLAD, GRIM)
+    headless = load_model(device="cpu")
+    headless.get_output_embeddings = lambda: None
+    with pytest.raises(UserError, match="an output layer of plain weights, and this one has none: choose --kind words"):
+        train_experts(headless, headless.tokenizer, GLAD, GRIM)
 
 
 def test_the_command_trains_experts_that_generate_finds(tmp_path, monkeypatch):

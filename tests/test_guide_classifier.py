@@ -8,8 +8,10 @@ import torch
 from command import MODEL, load_once, run
 from small_classifier import saved_classifier
 from small_models import byte_level_gpt2, sentencepiece_llama
+from writing import token_ids as ids
+from writing import whole_texts as texts
 
-from fundamentallm_hf import Attribute, FundamentaLLMForCausalLM, UserError, controlled_generate, guides, load_model
+from fundamentallm_hf import Attribute, FundamentaLLMForCausalLM, UserError, guides, load_model
 from fundamentallm_hf.attributes import find_attribute
 from fundamentallm_hf.guide_classifier import ClassifierGuide
 from fundamentallm_hf.text_classifier import load_classifier
@@ -155,18 +157,6 @@ def demo(folder):
 @pytest.fixture(scope="module", params=[byte_level_gpt2, sentencepiece_llama])
 def other(request, folder):
     return with_attributes(request.param(), folder)
-
-
-def ids(model, prompts, **how):
-    batch = model.tokenizer(prompts, return_tensors="pt", padding=True)
-    if model.config.model_type != "fundamentallm":
-        how["custom_generate"] = controlled_generate
-    torch.manual_seed(0)
-    return model.generate(**batch, **{"max_new_tokens": 30} | how)
-
-
-def texts(model, prompts, **how):
-    return model.tokenizer.batch_decode(ids(model, prompts, **how), skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("how", MODES.values(), ids=MODES)

@@ -5,8 +5,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import byte_level_gpt2, sentencepiece_llama
+from writing import token_ids as run
+from writing import whole_texts as texts
 
-from fundamentallm_hf import Attribute, GuidedAttributesLogitsProcessor, controlled_generate, load_model
+from fundamentallm_hf import Attribute, GuidedAttributesLogitsProcessor, load_model
 from fundamentallm_hf.control_fields import CONTROL_FIELDS
 from fundamentallm_hf.guided_attributes import MOST_BELOW
 
@@ -37,18 +39,6 @@ def demo():
 @pytest.fixture(scope="module", params=[byte_level_gpt2, sentencepiece_llama])
 def other(request):
     return with_attributes(request.param())
-
-
-def run(model, prompts, **how):
-    batch = model.tokenizer(prompts, return_tensors="pt", padding=True)
-    if model.config.model_type != "fundamentallm":
-        how["custom_generate"] = controlled_generate
-    torch.manual_seed(0)
-    return model.generate(**batch, **{"max_new_tokens": 30} | how)
-
-
-def texts(model, prompts, **how):
-    return model.tokenizer.batch_decode(run(model, prompts, **how), skip_special_tokens=True)
 
 
 def constant(*shift):

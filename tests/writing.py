@@ -1,6 +1,22 @@
 """What a model adds to its prompts under controls, whatever kind of model it is."""
 
+import torch
+
 from fundamentallm_hf import controlled_generate
+
+
+def token_ids(model, prompts, **how):
+    """(rows, length) the prompts, padded on the left, and what is added to them: 30 tokens unless told otherwise."""
+    batch = model.tokenizer(prompts, return_tensors="pt", padding=True)
+    if model.config.model_type != "fundamentallm":
+        how["custom_generate"] = controlled_generate
+    torch.manual_seed(0)
+    return model.generate(**batch, **{"max_new_tokens": 30} | how)
+
+
+def whole_texts(model, prompts, **how):
+    """The same as texts."""
+    return model.tokenizer.batch_decode(token_ids(model, prompts, **how), skip_special_tokens=True)
 
 
 def written(model, prompts, **how):
