@@ -162,7 +162,7 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
 
     for name, value in (each.split("=") for each in arguments.set):
-        setattr(placement, name, float(value))
+        setattr(placement, name, type(getattr(placement, name))(value))
     lines = arguments.sets.read_text(encoding="utf-8").splitlines()
     sets = [json.loads(line)["concepts"] for line in lines][arguments.skip :][: arguments.texts]
     model = MODELS[arguments.model]()

@@ -101,6 +101,7 @@ class Visitor:
         if self.call("begin") is None:
             return None
         written = self.call("run_write", prompt=prompt, seed=str(seed), max_tokens=SETTINGS["max_tokens"])
+        self.call("show_result")
         self.call("end")
         if written is None:
             return None

@@ -48,3 +48,21 @@ def test_who_comes_when_too_many_wait_is_told_so(web_load):
             writer.stops.close(f"waiting{number}", writer.stops.find(f"waiting{number}"))
     assert visitor.ask("Once", 1)
     assert str(WAITING) in BUSY
+
+
+def test_a_session_keeps_nothing_but_what_was_written_last(web_load, monkeypatch):
+    blocks, address, _ = start()
+    monkeypatch.setattr(web_load, "SETTINGS", web_load.SETTINGS | {"max_tokens": 4})
+    visitor = web_load.Visitor(address, "again", httpx.get(f"{address}/config").json())
+
+    def ask() -> int:
+        assert visitor.ask("Once", 1)
+        for function, prompt in (("run_search", "Once"), ("run_compare", "Once"), ("run_write", "x" * 10_000)):
+            visitor.call("begin")
+            assert visitor.call(function, prompt=prompt, max_tokens=4)
+            visitor.call("show_result")
+            visitor.call("end")
+        return len(blocks.state_holder["again"].blocks_config.blocks)
+
+    kept = ask()
+    assert [ask() for _ in range(3)] == [kept] * 3

@@ -45,7 +45,12 @@ class Result:
 
     prompt: str
     settings: GenerationSettings
-    completions: tuple[Completion, ...]
+    texts: tuple[Written, ...]
+
+    @property
+    def completions(self) -> list[Completion]:
+        """The texts, as the library returns them."""
+        return [each.completion for each in self.texts if each.completion is not None]
 
 
 def address_of(request: gr.Request) -> str:
@@ -209,26 +214,31 @@ class Page:
         asked = [self.prompt, *self.fields.values()]
         told = [self.status, self.alert]
         began = [*told, self.write, self.stop, self.search, self.compare]
-        took = [self.result, self.tokens, self.link, self.python, self.command, self.curl]
+        seen = [self.tokens, self.link, self.python, self.command, self.curl]
 
-        def run(trigger: Any, function: Callable, inputs: list, outputs: list) -> None:
+        def run(trigger: Any, function: Callable, inputs: list, outputs: list) -> Any:
             begun = trigger(self.begin, None, began, **checked)
-            done = begun.success(function, inputs, [*outputs, *told], **model)
+            return begun.success(function, inputs, [*outputs, *told], **model)
+
+        def write(trigger: Any) -> None:
+            written = run(trigger, self.run_write, asked, [self.texts, self.result])
+            end(written.then(self.show_result, [self.result], seen, **now))
+
+        def end(done: Any) -> None:
             done.then(self.end, None, [self.write, self.stop, self.search, self.compare], **now)
 
-        texts = [self.texts, *took]
-        run(partial(gr.on, [self.write.click, self.prompt.submit]), self.run_write, asked, texts)
-        run(self.search.click, self.run_search, asked, [self.tree])
-        run(self.compare.click, self.run_compare, [self.kind, self.temperatures, *asked], [self.columns])
+        write(partial(gr.on, [self.write.click, self.prompt.submit]))
+        end(run(self.search.click, self.run_search, asked, [self.tree]))
+        end(run(self.compare.click, self.run_compare, [self.kind, self.temperatures, *asked], [self.columns]))
         shown = self.examples.click(self.show_example, [self.examples], [*asked, self.trail, self.back], **now)
-        run(shown.success, self.run_write, asked, texts)
+        write(shown.success)
         branched = self.tokens.branch(
             self.branch,
             [self.result, self.trail],
             [self.prompt, self.fields["must_include_prompt"], self.trail, self.back],
             **checked,
         )
-        run(branched.success, self.run_write, asked, texts)
+        write(branched.success)
         self.back.click(self.go_back, [self.trail], [self.prompt, self.trail, self.back], **now)
         self.stop.click(self.stop_writing, None, None, **now)
         self.die.click(lambda: str(secrets.randbelow(10_000)), None, [self.fields["seed"]], **now)
@@ -237,7 +247,8 @@ class Page:
         blocks.load(self.arrive, None, [*asked, self.programs, self.alert], **now)
         blocks.unload(self.leave)
 
-    # What the buttons do.
+    # What the buttons do. What shows a value gets one from every function that it is an output of: what is left out, or
+    # changed by `gr.update`, gradio makes anew in the session, and the old one stays there for as long as the session.
 
     def begin(self, request: gr.Request) -> dict:
         """Make the request known, so that it can be stopped while it waits."""
@@ -271,26 +282,34 @@ class Page:
         """End the text at the next token; what is there stays."""
         self.writer.stops.stop(_ticket(request))
 
-    def run_write(self, request: gr.Request, prompt: Any, *values: Any) -> Iterator[dict]:
+    def run_write(self, request: gr.Request, prompt: Any, *values: Any) -> Iterator[list]:
         """Write the texts and show them as they grow."""
         try:
             checked, settings = self._read(prompt, values)
             texts: list[Written] = []
             for texts in self.writer.write(checked, settings, _ticket(request)):
-                yield {self.texts: text_view.texts_html(texts), self.status: _status(text_view.status_text(texts))}
+                yield [text_view.texts_html(texts), None, _status(text_view.status_text(texts)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
-            yield self._refusal(error) | {self.texts: _EMPTY}
+            yield [_EMPTY, None, *_refusal(error)]
             return
-        completions = tuple(each.completion for each in texts if each.completion is not None)
-        yield {
-            self.texts: text_view.texts_html(texts),
-            self.status: _status(text_view.status_text(texts)),
-            self.result: Result(checked, settings, completions),
-            self.tokens: text_view.tokens_html(texts, settings),
-            **self._take_away(checked, settings, request),
-        }
+        result = Result(checked, settings, tuple(texts))
+        yield [text_view.texts_html(texts), result, _status(text_view.status_text(texts)), ""]
 
-    def run_search(self, request: gr.Request, prompt: Any, *values: Any) -> dict:
+    def show_result(self, request: gr.Request, result: Result | None) -> list:
+        """Show the tokens of the texts, and how to have the same elsewhere; nothing where there are none."""
+        if result is None:
+            return [""] * 5
+        asked = result.prompt, result.settings
+        address = address_of(request)
+        return [
+            text_view.tokens_html(result.texts, result.settings),
+            take_away.as_link(*asked, address),
+            take_away.as_python(*asked, self.model),
+            take_away.as_command(*asked, self.model),
+            take_away.as_curl(*asked, address),
+        ]
+
+    def run_search(self, request: gr.Request, prompt: Any, *values: Any) -> list:
         """Search with beams and draw the tree."""
         try:
             checked, settings = self._read(prompt, values)
@@ -298,15 +317,12 @@ class Page:
                 settings = read_settings(settings.but(beam_size=BEAMS, num_samples=1, best=None).to_dict())
             written, branches = self.writer.search(checked, settings, _ticket(request))
         except (ValueError, RuntimeError, MemoryError) as error:
-            return self._refusal(error)
-        return {
-            self.tree: beam_view.tree_html(checked, branches),
-            self.status: _status(text_view.status_text([written])),
-        }
+            return ["", *_refusal(error)]
+        return [beam_view.tree_html(checked, branches), _status(text_view.status_text([written])), ""]
 
     def run_compare(
         self, request: gr.Request, kind: Any, temperatures: Any, prompt: Any, *values: Any
-    ) -> Iterator[dict]:
+    ) -> Iterator[list]:
         """Write the texts of a comparison."""
         try:
             checked, settings = self._read(prompt, values)
@@ -318,12 +334,10 @@ class Page:
             for texts in self.writer.compare(
                 checked, [each.settings for each in check_columns(columns)], _ticket(request)
             ):
-                yield {
-                    self.columns: text_view.texts_html(texts, titles, common=True),
-                    self.status: _status(text_view.status_text(texts)),
-                }
+                shown = text_view.texts_html(texts, titles, common=True)
+                yield [shown, _status(text_view.status_text(texts)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
-            yield self._refusal(error)
+            yield ["", *_refusal(error)]
 
     def show_example(self, index: int) -> list:
         """Fill the fields with an example."""
@@ -376,21 +390,6 @@ class Page:
         read = {name: read_field(OPEN[name], value) for name, value in zip(OPEN, values, strict=True)}
         return read_prompt(prompt), read_settings(read)
 
-    def _refusal(self, error: BaseException) -> dict:
-        """One sentence, beside the field that it is about and below the button."""
-        told = sentence(error)
-        name = field_of(error) if isinstance(error, UserError) else None
-        return {self.alert: _alert(told, name), self.status: _status("Nothing was written.")}
-
-    def _take_away(self, prompt: str, settings: GenerationSettings, request: gr.Request) -> dict:
-        address = address_of(request)
-        return {
-            self.link: take_away.as_link(prompt, settings, address),
-            self.python: take_away.as_python(prompt, settings, self.model),
-            self.command: take_away.as_command(prompt, settings, self.model),
-            self.curl: take_away.as_curl(prompt, settings, address),
-        }
-
 
 _EMPTY = '<p class="empty">What the model writes appears here.</p>'
 # Done in the browser: gradio would make all fields anew for every request that may change one of them.
@@ -430,6 +429,12 @@ def _alert(text: str, field: str | None = None) -> str:
     """A sentence; the browser repeats it beside the field that it is about."""
     about = f' data-field="{field}"' if field else ""
     return f'<p role="alert"{about}>{text_view.escape(text)}</p>'
+
+
+def _refusal(error: BaseException) -> tuple[str, str]:
+    """The status, and one sentence beside the field that it is about and below the button."""
+    name = field_of(error) if isinstance(error, UserError) else None
+    return _status("Nothing was written."), _alert(sentence(error), name)
 
 
 def _branch(result: Result, data: Any) -> str:
