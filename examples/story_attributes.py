@@ -1,18 +1,22 @@
 """Makes the attributes that come with the bundled story model.
 
-    python examples/story_attributes.py --stories train.txt [--out fundamentallm_hf/demo_model/attributes]
+    python examples/story_attributes.py --stories train.txt [--teacher teacher] [--out FOLDER]
 
-`positive_sentiment` and `negative_sentiment` hold a pair of experts, one trained on the sentences of stories that VADER
-(Hutto and Gilbert 2014; the package vaderSentiment, MIT) finds positive, and one on those that it finds negative, each
-in the context of its story. Beside them, for other models, are the words of its lexicon that the model's training text
-has. `animals` and `suspense` are made as `train-attribute` makes them: words by log-odds between stories that hold a
-word of the rule below, and stories that hold none. Stories stand in UTF-8 files, divided by lines of `<|endoftext|>`.
-Nothing of the stories is kept but the weights of single words, and of experts.
+`animals` and `suspense` are made as `train-attribute` makes them: words by log-odds between stories that hold a word of
+the rule below, and stories that hold none. With a teacher, a text classifier such as `sentiment_teacher.py` trains,
+`positive_sentiment` and `negative_sentiment` are made as `train-attribute --classifier --kind experts` makes them: the
+model goes on from places in the stories, the teacher sorts what it wrote, and a pair of experts learns from those at
+both ends. Beside them, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the package
+vaderSentiment, MIT) that the model's training text has. Stories stand in UTF-8 files, divided by lines of
+`<|endoftext|>`. Nothing of the stories is kept but the weights of single words, and of experts.
 """
 
 import argparse
+import random
 import re
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -20,8 +24,10 @@ import torch
 
 from fundamentallm_hf import Attribute, load_model
 from fundamentallm_hf.attribute_training import train_words, words_of
-from fundamentallm_hf.expert_training import ExpertTraining, Passage, train_experts
+from fundamentallm_hf.expert_training import ExpertTraining, train_experts
 from fundamentallm_hf.loading import DEMO_MODEL
+from fundamentallm_hf.own_texts import sort_texts, write_texts
+from fundamentallm_hf.text_classifier import TextClassifier
 from fundamentallm_hf.word_counts import FILE_NAME, WordCounts
 
 RULES = {
@@ -38,32 +44,81 @@ RULES = {
 }
 # A word is kept only where the model can write it; and a rule needs so many of its words in a story.
 LEAST = 2
-SENTENCE = re.compile(r"[^.!?\n]*[.!?]+[\"']?\s*|[^.!?\n]+\n*|\n+")
-# A sentence is positive or negative if VADER's compound score is so far from 0. The first of a story has no context.
-CLEAR = 0.2
+# Characters of each text, and texts that are judged at once.
+TOKENS, JUDGED = 300, 512
+# Openings are cut after so many characters, behind the beginning of a story or of a sentence in it.
+SHORTEST, LONGEST = 10, 110
 
 
-def passages(stories: list[str], compound: Callable[[str], float], sign: int) -> list[Passage]:
-    """The stories that hold sentences of this sign, and where these stand."""
+def openings(stories: list[str], number: int) -> list[str]:
+    """Beginnings of stories and of sentences in them, half and half."""
+    chance = random.Random(0)
     found = []
-    for story in stories:
-        spans = [match.span() for match in SENTENCE.finditer(story) if sign * compound(match.group()) >= CLEAR]
-        if spans := [span for span in spans if span[0] > 0]:
-            found.append(Passage(story, spans))
+    while len(found) < number:
+        story = chance.choice(stories)
+        starts = [0] if chance.random() < 0.5 else [match.end() for match in re.finditer(r"[.!?]\s", story)]
+        start = chance.choice(starts or [0])
+        if cut := story[start : start + chance.randint(SHORTEST, LONGEST)].lstrip():
+            found.append(cut)
     return found
 
 
-def sentiment(stories: list[str], compound: Callable[[str], float]) -> ExpertTraining:
+def sentiment(stories: list[str], teacher: TextClassifier, number: int, device: str) -> ExpertTraining:
     """Experts for positive sentiment; swapped, they are those for negative."""
-    model = load_model(device="cpu")
-    good, bad = (passages(stories, compound, sign) for sign in (1, -1))
-    return train_experts(model, model.tokenizer, good, bad)
+    model = load_model(device=device)
+    teacher.model.to(device)
+    started = time.perf_counter()
+
+    def told(*how: object) -> None:
+        print(f"\r{time.perf_counter() - started:6.0f} s", *how, end="", file=sys.stderr, flush=True)
+
+    written = write_texts(model, model.tokenizer, openings(stories, number), number, TOKENS, told)
+    # Alike long ones together, so that little is padding.
+    order = sorted(range(number), key=lambda index: len(written[index].text))
+    scores = [0.0] * number
+    for place in range(0, number, JUDGED):
+        part = order[place : place + JUDGED]
+        for index, score in zip(part, teacher([written[index].text for index in part]), strict=True):
+            scores[index] = score
+        told("judged", place)
+    sides = [[each.passage for each in side] for side in sort_texts(written, scores)]
+    return train_experts(model, model.tokenizer, sides[0], sides[1], told)
+
+
+def keep_sentiment(made: ExpertTraining, counts: Mapping[str, int], arguments: argparse.Namespace) -> None:
+    """Write the pair, and the swapped one."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    lexicon = SentimentIntensityAnalyzer().lexicon
+    words = {word: weight for word, weight in lexicon.items() if word in counts and word.isalpha()}
+    for name, sign, what in (("positive_sentiment", 1, "good"), ("negative_sentiment", -1, "bad")):
+        pair = made.experts if sign > 0 else made.experts.swapped()
+        sides = [{"with": each[0], "without": each[1]} for each in (made.texts[::sign], made.tokens[::sign])]
+        about = {
+            "source": f"experts: {arguments.texts} texts of the model itself behind openings from TinyStories (Eldan "
+            f"and Li 2023), the quarters that were rated highest and lowest by {arguments.taught_by}; words: VADER's "
+            "lexicon (Hutto and Gilbert 2014, package vaderSentiment 3.3.2), those that occur in the bundled model's "
+            "training text",
+            # It asks to travel with what is made of it.
+            "license": " ".join((distribution("vaderSentiment").read_text("LICENSE.txt") or "").split()),
+            "texts": sides[0],
+            "tokens": sides[1],
+            "held_out_auc": round(made.separation or 0.0, 4),
+        }
+        signed = {word: sign * weight for word, weight in words.items()}
+        description = f"Texts in which things are {what}."
+        kept = Attribute("experts", description, signed, about=about, experts=pair.to_bytes())
+        print(f"{name}: {about['tokens']}, AUC {made.separation:.3f} in {kept.save(arguments.out / name)}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stories", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=DEMO_MODEL / "attributes")
+    parser.add_argument("--teacher", type=Path, help="a folder; without it sentiment is left as it is")
+    parser.add_argument("--taught-by", default="a text classifier", help="what the teacher is, for the attribute")
+    parser.add_argument("--texts", type=int, default=32_768, help="that the model writes for the teacher")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -74,28 +129,9 @@ def main() -> int:
         if story.strip()
     ]
     counts = WordCounts.load(DEMO_MODEL / FILE_NAME).counts
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-    analyzer = SentimentIntensityAnalyzer()
-    words = {word: weight for word, weight in analyzer.lexicon.items() if word in counts and word.isalpha()}
-    made = sentiment(stories, lambda text: analyzer.polarity_scores(text)["compound"])
-    for name, sign, what in (("positive_sentiment", 1, "good"), ("negative_sentiment", -1, "bad")):
-        pair = made.experts if sign > 0 else made.experts.swapped()
-        sides = [{"with": each[0], "without": each[1]} for each in (made.texts[::sign], made.tokens[::sign])]
-        about = {
-            "source": "experts: sentences of TinyStories (Eldan and Li 2023) labelled by VADER (Hutto and "
-            f"Gilbert 2014), with and without: compound score beyond {CLEAR}; words: VADER's lexicon (package "
-            "vaderSentiment 3.3.2), those that occur in the bundled model's training text",
-            # It asks to travel with what is made of it.
-            "license": " ".join((distribution("vaderSentiment").read_text("LICENSE.txt") or "").split()),
-            "texts": sides[0],
-            "tokens": sides[1],
-            "held_out_auc": round(made.separation or 0.0, 4),
-        }
-        signed = {word: sign * weight for word, weight in words.items()}
-        experts = pair.to_bytes()
-        kept = Attribute("experts", f"Texts in which things are {what}.", signed, about=about, experts=experts)
-        print(f"{name}: {about['tokens']}, AUC {made.separation:.3f} in {kept.save(arguments.out / name)}")
+    if arguments.teacher:
+        made = sentiment(stories, TextClassifier.load(arguments.teacher), arguments.texts, arguments.device)
+        keep_sentiment(made, counts, arguments)
 
     for name, (description, rule) in RULES.items():
         named = set(rule.split())

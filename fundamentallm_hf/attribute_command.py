@@ -1,8 +1,9 @@
 """What `fundamentallm train-attribute` and `fundamentallm attributes` do. This file knows nothing of their options."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,42 @@ from .attributes import BUNDLED, FOLDER, Attribute, check_name, known_attributes
 from .errors import UsageError, UserError
 from .terminal import Notes
 
+# Texts that a model writes for its own experts, their most tokens, and how many are judged between two signs of life.
+TEXTS, TOKENS = 4000, 300
+_JUDGED = 128
+
 
 def make(name: str, **options: Any) -> None:
     """Make an attribute out of two files or a classifier, as the options of `fundamentallm train-attribute` say.
 
     Raises:
         UsageError: the options do not go together.
-        UserError: see `train` and `from_classifier`.
+        UserError: see `train`, `from_classifier` and `from_own_texts`.
     """
-    of_texts = {each: options.pop(each) for each in ("with_file", "without_file", "kind")}
+    of_texts = {each: options.pop(each) for each in ("with_file", "without_file")}
     of_classifier = {each: options.pop(each) for each in ("classifier", "label")}
+    of_own_texts = {each: options.pop(each) for each in ("openings", "texts", "tokens")}
+    kind, own = options.pop("kind"), any(each is not None for each in of_own_texts.values())
+    if own and (of_classifier["classifier"] is None or kind != "experts"):
+        raise UsageError(
+            "--openings, --texts and --tokens are for what a model writes itself: give --classifier and --kind experts"
+        )
     if of_classifier["classifier"] is not None:
-        if any(each is not None for each in of_texts.values()):
+        if any(each is not None for each in of_texts.values()) or kind == "words":
             raise UsageError(
-                "--classifier has no place beside --with, --without and --kind: give a classifier or texts"
+                "--classifier has no place beside --with, --without and --kind words: give a classifier or texts"
             )
-        from_classifier(name, of_classifier["classifier"], of_classifier["label"] or "", **options)
+        of_classifier["label"] = of_classifier["label"] or ""
+        if kind == "experts":
+            from_own_texts(name, **of_classifier, **of_own_texts, **options)
+        else:
+            from_classifier(name, **of_classifier, **options)
         return
     if of_classifier["label"] is not None:
         raise UsageError("--label names a label of a classifier, and there is none: give --classifier, too")
-    if None in (of_texts["with_file"], of_texts["without_file"]):
+    if None in of_texts.values():
         raise UsageError("an attribute is made out of texts, --with FILE and --without FILE, or of a --classifier")
-    train(name, **of_texts | {"kind": of_texts["kind"] or "words"}, **options)
+    train(name, **of_texts, kind=kind or "words", **options)
 
 
 def train(
@@ -50,12 +65,7 @@ def train(
     description = description or f"{kind} that tell {name} apart"
     make = _experts if kind == "experts" else _words
     attribute, told = make(texts, others, description, model)
-    _save(attribute, folder)
-    separation = attribute.about.get("held_out_auc")
-    told["held-out AUC"] = (
-        "too few texts to hold some out" if separation is None else f"{separation:.3f} (0.5 is chance)"
-    )
-    _tell(told, folder)
+    _finish(attribute, told, folder)
 
 
 def from_classifier(name: str, classifier: str, label: str, model: str | None, description: str, force: bool) -> None:
@@ -75,18 +85,80 @@ def from_classifier(name: str, classifier: str, label: str, model: str | None, d
     from .text_classifier import TextClassifier
 
     folder = _place_for(name, model, force)
-    path = Path(classifier).expanduser()
-    is_folder = path.exists() or classifier.startswith((".", "/", "~"))
-    about = {"source": path.resolve().name if is_folder else classifier}
-    attribute = Attribute(
-        "classifier", description, about=about, classifier=path if is_folder else classifier, label=label
-    )
-    label = TextClassifier.load(attribute.classifier, label).label
-    attribute = replace(
-        attribute, label=label, description=description or f"texts that {about['source']} calls {label}"
-    )
+    place, source = _classifier_place(classifier)
+    attribute = Attribute("classifier", description, about={"source": source}, classifier=place, label=label)
+    label = TextClassifier.load(place, label).label
+    attribute = replace(attribute, label=label, description=description or f"texts that {source} calls {label}")
     _save(attribute, folder)
     _tell({"classifier": classifier, "label": label}, folder)
+
+
+def from_own_texts(
+    name: str,
+    classifier: str,
+    label: str,
+    openings: str | None,
+    texts: int | None,
+    tokens: int | None,
+    model: str | None,
+    description: str,
+    force: bool,
+) -> None:
+    """Make experts out of what the model itself writes, sorted by a text classifier, and write them.
+
+    Args:
+        name: of the attribute.
+        classifier: see `from_classifier`; it is not kept.
+        label: one of its labels.
+        openings: a file with beginnings of texts, one a line; without it the model begins by itself.
+        texts: how many are written; default `TEXTS`.
+        tokens: how long they are at most; default `TOKENS`.
+        model: that the experts are for, and beside which they are written; without it the bundled model, and the
+            user's own attributes.
+        description: what it does, in a line.
+        force: replace an attribute of this name.
+
+    Raises:
+        UserError: the classifier or the openings cannot be read, the attribute exists, or the classifier cannot tell
+            the texts apart.
+    """
+    from .expert_training import train_experts
+    from .loading import load_model
+    from .own_texts import sort_texts, write_texts
+    from .text_classifier import TextClassifier
+
+    folder = _place_for(name, model, force)
+    beginnings = [""] if openings is None else _lines(openings)
+    place, source = _classifier_place(classifier)
+    judge = TextClassifier.load(place, label)
+    notes = Notes()
+    base = load_model(model, notice=notes.say)
+    judge.model.to(base.device)
+    with notes.progress() as bar:
+        show = _shown_in(bar)
+        written = write_texts(
+            base, base.tokenizer, beginnings, texts or TEXTS, tokens or TOKENS, partial(show, "writing texts")
+        )
+        scores: list[float] = []
+        while len(scores) < len(written):
+            scores += judge([each.text for each in written[len(scores) : len(scores) + _JUDGED]])
+            show("judging texts", len(scores), len(written))
+        having, lacking = sort_texts(written, scores)
+        passages = [[each.passage for each in side] for side in (having, lacking)]
+        made = train_experts(base, base.tokenizer, passages[0], passages[1], show)
+    words = _words_beside([each.text for each in having], [each.text for each in lacking])
+    description = description or f"texts that {source} calls {judge.label}"
+    attribute, told = _expert_attribute(made, words, description)
+    about = {"teacher": source, "label": judge.label, "written": len(written)}
+    _finish(replace(attribute, about={**attribute.about, **about}), {"teacher": source} | told, folder)
+
+
+def _classifier_place(classifier: str) -> tuple[Path | str, str]:
+    """A classifier's folder or name on the Hub, and what it is called."""
+    path = Path(classifier).expanduser()
+    if path.exists() or classifier.startswith((".", "/", "~")):
+        return path, path.resolve().name
+    return classifier, classifier
 
 
 def _place_for(name: str, model: str | None, force: bool) -> Path:
@@ -114,6 +186,22 @@ def _save(attribute: Attribute, folder: Path) -> None:
         raise UserError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
 
 
+def _finish(attribute: Attribute, told: dict[str, str], folder: Path) -> None:
+    """Write what was trained, and tell of it."""
+    _save(attribute, folder)
+    separation = attribute.about.get("held_out_auc")
+    told["held-out AUC"] = (
+        "too few texts to hold some out" if separation is None else f"{separation:.3f} (0.5 is chance)"
+    )
+    _tell(told, folder)
+
+
+def _shown_in(bar: Any) -> Callable[[str, int, int], None]:
+    """A line in a progress bar that tells what is done, how far it is, and how far it has to go."""
+    task = bar.add_task("", total=None)
+    return lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
 def _tell(told: dict[str, str], folder: Path) -> None:
     for what, value in (told | {"written to": str(folder)}).items():
         click.echo(f"{what:14}{value}")
@@ -124,8 +212,7 @@ def _words(
 ) -> tuple[Attribute, dict[str, str]]:
     """Weighted words, and what there is to tell of them."""
     with Notes().progress() as bar:
-        task = bar.add_task("weighing words", total=None)
-        made = train_words(texts, others, lambda done, total: bar.update(task, completed=done, total=total))
+        made = train_words(texts, others, partial(_shown_in(bar), "weighing words"))
     about = _about("log-odds ratios with an informative Dirichlet prior", made)
     most, least = _extremes(made.weights)
     told = {"words": f"{len(made.weights):,}", "most": most, "least": least}
@@ -139,20 +226,23 @@ def _experts(
     from .expert_training import train_experts
     from .loading import load_model
 
-    words: dict[str, float] = {}
-    with suppress(UserError):  # the experts may tell apart what single words do not
-        words = train_words(texts, others).weights
+    words = _words_beside(texts, others)
     notes = Notes()
     base = load_model(model, notice=notes.say)
     with notes.progress() as bar:
-        task = bar.add_task("reading", total=None)
-        made = train_experts(
-            base,
-            base.tokenizer,
-            texts,
-            others,
-            lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
-        )
+        made = train_experts(base, base.tokenizer, texts, others, _shown_in(bar))
+    return _expert_attribute(made, words, description)
+
+
+def _words_beside(texts: list[str], others: list[str]) -> dict[str, float]:
+    """Words for other models than that of the experts; none where single words do not tell apart what experts may."""
+    with suppress(UserError):
+        return train_words(texts, others).weights
+    return {}
+
+
+def _expert_attribute(made: Any, words: dict[str, float], description: str) -> tuple[Attribute, dict[str, str]]:
+    """The attribute, and what there is to tell of it."""
     about = _about("output-layer experts (adapters with a bottleneck), contrasted as in DExperts", made)
     about["tokens"] = {"with": made.tokens[0], "without": made.tokens[1]}
     experts = made.experts.to_bytes()

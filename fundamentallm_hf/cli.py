@@ -213,6 +213,9 @@ def evaluate(
 )
 @click.option("--classifier", metavar="NAME", help="Instead of texts, a text classifier: its folder or Hub id.")
 @click.option("--label", metavar="NAME", help="Which of the classifier's labels to lean towards.")
+@click.option("--openings", metavar="FILE", help="With both: beginnings of what the model writes, one a line.")
+@click.option("--texts", metavar="N", type=click.IntRange(min=8), help="How many it writes.  [default: 4000]")
+@click.option("--tokens", metavar="N", type=click.IntRange(min=1), help="How long they are.  [default: 300]")
 @click.option("--model", metavar="MODEL", help="Write it beside this model, with which it travels.")
 @click.option("--description", default="", help="What it does, in a line.")
 @click.option("--force", is_flag=True, help="Replace an attribute of this name.")
@@ -222,10 +225,14 @@ def train_attribute(name: str, **options: Any) -> None:
     Without --model it is kept among your own attributes, where every model finds it, and experts are trained on the
     bundled story model. Held-out texts tell how well it tells the two sides apart.
 
+    A classifier guides by itself, at the price of being asked in every step. With --kind experts it is only the
+    teacher: the model writes texts, the classifier sorts them, and experts learn from those at both ends.
+
     \b
     fundamentallm train-attribute formal --with letters.txt --without chats.txt
     fundamentallm train-attribute formal --with letters.txt --without chats.txt --kind experts --model my_model_hf
     fundamentallm train-attribute glad --classifier user/reviews --label POSITIVE
+    fundamentallm train-attribute glad --classifier user/reviews --label POSITIVE --kind experts --openings starts.txt
     """
     from .attribute_command import make
 
