@@ -12,6 +12,7 @@ vaderSentiment, MIT) that the model's training text has. Stories stand in UTF-8 
 """
 
 import argparse
+import json
 import random
 import re
 import sys
@@ -46,6 +47,8 @@ RULES = {
 LEAST = 2
 # Characters of each text, and texts that are judged at once.
 TOKENS, JUDGED = 300, 512
+# Half of the texts on each side, all of them read, and learnt from in large batches.
+LEARNING = {"most_tokens": 8_000_000, "batch": 8192}
 # Openings are cut after so many characters, behind the beginning of a story or of a sentence in it.
 SHORTEST, LONGEST = 10, 110
 
@@ -63,10 +66,10 @@ def openings(stories: list[str], number: int) -> list[str]:
     return found
 
 
-def sentiment(stories: list[str], teacher: TextClassifier, number: int, device: str) -> ExpertTraining:
+def sentiment(stories: list[str], teacher: TextClassifier, arguments: argparse.Namespace) -> ExpertTraining:
     """Experts for positive sentiment; swapped, they are those for negative."""
-    model = load_model(device=device)
-    teacher.model.to(device)
+    model, number = load_model(device=arguments.device), arguments.texts
+    teacher.model.to(arguments.device)
     started = time.perf_counter()
 
     def told(*how: object) -> None:
@@ -81,8 +84,11 @@ def sentiment(stories: list[str], teacher: TextClassifier, number: int, device: 
         for index, score in zip(part, teacher([written[index].text for index in part]), strict=True):
             scores[index] = score
         told("judged", place)
-    sides = [[each.passage for each in side] for side in sort_texts(written, scores)]
-    return train_experts(model, model.tokenizer, sides[0], sides[1], told)
+    if arguments.save:
+        lines = [json.dumps([*each, round(score, 4)]) for each, score in zip(written, scores, strict=True)]
+        arguments.save.write_text("\n".join(lines), encoding="utf-8")
+    sides = [[each.passage for each in side] for side in sort_texts(written, scores, arguments.share)]
+    return train_experts(model, model.tokenizer, sides[0], sides[1], told, **LEARNING)
 
 
 def keep_sentiment(made: ExpertTraining, counts: Mapping[str, int], arguments: argparse.Namespace) -> None:
@@ -96,9 +102,9 @@ def keep_sentiment(made: ExpertTraining, counts: Mapping[str, int], arguments: a
         sides = [{"with": each[0], "without": each[1]} for each in (made.texts[::sign], made.tokens[::sign])]
         about = {
             "source": f"experts: {arguments.texts} texts of the model itself behind openings from TinyStories (Eldan "
-            f"and Li 2023), the quarters that were rated highest and lowest by {arguments.taught_by}; words: VADER's "
-            "lexicon (Hutto and Gilbert 2014, package vaderSentiment 3.3.2), those that occur in the bundled model's "
-            "training text",
+            f"and Li 2023), on each side the {arguments.share:.0%} that fit best by {arguments.taught_by}; words: "
+            "VADER's lexicon (Hutto and Gilbert 2014, package vaderSentiment 3.3.2), those that occur in the bundled "
+            "model's training text",
             # It asks to travel with what is made of it.
             "license": " ".join((distribution("vaderSentiment").read_text("LICENSE.txt") or "").split()),
             "texts": sides[0],
@@ -118,6 +124,8 @@ def main() -> int:
     parser.add_argument("--teacher", type=Path, help="a folder; without it sentiment is left as it is")
     parser.add_argument("--taught-by", default="a text classifier", help="what the teacher is, for the attribute")
     parser.add_argument("--texts", type=int, default=32_768, help="that the model writes for the teacher")
+    parser.add_argument("--share", type=float, default=0.5, help="of them that are taken at each end")
+    parser.add_argument("--save", type=Path, help="a file for these texts, as JSON: opening, text, score")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -130,7 +138,7 @@ def main() -> int:
     ]
     counts = WordCounts.load(DEMO_MODEL / FILE_NAME).counts
     if arguments.teacher:
-        made = sentiment(stories, TextClassifier.load(arguments.teacher), arguments.texts, arguments.device)
+        made = sentiment(stories, TextClassifier.load(arguments.teacher), arguments)
         keep_sentiment(made, counts, arguments)
 
     for name, (description, rule) in RULES.items():

@@ -17,9 +17,9 @@ from .errors import UserError
 from .output_experts import BOTTLENECK, ExpertPair, OutputAdapter, OutputWeights, expert_logs
 
 # Tokens that are read of each side at most; fewer where the model is large: parameters times tokens.
-_MOST_TOKENS, _MOST_WORK = 500_000, 8e12
+MOST_TOKENS, _MOST_WORK = 500_000, 8e12
 # Each side learns in so many passes, at most and at least so many steps of so many tokens.
-_PASSES, _STEPS, _LEAST_STEPS, _BATCH = 3, 3000, 100, 1024
+_PASSES, _STEPS, _LEAST_STEPS, BATCH = 3, 3000, 100, 1024
 _RATE, _WARM_UP, _WEIGHT_DECAY = 2e-3, 50, 0.01
 _BATCH_LOGITS = 1 << 23
 _ROWS, _LONGEST = 16, 1024
@@ -66,6 +66,8 @@ def train_experts(
     progress: Callable[[str, int, int], None] = lambda *_: None,
     bottleneck: int = BOTTLENECK,
     seed: int = 0,
+    most_tokens: int = MOST_TOKENS,
+    batch: int = BATCH,
 ) -> ExpertTraining:
     """Train the pair of experts of an attribute.
 
@@ -77,6 +79,8 @@ def train_experts(
         progress: called with what is done, how far it is, and how far it has to go.
         bottleneck: width of each adapter.
         seed: of what is drawn; the same one gives the same experts.
+        most_tokens: that are read of each side; fewer of a large model.
+        batch: tokens that a step learns from.
 
     Raises:
         UserError: a side holds nothing to learn from, the tokenizer cannot tell where its tokens stand in a text, or
@@ -88,7 +92,7 @@ def train_experts(
         output = OutputWeights.of(model)
     except ValueError as error:
         raise UserError(f"{error}: choose --kind words") from error
-    most = min(_MOST_TOKENS, int(_MOST_WORK / sum(each.numel() for each in model.parameters())))
+    most = min(most_tokens, int(_MOST_WORK / sum(each.numel() for each in model.parameters())))
     sides = []
     for name, given in (("with", with_texts), ("without", without_texts)):
         passages = [Passage(each) if isinstance(each, str) else each for each in given]
@@ -109,7 +113,7 @@ def train_experts(
         def learnt(done: int, total: int, name: str = name) -> None:
             progress(f"learning texts {name}", done, total)
 
-        _learn(adapter, output, side.states[~out], side.targets[~out], learnt, seed)
+        _learn(adapter, output, side.states[~out], side.targets[~out], learnt, seed, batch)
     pair.eval().requires_grad_(False)
     # What is kept is half precise, so that is what is measured and given back.
     pair = ExpertPair.from_bytes(pair.to_bytes())
@@ -202,6 +206,7 @@ def _learn(
     targets: torch.Tensor,
     progress: Callable[[int, int], None],
     seed: int,
+    batch: int,
 ) -> None:
     """Teach one expert to write on as the texts of its side do."""
     generator = torch.Generator().manual_seed(seed)
@@ -211,8 +216,8 @@ def _learn(
         bound = adapter.down.in_features**-0.5
         for each in (adapter.down.weight, adapter.down.bias):
             each.copy_(torch.empty(each.shape).uniform_(-bound, bound, generator=generator))
-    size = max(16, min(_BATCH, _BATCH_LOGITS // len(output.weight)))
-    steps = max(_LEAST_STEPS, min(_STEPS * _BATCH // size, _PASSES * len(targets) // size))
+    size = max(16, min(batch, _BATCH_LOGITS // len(output.weight)))
+    steps = max(_LEAST_STEPS, min(_STEPS * batch // size, _PASSES * len(targets) // size))
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / min(_WARM_UP, steps / 2)) * (1 - step / steps)

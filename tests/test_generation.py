@@ -64,6 +64,12 @@ def test_a_seed_repeats_the_text_and_another_one_changes_it(generator):
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_asking_again_and_again_is_not_counted_as_a_job_for_a_data_set(generator):
+    for _ in range(3):
+        generator.generate("ROMEO:", max_tokens=1)
+    assert generator.pipeline.call_count == 1
+
+
 def test_without_a_seed_the_completion_names_the_one_that_repeats_it(generator):
     first = generator.complete("To be", temperature=1.5, max_tokens=20)[0]
     assert generator.complete("To be", temperature=1.5, max_tokens=20, seed=first.seed)[0] == first
