@@ -1,4 +1,4 @@
-"""Trains a text classifier that knows sentiment, to teach a story model's experts (`train-attribute --classifier`).
+"""Trains a judge of sentiment to teach a story model's experts (`story_attributes.py --teacher`).
 
     python examples/sentiment_teacher.py --ratings *_GroundTruth.txt --base BASE --out teacher
 
@@ -6,57 +6,91 @@ The ratings are those that Hutto and Gilbert (2014) collected to try VADER on: t
 to 4, in the file `hutto_ICWSM_2014.tar.gz` of vaderSentiment's source distribution (MIT): snippets of movie reviews,
 tweets, newspaper editorials. (Leave out its reviews of goods: they come from a data set that sentiment is often judged
 by, and what judges a guide must not have taught it.) Each line holds a number, the mean rating and the text, with tabs
-between them. BASE is any model that `AutoModelForSequenceClassification` reads, or a GGUF file; its one new output
-learns the mean rating. A tenth is held out. Takes a minute on a GPU, and hours on two cores.
+between them. BASE is a causal language model that `AutoModel` reads, or a GGUF file. A tenth is held out. Takes a
+minute on a GPU, and hours on two cores.
+
+What BASE makes of all tokens is averaged: of its last token alone, a teacher told the story model's texts apart less
+well (area under the ROC curve 0.76 instead of 0.88, against a judge that learnt from reviews), though it came closer to
+held-out ratings (correlation 0.89 instead of 0.85).
 """
 
 import argparse
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, GgufConfig
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModel, AutoTokenizer, GgufConfig
 
-HELD_OUT, LONGEST = 10, 128
+HELD_OUT, LONGEST = 10, 512
+HEAD_NAME = "head.safetensors"
 
 
-def read(files: list[Path]) -> list[tuple[str, float]]:
+class Teacher(nn.Module):
+    """Rates texts: a line through the mean of what a model makes of their tokens.
+
+    Args:
+        base: of a model or a folder, or a GGUF file.
+    """
+
+    def __init__(self, base: str) -> None:
+        super().__init__()
+        path, how, options = Path(base), {}, {}
+        if path.suffix == ".gguf":
+            base, how = str(path.parent), {"gguf_file": path.name}
+            options = {"quantization_config": GgufConfig(dequantize=True)}
+        self.tokenizer = AutoTokenizer.from_pretrained(base, **how)
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        self.tokenizer.padding_side = "right"
+        self.body = AutoModel.from_pretrained(base, dtype=torch.float32, **how, **options)
+        self.head = nn.Linear(self.body.config.hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, texts: Sequence[str]) -> torch.Tensor:
+        """(texts,) ratings."""
+        device = self.head.weight.device
+        batch = self.tokenizer([text or " " for text in texts], return_tensors="pt", padding=True, truncation=True,
+                               max_length=LONGEST).to(device)  # fmt: skip
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            states = self.body(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+        mask = batch.attention_mask[..., None].float()
+        return self.head((states.float() * mask).sum(dim=1) / mask.sum(dim=1))[:, 0]
+
+    @torch.no_grad()
+    def rate(self, texts: Sequence[str], rows: int = 256) -> list[float]:
+        """What it would rate them; long ones together, so that little is padding."""
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        found = [0.0] * len(texts)
+        for place in range(0, len(order), rows):
+            part = order[place : place + rows]
+            for index, rating in zip(part, self([texts[index] for index in part]).tolist(), strict=True):
+                found[index] = rating
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Keep it."""
+        self.body.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        save_file(self.head.state_dict(), folder / HEAD_NAME)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Teacher":
+        """Read what `save` wrote."""
+        teacher = cls(str(folder))
+        teacher.head.load_state_dict(load_file(folder / HEAD_NAME))
+        return teacher.eval()
+
+
+def read(files: Sequence[Path]) -> list[tuple[str, float]]:
     """Texts with their mean ratings, in an order by chance."""
     lines = [line.split("\t", 2) for file in files for line in file.read_text("latin-1").splitlines()]
     found = [(line[2].strip(), float(line[1])) for line in lines if len(line) == 3]
     random.Random(0).shuffle(found)
     return found
-
-
-def load(base: str):
-    """A model with one output, and its tokenizer."""
-    path, how, options = Path(base), {}, {}
-    if path.suffix == ".gguf":
-        base, how = str(path.parent), {"gguf_file": path.name}
-        options = {"quantization_config": GgufConfig(dequantize=True)}
-    tokenizer = AutoTokenizer.from_pretrained(base, **how)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, id2label={0: "POSITIVE"}, label2id={"POSITIVE": 0}, dtype=torch.float32, **how, **options
-    )
-    model.config.pad_token_id = tokenizer.pad_token_id
-    return model, tokenizer
-
-
-def rate(model, tokenizer, texts: list[str], rows: int = 256) -> list[float]:
-    """What the model would rate them."""
-    found = []
-    with torch.no_grad():
-        for place in range(0, len(texts), rows):
-            found += model(**encoded(model, tokenizer, texts[place : place + rows])).logits[:, 0].float().tolist()
-    return found
-
-
-def encoded(model, tokenizer, texts: list[str]):
-    """A batch of texts as the model reads them."""
-    batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=LONGEST)
-    return batch.to(model.device)
 
 
 def main() -> int:
@@ -69,16 +103,15 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--most", type=int, help="learn from so many of the texts only")
     arguments = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     rated = read(arguments.ratings)[: arguments.most]
     held, rest = rated[: len(rated) // HELD_OUT], rated[len(rated) // HELD_OUT :]
     torch.manual_seed(0)
-    model, tokenizer = load(arguments.base)
-    model.to(device).train()
+    teacher = Teacher(arguments.base).to("cuda" if torch.cuda.is_available() else "cpu").train()
     steps = arguments.epochs * (len(rest) // arguments.rows)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.rate, weight_decay=0.01)
+    parts = [{"params": teacher.body.parameters()}, {"params": teacher.head.parameters(), "lr": 1e-3}]
+    optimizer = torch.optim.AdamW(parts, lr=arguments.rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / max(1, steps // 10)) * (1 - step / steps)
+        optimizer, lambda step: min(1.0, (step + 1) / min(100, steps)) * (1 - step / steps)
     )
     order = random.Random(0)
     for epoch in range(arguments.epochs):
@@ -86,22 +119,20 @@ def main() -> int:
         losses = []
         for place in range(0, len(rest) - arguments.rows + 1, arguments.rows):
             texts, ratings = zip(*rest[place : place + arguments.rows], strict=True)
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                found = model(**encoded(model, tokenizer, list(texts))).logits[:, 0]
-            loss = ((found.float() - torch.tensor(ratings, device=device)) ** 2).mean()
+            found = teacher(texts)
+            loss = ((found - torch.tensor(ratings, device=found.device)) ** 2).mean()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(teacher.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
             losses.append(loss.detach())
         print(f"epoch {epoch + 1}: mean squared error {float(torch.stack(losses).mean()):.3f}", flush=True)
-    model.eval()
+    teacher.eval()
     texts, ratings = zip(*held, strict=True)
-    found = rate(model, tokenizer, list(texts))
-    print(f"{len(rest)} texts learnt; {len(held)} held out: correlation {np.corrcoef(found, ratings)[0, 1]:.3f}")
-    model.save_pretrained(arguments.out)
-    tokenizer.save_pretrained(arguments.out)
+    correlation = np.corrcoef(teacher.rate(texts), ratings)[0, 1]
+    print(f"{len(rest)} texts learnt; {len(held)} held out: correlation {correlation:.3f}")
+    teacher.save(arguments.out)
     return 0
 
 

@@ -3,12 +3,14 @@
     python examples/story_attributes.py --stories train.txt [--teacher teacher] [--out FOLDER]
 
 `animals` and `suspense` are made as `train-attribute` makes them: words by log-odds between stories that hold a word of
-the rule below, and stories that hold none. With a teacher, a text classifier such as `sentiment_teacher.py` trains,
-`positive_sentiment` and `negative_sentiment` are made as `train-attribute --classifier --kind experts` makes them: the
-model goes on from places in the stories, the teacher sorts what it wrote, and a pair of experts learns from those at
-both ends. Beside them, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the package
-vaderSentiment, MIT) that the model's training text has. Stories stand in UTF-8 files, divided by lines of
-`<|endoftext|>`. Nothing of the stories is kept but the weights of single words, and of experts.
+the rule below, and stories that hold none. With a teacher, which `sentiment_teacher.py` trains, `positive_sentiment`
+and `negative_sentiment` are made as `train-attribute --classifier --kind experts` makes them: the model goes on from
+places in the stories, the teacher sorts what it wrote, and a pair of experts learns from those at both ends. Beside
+them, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the package
+vaderSentiment, MIT) that the model's training text has.
+
+Stories stand in UTF-8 files, divided by lines of `<|endoftext|>`. Nothing of them is kept but the weights of single
+words, and of experts.
 """
 
 import argparse
@@ -22,13 +24,13 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import torch
+from sentiment_teacher import Teacher
 
 from fundamentallm_hf import Attribute, load_model
 from fundamentallm_hf.attribute_training import train_words, words_of
 from fundamentallm_hf.expert_training import ExpertTraining, train_experts
 from fundamentallm_hf.loading import DEMO_MODEL
 from fundamentallm_hf.own_texts import sort_texts, write_texts
-from fundamentallm_hf.text_classifier import TextClassifier
 from fundamentallm_hf.word_counts import FILE_NAME, WordCounts
 
 RULES = {
@@ -46,7 +48,7 @@ RULES = {
 # A word is kept only where the model can write it; and a rule needs so many of its words in a story.
 LEAST = 2
 # Characters of each text, and texts that are judged at once.
-TOKENS, JUDGED = 300, 512
+TOKENS, JUDGED = 300, 2048
 # Half of the texts on each side, all of them read, and learnt from in large batches.
 LEARNING = {"most_tokens": 8_000_000, "batch": 8192}
 # Openings are cut after so many characters, behind the beginning of a story or of a sentence in it.
@@ -66,24 +68,20 @@ def openings(stories: list[str], number: int) -> list[str]:
     return found
 
 
-def sentiment(stories: list[str], teacher: TextClassifier, arguments: argparse.Namespace) -> ExpertTraining:
+def sentiment(stories: list[str], teacher: Teacher, arguments: argparse.Namespace) -> ExpertTraining:
     """Experts for positive sentiment; swapped, they are those for negative."""
     model, number = load_model(device=arguments.device), arguments.texts
-    teacher.model.to(arguments.device)
+    teacher.to(arguments.device)
     started = time.perf_counter()
 
     def told(*how: object) -> None:
         print(f"\r{time.perf_counter() - started:6.0f} s", *how, end="", file=sys.stderr, flush=True)
 
     written = write_texts(model, model.tokenizer, openings(stories, number), number, TOKENS, told)
-    # Alike long ones together, so that little is padding.
-    order = sorted(range(number), key=lambda index: len(written[index].text))
-    scores = [0.0] * number
-    for place in range(0, number, JUDGED):
-        part = order[place : place + JUDGED]
-        for index, score in zip(part, teacher([written[index].text for index in part]), strict=True):
-            scores[index] = score
-        told("judged", place)
+    scores: list[float] = []
+    while len(scores) < number:
+        scores += teacher.rate([each.text for each in written[len(scores) : len(scores) + JUDGED]])
+        told("judged", len(scores))
     if arguments.save:
         lines = [json.dumps([*each, round(score, 4)]) for each, score in zip(written, scores, strict=True)]
         arguments.save.write_text("\n".join(lines), encoding="utf-8")
@@ -122,7 +120,7 @@ def main() -> int:
     parser.add_argument("--stories", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=DEMO_MODEL / "attributes")
     parser.add_argument("--teacher", type=Path, help="a folder; without it sentiment is left as it is")
-    parser.add_argument("--taught-by", default="a text classifier", help="what the teacher is, for the attribute")
+    parser.add_argument("--taught-by", default="a teacher", help="what the teacher is, for the attribute")
     parser.add_argument("--texts", type=int, default=32_768, help="that the model writes for the teacher")
     parser.add_argument("--share", type=float, default=0.5, help="of them that are taken at each end")
     parser.add_argument("--save", type=Path, help="a file for these texts, as JSON: opening, text, score")
@@ -138,7 +136,7 @@ def main() -> int:
     ]
     counts = WordCounts.load(DEMO_MODEL / FILE_NAME).counts
     if arguments.teacher:
-        made = sentiment(stories, TextClassifier.load(arguments.teacher), arguments)
+        made = sentiment(stories, Teacher.load(arguments.teacher), arguments)
         keep_sentiment(made, counts, arguments)
 
     for name, (description, rule) in RULES.items():

@@ -42,6 +42,7 @@ class GuidedAttributesLogitsProcessor(LogitsProcessor):
     Args:
         guides: guides, each with its strength; below 0 it steers away. Those with a strength of 0 do nothing.
         most_below: see `MOST_BELOW`.
+        temperature: by which what is open is flattened before it is shifted.
 
     Example:
 
@@ -61,9 +62,11 @@ class GuidedAttributesLogitsProcessor(LogitsProcessor):
         guides: Sequence[tuple[Guide, float]],
         *,
         most_below: float = MOST_BELOW,
+        temperature: float = 1.0,
     ) -> None:
         self.guides = [(guide, strength) for guide, strength in guides if strength]
         self.most_below = most_below
+        self.temperature = temperature
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, filtered and shifted."""
@@ -75,4 +78,4 @@ class GuidedAttributesLogitsProcessor(LogitsProcessor):
         # Summed in one order whatever the order of the guides, so that it makes no difference to the last bit.
         shift = torch.stack(shifts).sort(dim=0).values.sum(dim=0)
         filtered = scores.masked_fill(scores < scores.amax(dim=-1, keepdim=True) - self.most_below, -torch.inf)
-        return filtered + shift.to(scores.dtype)
+        return filtered / self.temperature + shift.to(scores.dtype)

@@ -3,6 +3,8 @@
 This file knows nothing of where attributes lie, or of what a guide does.
 """
 
+import math
+
 from transformers import LogitsProcessor
 from transformers.generation import GenerationMode
 
@@ -21,6 +23,10 @@ from .vocabulary import Vocabulary
 from .word_counts import WordCounts
 from .word_weights import WordWeights
 
+# Experts make most choices narrower, and so texts alike: for each nat of their strength, up or down, what is open is
+# flattened by so much. That gives variety back for a little perplexity (`docs/controls.md` has figures).
+FLATTENING = 0.035
+
 
 def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor, list[LogitsProcessor]]:
     """What guides the texts of a call.
@@ -36,7 +42,7 @@ def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor
         UserError: there is no such attribute.
         ValueError: one cannot guide this model.
     """
-    guides, watching = [], []
+    guides, watching, flattening = [], [], []
     for name, strength in strengths.items():
         attribute = find_attribute(call.model, name)
         try:
@@ -46,7 +52,10 @@ def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor
         guides.append((guide, strength))
         if isinstance(guide, ExpertGuide):
             watching.append(guide.states)
-    return GuidedAttributesLogitsProcessor(guides), watching
+            flattening.append(FLATTENING * abs(strength))
+    # The sum is the same in every order of the guides, to the last bit.
+    temperature = 1.0 + math.fsum(flattening)
+    return GuidedAttributesLogitsProcessor(guides, temperature=temperature), watching
 
 
 def _guide(attribute: Attribute, call: Call) -> Guide:

@@ -70,9 +70,8 @@ def test_only_the_parts_of_a_passage_are_learnt_from():
 
 def test_a_budget_of_tokens_is_kept(monkeypatch):
     model = load_model(device="cpu")
-    monkeypatch.setattr(training, "MOST_TOKENS", 50)
     monkeypatch.setattr(training, "_ROWS", 1)
-    made = train_experts(model, model.tokenizer, GLAD, GRIM, bottleneck=4)
+    made = train_experts(model, model.tokenizer, GLAD, GRIM, bottleneck=4, most_tokens=50)
     assert max(made.texts) < len(GLAD)
 
 
