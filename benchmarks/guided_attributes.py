@@ -7,11 +7,12 @@ From neutral openings, or from those of one sentiment, texts are sampled at temp
 the strengths, by each kind of guide: the experts and the words of `positive_sentiment` and `negative_sentiment`, two
 contexts that are contrasted (`prompts`), a text classifier in a folder (`classifier`, see `guided_classifier.py`), and
 experts and words together. For each, judged behind the opening (see
-`sentiment_judge.py`): the share of positive texts, by a classifier that has nothing to do with the guides and by VADER,
-whose lexicon and scores they are made of; the perplexity under SmolLM2-135M and its ratio to no guide; and the share of
-distinct words, pairs and triples of words among all, with the ratio to no guide. With SmolLM2 as the model it judges
-itself. `--results` adds a line for each strength to a file, of which `guided_curve.py` draws a picture. `--keep` writes
-the shares into the bundled model's attribute, from where its card tells them.
+`sentiment_judge.py`): the share of positive texts, by a classifier that learnt from reviews, by another that goes by
+their words alone, and by VADER, whose lexicon the kind words is made of; the perplexity under SmolLM2-135M and its
+ratio to no guide; and the share of distinct words, pairs and triples of words among all, with the ratio to no guide.
+With SmolLM2 as the model it judges itself. `--results` adds a line for each strength to a file, of which
+`guided_curve.py` draws a picture. `--keep` writes the shares into the bundled model's attribute, from where its card
+tells them.
 """
 
 import argparse
@@ -124,13 +125,14 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     model = MODELS[arguments.model]()
     judge = SentimentJudge(arguments.reviews, arguments.cache)
-    print(f"classifier: {judge.reviews} reviews, accuracy {judge.accuracy:.1%} in five-fold cross-validation")
+    print(f"classifier: {judge.reviews} reviews, accuracy {judge.accuracy:.1%} in five-fold cross-validation, ", end="")
+    print(f"{judge.accuracy_of_words:.1%} by words alone")
     prompts = openings(arguments.source, arguments.openings)
     size = max(1, arguments.rows // arguments.samples)
     print(f"{arguments.model}, {len(prompts)} {arguments.source} openings x {arguments.samples} samples of ", end="")
     print(f"{arguments.tokens} tokens, temperature 0.8, top-p 0.9")
-    print("| kind | strength | positive | by VADER | perplexity | ratio | distinct-1, 2, 3 | ratios | s a text |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("| kind | strength | positive | by words | VADER | perplexity | ratio | distinct-1, 2, 3 | ratios | s |")
+    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
     free = None
     for kind in arguments.kind:
         shares = {}
@@ -152,6 +154,7 @@ def main() -> int:
                 "strength": strength,
                 "texts": len(texts),
                 "positive": judge.positive(texts),
+                "positive_by_words": judge.positive_by_words(texts),
                 "positive_by_vader": judge.positive_by_vader(texts),
                 "perplexity": judge.perplexity(pairs),
                 "distinct": [distinct(texts, order) for order in (1, 2, 3)],
@@ -164,7 +167,8 @@ def main() -> int:
             )
             told, compared = (", ".join(f"{each:.2f}" for each in some) for some in (row["distinct"], ratios))
             print(
-                f"| {kind} | {strength:+g} | {row['positive']:.1%} | {row['positive_by_vader']:.1%} | "
+                f"| {kind} | {strength:+g} | {row['positive']:.1%} | "
+                f"{row['positive_by_words']:.1%} | {row['positive_by_vader']:.1%} | "
                 f"{row['perplexity']:.1f} | {ratio:.2f} | {told} | {compared} | {took:.2f} |",
                 flush=True,
             )

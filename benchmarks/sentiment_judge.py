@@ -1,8 +1,10 @@
 """Judges of texts that have nothing to do with how the texts came about: how positive they are, and how fluent.
 
 Sentiment is judged by logistic regression over the mean of the states that SmolLM2-135M has after its 16th layer,
-trained on reviews (each line of a file is a 0 or 1, a tab, and a text), and by VADER's compound score beside it. Layers
-12, 20, 24 and 28 told held-out reviews apart less well. Fluency is the perplexity under the whole of SmolLM2.
+trained on reviews (each line of a file is a 0 or 1, a tab, and a text). Layers 12, 20, 24 and 28 told held-out reviews
+apart less well. Beside it are logistic regression over the words and pairs of words of the same reviews, which knows
+less but shares nothing with any network, and VADER's compound score. Fluency is the perplexity under the whole of
+SmolLM2.
 """
 
 import math
@@ -26,6 +28,7 @@ class SentimentJudge:
     """
 
     def __init__(self, files: Sequence[Path], cache: Path | None = None) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import cross_val_score
         from sklearn.pipeline import make_pipeline
@@ -51,10 +54,20 @@ class SentimentJudge:
         self.accuracy = float(cross_val_score(self.classifier, states, labels, cv=5).mean())
         self.reviews = len(rows)
         self.classifier.fit(states, labels)
+        self.of_words = make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+            LogisticRegression(C=10, max_iter=500, class_weight="balanced"),
+        )
+        self.accuracy_of_words = float(cross_val_score(self.of_words, texts, labels, cv=5).mean())
+        self.of_words.fit(texts, labels)
 
     def positive(self, texts: Sequence[str]) -> float:
         """The share that is positive, by the classifier."""
         return float((self.classifier.predict_proba(self._states(texts))[:, 1] > 0.5).mean())
+
+    def positive_by_words(self, texts: Sequence[str]) -> float:
+        """The share that is positive, by the words alone."""
+        return float((self.of_words.predict_proba(texts)[:, 1] > 0.5).mean())
 
     def positive_by_vader(self, texts: Sequence[str]) -> float:
         """The share that is positive, by VADER."""
