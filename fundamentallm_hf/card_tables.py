@@ -36,10 +36,10 @@ def attribute_rows(attributes: Mapping[str, Attribute]) -> Iterable[tuple[str, .
     for name, each in attributes.items():
         holds = _HOLDS.get(each.kind, f"{len(each.words):,} weighted words")
         source = f", from {each.about['source']}" if each.about.get("source") else ""
-        yield f"`{name}`", cell(each.description), cell(holds + source), cell(_effect(each.about))
+        yield f"`{name}`", cell(each.description), cell(holds + source), cell(_effect(each.kind, each.about))
 
 
-def _effect(about: Mapping[str, Any]) -> str:
+def _effect(kind: str, about: Mapping[str, Any]) -> str:
     told = []
     effect = about.get("effect")
     effect = effect if isinstance(effect, dict) else {}
@@ -48,7 +48,8 @@ def _effect(about: Mapping[str, Any]) -> str:
         figures = ", ".join(f"{round(100 * share)}%" for share in shares.values())
         told.append(f"{figures} {effect.get('what')} at strengths {', '.join(shares).replace('+0', '0')}")
     if isinstance(area := about.get("held_out_auc"), int | float):
-        told.append(f"its words tell held-out texts apart with an area under the ROC curve of {area:.3f}")
+        what = "its experts" if kind == "experts" else "its words"
+        told.append(f"{what} tell held-out texts apart with an area under the ROC curve of {area:.3f}")
     return "; ".join(told) or "not measured"
 
 
