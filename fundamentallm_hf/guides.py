@@ -25,7 +25,7 @@ from .word_weights import WordWeights
 
 # Experts make most choices narrower, and so texts alike: for each nat of their strength, up or down, what is open is
 # flattened by so much. That gives variety back for a little perplexity (`docs/controls.md` has figures).
-FLATTENING = 0.015
+FLATTENING = 0.035
 
 
 def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor, list[LogitsProcessor]]:
