@@ -9,8 +9,9 @@ from command import load_once, run
 from small_classifier import saved_classifier
 from small_models import byte_level_gpt2
 
-from fundamentallm_hf import Attribute, UserError, load_model
+from fundamentallm_hf import UserError, load_model
 from fundamentallm_hf.expert_training import train_experts
+from fundamentallm_hf.output_experts import OutputWeights
 from fundamentallm_hf.own_texts import OwnText, sort_texts, write_texts
 
 OPENINGS = ["One day, Tim", "The little cat was"]
@@ -81,15 +82,19 @@ def test_experts_lean_to_what_the_judge_prefers(demo):
     having, lacking = sort_texts(texts, [share([each]) for each in texts])
     made = train_experts(demo, demo.tokenizer, [each.passage for each in having], [each.passage for each in lacking])
     assert made.separation > 0.6
-    demo.attributes = {"a": Attribute("experts", "", experts=made.experts.to_bytes())}
-    ids = demo.tokenizer(OPENINGS * 8, return_tensors="pt", padding=True, padding_side="left")
-    how = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "seed": 1, "max_new_tokens": 60}
-
-    def guided(strength):
-        written = demo.generate(**ids, **how, guide_attribute="a", guide_strength=strength)
-        return share([OwnText("", text) for text in demo.tokenizer.batch_decode(written[:, ids.input_ids.shape[1] :])])
-
-    assert guided(3.0) > share(texts) > guided(-3.0)
+    # Where the model gives the letter a chance, the one expert gives it more than the other.
+    unseen = write_texts(demo, demo.tokenizer, OPENINGS, 16, 60, seed=1)
+    ids = demo.tokenizer([each.passage.text[:60] for each in unseen], return_tensors="pt", padding=True).input_ids
+    with torch.no_grad():
+        states = demo.model(ids).last_hidden_state.flatten(0, 1)
+        ratios = made.experts(states, OutputWeights.of(demo))
+        chances = demo.lm_head(states).softmax(dim=-1)
+    letters = {letter: demo.tokenizer(letter).input_ids[0] for letter in "aeiotnsh"}
+    means = {
+        each: float((chances[:, token] @ ratios[:, token]) / chances[:, token].sum()) for each, token in letters.items()
+    }
+    assert max(means, key=means.get) == "a"
+    assert means["a"] > 0.2
 
 
 def test_the_command_makes_experts_of_a_classifier(tmp_path, monkeypatch):
