@@ -6,8 +6,8 @@
 the rule below, and stories that hold none. With a teacher, which `sentiment_teacher.py` trains, `positive_sentiment`
 and `negative_sentiment` are made as `train-attribute --classifier --kind experts` makes them: the model goes on from
 places in the stories, the teacher sorts what it wrote, and a pair of experts learns from those at both ends. Beside
-them, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the package
-vaderSentiment, MIT) that the model's training text has.
+them, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the package vaderSentiment, MIT) that
+the model's training text has.
 
 Stories stand in UTF-8 files, divided by lines of `<|endoftext|>`. Nothing of them is kept but the weights of single
 words, and of experts.

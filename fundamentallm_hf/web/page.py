@@ -234,7 +234,7 @@ class Page:
         write(shown.success)
         branched = self.tokens.branch(
             self.branch,
-            [self.result, self.trail],
+            [self.result, self.trail, self.fields["must_include_prompt"]],
             [self.prompt, self.fields["must_include_prompt"], self.trail, self.back],
             **checked,
         )
@@ -247,8 +247,8 @@ class Page:
         blocks.load(self.arrive, None, [*asked, self.programs, self.alert], **now)
         blocks.unload(self.leave)
 
-    # What the buttons do. What shows a value gets one from every function that it is an output of: what is left out, or
-    # changed by `gr.update`, gradio makes anew in the session, and the old one stays there for as long as the session.
+    # What the buttons do. Where one writes or branches, all that shows a value gets one: what is left out, gradio makes
+    # anew in the session, and the old one stays there for as long as the session.
 
     def begin(self, request: gr.Request) -> dict:
         """Make the request known, so that it can be stopped while it waits."""
@@ -344,7 +344,7 @@ class Page:
         example = EXAMPLES[index]
         return [example.prompt, *show_fields(example.settings), [], gr.update(visible=False)]
 
-    def branch(self, result: Result | None, trail: list[str], event: gr.EventData) -> list:
+    def branch(self, result: Result | None, trail: list[str], counts_prompt: Any, event: gr.EventData) -> list:
         """The prompt that goes on from another choice: everything before it, and the choice."""
         try:
             if result is None:
@@ -359,7 +359,7 @@ class Page:
         except UserError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
         # What the text before the branch holds of the required words is there already.
-        included = bool(result.settings.must_include) or gr.skip()
+        included = True if result.settings.must_include else counts_prompt
         return [prompt, included, [*trail, result.prompt], gr.update(visible=True)]
 
     def go_back(self, trail: list[str]) -> list:
