@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.files import NotTextError, read_text
+from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting, is_text
 
 from .output import OutputFile
@@ -106,11 +107,9 @@ def _parse(file: str) -> dict[str, Any]:
         text = read_stdin("the settings")
     else:
         try:
-            text = Path(file).expanduser().read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise UserError(f"cannot read the config {file!r}: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"the config {file!r} is not UTF-8 text (byte {error.start})") from None
+            text = read_text(file, f"the config {file!r}")
+        except NotTextError as error:
+            raise UsageError.of(error) from None
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1 and all(line.startswith("{") for line in lines):
         raise UsageError(

@@ -9,13 +9,15 @@ import difflib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from fundamentallm_hf.files import read_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attributes import STRONGEST, read_guides
 from fundamentallm_hf.portable.structured.grammars import WHOLE_TEXT_FIELDS, MissingPackageError, read_grammar
-from fundamentallm_hf.portable.text.word_lists import read_entries, split_alternatives, split_entries
+from fundamentallm_hf.portable.text.word_lists import split_alternatives, split_entries
 from fundamentallm_hf.portable.text.word_matcher import check_entry
 
 NOUNS = {
@@ -37,6 +39,16 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def read_entries(file: str | Path) -> list[str]:
+    """The entries of a list file: one a line, in UTF-8. Empty lines and lines that begin with `#` are left out.
+
+    Raises:
+        UserError: the file cannot be read, or is no text.
+    """
+    lines = (line.strip() for line in read_text(file, f"the list {str(file)!r}").splitlines())
+    return [line.removeprefix("\\") if line.startswith("\\#") else line for line in lines if line and line[0] != "#"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class Setting:
         """
         if value is None and self.default is None:
             return None
-        refusal = UsageError(f"{self.label} has to be {self.expected} but is {value!r}")
+        refusal = self.refusal(value)
         if self.kind is tuple:
             if isinstance(value, str):  # entries of a list are never split: their commas are their own
                 value = split_entries(value) if self.comma_separated else [value]
@@ -132,6 +144,11 @@ class Setting:
             if not self._holds(parsed):
                 raise refusal
         return parsed
+
+    def refusal(self, value: Any) -> UsageError:
+        """The error for a value that the setting does not take."""
+        line = f"{self.label} has to be {self.expected} but is {value!r}"
+        return UsageError(line, setting=self.name, value=value, expected=self.expected)
 
     def _holds(self, number: float) -> bool:
         above_low = self.low is None or (number > self.low if self.above else number >= self.low)
@@ -315,7 +332,7 @@ class GenerationSettings:
         try:
             return [*self.bad_words, *read_entries(self.bad_words_file)]
         except ValueError as error:
-            raise UserError(f"bad-words-file: {error}") from error
+            raise UserError(f"bad-words-file: {error}", setting="bad_words_file", value=self.bad_words_file) from error
 
     def check(self) -> None:
         """Refuse settings that contradict each other, which only shows when no more will change.
@@ -324,48 +341,58 @@ class GenerationSettings:
             UsageError: two settings cannot both be followed, or a list holds what cannot be an entry.
             UserError: a file cannot be read.
         """
-        for name, entries in (("bad-words", self.banned()), ("must-include", self.must_include)):
+        for name, entries in (("bad_words", self.banned()), ("must_include", self.must_include)):
             try:
                 for entry in entries:
-                    for part in split_alternatives(entry) if name == "must-include" else [entry]:
+                    for part in split_alternatives(entry) if name == "must_include" else [entry]:
                         check_entry(part)
             except ValueError as error:
-                raise UsageError(f"{name}: {error}") from error
+                raise UsageError(f"{SETTINGS[name].label}: {error}", setting=name, value=entries) from error
         try:
-            read_guides(self.guide_attribute, self.guide_strength)
+            read_guides(self.guide_attribute, self.guide_strength, ("guide-attribute", "guide-strength"))
         except ValueError as error:
-            raise UsageError(str(error).replace("guide_", "guide-", 1)) from error
+            raise UsageError.of(error) from error
         try:
             read_grammar({SETTINGS[name].label: getattr(self, name) for name in WHOLE_TEXT_FIELDS})
         except MissingPackageError as error:
-            raise UserError(str(error)) from error
+            raise UserError.of(error) from error
         except ValueError as error:
-            raise UsageError(str(error)) from error
+            raise UsageError.of(error) from error
         if self.min_tokens > self.max_tokens:
             raise UsageError(
                 f"min-tokens is {self.min_tokens}, but max-tokens ends the text at {self.max_tokens}: "
-                "lower the one or raise the other"
+                "lower the one or raise the other",
+                setting="min_tokens",
+                value=self.min_tokens,
             )
         if self.num_samples > self.beam_size > 1 and not self.sampled:
             raise UsageError(
                 f"num-samples is {self.num_samples}, but a beam-size of {self.beam_size} keeps no more than that many "
-                "texts: ask for fewer, raise it, or have the beams sampled by a temperature"
+                "texts: ask for fewer, raise it, or have the beams sampled by a temperature",
+                setting="num_samples",
+                value=self.num_samples,
             )
         if self.num_samples > 1 and self.beam_size == 1 and not self.sampled:
             raise UsageError(
                 f"num-samples is {self.num_samples}, but at temperature 0 all samples are the same: "
-                "raise the temperature or ask for one"
+                "raise the temperature or ask for one",
+                setting="num_samples",
+                value=self.num_samples,
             )
         if self.best is not None and self.best > self.num_samples:
             raise UsageError(
-                f"best is {self.best}, but num-samples writes only {self.num_samples}: ask for fewer or raise it"
+                f"best is {self.best}, but num-samples writes only {self.num_samples}: ask for fewer or raise it",
+                setting="best",
+                value=self.best,
             )
 
         highest = SETTINGS["seed"].high
         if self.seed is not None and highest is not None and self.seed + self.num_samples - 1 > highest:
             raise UsageError(
                 f"seed is {self.seed}, but the last of {self.num_samples} samples would have one above {highest}: "
-                "lower it"
+                "lower it",
+                setting="seed",
+                value=self.seed,
             )
 
     def without_effect(self) -> list[str]:

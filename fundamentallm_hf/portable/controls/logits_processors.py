@@ -37,6 +37,7 @@ from ..decoding.recording import Recorder
 from ..decoding.seeded_sampling import SeededSampling
 from ..decoding.sidecar_files import own_word_counts
 from ..decoding.stop_strings import StopAtText
+from ..errors import UserError
 from ..guides.attributes import read_guides
 from ..guides.build_guides import guide_text
 from ..structured.grammar_states import GrammarPlaces
@@ -75,8 +76,9 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
     """
     bad_words = _read_texts("bad_words", call.field("bad_words"), split=True)
     if call.field("repetition_unit") not in (None, *REPETITION_UNITS):
-        raise ValueError(
-            f"repetition_unit has to be one of {', '.join(REPETITION_UNITS)} but is {call.field('repetition_unit')!r}"
+        raise UserError(
+            f"repetition_unit has to be one of {', '.join(REPETITION_UNITS)} but is {call.field('repetition_unit')!r}",
+            setting="repetition_unit",
         )
     required = _read_texts("must_include", call.field("must_include"), split=True)
     stops = _read_texts("stop", call.field("stop"), split=False)
@@ -139,10 +141,10 @@ def _read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(split_entries(value)) if split else (value,)
     if not isinstance(value, list | tuple | set | frozenset):
-        raise ValueError(f"{name} has to be a list of texts but is {value!r}")
+        raise UserError(f"{name} has to be a list of texts but is {value!r}", setting=name or None, value=value)
     for entry in value:
         if not isinstance(entry, str) or not entry:
-            raise ValueError(f"{name} has to be a list of texts but holds {entry!r}")
+            raise UserError(f"{name} has to be a list of texts but holds {entry!r}", setting=name or None, value=value)
     return tuple(value)
 
 
@@ -159,7 +161,7 @@ def _whole_text(
             ("whole text", grammar), lambda: GrammarPlaces(grammar, call.reader, call.size, call.field("pattern"))
         )
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise UserError(f"{name}: {error}", setting=name) from error
     processor = WholeTextLogitsProcessor(
         places,
         remaining=call.remaining,

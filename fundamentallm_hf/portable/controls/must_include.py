@@ -18,6 +18,7 @@ from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from ..decoding.lookahead import ModelLookahead
 from ..decoding.row_states import RowStates
+from ..errors import UserError
 from .must_include_placement import Outlook, Placement, later_chance
 from .must_include_plan import Progress, Requirements
 
@@ -82,9 +83,10 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             if plan is None or len(plan) > room:
                 entries = ", ".join(map(repr, self.requirements.sources))
                 needed = "more" if plan is None else f"at least {len(plan)}"
-                raise ValueError(
+                raise UserError(
                     f"must_include: {entries} need {needed} tokens but {room} may be added: "
-                    "allow more, or ask for fewer"
+                    "allow more, or ask for fewer",
+                    setting="must_include",
                 )
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

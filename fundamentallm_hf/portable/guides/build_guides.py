@@ -10,6 +10,7 @@ from transformers.generation import GenerationMode
 
 from ..decoding.generate_call import Call
 from ..decoding.sidecar_files import own_word_counts
+from ..errors import UserError
 from ..text.vocabulary import Vocabulary
 from ..text.word_counts import WordCounts
 from .attribute_lookup import find_attribute
@@ -49,7 +50,7 @@ def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor
         try:
             guide = _guide(attribute, call)
         except ValueError as error:
-            raise ValueError(f"guide_attribute {name}: {error}") from error
+            raise UserError(f"guide_attribute {name}: {error}", setting="guide_attribute", value=name) from error
         guides.append((guide, strength))
         if isinstance(guide, ExpertGuide):
             watching.append(guide.states)
