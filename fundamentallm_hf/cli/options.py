@@ -11,8 +11,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from fundamentallm_hf.files import read_text
+from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
-from fundamentallm_hf.settings.generation_settings import DEVICES, DTYPES, SETTINGS, Setting
+from fundamentallm_hf.settings.generation_settings import DEVICES, DTYPES, SETTINGS
 
 MODEL, PROMPT, OUTPUT = "Model", "Prompt", "Output"
 

@@ -3,8 +3,8 @@
 import sys
 
 from fundamentallm_hf.files import decode_text, read_text
+from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
-from fundamentallm_hf.settings.generation_settings import is_text
 from fundamentallm_hf.settings.typed_values import unescape
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm_hf.files import NotTextError, read_text
+from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UsageError
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting, is_text
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
 
 from .output import OutputFile
 from .prompts import read_stdin

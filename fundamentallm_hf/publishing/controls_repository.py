@@ -31,20 +31,6 @@ METADATA = {
     "library_name": "transformers",
     "tags": ["custom_generate", "text-generation", "controlled-generation", "constrained-decoding"],
 }
-FIELDS = (
-    "bad_words",
-    "must_include",
-    "must_include_ordered",
-    "must_include_prompt",
-    "case_sensitive",
-    "guide_attribute",
-    "guide_strength",
-    "pattern",
-    "json_schema",
-    "grammar",
-    "stop",
-    "seed",
-)
 # What the recipe imports; everything else that the package needs serves its other parts.
 _NEEDED = ("torch", "transformers")
 
@@ -149,7 +135,7 @@ def _sections(repository: str) -> dict[str, str]:
     )
     values = {
         "repository": f'"{repository}"',
-        "fields": table(field_rows(FIELDS)),
+        "fields": table(field_rows(any_model=True)),
         "structured": f'"{structured}"',
         "attributes": table(attribute_rows(_bundled())),
         "requirements": " and ".join(

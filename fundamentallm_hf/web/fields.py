@@ -9,7 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from fundamentallm_hf.settings.generation_settings import GenerationSettings, Setting
+from fundamentallm_hf.portable.controls.setting import Setting
+from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from fundamentallm_hf.settings.typed_values import read_value, show_value
 
 from .limits import LIMITS, OPEN

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fundamentallm_hf.portable.controls.setting import Setting, is_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.text.word_lists import split_alternatives
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, Setting, find_setting, is_text
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
 
 # The path of a file on the server is nothing that a visitor can name.
 CLOSED = ("bad_words_file",)

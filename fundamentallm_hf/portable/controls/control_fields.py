@@ -10,26 +10,11 @@ from typing import Any
 from transformers import GenerationConfig
 
 from ..decoding.sidecar_files import own_tokenizer
-from ..structured.grammars import WHOLE_TEXT_FIELDS
+from .control_table import CONTROLS
 
-# What each field takes is documented in `FundamentaLLMForCausalLM.generate`.
-CONTROL_FIELDS = (
-    "overflow",
-    "seed",
-    "stop",
-    "bad_words",
-    "must_include",
-    "must_include_ordered",
-    "must_include_prompt",
-    "case_sensitive",
-    "repetition_unit",
-    "guide_attribute",
-    "guide_strength",
-    *WHOLE_TEXT_FIELDS,
-)
+CONTROL_FIELDS = tuple(control.config_field for control in CONTROLS.values() if not control.stock)
 # transformers warns of these where it would not heed them itself.
 _TAKEN_OVER = ("length_penalty",)
-REPETITION_UNITS = ("words", "tokens")
 
 
 def fold_into_config(
@@ -85,15 +70,10 @@ def _needs_text(*sources: Any) -> str:
                 return found
         return None
 
-    if (
-        value("bad_words")
-        or value("must_include")
-        or value("stop")
-        or value("stop_strings")
-        or value("repetition_unit") == "words"
-        or (value("guide_attribute") and value("guide_strength") != 0)
-        or any(value(name) not in (None, "") for name in WHOLE_TEXT_FIELDS)
-    ):
+    names = {name for control in CONTROLS.values() for name in (control.config_field, *dict(control.off_when))}
+    values = {name: value(name) for name in names}
+    reads_text = any(control.is_set(values) for control in CONTROLS.values() if control.reads_text)
+    if reads_text or value("stop_strings") or value("repetition_unit") == "words":
         return "at all costs"
     repeats = value("repetition_penalty") not in (None, 1.0) or bool(value("no_repeat_ngram_size"))
     return "if there is" if repeats and value("repetition_unit") != "tokens" else ""

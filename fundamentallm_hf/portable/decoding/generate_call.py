@@ -16,6 +16,7 @@ Made = TypeVar("Made")
 # A list of thousands is compiled once for a tokenizer, not once a call.
 _COMPILED: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, Any]]" = weakref.WeakKeyDictionary()
 _KEPT = 8
+_SEQUENTIAL = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.ASSISTED_GENERATION)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Call:
         if self.tokenizer is None:
             raise ValueError("the controls work on text and there is no tokenizer to read it with: pass tokenizer=")
         return self.tokenizer
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether a row keeps its place in the batch from step to step: there are no beams."""
+        return self.mode in _SEQUENTIAL
 
     @property
     def end_tokens(self) -> list[int]:

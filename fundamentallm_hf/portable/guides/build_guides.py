@@ -8,13 +8,15 @@ import math
 from transformers import LogitsProcessor
 from transformers.generation import GenerationMode
 
+from ..decoding.call_processors import CallProcessors
 from ..decoding.generate_call import Call
+from ..decoding.phases import Phase
 from ..decoding.sidecar_files import own_word_counts
 from ..errors import UserError
 from ..text.vocabulary import Vocabulary
 from ..text.word_counts import WordCounts
 from .attribute_lookup import find_attribute
-from .attributes import Attribute
+from .attributes import Attribute, read_guides
 from .classifier_guide import ClassifierGuide
 from .expert_guide import ExpertGuide
 from .guided_attributes import Guide, GuidedAttributesLogitsProcessor
@@ -116,3 +118,18 @@ def _classifier_guide(attribute: Attribute, call: Call) -> ClassifierGuide:
         counts = call.kept(("word counts",), lambda: WordCounts.of_vocabulary(vocabulary))
     judge = load_classifier(attribute.classifier, attribute.label, call.prompts.device)
     return ClassifierGuide(judge, vocabulary, counts, call.end_tokens, call.padding)
+
+
+def add_guides(step: CallProcessors) -> None:
+    """Let the `guide_attribute` of a call guide its texts.
+
+    Raises:
+        ValueError: a name or strength cannot be read, there is no such attribute, or it cannot guide this model.
+    """
+    call = step.call
+    strengths = read_guides(call.field("guide_attribute") or (), call.field("guide_strength"))
+    if strengths:
+        guided, watching = guide_text(strengths, call)
+        step.add(Phase.GUIDE, guided)
+        for each in watching:
+            step.add(Phase.WATCH, each)
