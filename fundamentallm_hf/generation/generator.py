@@ -33,7 +33,8 @@ from fundamentallm_hf.portable.decoding.endings import (
 )
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, Recorder
 from fundamentallm_hf.portable.decoding.stop_strings import find_stop, settled
-from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionError
+from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .batches import all_parts, in_batches
@@ -376,6 +377,8 @@ class Generator:
                 )
         except ValueError as error:
             raise UsageError.of(error) from error
+        except UntestedVersionError as error:
+            raise UserError(str(error)) from error
         interrupted = interrupt is not None and interrupt.is_set()
         names = TokenNames(self.tokenizer) if probabilities else None
         completions = []

@@ -322,6 +322,7 @@ def compiled_bad_words(entries: tuple[str, ...], call: Call) -> TokenTables:
     """The tables of a call's bad words, made once while they are among the last that were used."""
     case_sensitive, counts = bool(call.field("case_sensitive")), own_word_counts(call.model)
     return call.kept(
-        (entries, case_sensitive, id(counts)),
+        (entries, case_sensitive),
         lambda: compile_bad_words(entries, call.reader, call.size, case_sensitive, counts),
+        of=counts,
     )

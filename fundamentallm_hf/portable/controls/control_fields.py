@@ -13,8 +13,7 @@ from ..decoding.sidecar_files import own_tokenizer
 from .control_table import CONTROLS
 
 CONTROL_FIELDS = tuple(control.config_field for control in CONTROLS.values() if not control.stock)
-# transformers warns of these where it would not heed them itself.
-_TAKEN_OVER = ("length_penalty",)
+TAKEN_OVER = tuple(control.config_field for control in CONTROLS.values() if control.taken_over)
 
 
 def fold_into_config(
@@ -34,7 +33,7 @@ def fold_into_config(
     Raises:
         ValueError: a control works on text and there is no tokenizer to read it with.
     """
-    controls = {name: kwargs[name] for name in (*CONTROL_FIELDS, *_TAKEN_OVER) if name in kwargs}
+    controls = {name: kwargs[name] for name in (*CONTROL_FIELDS, *TAKEN_OVER) if name in kwargs}
     needs_text = _needs_text(kwargs, generation_config, model.generation_config)
     if not controls and not needs_text:
         return generation_config, kwargs
@@ -43,16 +42,12 @@ def fold_into_config(
     rest = config.update(**{name: value for name, value in kwargs.items() if name not in controls})
     for name, value in controls.items():
         setattr(config, name, value)
-    if needs_text:
-        tokenizer = rest.get("tokenizer")
-        if tokenizer is None:
-            try:
-                tokenizer = rest["tokenizer"] = own_tokenizer(model)
-            except (OSError, ValueError):
-                if needs_text == "at all costs":
-                    raise
-        config._text_tokenizer = Carried(tokenizer)
-    config._given_criteria = Carried(kwargs.get("stopping_criteria"))
+    if needs_text and rest.get("tokenizer") is None:
+        try:
+            rest["tokenizer"] = own_tokenizer(model)
+        except (OSError, ValueError):
+            if needs_text == "at all costs":
+                raise
     return config, rest
 
 
@@ -77,19 +72,3 @@ def _needs_text(*sources: Any) -> str:
         return "at all costs"
     repeats = value("repetition_penalty") not in (None, 1.0) or bool(value("no_repeat_ngram_size"))
     return "if there is" if repeats and value("repetition_unit") != "tokens" else ""
-
-
-class Carried:
-    """Holds something that a copy of a generation config shares with the original."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Carried":
-        return self
-
-
-def carried(config: GenerationConfig, name: str) -> Any:
-    """What `fold_into_config` put into a config under this name; None if it did not."""
-    holder = getattr(config, name, None)
-    return holder.value if isinstance(holder, Carried) else None

@@ -8,6 +8,7 @@ To add a control, write a module with its processor and a function that adds it 
 imported but what names a control, so that `--help` needs neither torch nor transformers.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ class Control(Setting):
     Attributes:
         field: its name in the generation config, if it is another one: a field of transformers.
         stock: transformers knows the field too, and acts on it where this library does not.
+        taken_over: transformers is not shown the field, because it would warn that it has no effect.
         any_model: it acts on every causal language model, not on FundamentaLLM models alone.
         refines: controls that it only refines: without one of them it has no effect.
         reads_text: it works on text and needs the model's tokenizer.
@@ -40,6 +42,7 @@ class Control(Setting):
 
     field: str = ""
     stock: bool = False
+    taken_over: bool = False
     any_model: bool = True
     refines: tuple[str, ...] = ()
     reads_text: bool = False
@@ -283,6 +286,7 @@ _ROWS = (
         low=-10,
         high=10,
         stock=True,
+        taken_over=True,
         phase=Phase.LENGTH,
         apply=_length_penalty,
     ),
@@ -300,3 +304,22 @@ _ROWS = (
     ),
 )
 CONTROLS: dict[str, Control] = {control.name: control for control in _ROWS}
+_TYPES = {tuple: "list[str]", int: "int", float: "float", bool: "bool", str: "str"}
+
+
+def describe_controls(docstring: str | None, any_model: bool = False) -> str:
+    """A docstring with the controls in place of `{controls}`, as its arguments.
+
+    Args:
+        docstring: what is to be completed.
+        any_model: leave out what acts on FundamentaLLM models alone.
+    """
+    before, _, after = (docstring or "").partition("{controls}")
+    indent = before.rpartition("\n")[2]
+    entries = []
+    for control in CONTROLS.values():
+        if control.any_model or not any_model:
+            kind = "dict or str" if control.is_json else _TYPES[control.kind]
+            lines = textwrap.wrap(f"{control.config_field} ({kind}): {control.help}", 112, subsequent_indent="    ")
+            entries.append(f"\n{indent}".join(lines))
+    return before + f"\n{indent}".join(entries) + after

@@ -11,7 +11,6 @@ from ..decoding.endings import ClosedEndCriteria, OpenEndLogitsProcessor
 from ..decoding.generate_call import Call
 from ..decoding.phases import Phase
 from ..text.vocabulary import Vocabulary
-from .control_fields import carried
 from .control_table import CONTROLS
 
 
@@ -21,7 +20,7 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
     Raises:
         ValueError: a control has a value it cannot have.
     """
-    step = CallProcessors(processors, criteria, call, carried(call.config, "_given_criteria") or ())
+    step = CallProcessors(processors, criteria, call)
     # A control may look at what those of earlier phases have added. Several fields may be carried out together.
     in_turn = sorted(CONTROLS.values(), key=lambda control: control.phase or Phase.WATCH)
     for apply in dict.fromkeys(control.apply for control in in_turn):

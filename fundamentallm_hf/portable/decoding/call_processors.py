@@ -1,7 +1,7 @@
 """The processors and stopping criteria of one call, while controls add to them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -12,7 +12,6 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
-    StoppingCriteria,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -49,7 +48,6 @@ class CallProcessors:
         processors: what transformers has prepared.
         criteria: the call's stopping criteria; controls add to them **in place**.
         call: the call.
-        given: criteria of the caller that transformers adds later.
 
     Attributes:
         call: the call.
@@ -57,16 +55,9 @@ class CallProcessors:
         warpers: the processors that shape the final distribution (temperature, top-k, top-p and the like).
     """
 
-    def __init__(
-        self,
-        processors: LogitsProcessorList,
-        criteria: StoppingCriteriaList,
-        call: Call,
-        given: Sequence[StoppingCriteria] = (),
-    ) -> None:
+    def __init__(self, processors: LogitsProcessorList, criteria: StoppingCriteriaList, call: Call) -> None:
         self.call = call
         self.criteria = criteria
-        self._given = given
         self.warpers = [each for each in processors if isinstance(each, WARPERS)]
         self._by_phase: dict[Phase, list[LogitsProcessor]] = {phase: [] for phase in Phase}
         recorders = [each for each in processors if isinstance(each, Recorder)]
@@ -101,7 +92,7 @@ class CallProcessors:
 
     def criterion(self, kind: type[Criterion]) -> Criterion:
         """The criterion of this kind that the caller has passed, or else a new one among the others."""
-        for found in (*self.criteria, *self._given):
+        for found in self.criteria:
             if isinstance(found, kind):
                 return found
         self.criteria.append(made := kind())
