@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fundamentallm_hf.generation.generator import torch_seeded
+from fundamentallm_hf.generation.batch import torch_seeded
 from fundamentallm_hf.portable.errors import UserError
 
 from .expert_training import Passage
