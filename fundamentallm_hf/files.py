@@ -1,18 +1,21 @@
-"""Writes folders whole or not at all.
+"""Reads text files, and writes files and folders atomically.
 
-A folder is written beside its target under a hidden name and moved into place when it is complete, so whoever looks at
-the target sees the old folder or the new one. A run that is killed leaves only hidden folders behind, named after the
-target and ending in `.partial` (a new folder, unfinished) or `.replaced` (the old one, whole, between two renames).
-
-This file knows nothing of what is in a folder.
+A file or folder is written next to its target under a hidden name and moved into place when it is complete, so whoever
+looks at the target sees the old content or the new one. A run that is killed leaves only hidden names behind. Those of
+folders end in `.partial` (a new folder, unfinished) or `.replaced` (the old one, complete, between two renames).
 """
 
+import contextlib
 import os
 import secrets
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import IO
 
 from fundamentallm_hf.portable.errors import UserError
 
@@ -83,6 +86,114 @@ def in_one_step(folder: Path, force: bool) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+class OutputFile:
+    """A file that is there whole or not at all; the place to write is made, and so known to be good, at once.
+
+    Pipes and devices are written to as they are.
+
+    Args:
+        path: the target.
+        force: replace what is there.
+        append: keep what is there and write behind it.
+        name: what it is called in errors.
+        way_out: what they advise where it exists.
+
+    Raises:
+        UserError: the file is there already and neither was said, or nothing can be written there.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        force: bool = False,
+        append: bool = False,
+        name: str = "output-file",
+        way_out: str = "use --force to replace it or --append to write behind it",
+    ) -> None:
+        self.name, self._way_out = name, way_out
+        self.path = Path(os.path.realpath(Path(path).expanduser()))
+        self._hidden: Path | None = None
+        try:
+            self.stream = self._prepare(path, force, append)
+        except BaseException as error:
+            self._clear()
+            if isinstance(error, OSError):
+                raise UserError(f"cannot write {name} {path}: {error.strerror or error}") from error
+            raise
+
+    def _prepare(self, shown: str, force: bool, append: bool) -> IO[str]:
+        there = self.path.exists()
+        if self.path.is_dir():
+            raise UserError(f"{self.name} {shown} is a folder: give the name of a file")
+        if not self.path.parent.is_dir():
+            raise UserError(f"{self.name} {shown} lies in {self.path.parent}, which is no folder: make it first")
+        if there and not stat.S_ISREG(self.path.stat().st_mode):
+            return self.path.open("a", encoding="utf-8", newline="\n")
+        if there and not (force or append):
+            raise UserError(f"{self.name} {shown} exists: {self._way_out}")
+        if there and not os.access(self.path, os.W_OK):
+            raise UserError(f"cannot write {self.name} {shown}: it is write-protected")
+        number, hidden = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
+        os.close(number)
+        self._hidden = Path(hidden)
+        # The mode that the file had, or that a new one gets here.
+        mask = os.umask(0)
+        os.umask(mask)
+        self._hidden.chmod(stat.S_IMODE(self.path.stat().st_mode) if there else 0o666 & ~mask)
+        if there and append:
+            shutil.copyfile(self.path, self._hidden)
+        return self._hidden.open("a", encoding="utf-8", newline="\n")
+
+    def _clear(self) -> None:
+        if self._hidden is not None:
+            self._hidden.unlink(missing_ok=True)
+
+    def __enter__(self) -> "OutputFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self.stream.close()
+            if kind is None and self._hidden is not None:
+                self._hidden.replace(self.path)
+        except OSError as failure:
+            raise UserError(f"cannot write {self.name} {self.path}: {failure.strerror or failure}") from failure
+        finally:
+            self._clear()
+
+
+def read_utf8(path: str | os.PathLike[str], shown: str | None = None) -> str:
+    """Read a text file in UTF-8; a byte order mark at its start is dropped, and line ends become `\\n`.
+
+    Args:
+        path: of the file; `~` is the home directory.
+        shown: what errors call it; by default the path in quotes.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    shown = repr(str(path)) if shown is None else shown
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read {shown}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shown} has to be UTF-8 text but is not (byte {error.start})") from error
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a text file, without the empty ones.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    return [line for line in read_utf8(path).splitlines() if line.strip()]
 
 
 def one_line(error: Exception) -> str:

@@ -14,6 +14,8 @@ from click.shell_completion import CompletionItem
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import DEVICES, DTYPES, SETTINGS, Setting
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+# Headings of the help.
 MODEL, PROMPT, OUTPUT = "Model", "Prompt", "Output"
 
 

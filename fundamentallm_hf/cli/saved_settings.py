@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fundamentallm_hf.files import OutputFile
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting, is_text
 
-from .output import OutputFile
 from .prompts import read_stdin
 
 # Beside the settings, what else tells a text: the options by these names.

@@ -18,7 +18,8 @@ import gradio as gr
 from fundamentallm_hf.generation.generator import Generator
 from fundamentallm_hf.model_io.loading import load_model
 
-from .page import WAITING, Page
+from .actions import WAITING
+from .page import Page
 from .runner import Writer
 
 HERE = Path(__file__).parent

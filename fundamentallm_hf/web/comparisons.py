@@ -12,6 +12,8 @@ from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSe
 from .limits import LIMITS, Limits
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.5)
+# Beams that are searched for the tree where the settings ask for none.
+BEAMS = 4
 # What says how a control works goes with it.
 _GOES_WITH = {
     "must_include": ("must_include_ordered", "must_include_prompt"),
