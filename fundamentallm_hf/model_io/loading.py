@@ -1,11 +1,9 @@
-"""Finds a model wherever it is: a FundamentaLLM checkpoint, a Hugging Face folder, the Hub, or the bundled demo.
-
-This file decides what a name means and where the model runs; reading checkpoints is `checkpoint.py`'s work.
-"""
+"""Loads models: FundamentaLLM checkpoints, Hugging Face folders, repositories on the Hub, and the bundled model."""
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -98,7 +96,7 @@ def load_model(
 
     ```
     """
-    place, dtype = choose_device(device), choose_dtype(dtype)
+    target, dtype = choose_device(device), choose_dtype(dtype)
     name = str(source) if source is not None else str(DEMO_MODEL)
     path = Path(name).expanduser()
     if revision is not None and path.exists():
@@ -110,25 +108,14 @@ def load_model(
         if dtype is not None:
             model = model.to(dtype=dtype)
     else:
-        tell = notice or (lambda text: warnings.warn(text, stacklevel=2))
-        commit = None
-        if path.exists():
-            if not (path / "config.json").is_file():
-                raise UserError(f"{name} is neither a FundamentaLLM checkpoint nor a folder with a config.json")
-            folder = path
-        elif is_place(name):
-            raise UserError(f"there is no {name}: give a checkpoint, a folder or a Hub id such as user/name")
-        else:
-            snapshot = fetch(name, revision, notice=tell, progress=progress)
-            check_weights([*snapshot.files, *snapshot.left_out], name)
-            folder, commit = snapshot.folder, snapshot.commit
-            name = snapshot.repo_id
-        check_index(folder, name)
-        runs_code = check_code(folder, name, commit, trust_remote_code, tell)
-        model, tokenizer = _from_pretrained(folder, name, dtype, runs_code)
-        model.config._commit_hash = commit
+        notice = notice or (lambda text: warnings.warn(text, stacklevel=2))
+        found = _find_folder(name, path, revision, notice, progress)
+        check_index(found.folder, found.name)
+        runs_code = check_code(found.folder, found.name, found.commit, trust_remote_code, notice)
+        model, tokenizer = _from_pretrained(found.folder, found.name, dtype, runs_code)
+        model.config._commit_hash = found.commit
     model.tokenizer = tokenizer
-    return model.to(place).eval()
+    return model.to(target).eval()
 
 
 def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
@@ -154,7 +141,7 @@ def find_checkpoint(source: str | Path, notice: Notice) -> Path:
         UserError: the repository cannot be fetched, or holds no checkpoint.
     """
     name, path = str(source), Path(source).expanduser()
-    if path.exists() or is_place(name) or name.count("/") != 1:
+    if path.exists() or is_local_path(name) or name.count("/") != 1:
         return path
 
     def choose(names: Sequence[str]) -> list[str]:
@@ -168,9 +155,34 @@ def find_checkpoint(source: str | Path, notice: Notice) -> Path:
     return snapshot.folder
 
 
-def is_place(name: str) -> bool:
-    """Whether a name means a place on this machine, whatever is there, rather than a repository on the Hub."""
+def is_local_path(name: str) -> bool:
+    """Whether a name means a path on this machine, whatever is there, rather than a repository on the Hub."""
     return Path(name).suffix == ".pt" or name.startswith((".", "/", "~"))
+
+
+class _Found(NamedTuple):
+    """A model in a folder, what errors call it, and its commit if it is from the Hub."""
+
+    folder: Path
+    name: str
+    commit: str | None
+
+
+def _find_folder(name: str, path: Path, revision: str | None, notice: Notice, progress: bool) -> _Found:
+    """The folder of a Hugging Face model; one on the Hub is fetched.
+
+    Raises:
+        UserError: there is none, or its weights are not safe to read.
+    """
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{name} is neither a FundamentaLLM checkpoint nor a folder with a config.json")
+        return _Found(path, name, None)
+    if is_local_path(name):
+        raise UserError(f"there is no {name}: give a checkpoint, a folder or a Hub id such as user/name")
+    snapshot = fetch(name, revision, notice=notice, progress=progress)
+    check_weights([*snapshot.files, *snapshot.left_out], name)
+    return _Found(snapshot.folder, snapshot.repo_id, snapshot.commit)
 
 
 def _from_pretrained(

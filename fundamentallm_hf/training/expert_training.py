@@ -7,6 +7,7 @@ takes time is the reading. This file knows nothing of guides.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from fundamentallm_hf.portable.guides.output_experts import (
 
 from .word_training import area_under_curve
 
+SIDES = ("with", "without")
 # Tokens that are read of each side at most; fewer where the model is large: parameters times tokens.
 MOST_TOKENS, _MOST_WORK = 500_000, 8e12
 # Each side learns in so many passes, at most and at least so many steps of so many tokens.
@@ -100,27 +102,17 @@ def train_experts(
     except ValueError as error:
         raise UserError(f"{error}: choose --kind words") from error
     most = min(most_tokens, int(_MOST_WORK / sum(each.numel() for each in model.parameters())))
-    sides = []
-    for name, given in (("with", with_texts), ("without", without_texts)):
-        passages = [Passage(each) if isinstance(each, str) else each for each in given]
-
-        def told(done: int, total: int, name: str = name) -> None:
-            progress(f"reading texts {name}", done, total)
-
-        read = _Reader(model, tokenizer, most).read(passages, told)
-        if not len(read.targets):
-            raise UserError(f"the texts {name} the attribute hold nothing to learn from: give some, one a line")
-        sides.append(read)
+    reader = _Reader(model, tokenizer, most)
+    sides = [
+        _read_side(reader, name, given, progress)
+        for name, given in zip(SIDES, (with_texts, without_texts), strict=True)
+    ]
     holds_out = min(side.passages for side in sides) >= _LEAST
     held = [(side.owners % _HELD_OUT == _HELD_OUT - 1) & holds_out for side in sides]
-    width = sides[0].states.shape[1]
-    pair = ExpertPair(width, bottleneck, output.signature)
-    for name, adapter, side, out in zip(("with", "without"), (pair.having, pair.lacking), sides, held, strict=True):
-
-        def learnt(done: int, total: int, name: str = name) -> None:
-            progress(f"learning texts {name}", done, total)
-
-        _learn(adapter, output, side.states[~out], side.targets[~out], learnt, seed, batch)
+    pair = ExpertPair(sides[0].states.shape[1], bottleneck, output.signature)
+    for name, adapter, side, out in zip(SIDES, (pair.having, pair.lacking), sides, held, strict=True):
+        report = partial(progress, f"learning texts {name}")
+        _learn(adapter, output, side.states[~out], side.targets[~out], report, seed, batch)
     pair.eval().requires_grad_(False)
     # What is kept is half precise, so that is what is measured and given back.
     pair = ExpertPair.from_bytes(pair.to_bytes())
@@ -130,6 +122,16 @@ def train_experts(
         separation = area_under_curve(*means)
     tokens = [int((~out).sum()) for out in held]
     return ExpertTraining(pair, separation, (sides[0].passages, sides[1].passages), (tokens[0], tokens[1]))
+
+
+def _read_side(
+    reader: "_Reader", name: str, texts: Sequence[str | Passage], progress: Callable[[str, int, int], None]
+) -> "_Side":
+    passages = [Passage(each) if isinstance(each, str) else each for each in texts]
+    read = reader.read(passages, partial(progress, f"reading texts {name}"))
+    if not len(read.targets):
+        raise UserError(f"the texts {name} the attribute hold nothing to learn from: give some, one a line")
+    return read
 
 
 @dataclass(frozen=True)

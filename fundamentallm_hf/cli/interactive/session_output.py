@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from fundamentallm_hf.generation.probabilities import Prediction
 
 
-class Output(Protocol):
+class SessionOutput(Protocol):
     """Where a session's words go. Texts are the result; everything else is talk."""
 
     def given(self, text: str) -> None:
