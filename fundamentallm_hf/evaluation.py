@@ -300,8 +300,8 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 __all__ = ["Evaluation", "evaluate", "read_text", "window_spans"]
 
 
-def evaluation_place(model: str | None, dtype: str) -> Path:
-    """Where the evaluation of a model is kept, asked before any work starts.
+def evaluation_file(model: str | None, dtype: str) -> Path:
+    """The file that keeps the evaluations of a model, asked before any work starts.
 
     Args:
         model: its folder or checkpoint.
@@ -328,7 +328,7 @@ def add_evaluation(
     """Keep what an evaluation found beside the model, in place of what was found on the same text before.
 
     Args:
-        file: from `evaluation_place`.
+        file: from `evaluation_file`.
         model: what was evaluated.
         result: what was found, by name.
         name: what the text is called.

@@ -47,20 +47,20 @@ def check_target(target: str | os.PathLike[str], *, force: bool = False) -> Path
     shown = repr(str(target))
     folder = Path(os.path.realpath(target))
     try:
-        standing = next(place for place in (folder, *folder.parents) if place.exists())
+        standing = next(each for each in (folder, *folder.parents) if each.exists())
         if not standing.is_dir():
             where = "is a file" if standing == folder else f"lies inside the file {str(standing)!r}"
             raise UserError(f"cannot write a folder to {shown}, which {where}: give the path of a folder")
-        for place, name in ((Path.cwd(), "working directory"), (Path(os.environ.get("HOME", "/")), "home directory")):
-            if place.resolve().is_relative_to(folder):
+        for kept, name in ((Path.cwd(), "working directory"), (Path(os.environ.get("HOME", "/")), "home directory")):
+            if kept.resolve().is_relative_to(folder):
                 raise UserError(
                     f"cannot write a folder to {shown}, which would replace the {name}: give a folder of its own"
                 )
         if standing == folder and not force and any(folder.iterdir()):
             raise UserError(f"{shown} is not empty: give another folder, or force its replacement")
-        place = folder.parent if standing == folder else standing
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise UserError(f"cannot write to {str(place)!r}: permission denied")
+        parent = folder.parent if standing == folder else standing
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise UserError(f"cannot write to {str(parent)!r}: permission denied")
     except OSError as error:
         raise UserError(f"cannot write {shown}: {one_line(error)}") from error
     return folder
@@ -68,7 +68,7 @@ def check_target(target: str | os.PathLike[str], *, force: bool = False) -> Path
 
 @contextmanager
 def in_one_step(folder: Path, force: bool) -> Iterator[Path]:
-    """Fill a folder under a hidden name beside `folder`; what is in it takes that place when the block ends well."""
+    """Fill a folder under a hidden name next to `folder`, and rename it to `folder` when the block ends well."""
     # Siblings lie on the same file system, where a rename is one step. Not mkdtemp: its folders are their owner's only.
     hidden = f".{folder.name[:40]}.{secrets.token_hex(4)}"
     partial, replaced = folder.with_name(f"{hidden}.partial"), folder.with_name(f"{hidden}.replaced")
@@ -89,7 +89,7 @@ def in_one_step(folder: Path, force: bool) -> Iterator[Path]:
 
 
 class OutputFile:
-    """A file that is there whole or not at all; the place to write is made, and so known to be good, at once.
+    """A file that is written atomically. The hidden file is made at once, so that what cannot be written fails early.
 
     Pipes and devices are written to as they are.
 

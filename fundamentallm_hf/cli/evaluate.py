@@ -43,10 +43,10 @@ def evaluate(
     if len(model_and_file) > 2:
         raise click.UsageError(f"expected [MODEL] TEXT_FILE but got {len(model_and_file)} arguments")
     model = model_and_file[0] if len(model_and_file) == 2 else None
-    from fundamentallm_hf.evaluation import add_evaluation, evaluation_place, read_text
+    from fundamentallm_hf.evaluation import add_evaluation, evaluation_file, read_text
     from fundamentallm_hf.evaluation import evaluate as measure
 
-    place = evaluation_place(model, loading["dtype"]) if save else None
+    record = evaluation_file(model, loading["dtype"]) if save else None
     text = read_text(model_and_file[-1])
     notes = Notes()
     loaded = load(model, notes, **loading)
@@ -61,8 +61,8 @@ def evaluate(
             batch_size=batch_size,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if place is not None:
-        add_evaluation(place, loaded, result.to_dict(), name or Path(model_and_file[-1]).stem, dataset)
+    if record is not None:
+        add_evaluation(record, loaded, result.to_dict(), name or Path(model_and_file[-1]).stem, dataset)
     if form == "json":
         click.echo(json.dumps(result.to_dict()))
     else:

@@ -1,7 +1,4 @@
-"""Makes the command's options out of the table of settings, and groups them in its help.
-
-This file knows nothing of what the options do.
-"""
+"""Makes the command's options out of the table of settings, and groups them in its help."""
 
 import itertools
 from collections.abc import Callable, Sequence

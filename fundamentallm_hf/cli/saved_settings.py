@@ -1,7 +1,6 @@
 """Writes settings down, and reads them again: a JSON or YAML file of settings by name, or a text's record.
 
-A record is a line of the command's own jsonl output. It holds all that wrote its text, so it writes it again. This file
-knows nothing of what the settings do.
+A record is a line of the command's jsonl output. It holds everything that generated its text, so it reproduces it.
 """
 
 import difflib
@@ -27,7 +26,7 @@ class SavedSettings:
     Attributes:
         settings: by their names in Python, each of them checked.
         others: what it says of `OTHERS`.
-        sample: of the texts that these settings write, the place of the one that is meant; None for all of them.
+        sample: of the texts that these settings write, the index of the one that is meant; None for all of them.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)

@@ -14,21 +14,21 @@ from .probabilities import Prediction
 
 @dataclass(frozen=True)
 class Completion:
-    """One written text.
+    """One generated text.
 
     Attributes:
         prompt: what was given.
-        completion: what was added.
-        finish_reason: why it ended: "eos" (the model ended the text), "stop" (a stop text came; it and what follows it
-            are cut off), "length" (`max_tokens` were written), "window" (the context window is full and `overflow` is
-            "stop"), "complete" (it matches `pattern`, `json_schema` or `grammar` and could not go on), "blocked" (the
+        completion: what the model added.
+        finish_reason: why it ended: "eos" (the model ended the text), "stop" (a stop string was generated; it and what
+            follows are cut off), "length" (`max_tokens` were generated), "window" (the context window is full and `overflow` is
+            "stop"), "complete" (it matches `pattern`, `json_schema` or `grammar` and cannot continue), "blocked" (the
             controls left no continuation) or "interrupted".
-        tokens: tokens that were added, an end-of-text token and those of a stop text not counted.
-        seed: writes the same text again with the same settings; None if nothing was sampled. Beams share one stream of
-            random numbers, so with them it belongs to all texts of a call and repeats the whole call.
+        tokens: number of tokens added, without an end-of-text token and those of a stop string.
+        seed: reproduces the text with the same settings; None if nothing was sampled. Beams share one random number
+            generator, so with them it belongs to all texts of a call and reproduces the whole call.
         log_probability: of the completion's tokens under the model alone, summed up, in nats; None unless asked for.
         probabilities: every token of the completion with its probabilities; None unless asked for.
-        sample: its place among the samples of its prompt, from 0; among those of one search where beams are sampled.
+        sample: its index among the samples of its prompt, from 0; among those of one search where beams are sampled.
     """
 
     prompt: str
@@ -51,7 +51,7 @@ class Completion:
         return self.prompt + self.completion
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole text and what is told of it, without what was not asked for."""
+        """The text and its metadata, without what was not asked for."""
         fields = {"text": self.text, **asdict(self), "mean_log_probability": self.mean_log_probability}
         del fields["sample"]
         if self.log_probability is None:
@@ -64,7 +64,7 @@ class Completion:
 
 
 def likeliest(completions: list[Completion], number: int) -> list[Completion]:
-    """The completions whose tokens the model finds likeliest on average; those without a token come last."""
+    """The completions with the highest mean log-probability per token; those without a token come last."""
 
     def mean(completion: Completion) -> float:
         found = completion.mean_log_probability
@@ -79,10 +79,10 @@ def make_record(
     settings: GenerationSettings,
     next_tokens: Sequence[Prediction] = (),
 ) -> dict[str, Any]:
-    """Everything about a text: what it is, how likely it is, and what writes it again.
+    """Everything about a text: the text, its probability, and the settings that reproduce it.
 
-    The settings are those that write this text alone: with its own seed and no others beside it. Beams are the
-    exception, which only come together: `sample` tells which of them it is.
+    The settings reproduce this text alone, with its seed. Beams are the exception, since they are only generated
+    together: `sample` is the index of the text among them.
     """
     fields = completion.to_dict()
     again = settings.but(best=None, seed=completion.seed, bad_words=settings.banned(), bad_words_file=None)

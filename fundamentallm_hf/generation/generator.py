@@ -29,7 +29,7 @@ from .probabilities import (
     TokenNames,
     log_probability,
     next_predictions,
-    own_log_probabilities,
+    raw_log_probabilities,
     token_predictions,
 )
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
@@ -56,13 +56,13 @@ class _Extras:
 
 
 class Generator:
-    """Writes text with one model.
+    """Generates text with one model.
 
     Args:
         model: any causal language model of transformers, as `load_model` returns it.
         tokenizer: its tokenizer; by default the one the model carries or came with.
-        notice: called with what a user should know beforehand, in one line: characters that the model has no token
-            for. By default it becomes a Python warning. Nothing is said twice.
+        notice: called with a line that a user should know, such as characters that the model has no token for. By
+            default it becomes a Python warning. Nothing is reported twice.
         settings: defaults for every call, by the names of `GenerationSettings`.
 
     Raises:
@@ -95,17 +95,17 @@ class Generator:
         self._told: set[str] = set()
 
     def generate(self, prompt: str, **settings: Any) -> str:
-        """Write one text.
+        """Generate one text.
 
         Args:
-            prompt: how it begins; may be empty.
-            settings: for this call, over the generator's own.
+            prompt: the start of the text; may be empty.
+            settings: for this call, in place of the generator's.
 
         Returns:
             The prompt and what the model added to it.
 
         Raises:
-            UserError: a setting cannot be used, or the text does not fit where it has to.
+            UserError: a setting cannot be used, or the text does not fit into the context window where it has to.
         """
         return self._run([prompt], self._for_one(settings), _Extras())[0].text
 
@@ -118,14 +118,14 @@ class Generator:
         interrupt: threading.Event | None = None,
         **settings: Any,
     ) -> list[Completion]:
-        """Write `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
+        """Generate `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
 
         Args:
             prompts: one or several.
-            scored: work out the log-probability of every text.
-            probabilities: work out the probabilities of every token, with so many alternatives to each.
+            scored: compute the log-probability of every text.
+            probabilities: compute the probabilities of every token, with this many alternatives to each; 0 is off.
             interrupt: ends the computation at the next token once another thread sets it.
-            settings: for this call, over the generator's own.
+            settings: for this call, in place of the generator's.
 
         Returns:
             The completions, those of the first prompt first.
@@ -145,12 +145,12 @@ class Generator:
         probabilities: int = 0,
         **settings: Any,
     ) -> Iterator[list[Completion]]:
-        """Write what `complete` writes, however much it is, in batches.
+        """Generate what `complete` generates, for any number of prompts, in batches.
 
         Args:
             prompts: any number.
-            rows: texts to write at a time, at most. A prompt's beams are never parted, nor are two prompts given one
-                stream of random numbers.
+            rows: texts to generate at a time, at most. The beams of a prompt stay in one batch, and sampled beams of two
+                prompts never do.
             scored, probabilities, settings: as in `complete`.
 
         Yields:
@@ -165,13 +165,13 @@ class Generator:
         yield from in_batches(write, prompts, chosen, rows)
 
     def next_tokens(self, prompt: str, *, top: int = 10, **settings: Any) -> list[Prediction]:
-        """The likeliest tokens behind a prompt, by the model alone and after the settings and controls.
+        """The most probable tokens after a prompt, by the model alone and after the settings and controls.
 
         Args:
-            prompt: what stands before them; may be empty.
-            top: how many. A token is among them if it is likely either way, so what a control closes can be seen.
-            settings: for this call, over the generator's own. They are those of a whole text, of which only the first
-                token is looked at: a word that must be included needs the room of `max_tokens`.
+            prompt: the text before them; may be empty.
+            top: how many. A token is among them if it is probable either way, so what a control masks can be seen.
+            settings: for this call, in place of the generator's. They are those of a whole text, of which only the
+                first token is looked at: a word that must be included has to fit into `max_tokens`.
 
         Raises:
             UserError: as in `generate`.
@@ -191,19 +191,19 @@ class Generator:
         at_once.set()
         self._run([prompt], chosen, _Extras(interrupt=at_once, recorder=recorder))
         tokens = self._ids(prompt)
-        own = next(own_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
+        raw = next(raw_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
         assert recorder.first is not None
-        return next_predictions(TokenNames(self.tokenizer), own, recorder.first, top)
+        return next_predictions(TokenNames(self.tokenizer), raw, recorder.first, top)
 
     def search(
         self, prompt: str, *, interrupt: threading.Event | None = None, **settings: Any
     ) -> tuple[Completion, list[Branch]]:
-        """Search with beams for one text, and tell which others were kept for a while.
+        """Search with beams for one text, and return the other beams too.
 
         Args:
-            prompt: how it begins; may be empty.
+            prompt: the start of the text; may be empty.
             interrupt: as in `complete`.
-            settings: for this call, over the generator's own; `beam_size` has to be at least 2.
+            settings: for this call, in place of the generator's; `beam_size` has to be at least 2.
 
         Returns:
             The text that `generate` returns, and the tree of beams; its first branch is that text.
@@ -233,17 +233,17 @@ class Generator:
         interrupt: threading.Event | None = None,
         **settings: Any,
     ) -> TextStream[Completion]:
-        """Write one text and hand over what is added as it comes.
+        """Generate one text, and return its pieces as they are generated.
 
         Args:
-            prompt: how it begins; may be empty.
-            scored, probabilities, interrupt, settings: as in `complete`; what they ask for is in the result.
+            prompt: the start of the text; may be empty.
+            scored, probabilities, interrupt, settings: as in `complete`.
 
         Returns:
             An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation.
 
         Raises:
-            UserError: as in `generate`; what only shows in the work itself is raised when iterating.
+            UserError: as in `generate`; errors of the generation itself are raised when iterating.
         """
         chosen = self._for_one(settings)
         chosen.check()

@@ -2,7 +2,7 @@
 
 The model reads every text once. What its last layer made of each token is kept, and on that each adapter learns, as a
 language model, which token comes next in texts of its own kind: seconds of work, whatever the size of the model. What
-takes time is the reading. This file knows nothing of guides.
+takes time is the reading.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ def train_experts(
 
     Args:
         model: a causal language model.
-        tokenizer: its own, a fast one.
+        tokenizer: the tokenizer of the model, a fast one.
         with_texts: texts that have the attribute, such as the lines of a file.
         without_texts: texts that lack it.
         progress: called with what is done, how far it is, and how far it has to go.
@@ -159,11 +159,11 @@ class _Reader:
         order = sorted(range(len(passages)), key=lambda index: len(passages[index].text))
         # If not all are read, it is not the long ones that are left out.
         generator = torch.Generator().manual_seed(0)
-        groups = [order[place : place + _ROWS] for place in range(0, len(order), _ROWS)]
-        for done, place in enumerate(torch.randperm(len(groups), generator=generator).tolist()):
+        groups = [order[first : first + _ROWS] for first in range(0, len(order), _ROWS)]
+        for done, picked in enumerate(torch.randperm(len(groups), generator=generator).tolist()):
             if count >= self.most:
                 break
-            group = [passages[index] for index in groups[place]]
+            group = [passages[index] for index in groups[picked]]
             for found, following in self._read_group(group):
                 if len(following):
                     states.append(found)
@@ -198,9 +198,9 @@ class _Reader:
         for row, (each, (ids, offsets)) in enumerate(zip(group, rows, strict=True)):
             spans = each.spans if each.spans is not None else [(0, len(each.text))]
             inside = [
-                place
-                for place in range(1, len(ids))
-                if any(first <= offsets[place][0] < last for first, last in spans) and offsets[place][1] > 0
+                index
+                for index in range(1, len(ids))
+                if any(first <= offsets[index][0] < last for first, last in spans) and offsets[index][1] > 0
             ]
             picked = torch.tensor(inside, dtype=torch.long)
             states = passed[-1][row, (picked - 1).to(device)].half().cpu()
@@ -253,6 +253,6 @@ def _means(pair: ExpertPair, output: OutputWeights, side: _Side, held: torch.Ten
             for part in rows.split(256)
         ]
     )
-    _, places = owners.unique(return_inverse=True)
-    sums = torch.zeros(int(places.max()) + 1).index_add(0, places, ratios)
-    return (sums / places.bincount()).tolist()
+    _, passages = owners.unique(return_inverse=True)
+    sums = torch.zeros(int(passages.max()) + 1).index_add(0, passages, ratios)
+    return (sums / passages.bincount()).tolist()

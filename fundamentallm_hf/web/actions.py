@@ -196,7 +196,7 @@ def _ticket(request: gr.Request) -> str:
 
 
 def _branch(result: Result, data: Any) -> str:
-    """The text up to a token, with an alternative in its place."""
+    """The text up to a token, with an alternative instead of it."""
     with suppress(TypeError, ValueError, KeyError, IndexError, AttributeError):
         sample, token, choice = (int(data[name]) for name in ("sample", "token", "choice"))
         if min(sample, token, choice) >= 0:
@@ -204,7 +204,7 @@ def _branch(result: Result, data: Any) -> str:
             found = (completion.probabilities or ())[token]
             text = found.alternatives[choice].text
             if not text:
-                raise UserError("a text cannot go on behind its own end: choose another character")
+                raise UserError("cannot continue after the end of the text: choose another character")
             before = "".join(each.text for each in (completion.probabilities or ())[:token])
             return read_prompt(completion.prompt + before + text)
-    raise UserError("there is no such place in the text: choose a character of it")
+    raise UserError("there is no such position in the text: choose a character of it")

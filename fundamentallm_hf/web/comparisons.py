@@ -1,7 +1,4 @@
-"""Which settings are held against each other: several temperatures, or with and without each control.
-
-This file knows nothing of how texts are written or shown.
-"""
+"""Makes the settings of a comparison: several temperatures, or with and without each control."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,7 @@
 """The page's functions for programs: named endpoints with typed arguments, which are tools of its MCP server, too.
 
-Arguments, their types, defaults and descriptions are those of the table of settings. What cannot be done is answered
-with one sentence. This file knows nothing of how the page looks.
+Arguments, their types, defaults and descriptions are those of the table of settings. Errors are answered with one
+sentence.
 """
 
 import inspect
@@ -66,37 +66,37 @@ def type_of(setting: Setting) -> Any:
 
 def with_settings(function: Callable) -> Callable:
     """Give a function that takes `**settings` an argument for each setting that is open to visitors, and its help."""
-    own = inspect.signature(function, eval_str=True)
-    parameters = [each for each in own.parameters.values() if each.kind != inspect.Parameter.VAR_KEYWORD]
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [each for each in signature.parameters.values() if each.kind != inspect.Parameter.VAR_KEYWORD]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for name, setting in OPEN.items():
         default = list(setting.default) if setting.kind is tuple else setting.default
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=type_of(setting)))
     names = [each.name for each in parameters]
 
-    # gradio hands arguments over by their places.
+    # gradio passes arguments by position.
     if inspect.isgeneratorfunction(function):
 
         @wraps(function)
-        def placed(*arguments: Any, **keywords: Any) -> Any:
+        def with_each(*arguments: Any, **keywords: Any) -> Any:
             yield from function(**dict(zip(names, arguments, strict=False)) | keywords)
     else:
 
         @wraps(function)
-        def placed(*arguments: Any, **keywords: Any) -> Any:
+        def with_each(*arguments: Any, **keywords: Any) -> Any:
             return function(**dict(zip(names, arguments, strict=False)) | keywords)
 
-    returned = own.return_annotation
+    returned = signature.return_annotation
     if get_origin(returned) is Iterator:
         (returned,) = get_args(returned)
-    placed.__signature__ = inspect.Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
-    placed.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": returned}
-    del placed.__wrapped__
+    with_each.__signature__ = inspect.Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
+    with_each.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": returned}
+    del with_each.__wrapped__
     document = inspect.cleandoc(function.__doc__ or "")
     lines = [f"    {name}: {_help(setting)}" for name, setting in OPEN.items()]
     head, returns, tail = document.partition("\nReturns:")
-    placed.__doc__ = f"{head.rstrip()}\n" + "\n".join(lines) + f"\n{returns}{tail}"
-    return placed
+    with_each.__doc__ = f"{head.rstrip()}\n" + "\n".join(lines) + f"\n{returns}{tail}"
+    return with_each
 
 
 def _help(setting: Setting) -> str:
@@ -268,9 +268,10 @@ def programs_text(endpoints: Mapping[str, Callable], address: str) -> str:
     rows = []
     for name, function in endpoints.items():
         first = (inspect.getdoc(function) or "").partition("\n")[0]
-        own = [each for each in inspect.signature(function).parameters if each in ("prompt", "top", "temperatures")]
-        settings = len(inspect.signature(function).parameters) > len(own)
-        takes = ", ".join([*(f"`{each}`" for each in own), *(["every setting"] if settings else [])]) or "nothing"
+        names = inspect.signature(function).parameters
+        others = [each for each in names if each in ("prompt", "top", "temperatures")]
+        settings = ["every setting"] if len(names) > len(others) else []
+        takes = ", ".join([*(f"`{each}`" for each in others), *settings]) or "nothing"
         rows.append(f"| `/{name}` | {takes} | {first} |")
     listed = "\n".join(rows)
     return f"""### Python

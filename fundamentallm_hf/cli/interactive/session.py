@@ -1,8 +1,8 @@
 """The prompt loop without its terminal: what an entry does, and what is told about it.
 
-An entry is a prompt, or a command if it begins with one `/`. A session holds a generator, whose settings are the
-session's, and the last texts. It says what it has to say through a `SessionOutput`, and knows nothing of keys or screens.
-torch is imported with the first model, not before.
+An input line is a prompt, or a command if it starts with one `/`. A session holds a generator, whose settings are the
+session's, and the last completions, and shows everything through a `SessionOutput`. torch is imported with the first
+model.
 """
 
 import itertools

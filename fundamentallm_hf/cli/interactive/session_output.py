@@ -1,4 +1,4 @@
-"""What a session of the prompt loop has to say, by kinds. This file knows nothing of how it is shown."""
+"""The interface through which a session of the prompt loop shows text, replies and errors."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
