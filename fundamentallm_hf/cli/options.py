@@ -1,7 +1,4 @@
-"""Makes the command's options out of the table of settings, and groups them in its help.
-
-This file knows nothing of what the options do.
-"""
+"""Makes the command's options out of the table of settings, and groups them in its help."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -15,6 +12,8 @@ from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import DEVICES, DTYPES, SETTINGS
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+# Headings of the help.
 MODEL, PROMPT, OUTPUT = "Model", "Prompt", "Output"
 
 

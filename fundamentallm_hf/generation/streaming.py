@@ -1,7 +1,7 @@
 """Text as it is written: a streamer that decodes token by token, and an iterator that can be stopped.
 
 transformers' own text streamers hold text back until a word is complete, which a character model can do without, and
-go on computing when nobody listens any more. This file knows nothing of models or settings.
+go on computing when nobody listens any more.
 """
 
 import queue

@@ -1,6 +1,6 @@
 """Whether the metadata of a card is such as the Hub takes, as far as that shows without asking it.
 
-The Hub itself is asked when a card is pushed. This file knows nothing of what else a card says.
+The Hub itself is asked when a card is pushed.
 """
 
 import math

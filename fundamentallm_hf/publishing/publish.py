@@ -1,7 +1,6 @@
-"""Publishes a model on the Hub: all that belongs to it in one commit, ready for use with or without this package.
+"""Publishes a model on the Hub in one commit, ready for use with or without this package.
 
-The model is written anew into a folder of its own, so nothing goes along that merely lies beside it, such as the state
-of an optimizer. How the folder is scanned and sent is told in `scan.py` and `upload.py`.
+The model is saved into a new folder, so that no other files are sent with it, such as the state of an optimizer.
 """
 
 import shutil
@@ -144,9 +143,9 @@ def _publish(
 ) -> Upload:
     """Write the folder, its card, and send it."""
     name, revision = split_target(repo_id, options.pop("revision", None))
-    with _quiet(), tempfile.TemporaryDirectory() as place:
+    with _quiet(), tempfile.TemporaryDirectory() as scratch:
         # The folder's name stands in no file, but the last part of it is what a card may call a model.
-        folder = Path(place, name.rpartition("/")[2])
+        folder = Path(scratch, name.rpartition("/")[2])
         write(folder)
         _copy_beside(beside, folder)
         if (folder / "modeling_fundamentallm.py").exists():
@@ -182,8 +181,8 @@ def card_there(repo_id: str, revision: str | None, token: str | bool | None, not
         for each in dict.fromkeys((revision, None)):  # a branch that is not there yet begins as the default branch
             try:
                 commit = api.model_info(repo_id, revision=each).sha
-                with tempfile.TemporaryDirectory() as place:  # one file of a commit has no use in the cache
-                    card = hf_hub_download(repo_id, CARD, revision=commit, token=token, cache_dir=place)
+                with tempfile.TemporaryDirectory() as scratch:  # one file of a commit has no use in the cache
+                    card = hf_hub_download(repo_id, CARD, revision=commit, token=token, cache_dir=scratch)
                     return Path(card).read_text(encoding="utf-8")
             except RevisionNotFoundError:
                 continue

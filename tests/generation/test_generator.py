@@ -82,6 +82,17 @@ def test_each_sample_of_several_prompts_comes_out_the_same_alone(generator):
         assert generator.complete(completion.prompt, **{**SAMPLED, "seed": completion.seed})[0] == completion
 
 
+def test_a_file_of_words_is_read_once_for_all_batches(generator, tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_text("the\n", encoding="utf-8")
+    batches = generator.iterate(["To be", "To be"], rows=1, bad_words_file=str(file), temperature=0, max_tokens=8)
+    (first,) = next(batches)
+    file.unlink()
+    ((second,),) = batches
+    assert first == second
+    assert "the" not in first.completion.split()
+
+
 def test_the_stream_gives_the_same_text_piece_by_piece(generator):
     whole = generator.complete("To be", **SAMPLED)[0]
     with generator.stream("To be", **SAMPLED) as stream:

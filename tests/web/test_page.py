@@ -17,9 +17,9 @@ pytest.importorskip("gradio", reason="the web demo needs gradio")
 
 from web_server import open_browser, start
 
+from fundamentallm_hf.web.actions import WAITING
 from fundamentallm_hf.web.examples import EXAMPLES
 from fundamentallm_hf.web.limits import LIMITS
-from fundamentallm_hf.web.page import WAITING
 
 PICTURES = os.environ.get("PICTURES")
 SECONDS = 20_000  # of Playwright, in its milliseconds

@@ -1,6 +1,6 @@
 """The commands of the prompt loop: their names, what they take, their help, and how a beginning could go on.
 
-What they do is written in `session.py`. This file knows nothing of models or terminals, and imports nothing heavy.
+`session.py` implements them. Nothing slow is imported here.
 """
 
 import difflib
