@@ -127,11 +127,19 @@ def _push_controls(name: str, output: str | None, force: bool, quiet: bool, **op
     check_publishing(name, notes.say, options)
     with tempfile.TemporaryDirectory() as scratch:
         there = None if options["dry_run"] else card_there(repo_id, revision, None, notes.say)
-        folder = write_controls(Path(scratch, "controls"), repo_id=repo_id, existing=there)
+        text, base = (None, None) if there is None else (there.text, there.commit)
+        folder = write_controls(Path(scratch, "controls"), repo_id=repo_id, existing=text)
         # Files of an older version would be left over, and fetched with the recipe.
         stale = ("custom_generate/*",)
         sent = upload_folder(
-            folder, repo_id, revision=revision, delete=stale, notice=notes.say, progress=notes.shows_progress, **options
+            folder,
+            repo_id,
+            revision=revision,
+            base=base,
+            delete=stale,
+            notice=notes.say,
+            progress=notes.shows_progress,
+            **options,
         )
     _report(sent, notes, dry_run=options["dry_run"])
 
