@@ -1,6 +1,6 @@
 """All that this package relies on in huggingface_hub beyond its documented interface, and why.
 
-A new version may move any of it without notice. `tests/test_hub_internals.py` has a test for each, which names what
+A new version may move any of it without notice. `tests/hub/test_internals.py` has a test for each, which names what
 moved. In use since huggingface_hub 2.4.
 
 - `utils._http`: `_GLOBAL_CLIENT_FACTORY`, `_GLOBAL_CLIENT` and `_CLIENT_LOCK`. Some requests have no limit for silence,
@@ -12,7 +12,7 @@ moved. In use since huggingface_hub 2.4.
 - `repocard.REGEX_YAML_BLOCK` and `utils.yaml_dump`, which `card_merge.py` imports: how a card's metadata is found and
   written, so that a card that only the library has touched stays as it was.
 - Where the cache keeps which commit a branch is: `refs/` in a repository's folder, a documented layout that
-  `hub_files.py` writes to.
+  `download.py` writes to.
 """
 
 import re
