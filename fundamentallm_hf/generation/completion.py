@@ -20,9 +20,9 @@ class Completion:
         prompt: what was given.
         completion: what the model added.
         finish_reason: why it ended: "eos" (the model ended the text), "stop" (a stop string was generated; it and what
-            follows are cut off), "length" (`max_tokens` were generated), "window" (the context window is full and `overflow` is
-            "stop"), "complete" (it matches `pattern`, `json_schema` or `grammar` and cannot continue), "blocked" (the
-            controls left no continuation) or "interrupted".
+            follows are cut off), "length" (`max_tokens` were generated), "window" (the context window is full and
+            `overflow` is "stop"), "complete" (it matches `pattern`, `json_schema` or `grammar` and cannot continue),
+            "blocked" (the controls left no continuation) or "interrupted".
         tokens: number of tokens added, without an end-of-text token and those of a stop string.
         seed: reproduces the text with the same settings; None if nothing was sampled. Beams share one random number
             generator, so with them it belongs to all texts of a call and reproduces the whole call.

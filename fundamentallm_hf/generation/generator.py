@@ -149,8 +149,8 @@ class Generator:
 
         Args:
             prompts: any number.
-            rows: texts to generate at a time, at most. The beams of a prompt stay in one batch, and sampled beams of two
-                prompts never do.
+            rows: texts to generate at a time, at most. The beams of a prompt stay in one batch, and sampled beams of
+                two prompts never do.
             scored, probabilities, settings: as in `complete`.
 
         Yields:

@@ -1,7 +1,7 @@
 """Makes a repository of the controls, from which any model's `generate()` fetches them.
 
-It holds this package's code as `custom_generate/generate.py` (see transformers' documentation of `custom_generate`), its
-requirements, a card and the licence.
+It holds this package's code as `custom_generate/generate.py` (see transformers' documentation of `custom_generate`),
+its requirements, a card and the licence.
 """
 
 import re
