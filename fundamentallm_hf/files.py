@@ -181,7 +181,7 @@ class OutputFile:
     Args:
         path: the target.
         force: replace what is there.
-        append: keep what is there and write behind it.
+        append: keep what is there and add to it.
         name: what it is called in errors.
         way_out: what they advise where it exists.
 
@@ -196,7 +196,7 @@ class OutputFile:
         force: bool = False,
         append: bool = False,
         name: str = "output-file",
-        way_out: str = "use --force to replace it or --append to write behind it",
+        way_out: str = "use --force to replace it or --append to add to it",
     ) -> None:
         self.name, self._way_out = name, way_out
         self.path = Path(os.path.realpath(Path(path).expanduser()))

@@ -21,29 +21,29 @@ WHERE = {"model": "beside the model", "user": "your own", "package": "comes with
 
 @click.command("train-attribute", context_settings=CONTEXT)
 @click.argument("name")
-@click.option("--with", "with_file", metavar="FILE", help="Texts that have the attribute, one a line.")
-@click.option("--without", "without_file", metavar="FILE", help="Texts that lack it, one a line.")
+@click.option("--with", "with_file", metavar="FILE", help="File of texts that have the attribute, one per line.")
+@click.option("--without", "without_file", metavar="FILE", help="File of texts that lack it, one per line.")
 @click.option(
     "--kind",
     type=click.Choice(["words", "experts"]),
-    help="Weighted words, for any model; or a pair of experts trained on top of MODEL, for that one.  [default: words]",
+    help="Weighted words, for any model, or a pair of experts, trained for MODEL only.  [default: words]",
 )
-@click.option("--classifier", metavar="NAME", help="Instead of texts, a text classifier: its folder or Hub id.")
-@click.option("--label", metavar="NAME", help="Which of the classifier's labels to lean towards.")
-@click.option("--openings", metavar="FILE", help="With both: beginnings of what the model writes, one a line.")
-@click.option("--texts", metavar="N", type=click.IntRange(min=8), help="How many it writes.  [default: 4000]")
-@click.option("--tokens", metavar="N", type=click.IntRange(min=1), help="How long they are.  [default: 300]")
-@click.option("--model", metavar="MODEL", help="Write it beside this model, with which it travels.")
-@click.option("--description", default="", help="What it does, in a line.")
+@click.option("--classifier", metavar="NAME", help="A text classifier instead of texts: its folder or Hub id.")
+@click.option("--label", metavar="NAME", help="Label of the classifier to guide towards.")
+@click.option("--openings", metavar="FILE", help="With --kind experts: prompts for the model, one per line.")
+@click.option("--texts", metavar="N", type=click.IntRange(min=8), help="Completions to learn from.  [default: 4000]")
+@click.option("--tokens", metavar="N", type=click.IntRange(min=1), help="Tokens of each, at most.  [default: 300]")
+@click.option("--model", metavar="MODEL", help="Save it next to this model, so that it travels with it.")
+@click.option("--description", default="", help="Description in one line.")
 @click.option("--force", is_flag=True, help="Replace an attribute of this name.")
 def train_attribute(name: str, **options: Any) -> None:
-    """Make the attribute NAME, for generate --guide-attribute NAME, out of texts that have it and texts that lack it.
+    """Make the attribute NAME, for generate --guide-attribute NAME, from texts that have it and texts that lack it.
 
-    Without --model it is kept among your own attributes, where every model finds it, and experts are trained on the
-    bundled story model. Held-out texts tell how well it tells the two sides apart.
+    Without --model it is saved among your own attributes, where every model finds it, and experts are trained on the
+    bundled story model. Held-out texts measure how well it separates the two sides.
 
-    A classifier guides by itself, at the price of being asked in every step. With --kind experts it is only the
-    teacher: the model writes texts, the classifier sorts them, and experts learn from those at both ends.
+    A classifier guides by itself, but has to be evaluated at every step. With --kind experts it is only the teacher:
+    the model generates texts, the classifier labels them, and experts learn from those at both ends.
 
     \b
     fundamentallm train-attribute formal --with letters.txt --without chats.txt
@@ -85,9 +85,10 @@ def train_attribute(name: str, **options: Any) -> None:
 @click.argument("model", required=False)
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the Hub.")
 def attributes(model: str | None, revision: str | None) -> None:
-    """List the attributes that MODEL can be guided by, with what each does.
+    """List the attributes that can guide MODEL, with a description of each.
 
-    They lie beside it, among your own, or come with this package. Without MODEL, those of the bundled story model.
+    They are next to the model, among your own, or part of this package. Without MODEL, the bundled story model is
+    meant.
     """
     found = known_attributes(_locate(model, Notes(), revision))
     width = max((len(name) for name, _, _ in found), default=0) + 2
@@ -108,12 +109,12 @@ def _check(
     classifier, label = of_classifier["classifier"], of_classifier["label"]
     if any(each is not None for each in samples.values()) and (classifier is None or kind != "experts"):
         raise UsageError(
-            "--openings, --texts and --tokens are for what a model writes itself: give --classifier and --kind experts"
+            "--openings, --texts and --tokens are for what a model generates: give --classifier and --kind experts"
         )
     if classifier is not None:
         if any(each is not None for each in of_texts.values()) or kind == "words":
             raise UsageError(
-                "--classifier has no place beside --with, --without and --kind words: give a classifier or texts"
+                "--classifier cannot be combined with --with, --without and --kind words: give a classifier or texts"
             )
         return
     if label is not None:

@@ -11,7 +11,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete the command's options.
+    """Print the script that makes SHELL complete the command's options.
 
     \b
     eval "$(fundamentallm completion bash)"           # in ~/.bashrc

@@ -9,12 +9,12 @@ from .terminal import Notes
 @click.command(context_settings=CONTEXT)
 @click.argument("checkpoint")
 @click.argument("folder")
-@click.option("--force", is_flag=True, help="Replace FOLDER if it holds something.")
+@click.option("--force", is_flag=True, help="Replace FOLDER if it is not empty.")
 def convert(checkpoint: str, folder: str, force: bool) -> None:
-    """Turn a FundamentaLLM CHECKPOINT into a Hugging Face FOLDER.
+    """Convert a FundamentaLLM CHECKPOINT to a Hugging Face FOLDER.
 
     CHECKPOINT is a .pt file, the folder that holds it, or the Hub id of a repository that holds it. The folder is
-    written whole or not at all, and loads with pipeline("text-generation", model=FOLDER).
+    written atomically, and loads with pipeline("text-generation", model=FOLDER).
 
     \b
     fundamentallm convert my_model/final_model.pt my_model_hf

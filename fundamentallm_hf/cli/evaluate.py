@@ -13,13 +13,13 @@ from .terminal import Notes
 
 @click.command(context_settings=CONTEXT)
 @click.argument("model_and_file", nargs=-1, required=True, metavar="[MODEL] TEXT_FILE")
-@click.option("--window", type=int, help="Tokens the model sees at once.  [default: all it can, 1024 at most]")
-@click.option("--stride", type=int, help="Tokens the window moves on by.  [default: half of it]")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Windows at a time.")
+@click.option("--window", type=int, help="Tokens of context per window.  [default: the context length, at most 1024]")
+@click.option("--stride", type=int, help="Tokens between the starts of two windows.  [default: half the window]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Windows per pass.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--save", is_flag=True, help="Keep the result beside MODEL, for its card.")
-@click.option("--name", metavar="TEXT", help="What the text is called there.  [default: the name of the file]")
-@click.option("--dataset", metavar="ID", help="The data set on the Hub that the text is from.")
+@click.option("--save", is_flag=True, help="Save the result next to MODEL, for its card.")
+@click.option("--name", metavar="TEXT", help="Name of the text in the card.  [default: the file name]")
+@click.option("--dataset", metavar="ID", help="Hub id of the data set that the text is from.")
 @model_options
 def evaluate(
     model_and_file: tuple[str, ...],
@@ -35,7 +35,7 @@ def evaluate(
     """Measure how well MODEL predicts the text in TEXT_FILE.
 
     Works for any causal language model; bits per character compare across tokenizers. Without MODEL, the bundled
-    story model is measured.
+    story model is evaluated.
 
     \b
     fundamentallm evaluate my_model/final_model.pt held_out.txt

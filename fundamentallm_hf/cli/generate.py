@@ -27,36 +27,34 @@ def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 @click.command(cls=GroupedCommand, context_settings=CONTEXT)
 @click.argument("model", required=False)
-@option(
-    PROMPT, "--prompt", multiple=True, help="How the text begins; - reads it from stdin. May be given several times."
-)
+@option(PROMPT, "--prompt", multiple=True, help="Start of the text; - reads it from stdin. May be given several times.")
 @option(
     PROMPT,
     "--prompts-file",
     type=click.Path(),
     metavar="FILE",
-    help="A file with one prompt a line, empty lines left out; - is stdin.",
+    help="File with one prompt per line; empty lines are skipped; - is stdin.",
 )
 @option(
     PROMPT,
     "--escape/--no-escape",
     default=True,
     show_default="on",
-    help="Read \\n, \\t, \\x41 and \\u00e9 in prompts and stop texts as the characters they stand for.",
+    help="Interpret \\n, \\t, \\x41 and \\u00e9 in prompts and stop strings as escapes.",
 )
 @option(
     PROMPT,
     "--config",
     type=click.Path(),
     metavar="FILE",
-    help="Settings by name in JSON or YAML, or one line of a jsonl file, which writes its text again; - is stdin. "
-    "Options that are given win.",
+    help="File with settings by name in JSON or YAML, or with one line of jsonl output, whose text it reproduces; - is "
+    "stdin. Options on the command line take precedence.",
 )
 @option(
     PROMPT,
     "--interactive",
     is_flag=True,
-    help="Ask for one prompt after the other; /help tells there what else can be done.",
+    help="Start a prompt loop; /help in it lists its commands.",
 )
 @setting_options
 @model_options
@@ -67,40 +65,40 @@ def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     type=click.Choice(FORMATS),
     default="text",
     show_default=True,
-    help="How texts are written.",
+    help="Output format.",
 )
 @option(
     OUTPUT,
     "--output-file",
     type=click.Path(),
     metavar="FILE",
-    help="Write the texts to a file, whole or not at all.",
+    help="Write the texts to a file, atomically.",
 )
 @option(OUTPUT, "--force", is_flag=True, help="Replace the output file if it exists.")
-@option(OUTPUT, "--append", is_flag=True, help="Write behind what the output file holds.")
+@option(OUTPUT, "--append", is_flag=True, help="Append to the output file.")
 @option(
     OUTPUT,
     "--show-probs",
     is_flag=True,
-    help="Show the likeliest next tokens before the text; in JSON, for every token of it, too.",
+    help="Show the most probable next tokens before the text; in JSON, for each of its tokens, too.",
 )
-@option(OUTPUT, "--probs-only", is_flag=True, help="Show the likeliest next tokens and write no text.")
+@option(OUTPUT, "--probs-only", is_flag=True, help="Show the most probable next tokens and generate no text.")
 @option(
     OUTPUT,
     "--batch-size",
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="How many texts to write at a time. Changes the speed and the memory it takes, not the texts.",
+    help="Texts to generate at a time. Changes speed and memory use, not the texts.",
 )
-@option(OUTPUT, "--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+@option(OUTPUT, "--quiet", "-q", is_flag=True, help="Print only errors on stderr.")
 @option(OUTPUT, "--no-color", is_flag=True, expose_value=False, callback=_no_color, help="No colour, as with NO_COLOR.")
 @click.pass_context
 def generate(ctx: click.Context, /, **options: Any) -> None:
-    """Write text with MODEL.
+    """Generate text with MODEL.
 
     MODEL is a FundamentaLLM checkpoint (final_model.pt or its folder), a Hugging Face folder, or a Hub id such as
-    user/name or user/name@revision. Without MODEL, the bundled story model writes.
+    user/name or user/name@revision. Without MODEL, the bundled story model is used.
 
     \b
     fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9

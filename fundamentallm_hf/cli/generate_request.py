@@ -18,7 +18,7 @@ from .saved_settings import SavedSettings, read_settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What to do instead of what has no place beside --interactive.
+# What to do instead of what cannot be combined with --interactive.
 INSTEAD = {
     "prompts-file": "give its lines on stdin",
     "output-file": "send stdout there",
@@ -127,9 +127,9 @@ def _check_interactive(options: dict[str, Any]) -> None:
     given["format"] = options["form"] != "text"
     for name, instead in INSTEAD.items():
         if given[name]:
-            raise UsageError(f"{name} has no place beside interactive: {instead}")
+            raise UsageError(f"{name} cannot be combined with interactive: {instead}")
     if "-" in (*options["prompt"], options["config"]):
-        raise UsageError("interactive reads its entries from stdin, so - has no place beside it: give them there")
+        raise UsageError("interactive reads its input from stdin, so - cannot be combined with it: give them there")
 
 
 def _check_probabilities(options: dict[str, Any], settings: GenerationSettings) -> None:
@@ -142,7 +142,7 @@ def _check_probabilities(options: dict[str, Any], settings: GenerationSettings) 
     }
     for name, is_set in idle.items():
         if is_set:
-            raise UsageError(f"probs-only writes no text, so {name} has no place beside it: use --show-probs")
+            raise UsageError(f"probs-only writes no text, so {name} cannot be combined with it: use --show-probs")
 
 
 def origin(request: Request, model: "PreTrainedModel") -> dict[str, Any]:

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 @click.command(context_settings=CONTEXT)
 @click.argument("model_and_name", nargs=-1, required=True, metavar="[MODEL] USER/NAME")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
-@click.option("--revision", metavar="NAME", help="The branch to commit to; it is made if it is not there.")
+@click.option("--revision", metavar="NAME", help="Branch to commit to; it is created if missing.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
-@click.option("--message", metavar="TEXT", help="What the commit says.  [default: Upload USER/NAME]")
-@click.option("--license", metavar="ID", help="The model's licence, by the Hub's name for it, such as mit.")
-@click.option("--dry-run", is_flag=True, help="List what would be sent, with sizes in bytes, and send nothing.")
-@click.option("--trust-remote-code", is_flag=True, help="Run the code of a MODEL that is none of FundamentaLLM's.")
-@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+@click.option("--message", metavar="TEXT", help="Commit message.  [default: Upload USER/NAME]")
+@click.option("--license", metavar="ID", help="Licence of the model, by its Hub id, such as mit.")
+@click.option("--dry-run", is_flag=True, help="List the files and their sizes in bytes, and send nothing.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the code of a MODEL that is not a FundamentaLLM model.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only errors on stderr.")
 def push(model_and_name: tuple[str, ...], **options: Any) -> None:
     """Publish MODEL on the Hub as USER/NAME, in one commit.
 
     Weights, tokenizer, generation config, attributes, code for trust_remote_code and a card are sent; a checkpoint is
-    converted first. Nothing is sent that holds optimizer state, paths of this machine, tokens or pickles. What was
-    interrupted goes on with the same command. Log in with `hf auth login`, or set HF_TOKEN. Without MODEL, the bundled
+    converted first. Optimizer state, local paths, access tokens and pickles are never sent. After an interruption, the
+    same command continues. Log in with `hf auth login`, or set HF_TOKEN. Without MODEL, the bundled
     story model is sent.
 
     \b
@@ -45,17 +45,17 @@ def push(model_and_name: tuple[str, ...], **options: Any) -> None:
 @click.command("push-controls", context_settings=CONTEXT)
 @click.argument("name", metavar="USER/NAME")
 @click.option("--output", metavar="FOLDER", help="Write the repository into FOLDER and send nothing.")
-@click.option("--force", is_flag=True, help="Replace FOLDER if it holds something.")
+@click.option("--force", is_flag=True, help="Replace FOLDER if it is not empty.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
-@click.option("--revision", metavar="NAME", help="The branch to commit to; it is made if it is not there.")
+@click.option("--revision", metavar="NAME", help="Branch to commit to; it is created if missing.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing.")
-@click.option("--message", metavar="TEXT", help="What the commit says.")
-@click.option("--dry-run", is_flag=True, help="List what would be sent, with sizes in bytes, and send nothing.")
-@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+@click.option("--message", metavar="TEXT", help="Commit message.")
+@click.option("--dry-run", is_flag=True, help="List the files and their sizes in bytes, and send nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only errors on stderr.")
 def push_controls(name: str, **options: Any) -> None:
-    """Publish the controls on the Hub as USER/NAME, for models that are not of this package.
+    """Publish the controls on the Hub as USER/NAME, for any model of transformers.
 
-    Whoever uses transformers can then write, without installing anything more, model.generate(**inputs,
+    Users of transformers can then call, without installing anything else, model.generate(**inputs,
     custom_generate="USER/NAME", trust_remote_code=True, must_include=["dragon"]).
 
     \b
@@ -68,14 +68,14 @@ def push_controls(name: str, **options: Any) -> None:
 @click.command(context_settings=CONTEXT)
 @click.argument("name", metavar="USER/NAME")
 @click.argument("folder", required=False)
-@click.option("--revision", metavar="NAME", help="Branch, tag or commit; the same as behind an @ in USER/NAME.")
-@click.option("--force", is_flag=True, help="Replace FOLDER if it holds something.")
-@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit; the same as USER/NAME@REVISION.")
+@click.option("--force", is_flag=True, help="Replace FOLDER if it is not empty.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only errors on stderr.")
 def pull(name: str, folder: str | None, **options: Any) -> None:
-    """Get USER/NAME, or USER/NAME@REVISION, from the Hub.
+    """Download USER/NAME, or USER/NAME@REVISION, from the Hub.
 
-    All files but pickles, checked against their checksums; nothing in them is run. FOLDER is written whole or not at
-    all; without it the files stay where every MODEL argument finds them, also without a network. Prints where they are.
+    Fetches all files except pickles, verifies their checksums, and runs nothing. FOLDER is written atomically. Without
+    FOLDER the files stay in the cache, where every MODEL argument finds them, also offline. Prints the path.
 
     \b
     fundamentallm pull user/stories
@@ -94,7 +94,7 @@ def _push(model_and_name: tuple[str, ...], quiet: bool, **options: Any) -> None:
         raise UsageError(f"expected [MODEL] USER/NAME but got {len(model_and_name)} arguments")
     notes = Notes(quiet)
     if len(model_and_name) == 1 and is_local(model_and_name[0]):
-        raise UsageError(f"{model_and_name[0]} lies on this machine: name a repository behind it, such as user/name")
+        raise UsageError(f"{model_and_name[0]} is on this machine: add the name of a repository, such as user/name")
     from fundamentallm_hf.publishing.publish import push as publish
 
     model = model_and_name[0] if len(model_and_name) == 2 else None

@@ -131,7 +131,7 @@ def model_options(command: Callable) -> Callable:
             "--trust-remote-code/--no-trust-remote-code",
             default=False,
             show_default="off",
-            help="Run the code that a Hub repository carries. FundamentaLLM models never need it.",
+            help="Run the code of a Hub repository. FundamentaLLM models do not need it.",
         ),
         option(MODEL, "--revision", metavar="NAME", help="Branch, tag or commit of a model on the Hub."),
         option(
@@ -140,7 +140,7 @@ def model_options(command: Callable) -> Callable:
             type=click.Choice(DTYPES),
             default="auto",
             show_default=True,
-            help="Precision of the weights; auto is what they were saved in.",
+            help="Precision of the weights; auto keeps the saved one.",
         ),
         option(
             MODEL,
@@ -149,7 +149,7 @@ def model_options(command: Callable) -> Callable:
             default="auto",
             show_default=True,
             metavar=f"[{'|'.join(DEVICES)}]",
-            help="Where the model runs; auto is a GPU where there is one.",
+            help="Device to run on; auto is a GPU if there is one.",
         ),
     ):
         command = decorate(command)

@@ -121,8 +121,8 @@ def check_output(form: str, file: str | None, force: bool, append: bool) -> None
         UsageError: they do.
     """
     if force and append:
-        raise UsageError("force and append are both set: --force replaces the output-file, --append writes behind it")
+        raise UsageError("force and append are both set: --force replaces the output-file, --append adds to it")
     if file is None and (force or append):
         raise UsageError(f"{'force' if force else 'append'} is set but there is no output-file to write")
     if append and form == "json":
-        raise UsageError("append is set, but behind a JSON document no second one can stand: use --format jsonl")
+        raise UsageError("append is set, but a JSON document cannot follow another: use --format jsonl")

@@ -18,14 +18,14 @@ NEEDED = ("gradio", "mcp")
 
 @click.command(context_settings=CONTEXT)
 @click.option("--model", metavar="MODEL", help="As for generate.  [default: the bundled story model]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Where it listens.  [default: 7860, or the next free one]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 7860, or the next free one]")
 @click.option("--open/--no-open", "browser", default=False, show_default="off", help="Open it in the browser.")
 @model_options
 def space(**options: Any) -> None:
-    """Start the web demo: a page on which one sees what every control does.
+    """Start the web demo, a page that shows what every control does.
 
-    It is also a server for programs, with named endpoints and an MCP server; the page tells how to use them.
+    It also serves programs, through named endpoints and an MCP server; the page explains how to use them.
 
     \b
     fundamentallm space

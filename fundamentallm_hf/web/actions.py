@@ -152,8 +152,8 @@ class Actions:
             chosen = [getattr(result.settings, name) for name in ("pattern", "json_schema", "grammar")]
             if any(chosen):
                 raise UserError(
-                    "a text that matches a pattern, a schema or a grammar as a whole cannot be begun in its middle: "
-                    "take that setting away to branch"
+                    "a text that matches a pattern, a schema or a grammar cannot be continued from its middle: "
+                    "clear that setting to branch"
                 )
             prompt = _branch(result, event._data)
         except UserError as error:

@@ -140,23 +140,23 @@ class Endpoints:
         return found
 
     def write(self, prompt: str, **settings: Any) -> list[dict[str, Any]]:
-        """Write text with the model, under the control of the settings.
+        """Generate text with the model, under the control of the settings.
 
         Args:
-            prompt: How the text begins; may be empty.
+            prompt: The start of the text; may be empty.
 
         Returns:
-            A record for each text: the text, what was added, why it ended, its seed, how likely the model finds it.
+            A record for each text: the text, what was added, why it ended, its seed, its log-probability.
         """
         read = read_prompt(prompt), read_settings(settings)
         found = list(self.writer.write(*read))[-1]
         return [record(each) for each in found]
 
     def stream(self, prompt: str, **settings: Any) -> Iterator[list[str]]:
-        """Write text with the model and hand it over as it grows; ends with the whole texts.
+        """Generate text with the model and stream it; ends with the whole texts.
 
         Args:
-            prompt: How the text begins; may be empty.
+            prompt: The start of the text; may be empty.
 
         Returns:
             The texts, prompt and what was added so far, one for each sample.
@@ -166,10 +166,10 @@ class Endpoints:
             yield [each.prompt + each.text for each in texts]
 
     def see(self, prompt: str, **settings: Any) -> list[dict[str, Any]]:
-        """Write text and tell of every token how likely it was, and what else could have come in its place.
+        """Generate text and report the probability of every token, and of its alternatives.
 
         Args:
-            prompt: How the text begins; may be empty.
+            prompt: The start of the text; may be empty.
 
         Returns:
             A record for each text, with the probabilities of its tokens before and after the settings.
@@ -183,14 +183,14 @@ class Endpoints:
         return made
 
     def next_tokens(self, prompt: str, top: int = 10, **settings: Any) -> list[dict[str, Any]]:
-        """Tell which tokens could come next, by the model alone and after the settings, without writing any.
+        """Report which tokens could come next, by the model alone and after the settings, without generating any.
 
         Args:
-            prompt: What stands before them; may be empty.
-            top: How many tokens to tell of.
+            prompt: The text before them; may be empty.
+            top: How many tokens to report.
 
         Returns:
-            The tokens with their probability after the settings, and the model's own.
+            The tokens with their probability after the settings, and the raw one.
         """
         if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= LIMITS.entries:
             raise UserError(f"top has to be a whole number from 1 to {LIMITS.entries} but is {str(top)[:40]!r}")
@@ -198,10 +198,10 @@ class Endpoints:
         return [each.to_dict() for each in self.writer.next_tokens(*read, top)]
 
     def beams(self, prompt: str, **settings: Any) -> dict[str, Any]:
-        """Search with beams, and tell which texts were kept for a while and with which scores.
+        """Search with beams, and report which texts were kept meanwhile and with which scores.
 
         Args:
-            prompt: How the text begins; may be empty.
+            prompt: The start of the text; may be empty.
 
         Returns:
             The record of the chosen text, and the branches of the tree, of which the first is that text.
@@ -211,14 +211,14 @@ class Endpoints:
         return {"chosen": record(written), "branches": [each.to_dict() for each in branches]}
 
     def compare(self, prompt: str, temperatures: list[float] = [], **settings: Any) -> list[dict[str, Any]]:  # noqa: B006
-        """Write the same prompt with the same seed several times: at several temperatures, or without each control.
+        """Generate from one prompt and seed several times: at several temperatures, or without each control.
 
         Args:
-            prompt: How the texts begin; may be empty.
-            temperatures: Those to compare; none compares the text with those that each lack one of its controls.
+            prompt: The start of the texts; may be empty.
+            temperatures: Those to compare; if empty, each control is left out in turn instead.
 
         Returns:
-            A record for each text, with a title that tells it from the others.
+            A record for each text, with a title that says how it differs.
         """
         checked, settings_read = read_prompt(prompt), read_settings(settings)
         if not isinstance(temperatures, list):

@@ -17,7 +17,7 @@ TITLE = "FundamentaLLM-HF: see what every control does"
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
 INTRO = """# See what every control does
 A small language model writes one character at a time. Set a control, write, and look at what it changed: which
-characters were likely, what was taken away, and how the text goes on from another choice."""
+characters were probable, what was masked, and how the text continues from another choice."""
 
 
 class Page:

@@ -14,7 +14,7 @@ from .limits import OPEN
 from .messages import EMPTY, status_html
 
 HERE = Path(__file__).parent
-PROMPT_HELP = "How the text begins."
+PROMPT_HELP = "The start of the text."
 
 
 def script(name: str) -> str:
@@ -106,15 +106,15 @@ class ResultPanel:
             self.texts = gr.HTML(EMPTY, elem_id="texts")
 
     def _build_inspect(self) -> None:
-        with gr.Tab("See", id="see"):
-            gr.Markdown("Choose a character to see what it was chosen from, and to go on from another choice.")
+        with gr.Tab("Inspect", id="see"):
+            gr.Markdown("Choose a character to see its alternatives, and to continue from another choice.")
             self.tokens = gr.HTML("", elem_id="tokens", js_on_load=script("script.js"))
 
     def _build_beams(self) -> None:
         with gr.Tab("Beams", id="beams"):
             gr.Markdown(
-                "Beam search keeps several candidates and returns the likeliest. With a beam-size of 1, "
-                f"{comparisons.BEAMS} beams are searched here; at temperature 0 nothing is left to chance."
+                "Beam search keeps several candidates and returns the most probable one. With a beam-size of 1, "
+                f"{comparisons.BEAMS} beams are used here; at temperature 0 the search is deterministic."
             )
             self.search = gr.Button("Search with beams", elem_id="search")
             self.tree = gr.HTML("", elem_id="tree")
@@ -139,8 +139,8 @@ class ResultPanel:
             self.columns = gr.HTML("", elem_id="columns")
 
     def _build_export(self) -> None:
-        with gr.Tab("Take away", id="take"):
-            gr.Markdown("Each of these writes what is on screen again, to the letter.")
+        with gr.Tab("Export", id="take"):
+            gr.Markdown("Each of these reproduces what is on screen exactly.")
             self.link = gr.Textbox(
                 label="A link to these settings", interactive=False, buttons=["copy"], elem_id="link", lines=1
             )

@@ -153,7 +153,7 @@ def test_unknown_characters_are_named_on_stderr():
         (("--stop", "\udcff"), "none empty, but is '\\udcff'"),
         (("--force",), "force is set but there is no output-file"),
         (("--output-file", "x", "--force", "--append"), "force and append are both set"),
-        (("--output-file", "x", "--append", "--format", "json"), "behind a JSON document no second one can stand"),
+        (("--output-file", "x", "--append", "--format", "json"), "a JSON document cannot follow another"),
         (("--probs-only", "--num-samples", 2), "probs-only writes no text, so num-samples has no place"),
         (("--probs-only", "--format", "json"), "probs-only writes no text, so format json has no place"),
         (("--probs-only", "--output-file", "x"), "probs-only writes no text, so output-file has no place"),

@@ -163,7 +163,7 @@ def test_no_work_is_done_without_a_login(hub, monkeypatch):
         ([MODEL, "stories"], 1, "the repository has to be a name such as user/stories but is 'stories'"),
         ([MODEL, "user/stories@a", "--revision", "b"], 2, "name one of the two"),
         (["no/such/model.pt", "user/stories"], 1, "does not exist"),
-        ([MODEL], 2, "lies on this machine: name a repository behind it, such as user/name"),
+        ([MODEL], 2, "is on this machine: add the name of a repository, such as user/name"),
         ([], 2, "Missing argument"),
     ],
 )
