@@ -240,6 +240,7 @@ def _download(api: HfApi, repo_id: str, commit: str, where: str, choose: Choice,
             )
 
         folder = Path(try_again(get, notice))
+        # Not by HfApi.verify_repo_checksums, which lists the files once more and reads all that were got before, too.
         damaged = [name for name in new if not is_same(folder / name, entries[name])]
         if not damaged:
             break

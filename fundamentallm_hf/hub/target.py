@@ -5,7 +5,8 @@ Hub says of it is checked against what is there.
 
 `HfApi.upload_folder` does the plain case in one call. It is not used here, for what it leaves open: with hf_xet it
 splits a large folder into several commits; it looks for files to delete at whatever commit is there at that moment; a
-commit whose answer was lost fails, although it is there; and it cannot say whether "nothing to commit" is true.
+commit that arrives while it is sent again is taken for somebody else's; a pull request whose answer was lost is opened
+twice; and it cannot say whether "nothing to commit" is true.
 """
 
 import hashlib
