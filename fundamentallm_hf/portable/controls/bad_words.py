@@ -69,7 +69,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         case_sensitive: match case.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
         end_tokens: ids that end the text; closed where the text must not end.
-        last_step: called with `(rows, length + 1)` token ids, tells the rows that would end there for want of room.
+        remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
         stop_strings: texts that end the text.
         lookahead: the model, to be asked for chances.
         policy: turns the model's logits into the probabilities by which tokens are chosen; softmax by default.
@@ -102,7 +102,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         case_sensitive: bool = False,
         prompt_columns: int | None = None,
         end_tokens: Sequence[int] = (),
-        last_step: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        remaining: Callable[[torch.Tensor], Sequence[int]] | None = None,
         stop_strings: Sequence[str] = (),
         lookahead: ModelLookahead | None = None,
         policy: Policy = lambda logits: logits.softmax(dim=-1),
@@ -115,7 +115,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
             bad_words = compile_bad_words(bad_words, tokenizer, len(tokenizer), case_sensitive)
         self.tables = bad_words
         self.end_tokens = torch.tensor(list(end_tokens), dtype=torch.long)
-        self.last_step = last_step
+        self.remaining = remaining
         # Where a stop string begins with a mark, no word that stands before it could have been written.
         self.stop_strings = [stop for stop in stop_strings if self.tables.patterns.regex or is_word(stop[0])]
         self.lookahead = lookahead
@@ -254,15 +254,13 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         self, input_ids: torch.Tensor, states: list[TextState], tables: list[TokenTable], shift: torch.Tensor
     ) -> None:
         """Close what would end the text where it must not end."""
-        last: list[bool] | None = None
+        rooms: Sequence[int] | None = None
         for index, (state, table) in enumerate(zip(states, tables, strict=True)):
             if len(self.end_tokens) and self.tables.ends(state):
                 shift[index, self.end_tokens] = -torch.inf
-            if len(table.ending) and self.last_step is not None:
-                if last is None:
-                    last = self.last_step(torch.nn.functional.pad(input_ids, (0, 1))).tolist()
-                if last[index]:
-                    shift[index, table.ending] = -torch.inf
+            if len(table.ending) and self.remaining is not None:
+                rooms = self.remaining(input_ids) if rooms is None else rooms
+                shift[index, table.ending[table.needs >= rooms[index]]] = -torch.inf
         if self.stop_strings:
             for index, row in enumerate(input_ids.tolist()):
                 for token in self._bad_stops(row):

@@ -213,7 +213,7 @@ def _bad_words(
         _compiled(entries, bool(call.field("case_sensitive")), call),
         prompt_columns=call.prompt_columns,
         end_tokens=ends,
-        last_step=call.last_step,
+        remaining=call.remaining,
         stop_strings=stops,
         lookahead=call.lookahead,
         policy=_policy(call.mode, warpers),

@@ -257,6 +257,11 @@ class RegexMachine:
         self._closures: dict[tuple[frozenset[int], int], tuple[list[tuple[int, int, int]], int]] = {}
         self._remembered = 0
 
+    @property
+    def tests(self) -> list[re.Pattern[str]]:
+        """The patterns for exactly one character by which characters are told apart."""
+        return self._graph.tests
+
     def step(self, state: State, char: str) -> tuple[State, bool]:
         """Read one character.
 

@@ -6,8 +6,10 @@ entry? It knows nothing of tokens.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from .character_classes import CharacterClasses
 from .characters import fold_text, is_word
 from .regex_matcher import RegexMachine
 from .word_counts import WordCounts, chance_of_letters
@@ -55,6 +57,7 @@ class TextPatterns:
         self.regex = RegexMachine(regexes, ignore_case) if regexes else None
         self.start = PatternState(LiteralMachine.start, self.regex.start if self.regex else None)
         self.literal = LiteralMachine(entries, ignore_case)
+        self._ignore_case = ignore_case
         hard = [entry for entry in entries if entry.is_plain]
         soft = self._words_found(counts) if regexes or len(hard) < len(entries) else []
         for entry in soft:
@@ -76,6 +79,12 @@ class TextPatterns:
         self._chance = {place: min(1.0, sum(rest.chance for rest in rests)) for place, rests in self.rests.items()}
         self._letters = () if soft else tuple(letters)
         self._distances: dict[Any, int | None] = {}
+
+    @cached_property
+    def classes(self) -> CharacterClasses:
+        """The characters that these patterns do not tell apart."""
+        tests = self.regex.tests if self.regex is not None else []
+        return CharacterClasses(tests, self.literal.alphabet, self._ignore_case)
 
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
         """Read one character; returns the new state, and whether an entry is complete now."""

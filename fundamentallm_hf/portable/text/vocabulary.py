@@ -163,6 +163,19 @@ class Vocabulary:
         """Every character that is a token of its own."""
         return tuple(piece for piece in self._spelling if len(piece) == 1)
 
+    def all_continuations(self, fallback: bool) -> bool:
+        """Whether every byte within a character is a token of its own, so that every character can be completed."""
+        return self._continuations[fallback]
+
+    @cached_property
+    def _continuations(self) -> tuple[bool, bool]:
+        found: tuple[set[bytes], set[bytes]] = (set(), set())
+        for token, piece in enumerate(self.pieces):
+            if isinstance(piece, bytes) and len(piece) == 1:
+                found[token in self.fallback].add(piece)
+        wanted = {bytes([byte]) for byte in range(0x80, 0xC0)}
+        return wanted <= found[0], wanted <= found[1]
+
     def text(self, tokens: Iterable[int]) -> str:
         """The text of `tokens`, special tokens left out."""
         parts = []
