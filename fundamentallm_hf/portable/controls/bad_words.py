@@ -14,7 +14,7 @@ import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from ..decoding.lookahead import ModelLookahead
-from ..decoding.row_states import KEPT_LENGTHS, RowStates, row_key
+from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES, RowStates, row_key
 from ..text.characters import is_word
 from ..text.text_patterns import TextPatterns
 from ..text.token_tables import CERTAIN, TextState, TokenTable, TokenTables
@@ -68,6 +68,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         tokenizer: the model's tokenizer; not needed with compiled entries.
         case_sensitive: match case.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
+        padding: (prompt rows,) columns of padding before each prompt.
         end_tokens: ids that end the text; closed where the text must not end.
         remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
         stop_strings: texts that end the text.
@@ -101,6 +102,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         *,
         case_sensitive: bool = False,
         prompt_columns: int | None = None,
+        padding: Sequence[int] = (),
         end_tokens: Sequence[int] = (),
         remaining: Callable[[torch.Tensor], Sequence[int]] | None = None,
         stop_strings: Sequence[str] = (),
@@ -114,7 +116,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
                 raise ValueError("bad words need the model's tokenizer to read its tokens as text: pass tokenizer=")
             bad_words = compile_bad_words(bad_words, tokenizer, len(tokenizer), case_sensitive)
         self.tables = bad_words
-        self.end_tokens = torch.tensor(list(end_tokens), dtype=torch.long)
+        self.end_tokens = torch.tensor([end for end in end_tokens if end < bad_words.size], dtype=torch.long)
         self.remaining = remaining
         # Where a stop string begins with a mark, no word that stands before it could have been written.
         self.stop_strings = [stop for stop in stop_strings if self.tables.patterns.regex or is_word(stop[0])]
@@ -123,16 +125,22 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         self.temperature = temperature
         self.trims = trims
         self.states: RowStates[TextState] = RowStates(
-            self.tables.start, self.tables.advance, self.tables.forget, prompt_columns
+            self.tables.start,
+            self.tables.advance,
+            self.tables.forget,
+            prompt_columns,
+            self.tables.advance_prompt,
+            padding,
         )
         # The chances that the model gave: by length and tokens of a text, of each next token that was asked about.
         self._asked: dict[int, dict[bytes, dict[int, float]]] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with bad words kept out."""
+        self.tables = self.tables.of_size(scores.shape[-1])
         states = self.states(input_ids)
         tables = [self.tables.table(state) for state in states]
-        shift = torch.stack([table.shift for table in tables])[:, : scores.shape[-1]]
+        shift = torch.stack([table.shift for table in tables])
         material = self._material(scores, tables)
         if material and self.lookahead is not None:
             self._ask(input_ids, states, material)
@@ -241,10 +249,9 @@ class BadWordsLogitsProcessor(LogitsProcessor):
             if self.tables.ends(end):
                 closed[self.end_tokens] = True
             chance = float(probabilities[-1, closed].sum())
-        width = len(row) // length
         for cut in range(len(path) - 1, -1, -1):
             if needed is None or cut < needed:
-                key = row + b"".join(token.to_bytes(width, "little") for token in path[:cut])
+                key = row + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in path[:cut])
                 chances = self._asked.setdefault(length + cut, {}).setdefault(key, {})
                 chances[path[cut]] = min(CERTAIN, chances.get(path[cut], 0.0) + chance)
                 if cut:
@@ -279,9 +286,10 @@ class BadWordsLogitsProcessor(LogitsProcessor):
 
     def _ends_badly(self, row: list[int], text: str) -> bool:
         columns = self.states.prompt_columns or 0
-        prompt = self.tables.vocabulary.text(row[:columns])
-        patterns = self.tables.patterns
-        state = patterns.forget(patterns.read(patterns.start, prompt)[0])
+        vocabulary, patterns = self.tables.vocabulary, self.tables.patterns
+        prompt = vocabulary.text(row[:columns])
+        begin = max((index + 1 for index in range(columns) if vocabulary.is_border(row[index])), default=0)
+        state = patterns.forget(patterns.read(patterns.start, vocabulary.text(row[begin:columns]))[0])
         return len(text) > len(prompt) and patterns.ends(patterns.read(state, text[len(prompt) :])[0])
 
 

@@ -192,6 +192,7 @@ def _must_include(
         prompt_counts=bool(call.field("must_include_prompt")),
         counts=own_word_counts(call.model),
         barred=_compiled(bad_words, case_sensitive, call) if bad_words else None,
+        stops=stops,
     )
     processor = MustIncludeLogitsProcessor(
         requirements,
@@ -199,6 +200,7 @@ def _must_include(
         end_tokens=ends,
         stop_strings=stops,
         prompt_columns=call.prompt_columns,
+        padding=call.padding,
         temperature=_temperature(warpers),
         lookahead=call.lookahead,
     )
@@ -212,6 +214,7 @@ def _bad_words(
     return BadWordsLogitsProcessor(
         _compiled(entries, bool(call.field("case_sensitive")), call),
         prompt_columns=call.prompt_columns,
+        padding=call.padding,
         end_tokens=ends,
         remaining=call.remaining,
         stop_strings=stops,
@@ -263,6 +266,7 @@ def _repetition(processors: LogitsProcessorList, call: Call) -> LogitsProcessorL
             counts=own_word_counts(call.model),
             end_tokens=call.end_tokens,
             prompt_columns=call.prompt_columns,
+            padding=call.padding,
         )
     )
     return found

@@ -76,7 +76,8 @@ class Call:
     @property
     def size(self) -> int:
         """Number of scores the model gives."""
-        return self.model.config.get_text_config().vocab_size
+        head = self.model.get_output_embeddings()
+        return getattr(head, "out_features", None) or self.model.config.get_text_config().vocab_size
 
     @property
     def lookahead(self) -> ModelLookahead:

@@ -46,7 +46,7 @@ class CharacterClasses:
         spelled: dict[tuple[object, ...], int] = {}
         for code, parts in _folds(ignore_case).items():
             if not known.isdisjoint(parts):
-                seen = (int(_kinds(ignore_case)[code]), *(part if part in known else _kind(part) for part in parts))
+                seen = (int(_kinds(ignore_case)[code]), *(part if part in known else kind_of(part) for part in parts))
                 keys[code] = most + 1 + spelled.setdefault(seen, len(spelled))
         for test in tests:
             if keys.max() > _MOST_CLASSES:
@@ -67,10 +67,6 @@ class CharacterClasses:
             codes = np.unique(self._classes[first : last + 1], return_index=True)[1] + first
             self._found[first, last] = tuple(chr(code) for code in codes.tolist() if code not in _SURROGATES)
         return self._found[first, last]
-
-    def distinct(self, chars: Iterable[str]) -> list[str]:
-        """The first of `chars` in each class."""
-        return list({self.of(char): char for char in reversed(list(chars))}.values())[::-1]
 
 
 def characters_behind(pending: bytes) -> tuple[int, int, int]:
@@ -111,7 +107,8 @@ def is_surrogate(char: str) -> bool:
     return ord(char) in _SURROGATES
 
 
-def _kind(char: str) -> tuple[bool, bool, bool]:
+def kind_of(char: str) -> tuple[bool, bool, bool]:
+    """Whether it is part of words, white space, of ASCII."""
     return is_word(char), char.isspace(), char.isascii()
 
 
@@ -143,6 +140,6 @@ def _kinds(ignore_case: bool) -> np.ndarray:
     numbers: dict[tuple[object, ...], int] = {}
     for code, parts in _folds(ignore_case).items():
         if len(parts) != 1 or not parts[0].isalnum():
-            key = tuple(map(_kind, parts))
+            key = tuple(map(kind_of, parts))
             kinds[code] += 32 * (1 + numbers.setdefault(key, len(numbers)))
     return kinds

@@ -97,13 +97,15 @@ class TokenTables:
     Args:
         vocabulary: what every token adds to the text.
         patterns: what to look for.
-        size: number of scores the model gives, at least the number of tokens.
+        size: number of scores the model gives; by default the number of tokens. Tokens beyond it are left out.
     """
 
     def __init__(self, vocabulary: Vocabulary, patterns: TextPatterns, size: int) -> None:
-        self.vocabulary = vocabulary
+        self.size = size or len(vocabulary.pieces)
+        self._whole = vocabulary
+        vocabulary = self.vocabulary = vocabulary.limited(self.size)
+        self._others: dict[int, TokenTables] = {}
         self.patterns = patterns
-        self.size = max(size, len(vocabulary.pieces))
         self.start = TextState(patterns.start)
         self._order, self._tokens, self._rough, self._parts = vocabulary.in_order
         self._silent = [token for token in range(self.size) if not vocabulary.piece(token)]
@@ -111,14 +113,40 @@ class TokenTables:
         self._tables: dict[TextState, TokenTable] = {}
         self._ways_on: dict[tuple[PatternState, bytes, bool], int | None] = {}
 
+    def of_size(self, size: int) -> "TokenTables":
+        """The same tables for another number of scores; places mean the same in both."""
+        if size == self.size:
+            return self
+        if size not in self._others:
+            self._others[size] = TokenTables(self._whole, self.patterns, size)
+        return self._others[size]
+
     def advance(self, state: TextState, token: int) -> TextState:
         """The place behind `token`."""
-        return self._read(state, token)[0]
+        return self.read(state, token)[0]
+
+    def advance_prompt(self, state: TextState, token: int) -> TextState:
+        """The place behind `token` of a prompt, where a special token begins a new text."""
+        return self.start if self.vocabulary.is_border(token) else self.advance(state, token)
 
     def forget(self, state: TextState) -> TextState:
         """The same place, without what is complete already: where a prompt ends."""
         before = state.before and self.patterns.forget(state.before)
         return state._replace(patterns=self.patterns.forget(state.patterns), before=before)
+
+    def flushed(self, state: TextState) -> PatternState:
+        """The place in the patterns if no byte follows that completes the character at hand."""
+        return self._flush(state)[0] if state.pending else state.patterns
+
+    def in_run(self, state: TextState) -> bool:
+        """Whether the text ends in byte-fallback tokens that the decoder may still give up."""
+        return bool(state.run) and state.before is not None
+
+    def keeps_run(self, state: TextState, token: int) -> bool:
+        """Whether the byte-fallback tokens at the end of the text make the same characters behind `token`."""
+        if token in self.vocabulary.fallback:
+            return self.in_run(self.advance(state, token))
+        return not state.pending or self.vocabulary.is_border(token)
 
     def ends(self, state: TextState) -> bool:
         """Whether an entry is complete if the text ends here."""
@@ -132,7 +160,7 @@ class TokenTables:
     def complete(self, state: TextState, tokens: list[int]) -> int | None:
         """How many of `tokens` it takes to complete an entry from here; None if they all do not."""
         for count, token in enumerate(tokens, 1):
-            state, hit = self._read(state, token)
+            state, hit = self.read(state, token)
             if hit:
                 return count
         return None
@@ -145,14 +173,15 @@ class TokenTables:
             del self._tables[next(iter(self._tables))]
         return table
 
-    def _read(self, state: TextState, token: int) -> tuple[TextState, bool]:
+    def read(self, state: TextState, token: int) -> tuple[TextState, bool]:
+        """The place behind `token`, and whether it completes an entry."""
         piece = self.vocabulary.piece(token)
         if not piece:
             return state, False
         if token in self.vocabulary.fallback:
             return self._read_fallback(state, as_bytes(piece))
         start, late = self._flush(state) if state.run else (state.patterns, False)
-        text, pending = add_piece(b"" if state.run else state.pending, piece)
+        text, pending = add_piece(b"" if state.run else state.pending, piece, self.vocabulary.errors)
         patterns, hit = self.patterns.read(start, text)
         return TextState(patterns, pending), late or hit
 
@@ -175,7 +204,7 @@ class TokenTables:
         """The place behind a broken character, where one was begun."""
         if state.pending and state.before is not None:
             return self.patterns.read(state.before, decode_run(state.run))
-        return self.patterns.read(state.patterns, state.pending.decode("utf-8", "replace"))
+        return self.patterns.read(state.patterns, state.pending.decode("utf-8", self.vocabulary.errors))
 
     def _make(self, state: TextState) -> TokenTable:
         flushed, broken = self._flush(state)
@@ -194,7 +223,7 @@ class TokenTables:
         return self._pack(outcomes)
 
     def _outcome(self, state: TextState, token: int) -> Outcome:
-        after, hit = self._read(state, token)
+        after, hit = self.read(state, token)
         return Outcome(hit, not hit and self.ends(after), 0.0 if hit else self.chance(after))
 
     def _judged(self, state: TextState, outcomes: Iterable[tuple[int, Outcome]]) -> dict[int, Outcome]:
@@ -300,7 +329,7 @@ class TokenTables:
             raw = as_bytes(self.vocabulary.piece(token))
             if bool(state.run) != (token in self.vocabulary.fallback) or not continues(state.pending, raw):
                 continue
-            after, hit = self._read(state, token)
+            after, hit = self.read(state, token)
             if after.pending:
                 found.append(None if hit else self._parts_to_go(after, tokens + 1))
             else:
