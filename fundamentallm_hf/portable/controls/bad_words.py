@@ -153,6 +153,15 @@ class BadWordsLogitsProcessor(LogitsProcessor):
                 scores[row] = self._filtered(scores[row], shift[row])
         return torch.add(scores, shift, alpha=self.temperature)
 
+    def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
+        """(rows, size) bool: the tokens that are closed behind each row of `input_ids`, (rows, length)."""
+        self.tables = self.tables.of_size(size)
+        states = self.states(input_ids)
+        tables = [self.tables.table(state) for state in states]
+        shift = torch.stack([table.shift for table in tables])
+        self._close_ends(input_ids, states, tables, shift)
+        return shift == -torch.inf
+
     def _material(self, scores: torch.Tensor, tables: list[TokenTable]) -> dict[int, dict[int, float]]:
         """The rows in which a bad word could well be next: the tokens that would begin it, and their probabilities."""
         found: dict[int, dict[int, float]] = {}

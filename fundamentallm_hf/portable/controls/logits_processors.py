@@ -10,17 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 from transformers import (
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
     LogitsProcessorList,
-    MinPLogitsWarper,
     NoRepeatNGramLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
 )
 from transformers.generation import GenerationMode
 from transformers.utils import logging
@@ -47,22 +42,14 @@ from ..text.vocabulary import Vocabulary
 from ..text.word_lists import split_entries
 from .bad_words import BadWordsLogitsProcessor, compile_bad_words
 from .control_fields import REPETITION_UNITS, carried
+from .dead_ends import DeadEndLogitsProcessor, Wrapped
 from .must_include import MustIncludeLogitsProcessor
 from .must_include_plan import Requirements
+from .warpers import is_warper
 from .word_repetition import WordRepetitionLogitsProcessor
 
 logger = logging.get_logger(__name__)
 
-# They shape a distribution that is otherwise final, so controls come before them.
-WARPERS = (
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    MinPLogitsWarper,
-    TypicalLogitsWarper,
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
-)
 Criterion = TypeVar("Criterion", bound=EndCriteria)
 _SEQUENTIAL = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.ASSISTED_GENERATION)
 
@@ -87,7 +74,7 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
     # A whole text ends by itself, and a model without an end-of-text token has to have something in its place.
     ends = call.end_tokens or [token for token in (call.closing_token,) if complete is not None and token is not None]
     controls = LogitsProcessorList()
-    warpers = [processor for processor in processors if isinstance(processor, WARPERS)]
+    warpers = [processor for processor in processors if is_warper(processor, call.size)]
     controls.extend(_repetition(processors, call))
     controls.extend(_length(call))
     if stops:
@@ -101,15 +88,16 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
     if controls:
         closed = _criterion(ClosedEndCriteria, criteria, call)
         silent = Vocabulary.of(call.tokenizer).silent if call.tokenizer is not None else ()
+        controls.extend(_dead_ends(processors, controls, call, ends, silent))
         controls.append(
             OpenEndLogitsProcessor(call.closing_token, closed, call.mode in _SEQUENTIAL, silent, complete=complete)
         )
-    place = next((index for index, found in enumerate(processors) if isinstance(found, WARPERS)), len(processors))
+    place = next((index for index, found in enumerate(processors) if found in warpers), len(processors))
     processors[place:place] = controls
     if strengths:
         guided, watching = guide_text(strengths, call)
         # A guide shifts what everything else has left open, so it comes behind them all.
-        last = max((place for place, found in enumerate(processors) if isinstance(found, WARPERS)), default=None)
+        last = max((place for place, found in enumerate(processors) if found in warpers), default=None)
         processors.insert(len(processors) if last is None else last + 1, guided)
         # And what watches the model comes before everything that asks the model something itself.
         processors[:0] = watching
@@ -223,6 +211,28 @@ def _bad_words(
         temperature=_temperature(warpers),
         trims=any(not isinstance(warper, TemperatureLogitsWarper) for warper in warpers),
     )
+
+
+def _dead_ends(
+    processors: LogitsProcessorList,
+    controls: LogitsProcessorList,
+    call: Call,
+    ends: Sequence[int],
+    silent: Sequence[int],
+) -> LogitsProcessorList:
+    """The look-ahead through all controls together, where a grammar or a function allows few tokens beside a ban."""
+    bans = next((found for found in controls if isinstance(found, BadWordsLogitsProcessor)), None)
+    stock = [found for found in processors if isinstance(found, PrefixConstrainedLogitsProcessor)]
+    whole = [found for found in controls if isinstance(found, WholeTextLogitsProcessor)]
+    if bans is None or not (stock or whole):
+        return LogitsProcessorList()
+    required = [found for found in controls if isinstance(found, MustIncludeLogitsProcessor)]
+    chain = [*map(Wrapped, whole), *required, bans]
+    ends = [*ends, *([call.closing_token] if call.closing_token is not None else [])]
+    looking = DeadEndLogitsProcessor(stock, chain, bans, ends, silent)
+    # A function that allows tokens wants to see every beam.
+    looking.check(call.prompts.repeat_interleave(call.config.num_beams or 1, dim=0), call.size)
+    return LogitsProcessorList([looking])
 
 
 def _compiled(entries: tuple[str, ...], case_sensitive: bool, call: Call) -> TokenTables:

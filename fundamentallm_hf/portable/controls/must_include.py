@@ -111,11 +111,23 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             if not waiting[index]:
                 continue
             self._weigh(outlooks[index], left[index], shift[index])
-            if self.requirements.missing(progress):
-                shift[index, [end for end in self.end_tokens if end < scores.shape[-1]]] = -math.inf
-                self._close_stops(input_ids[index], shift[index])
-            self._keep_room(progress, rooms[index], scores[index], shift[index])
+            self._close(progress, rooms[index], input_ids[index], scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
+
+    def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
+        """(rows, size) bool: the tokens that are closed behind each row of `input_ids`, (rows, length)."""
+        shift = np.zeros((len(input_ids), size))
+        for index, (progress, room) in enumerate(zip(self.states(input_ids), self.remaining(input_ids), strict=True)):
+            if self.requirements.waiting(progress):
+                self._close(progress, room, input_ids[index], torch.zeros(size), shift[index])
+        return torch.from_numpy(shift == -math.inf)
+
+    def _close(self, progress: Progress, room: int, row: torch.Tensor, scores: torch.Tensor, shift: np.ndarray) -> None:
+        """Close the ends where something is missing, and the tokens behind which it would not fit any more."""
+        if self.requirements.missing(progress):
+            shift[[end for end in self.end_tokens if end < len(shift)]] = -math.inf
+            self._close_stops(row, shift)
+        self._keep_room(progress, room, scores, shift)
 
     def _places_left(self, progress: Progress, room: int) -> float:
         """Places where an entry could begin, behind the next token and what the plan needs for itself."""
