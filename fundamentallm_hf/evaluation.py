@@ -14,7 +14,6 @@ scored from that. A character that is split over several tokens counts if any to
 """
 
 import dataclasses
-import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fundamentallm_hf.model_io.tokenizer import unknown_characters
+from fundamentallm_hf.portable.decoding.forward import forward
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.model.records import EVALUATION, read_records, weights_digest, write_records
 
@@ -279,8 +279,7 @@ def _start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def _last_logits(model: PreTrainedModel, inputs: torch.Tensor, number: int) -> torch.Tensor:
     """At least the last `number` positions' logits, `(batch, number or length, vocab)`: just those, if it can."""
-    options = {"logits_to_keep": number} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    return model(input_ids=inputs, attention_mask=torch.ones_like(inputs), use_cache=False, **options).logits
+    return forward(model, inputs, mask=torch.ones_like(inputs), last=number).logits
 
 
 @contextmanager

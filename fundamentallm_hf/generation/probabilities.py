@@ -4,7 +4,6 @@ Raw probabilities are computed from the finished text, in the same context as wh
 after settings and controls come from a `ProbabilityRecorder`.
 """
 
-import inspect
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fundamentallm_hf.portable.decoding.context_window import can_slide, window_start
+from fundamentallm_hf.portable.decoding.forward import forward
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary, as_bytes
 
@@ -109,7 +109,6 @@ def raw_log_probabilities(model: PreTrainedModel, tokens: Sequence[int], first: 
         the text outgrows the window of a FundamentaLLM model, each beginning is read from where its window starts.
     """
     window = model.config.get_text_config().max_position_embeddings if can_slide(model) else len(tokens)
-    known = inspect.signature(model.forward).parameters
     length = first
     while length <= len(tokens):
         start, end = window_start(length, window), length
@@ -117,8 +116,7 @@ def raw_log_probabilities(model: PreTrainedModel, tokens: Sequence[int], first: 
             end += 1
         kept = end - length + 1
         shown = torch.tensor([list(tokens[start:end])], device=model.device)
-        options = {"logits_to_keep": kept, "use_cache": False}
-        logits = model(shown, **{name: options[name] for name in options if name in known}).logits[0, -kept:]
+        logits = forward(model, shown, last=kept).logits[0, -kept:]
         yield logits.float().log_softmax(dim=-1).cpu()
         length = end + 1
 

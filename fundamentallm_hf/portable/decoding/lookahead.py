@@ -9,16 +9,14 @@ nothing of why it is asked.
 """
 
 import copy
-import inspect
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from .cache_names import cache_name
+from .forward import forward, padding_of
 
 # Tells how many of a row's tokens the model has in sight, given how many it has.
 InSight = Callable[[int], int]
@@ -57,10 +55,6 @@ class ModelLookahead:
         self.window = window
         self.in_sight = in_sight
 
-    @cached_property
-    def _parameters(self) -> Mapping[str, inspect.Parameter]:
-        return inspect.signature(self.model.forward).parameters
-
     @torch.no_grad()
     def logits(
         self, input_ids: torch.Tensor, rows: Sequence[int], continuations: Sequence[Sequence[int]]
@@ -77,7 +71,7 @@ class ModelLookahead:
             does not fit into the model's window, or where its row cannot be read.
         """
         length = input_ids.shape[1]
-        shown = [self.in_sight(length - self.padding[row * len(self.padding) // len(input_ids)]) for row in rows]
+        shown = [self.in_sight(length - padding_of(self.padding, row, len(input_ids))) for row in rows]
         fits = [
             index
             for index, tokens in enumerate(continuations)
@@ -182,15 +176,10 @@ class ModelLookahead:
         past: DynamicCache | None,
         kept: int,
     ) -> torch.Tensor:
-        given = {
-            "attention_mask": mask,
-            "position_ids": positions,
-            cache_name(self._parameters): past,
-            "use_cache": past is not None,
-            "logits_to_keep": kept,
-        }
-        known = self._parameters
-        return self.model(tokens, return_dict=True, **{name: given[name] for name in given if name in known}).logits
+        output = forward(
+            self.model, tokens, mask=mask, positions=positions, cache=past, use_cache=past is not None, last=kept
+        )
+        return output.logits
 
     def _borrow(self, picked: torch.Tensor, input_ids: torch.Tensor) -> DynamicCache | None:
         """The picked rows of the running cache, if it holds exactly the tokens so far and grows by appending."""

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from .forward import padding_of
+
 State = TypeVar("State")
 
 # Assisted decoding goes back by as many tokens as it guesses.
@@ -59,7 +61,7 @@ class RowStates(Generic[State]):
         before = self._known.get(length - 1, {}) if length > self.prompt_columns else {}
         states = []
         for index, row in enumerate(input_ids.cpu().numpy()):
-            padding = self.padding[index * len(self.padding) // len(input_ids)] if self.padding else 0
+            padding = padding_of(self.padding, index, len(input_ids))
             key = (padding, row.tobytes())
             if key not in here:
                 parent = before.get((padding, row[:-1].tobytes())) if before else None

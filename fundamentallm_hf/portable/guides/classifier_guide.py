@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from ..decoding.forward import padding_of
 from ..text.characters import fold_text, is_word
 from ..text.vocabulary import Vocabulary, add_piece, as_bytes
 from ..text.word_counts import WordCounts
@@ -63,7 +64,7 @@ class ClassifierGuide:
         for index, (row, open_ones) in enumerate(zip(input_ids.tolist(), near.sum(dim=-1).tolist(), strict=True)):
             # With one token open there is nothing to choose.
             of_row = tokens[index][:open_ones] if open_ones > 1 else []
-            start = self.padding[index * len(self.padding) // len(input_ids)]
+            start = padding_of(self.padding, index, len(input_ids))
             texts.append(self._texts(row[start:], of_row))
         judged = self._ask(text for of_row in texts if len(set(of_row)) > 1 for text in of_row)
         worth = torch.zeros(scores.shape, dtype=torch.float32)

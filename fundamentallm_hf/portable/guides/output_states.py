@@ -4,7 +4,6 @@ It is taken down while the model runs, so it costs nothing. Where it was not (as
 one pass), the rows are read anew, with the same result. This file knows nothing of what the states are used for.
 """
 
-import inspect
 import threading
 import weakref
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
+from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.lookahead import InSight
 from ..decoding.row_states import row_key
 from .output_experts import OutputWeights
@@ -67,20 +67,13 @@ class OutputStates(LogitsProcessor):
         for index, key in enumerate(keys):
             if key not in places:
                 places[key] = len(texts)
-                text = input_ids[index, self.padding[index * len(self.padding) // len(input_ids)] :].tolist()
+                text = input_ids[index, padding_of(self.padding, index, len(input_ids)) :].tolist()
                 texts.append(text[len(text) - self.in_sight(len(text)) :])
         width = max(map(len, texts))
         device = input_ids.device
         tokens = torch.tensor([[text[0]] * (width - len(text)) + text for text in texts], device=device)
         mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts], device=device)
-        given = {
-            "attention_mask": None if bool(mask.all()) else mask,
-            "position_ids": (mask.cumsum(dim=-1) - 1).clamp(min=0),
-            "use_cache": False,
-            "logits_to_keep": 1,
-        }
-        known = inspect.signature(self.model.forward).parameters
-        self.model(tokens, return_dict=True, **{name: given[name] for name in given if name in known})
+        forward(self.model, tokens, mask=None if bool(mask.all()) else mask, positions=positions_of(mask), last=1)
         passed, self._passing = self._passing, None
         assert passed is not None  # the output layer has been passed
         return passed[:, -1][[places[key] for key in keys]]

@@ -7,15 +7,15 @@ result. A text that outgrows the model's window behind a context loses its oldes
 knows nothing of the attribute.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from ..decoding.cache_names import cache_name, cache_of
+from ..decoding.cache_names import cache_of
 from ..decoding.context_window import window_start
+from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.row_states import row_key
 
 # A context may take up this part of the model's window.
@@ -76,7 +76,7 @@ class PromptGuide:
             distinct.setdefault(key, index)
         picked = list(distinct.values())
         rows = input_ids[picked]
-        padding = [self.padding[index * len(self.padding) // len(input_ids)] for index in picked]
+        padding = [padding_of(self.padding, index, len(input_ids)) for index in picked]
         starts = [self._start(context, rows.shape[1] - pad) for context in self.contexts for pad in padding]
         logits = self._go_on(rows, starts) if self.cached else None
         if logits is None:
@@ -129,16 +129,11 @@ class PromptGuide:
         return self._forward(tokens)
 
     def _forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        positions = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        known = inspect.signature(self.model.forward).parameters
-        given = {
-            "attention_mask": None if bool(self._mask.all()) else self._mask,
-            "position_ids": positions,
-            cache_name(known): self._cache,
-            "use_cache": self.cached,
-            "logits_to_keep": 1,
-        }
-        output = self.model(tokens, return_dict=True, **{name: given[name] for name in given if name in known})
+        mask = None if bool(self._mask.all()) else self._mask
+        positions = positions_of(self._mask)[:, -tokens.shape[1] :]
+        output = forward(
+            self.model, tokens, mask=mask, positions=positions, cache=self._cache, use_cache=self.cached, last=1
+        )
         cache = cache_of(output)
         fits = type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
         self._cache = cache if self.cached and fits else None

@@ -31,6 +31,7 @@ from transformers.utils.hub import resolve_revision
 from transformers.utils.output_capturing import capture_outputs
 
 from ..decoding.cache_names import CACHE, cache_of, given_cache
+from ..decoding.forward import positions_of
 from ..decoding.sidecar_files import own_word_counts
 from ..guides.attribute_lookup import save_attributes
 from ..text.word_counts import FILE_NAME
@@ -253,7 +254,7 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
         """Positions of the new tokens, `(batch or 1, new)`: counted over real tokens, so padding moves nobody."""
         new = inputs_embeds.shape[1]
         if attention_mask is not None and attention_mask.dim() == 2:
-            return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -new:]
+            return positions_of(attention_mask)[:, -new:]
         past = earlier.get_seq_length() if earlier is not None else 0
         return (torch.arange(new, device=inputs_embeds.device) + past).unsqueeze(0)
 
