@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from fundamentallm_hf.model_io.loading import load_model as load_model
     from fundamentallm_hf.portable.controls.bad_words import BadWordsLogitsProcessor as BadWordsLogitsProcessor
     from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate as controlled_generate
+    from fundamentallm_hf.portable.controls.must_include import (
+        MustIncludeLogitsProcessor as MustIncludeLogitsProcessor,
+    )
     from fundamentallm_hf.portable.controls.word_repetition import (
         WordRepetitionLogitsProcessor as WordRepetitionLogitsProcessor,
     )
@@ -48,6 +51,7 @@ _HOME = {
     "GenerationSettings": "settings.generation_settings",
     "Generator": "generation.generator",
     "GuidedAttributesLogitsProcessor": "portable.guides.guided_attributes",
+    "MustIncludeLogitsProcessor": "portable.controls.must_include",
     "UserError": "portable.errors",
     "WholeTextLogitsProcessor": "portable.structured.structured_output",
     "WordRepetitionLogitsProcessor": "portable.controls.word_repetition",

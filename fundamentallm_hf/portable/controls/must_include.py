@@ -37,8 +37,9 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
     Args:
         must_include: the entries, or `Requirements` made of them.
         tokenizer: the model's tokenizer; not needed with `Requirements`.
+        max_new_tokens: how many tokens may be added, as `generate()` is told; it is not needed with `remaining`.
         remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
-        end_tokens: ids that end the text; closed until all is there.
+        end_tokens: ids that end the text; closed until all is there. By default the tokenizer's end-of-text token.
         stop_strings: texts that end the text; not completed until all is there.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
         padding: (prompt rows,) columns of padding before each prompt.
@@ -46,7 +47,22 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         lookahead: the model, to be asked for chances; without it word counts are all there is.
 
     Raises:
-        ValueError: see `Requirements`; or the entries do not fit into the tokens that may be added.
+        ValueError: see `Requirements`; or the entries do not fit into the tokens that may be added, which shows at the
+            first step where `check` has not been called.
+
+    Example:
+
+    ```python
+    >>> from transformers import LogitsProcessorList
+    >>> from fundamentallm_hf import MustIncludeLogitsProcessor, load_model
+    >>> model = load_model(device="cpu")
+    >>> ids = model.tokenizer("Once upon a time", return_tensors="pt").input_ids
+    >>> dragon = MustIncludeLogitsProcessor(["dragon"], model.tokenizer, max_new_tokens=60)
+    >>> output = model.generate(ids, logits_processor=LogitsProcessorList([dragon]), max_new_tokens=60, do_sample=False)
+    >>> "dragon" in model.tokenizer.decode(output[0])
+    True
+
+    ```
     """
 
     def __init__(
@@ -54,8 +70,9 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         must_include: Sequence[str] | Requirements,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        remaining: Callable[[torch.Tensor], Sequence[int]],
-        end_tokens: Sequence[int] = (),
+        max_new_tokens: int | None = None,
+        remaining: Callable[[torch.Tensor], Sequence[int]] | None = None,
+        end_tokens: Sequence[int] | None = None,
         stop_strings: Sequence[str] = (),
         prompt_columns: int | None = None,
         padding: Sequence[int] = (),
@@ -66,8 +83,15 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             if tokenizer is None:
                 raise ValueError("must_include needs the model's tokenizer to read its tokens as text: pass tokenizer=")
             must_include = Requirements(must_include, tokenizer, len(tokenizer), stops=stop_strings)
+        if remaining is None and max_new_tokens is None:
+            raise ValueError("must_include has to know how many tokens may be added: pass max_new_tokens=")
+        if end_tokens is None:
+            end = getattr(tokenizer, "eos_token_id", None)
+            end_tokens = () if end is None else (end,)
         self.requirements = must_include
-        self.remaining = remaining
+        self.max_new_tokens = max_new_tokens or 0
+        self.remaining = self._budget if remaining is None else remaining
+        self.checked = remaining is not None
         self.end_tokens = list(end_tokens)
         self.stop_strings = list(stop_strings)
         self.temperature = temperature
@@ -80,6 +104,10 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             must_include.advance_prompt,
             padding,
         )
+
+    def _budget(self, input_ids: torch.Tensor) -> list[int]:
+        columns = self.states.prompt_columns if self.states.prompt_columns is not None else input_ids.shape[1]
+        return [self.max_new_tokens - (input_ids.shape[1] - columns)] * len(input_ids)
 
     def check(self, input_ids: torch.Tensor) -> None:
         """See that the entries fit into what may be added behind every prompt, `(rows, length)`.
@@ -100,6 +128,9 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, weighed and closed."""
+        if not self.checked:
+            self.check(input_ids)
+            self.checked = True
         states = self.states(input_ids)
         waiting = [self.requirements.waiting(progress) for progress in states]
         if not any(waiting):

@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import byte_level_gpt2, sentencepiece_llama
 from text_matcher import violations
+from transformers import LogitsProcessorList
 from writing import written
 
-from fundamentallm_hf import load_model
+from fundamentallm_hf import MustIncludeLogitsProcessor, load_model
 from fundamentallm_hf.portable.controls.must_include_plan import Requirements
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 
@@ -178,3 +179,27 @@ def test_any_causal_model_can_be_made_to_include_words(make, how):
     torch.manual_seed(0)
     for text in written(model, ["once upon"], max_new_tokens=30, must_include=["cat", "story|end", "small*"], **how):
         assert all(holds(text, "once upon", entry) for entry in ("cat", "story|end", "small*")), text
+
+
+@pytest.mark.parametrize("words", [["cat"], ["castle", "king|queen"]])
+@pytest.mark.parametrize("model", [byte_level_gpt2, sentencepiece_llama])
+def test_the_processor_works_alone_in_a_list_of_processors(model, words):
+    model = model()
+    tokenizer = model.tokenizer
+    ids = tokenizer("once upon", return_tensors="pt").input_ids.expand(3, -1)
+    processor = MustIncludeLogitsProcessor(words, tokenizer, max_new_tokens=50)
+    torch.manual_seed(0)
+    output = model.generate(ids, logits_processor=LogitsProcessorList([processor]), do_sample=True, max_new_tokens=50)
+    for row in output:
+        text = tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True).lower()
+        assert all(any(part in text for part in word.split("|")) for word in words), text
+
+
+def test_alone_it_has_to_know_its_budget_and_refuses_what_does_not_fit():
+    tokenizer = byte_level_gpt2().tokenizer
+    with pytest.raises(ValueError, match="pass max_new_tokens="):
+        MustIncludeLogitsProcessor(["dragon"], tokenizer)
+    short = MustIncludeLogitsProcessor(["dragon"], tokenizer, max_new_tokens=1)
+    ids = tokenizer("He", return_tensors="pt").input_ids
+    with pytest.raises(ValueError, match=r"need at least \d tokens but 1 may be added"):
+        short(ids, torch.zeros(1, len(tokenizer)))
