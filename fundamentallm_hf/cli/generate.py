@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm_hf.files import OutputFile
-from fundamentallm_hf.settings.word_files import read_word_files
 
 from .generate_request import Request, origin, read_request
 from .load import lend_attributes, load
@@ -125,7 +124,7 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
     if options["interactive"]:
         _ask(request, options["escape"], notes)
         return
-    request = replace(request, settings=read_word_files(request.settings))
+    request = replace(request, settings=request.settings.with_files_read())
     with ExitStack() as stack:
         file = None
         if options["output_file"] is not None:

@@ -85,9 +85,9 @@ def make_record(
     together: `sample` is the index of the text among them.
     """
     fields = completion.to_dict()
-    again = settings.but(best=None, seed=completion.seed, bad_words=settings.banned(), bad_words_file=None)
+    again = settings.replace(best=None, seed=completion.seed, bad_words=settings.banned(), bad_words_file=None)
     sample = completion.sample if settings.beam_size > 1 else None
-    again = again.but(num_samples=1 + (sample or 0))
+    again = again.replace(num_samples=1 + (sample or 0))
     probabilities = fields.pop("probabilities", None)
     record = origin | fields
     if sample is not None:
@@ -142,5 +142,5 @@ def _parts(write: Write, prompt: str, settings: GenerationSettings, size: int) -
         best = None if settings.best is None else min(settings.best, number)
         # A sample has a seed of its own, and a search one for all its beams.
         seed = first + (index if beams else done)
-        written = write([prompt], settings.but(num_samples=number, best=best, seed=seed))
+        written = write([prompt], settings.replace(num_samples=number, best=best, seed=seed))
         yield written if beams else [replace(each, sample=done + each.sample) for each in written]

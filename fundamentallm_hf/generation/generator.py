@@ -19,7 +19,6 @@ from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, Re
 from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionError
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
-from fundamentallm_hf.settings.word_files import read_word_files
 
 from .batch import Batch, CompletionPipeline, RowReader, torch_seeded
 from .beam_tree import BeamRecorder, Branch
@@ -88,7 +87,7 @@ class Generator:
         notice: Callable[[str], None] | None = None,
         **settings: Any,
     ) -> None:
-        self.settings = GenerationSettings().but(**settings)
+        self.settings = GenerationSettings().replace(**settings)
         self.model = model
         self.tokenizer = tokenizer or tokenizer_of(model)
         self.pipeline = CompletionPipeline(model=model, tokenizer=self.tokenizer, device=model.device)
@@ -186,7 +185,7 @@ class Generator:
 
         ```
         """
-        chosen = self._for_call(settings).but(num_samples=1, best=None)
+        chosen = self._for_call(settings).replace(num_samples=1, best=None)
         recorder = ProbabilityRecorder(0, greedy=not chosen.sampled and chosen.beam_size == 1)
         at_once = threading.Event()
         at_once.set()
@@ -212,7 +211,7 @@ class Generator:
         Raises:
             UserError: as in `generate`, or there is only one beam.
         """
-        chosen = self._for_call(settings).but(num_samples=1, best=None)
+        chosen = self._for_call(settings).replace(num_samples=1, best=None)
         if chosen.beam_size < 2:
             line = f"beam-size has to be at least 2 for a search but is {chosen.beam_size}"
             raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
@@ -263,12 +262,12 @@ class Generator:
 
     def _for_call(self, settings: dict[str, Any]) -> GenerationSettings:
         """The settings of a call. A file of words is read here, once, however many batches follow."""
-        return read_word_files(self.settings.but(**settings))
+        return self.settings.replace(**settings).with_files_read()
 
     def _for_one(self, settings: dict[str, Any]) -> GenerationSettings:
         """The settings for one text: that of one sample, or the best of several."""
         chosen = self._for_call(settings)
-        return chosen.but(num_samples=1) if chosen.best is None else chosen.but(best=1)
+        return chosen.replace(num_samples=1) if chosen.best is None else chosen.replace(best=1)
 
     def _tell_unknown(self, prompts: Sequence[str]) -> None:
         unknown = [char for char in unknown_characters(self.tokenizer, "".join(prompts)) if char not in self._told]
@@ -292,11 +291,11 @@ class Generator:
         self._tell_unknown([*prompts, *settings.stop])
         seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
         if settings.beam_size > 1 and seed is not None and settings.num_samples > settings.beam_size:
-            write, again = partial(self._run, extras=extras), settings.but(seed=seed)
+            write, again = partial(self._run, extras=extras), settings.replace(seed=seed)
             return [each for prompt in prompts for each in all_parts(write, prompt, again, settings.beam_size)]
         batch = Batch.of(prompts, settings, seed, self.model, self.tokenizer)
         if not batch.fits_together:
-            return [each for prompt in prompts for each in self._run([prompt], settings.but(seed=seed), extras)]
+            return [each for prompt in prompts for each in self._run([prompt], settings.replace(seed=seed), extras)]
         if extras.probabilities:
             greedy = not settings.sampled and not batch.beams
             recorder = ProbabilityRecorder(extras.probabilities, greedy=greedy, beams=batch.beams)

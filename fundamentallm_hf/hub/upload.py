@@ -4,7 +4,8 @@ Large files are sent first and stay with the Hub, so a call after one that faile
 has to be sent is found by comparing hashes here. What is in the folder is judged by `scan.py` and made elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -116,45 +117,24 @@ def upload_folder(
     sent (see `check_outgoing`).
 
     Args:
-        folder: what to send.
-        repo_id: `user/name`.
+        folder, repo_id, repo_type: what to send, and where to: `user/name`, a "model", "dataset" or "space".
         private: make a new repository private; one that is there and public is refused.
-        revision: the branch to commit to, made from the default branch if it is not there, or a pull request's
-            (`refs/pr/1`).
-        create_pr: open a pull request instead of committing.
-        message: of the commit, in a line.
-        description: of the commit, below the line.
-        dry_run: only tell what would be sent; needs neither a network nor a token.
+        revision, create_pr: the branch to commit to, made if it is not there, or a pull request's (`refs/pr/1`); or
+            open a pull request instead.
+        message, description: of the commit, in a line and below it.
+        dry_run: only report what would be sent; needs neither a network nor a token.
         delete: patterns of files to take out of the repository where the folder has no such file.
         base: the commit that the folder builds on, where something of the repository was taken into it; "" where there
-            was no repository then. Another commit since is not written over.
-        repo_type: "model", "dataset" or "space".
+            was no repository then. A later commit is not written over.
         token: instead of the one that is logged in.
-        notice: is told what a user should know meanwhile, such as a wait.
-        progress: show progress bars on stderr.
-        silence: seconds without a byte after which a request counts as lost.
-
-    Returns:
-        What was sent and where it is.
+        notice, progress, silence: called with what a user should know meanwhile, such as a wait; show progress bars on
+            stderr; seconds without a byte after which a request counts as lost.
 
     Raises:
         ChangedError: somebody else has committed since `base`, or while the files were sent.
         UserError: something in the folder must not be sent, or the Hub refuses or cannot be reached; then the
             repository is as it was before. The line says so where it was made for this and stays empty, and where
             nobody can tell.
-
-    Example:
-
-    ```python
-    >>> from pathlib import Path
-    >>> from tempfile import TemporaryDirectory
-    >>> from fundamentallm_hf.hub.upload import upload_folder
-    >>> with TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "config.json").write_text("{}")
-    ...     upload_folder(folder, "user/name", dry_run=True).files
-    {'config.json': 2}
-
-    ```
     """
     folder = Path(folder)
     repo_id, revision = split_target(repo_id, revision)
@@ -162,20 +142,45 @@ def upload_folder(
     files = {name: (folder / name).stat().st_size for name in names}
     if dry_run:
         return Upload(repo_id, files)
-    api = HfApi(token=token, library_name=LIBRARY)
+    target = Target(HfApi(token=token, library_name=LIBRARY), repo_id, repo_type, revision, private, create_pr, notice)
     where = f"{repo_id}@{revision}" if revision else repo_id
-    target = Target(api, repo_id, repo_type, revision, private, create_pr, notice)
+    with _explained(target, where, notice), conversation(notice, progress=progress, silence=silence):
+        if token is False or (token in (None, True) and get_token() is None):
+            raise LocalTokenNotFoundError
+        return _send(target, folder, files, delete, base, (message or f"Upload {repo_id}", description))
+
+
+def _send(
+    target: Target,
+    folder: Path,
+    files: Mapping[str, int],
+    delete: Sequence[str],
+    base: str | None,
+    message: tuple[str, str | None],
+) -> Upload:
+    """Commit what differs, if anything does."""
+    head = target.open(base)
+    there = target.files(head)
+    new = [name for name in files if name not in there or not is_same(folder / name, there[name])]
+    gone = [name for name in sorted(there.keys() - files) if any(fnmatchcase(name, each) for each in delete)]
+    if not new and not gone:
+        return Upload(target.repo_id, files, commit=head, url=target.page(f"commit/{head}"))
+    commit = target.commit(head, folder, new, gone, *message)
+    return Upload(
+        target.repo_id,
+        files,
+        commit=commit.oid,
+        changed=commit.oid != head,
+        url=commit.pr_url or target.page(f"commit/{commit.oid}"),
+        pull_request=commit.pr_revision,
+    )
+
+
+@contextmanager
+def _explained(target: Target, where: str, notice: Notice) -> Iterator[None]:
+    """Turn what goes wrong into one line, with what it has left in the repository."""
     try:
-        with conversation(notice, progress=progress, silence=silence):
-            if token is False or (token in (None, True) and get_token() is None):
-                raise LocalTokenNotFoundError
-            head = target.open(base)
-            there = target.files(head)
-            new = [name for name in names if name not in there or not is_same(folder / name, there[name])]
-            gone = [name for name in sorted(there.keys() - names) if any(fnmatchcase(name, each) for each in delete)]
-            if not new and not gone:
-                return Upload(repo_id, files, commit=head, url=target.page(f"commit/{head}"))
-            commit = target.commit(head, folder, new, gone, message or f"Upload {repo_id}", description)
+        yield
     except Exception as error:
         # The cause is dropped: it may hold what a token was sent with.
         told = hub_error(where, error)
@@ -184,14 +189,6 @@ def upload_folder(
         if target.left:
             notice(target.left)
         raise
-    return Upload(
-        repo_id,
-        files,
-        commit=commit.oid,
-        changed=commit.oid != head,
-        url=commit.pr_url or target.page(f"commit/{commit.oid}"),
-        pull_request=commit.pr_revision,
-    )
 
 
 def login_name(token: str | bool | None = None, notice: Notice = lambda text: None) -> str:

@@ -130,7 +130,7 @@ class GenerationSettings(_Fields):
 
     ```python
     >>> from fundamentallm_hf import GenerationSettings
-    >>> GenerationSettings(temperature=0.8).but(top_p="0.9").top_p
+    >>> GenerationSettings(temperature=0.8).replace(top_p="0.9").top_p
     0.9
     >>> GenerationSettings(top_p=1.5)
     Traceback (most recent call last):
@@ -245,13 +245,26 @@ class GenerationSettings(_Fields):
                     idle.append((control.name, f"{SETTINGS[name].label} is {off}"))
         return [f"{SETTINGS[name].label} has no effect: {why}" for name, why in idle if name in given]
 
-    def but(self, **changes: Any) -> "GenerationSettings":
+    def with_files_read(self) -> "GenerationSettings":
+        """The same settings with the words of `bad_words_file` among the `bad_words`, so that it is read once.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        if self.bad_words_file is None:
+            return self
+        return self.replace(bad_words=self.banned(), bad_words_file=None)
+
+    def replace(self, **changes: Any) -> "GenerationSettings":
         """A copy with some settings changed.
 
         Raises:
             UsageError: an unknown name, or a value that is not what is expected.
         """
         return GenerationSettings(**self.to_dict() | {find_setting(name).name: changes[name] for name in changes})
+
+    # The earlier name of `replace`; it goes away with version 0.2.
+    but = replace
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name."""

@@ -140,6 +140,6 @@ def read_assignment(
             raise UserError(f"{setting.label} does not hold {missing[0]!r}: it is {show_value(setting, before)}")
         kept = tuple(entry for entry in before if entry not in value)
         value = kept if sign == "-=" else kept + value
-    changed = settings.but(**{setting.name: value})
+    changed = settings.replace(**{setting.name: value})
     changed.check()
     return setting, changed

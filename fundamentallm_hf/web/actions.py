@@ -114,7 +114,9 @@ class Actions:
         try:
             checked, settings = self._read(prompt, values)
             if settings.beam_size == 1:
-                settings = read_settings(settings.but(beam_size=comparisons.BEAMS, num_samples=1, best=None).to_dict())
+                settings = read_settings(
+                    settings.replace(beam_size=comparisons.BEAMS, num_samples=1, best=None).to_dict()
+                )
             written, branches = self.writer.search(checked, settings, _ticket(request))
         except (ValueError, RuntimeError, MemoryError) as error:
             return ["", *refusal_html(error)]

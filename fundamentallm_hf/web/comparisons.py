@@ -43,7 +43,7 @@ def by_temperature(settings: GenerationSettings, temperatures: Sequence[Any], li
     for each in temperatures:
         if each is None:
             raise UsageError("temperatures has to hold numbers from 0 to 100 but holds nothing in one place")
-        column = settings.but(temperature=each, num_samples=1, best=None)
+        column = settings.replace(temperature=each, num_samples=1, best=None)
         made.append(Column(f"temperature {column.temperature:g}", column))
     return made
 
@@ -54,7 +54,7 @@ def without_each(settings: GenerationSettings, limits: Limits = LIMITS) -> list[
     Raises:
         UsageError: no control is set.
     """
-    alone = settings.but(num_samples=1, best=None)
+    alone = settings.replace(num_samples=1, best=None)
     found = [Column("with everything", alone)]
     for name in REMOVABLE:
         default = SETTINGS[name].default
@@ -62,7 +62,7 @@ def without_each(settings: GenerationSettings, limits: Limits = LIMITS) -> list[
             continue
         refining = [control.name for control in CONTROLS.values() if control.refines == (name,)]
         changes = {each: SETTINGS[each].default for each in (name, *refining)}
-        found.append(Column(f"without {SETTINGS[name].label}", alone.but(**changes)))
+        found.append(Column(f"without {SETTINGS[name].label}", alone.replace(**changes)))
     if len(found) == 1:
         raise UsageError("there is no control to leave out: set one, for instance bad-words")
     return found[: limits.columns]

@@ -116,7 +116,7 @@ def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> Generat
         )
     settings.check()
     if settings.seed is None and settings.sampled:
-        settings = settings.but(seed=secrets.randbits(32))
+        settings = settings.replace(seed=secrets.randbits(32))
     return settings
 
 

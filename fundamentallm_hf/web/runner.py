@@ -162,7 +162,7 @@ class Writer:
                 if index and stop.is_set():
                     break
                 seed = settings.seed if settings.seed is None else settings.seed + index
-                for written in self._stream(prompt, settings.but(num_samples=1, seed=seed), stop):
+                for written in self._stream(prompt, settings.replace(num_samples=1, seed=seed), stop):
                     yield [*done, written, *waiting[index + 1 :]]
                 done.append(replace(written, completion=replace(_whole(written), sample=index)))
             yield done
@@ -174,7 +174,7 @@ class Writer:
                 if index and stop.is_set():
                     break
                 waiting = [Written(prompt)] * (len(columns) - index - 1)
-                for written in self._stream(prompt, settings.but(num_samples=1, best=None), stop):
+                for written in self._stream(prompt, settings.replace(num_samples=1, best=None), stop):
                     yield [*done, written, *waiting]
                 done.append(written)
             yield done
@@ -183,7 +183,7 @@ class Writer:
         """Search with beams for one text, and tell of the others."""
         with self._working(ticket) as stop:
             began = time.monotonic()
-            options = settings.but(num_samples=1, best=None).to_dict()
+            options = settings.replace(num_samples=1, best=None).to_dict()
             completion, branches = self.generator.search(prompt, interrupt=stop, **options)
             return self._finished(completion, time.monotonic() - began), branches
 

@@ -134,7 +134,7 @@ class Session:
             continued: the prompt is a text that has been shown, so only what is added to it is.
             changes: settings for this text alone.
         """
-        settings = self.settings.but(**changes)
+        settings = self.settings.replace(**changes)
         self.request, self.asked_seed, self.used_seed = (prompt, continued, changes), self.settings.seed, None
         began = time.monotonic()
         if settings.num_samples == 1:
@@ -147,7 +147,7 @@ class Session:
             self.used_seed = settings.seed + settings.num_samples - 1
 
     def _write_samples(self, prompt: str, changes: dict[str, Any], continued: bool) -> None:
-        settings, began = self.settings.but(**changes), time.monotonic()
+        settings, began = self.settings.replace(**changes), time.monotonic()
         with self.output.busy(f"writing {settings.num_samples} samples"):
             batches = self.generator.iterate([prompt], rows=self.batch_size, **changes)
             self.completions = list(itertools.chain.from_iterable(batches))
@@ -265,7 +265,7 @@ class Session:
 
     def do_unset(self, name: str) -> None:
         setting = find_setting(name)
-        settings = self.settings.but(**{setting.name: setting.default})
+        settings = self.settings.replace(**{setting.name: setting.default})
         settings.check()
         self._update(setting, settings)
 

@@ -42,15 +42,10 @@ def controlled_generate(
     stop_strings: Any = None,
     **model_kwargs: Any,
 ) -> Any:
-    """Decode with controls. Called by `generate()`; users pass it along:
+    """Decode with controls: `model.generate(**inputs, custom_generate=controlled_generate, bad_words=["ran"])`.
 
-    ```python
-    model.generate(**inputs, custom_generate=controlled_generate, bad_words=["ran", "curs*"])
-    ```
-
-    transformers takes `tokenizer` and `streamer` away from a callable, so where the model's own tokenizer cannot be
-    found, or where text is streamed, they are bound to it: `functools.partial(controlled_generate, tokenizer=tokenizer,
-    streamer=streamer)`.
+    transformers takes `tokenizer` and `streamer` away from a callable, so bind them to it where they are needed:
+    `functools.partial(controlled_generate, tokenizer=tokenizer, streamer=streamer)`.
 
     Args:
         tokenizer: reads tokens as text; by default the model's own, from where the model came from.
@@ -60,26 +55,10 @@ def controlled_generate(
 
     The generation config may have the controls as fields instead.
 
-    Returns:
-        What transformers' decoding loop returns: token ids `(rows, length)`, or an output object.
+    Returns token ids `(rows, length)`, or an output object, as transformers' decoding loop does.
 
     Raises:
         ValueError: a control has a value it cannot have, no tokenizer is found for it, or the model has an encoder.
-
-    Example:
-
-    ```python
-    >>> import torch
-    >>> from transformers import GPT2Config, GPT2LMHeadModel
-    >>> from fundamentallm_hf import controlled_generate, load_model
-    >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=78, n_embd=8, n_layer=1, n_head=1, eos_token_id=3))
-    >>> model.tokenizer = load_model(device="cpu").tokenizer
-    >>> ids = model.tokenizer("He ran", return_tensors="pt").input_ids
-    >>> tokens = model.generate(ids, custom_generate=controlled_generate, bad_words=["/[a-z]/"], max_new_tokens=5)
-    >>> any(char.islower() for char in model.tokenizer.decode(tokens[0, 6:], skip_special_tokens=True))
-    False
-
-    ```
     """
     if model.config.is_encoder_decoder:
         raise ValueError(f"the controls are for causal language models, but {type(model).__name__} has an encoder")
@@ -88,10 +67,8 @@ def controlled_generate(
             setattr(generation_config, name, value)
     if stop_strings is not None:
         generation_config.stop_strings = stop_strings
-    withheld = {name: model_kwargs.pop(name, None) for name in WITHHELD} | {
-        "streamer": streamer,
-        "synced_gpus": synced_gpus,
-    }
+    withheld = {name: model_kwargs.pop(name, None) for name in WITHHELD}
+    withheld |= {"streamer": streamer, "synced_gpus": synced_gpus}
     mode = generation_config.get_generation_mode(withheld["assistant_model"])
     call = _read_call(model, input_ids, generation_config, mode, stopping_criteria, tokenizer, model_kwargs)
     if stop_strings is not None:

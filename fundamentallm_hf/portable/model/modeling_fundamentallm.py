@@ -5,7 +5,7 @@ What is special about this transformer:
 - absolute positions, learned or sinusoidal, added once to the token embeddings; the exact (erf) GELU;
 - RMSNorm before attention and before the feed-forward layer, and once more at the end;
 - biases on every projection but the output, which is tied to the token embedding;
-- `generate()` has controls and goes on past the window of absolute positions (see `generation_fundamentallm.py`).
+- `generate()` has controls and goes on past the window of positions (see `generation_fundamentallm.py`).
 
 This module, and what it imports by relative imports, is copied into every model repository (see `code_files.py`).
 """
@@ -215,10 +215,7 @@ class FundamentaLLMPreTrainedModel(PreTrainedModel):
         return loaded
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write the model, as transformers does, with its code: the folder loads without this package.
-
-        The model's config learns which classes of the code the Auto classes load (`auto_map`).
-        """
+        """Write the model, as transformers does, with its code, which its config names (`auto_map`)."""
         name_code(self.config)
         super().save_pretrained(save_directory, *args, **kwargs)
         save_code(save_directory)
