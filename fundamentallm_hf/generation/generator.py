@@ -318,7 +318,7 @@ class Generator:
                 reason = read.finish_reason
                 if blocked.holds(row):
                     reason = "blocked"
-                elif complete.holds(row):
+                elif complete.holds(row) or (reason in ("length", "window") and complete.judges(row)):
                     reason = "complete"
                 seed = batch.seed if batch.seed is None or batch.beams else batch.seed + index
                 score = log_probability(self.model, row[padding:], length) if extras.scored else None
@@ -327,7 +327,8 @@ class Generator:
                     extras.recorder.chosen = row
                 if names is not None and isinstance(extras.recorder, ProbabilityRecorder):
                     found = token_predictions(self.model, names, row, len(given), padding, extras.recorder)
-                of_this.append(Completion(prompt, read.text, reason, read.tokens, seed, score, found, index))
+                is_json = bool(batch.settings.json_schema)
+                of_this.append(Completion(prompt, read.text, reason, read.tokens, seed, score, found, index, is_json))
             best = batch.settings.best
             completions += of_this if best is None else likeliest(of_this, best)
         return completions

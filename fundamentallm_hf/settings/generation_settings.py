@@ -13,9 +13,10 @@ from typing import Any
 from fundamentallm_hf.files import read_text
 from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.controls.setting import Setting
+from fundamentallm_hf.portable.decoding.phases import WHOLE_TEXT_FIELDS
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attributes import read_guides
-from fundamentallm_hf.portable.structured.grammars import WHOLE_TEXT_FIELDS, MissingPackageError, read_grammar
+from fundamentallm_hf.portable.structured.grammars import MissingPackageError, read_grammar
 from fundamentallm_hf.portable.text.word_lists import split_alternatives
 from fundamentallm_hf.portable.text.word_matcher import check_entry
 
@@ -182,7 +183,8 @@ class GenerationSettings(_Fields):
         except ValueError as error:
             raise UsageError.of(error) from error
         try:
-            read_grammar({SETTINGS[name].label: getattr(self, name) for name in WHOLE_TEXT_FIELDS})
+            fields = {SETTINGS[name].label: getattr(self, name) for name in WHOLE_TEXT_FIELDS}
+            read_grammar(fields, self.json_whitespace)
         except MissingPackageError as error:
             raise UserError.of(error) from error
         except ValueError as error:

@@ -210,6 +210,14 @@ _ROWS = (
         apply=_structured_output,
     ),
     Control(
+        name="json_whitespace",
+        kind=bool,
+        default=False,
+        help="The JSON of json-schema may have spaces and line breaks between its parts.",
+        group="Whole text",
+        refines=("json_schema",),
+    ),
+    Control(
         name="grammar",
         kind=str,
         default=None,

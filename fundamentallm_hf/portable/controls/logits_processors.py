@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from transformers import LogitsProcessorList, PrefixConstrainedLogitsProcessor, StoppingCriteriaList
 
-from ..decoding.call_processors import CONSTRAINTS, WHOLE_TEXT, CallProcessors
+from ..decoding.call_processors import CONSTRAINTS, CallProcessors
 from ..decoding.endings import ClosedEndCriteria, OpenEndLogitsProcessor
 from ..decoding.generate_call import Call
 from ..decoding.phases import Phase
@@ -27,14 +27,15 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         ValueError: a control has a value it cannot have.
     """
     step = CallProcessors(processors, criteria, call)
-    # A control may look at what those of earlier phases have added. Several fields may be carried out together.
-    in_turn = sorted(CONTROLS.values(), key=lambda control: control.phase or Phase.WATCH)
+    # A control may look at what others have added before: a structure, what has to be included, and so it comes last.
+    # Several fields may be carried out together.
+    in_turn = sorted(CONTROLS.values(), key=lambda control: (control.phase == Phase.STRUCTURE, control.phase or 0))
     for apply in dict.fromkeys(control.apply for control in in_turn):
         if apply is not None:
             apply(step)
     if step.any_in(CONSTRAINTS):
         closed = step.criterion(ClosedEndCriteria)
-        complete = step.complete if step.any_in(WHOLE_TEXT) else None
+        complete = step.complete if step.any_in((Phase.STRUCTURE,)) else None
         silent = Vocabulary.of(call.tokenizer).silent if call.tokenizer is not None else ()
         _add_dead_ends(step, silent)
         step.add(
@@ -45,11 +46,14 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
 
 
 def _add_dead_ends(step: CallProcessors, silent: Iterable[int]) -> None:
-    """Look ahead through all controls together, where a grammar or a function allows few tokens next to a ban."""
+    """Look ahead through all controls together, where a function allows few tokens next to a ban.
+
+    A structure heeds bans in its own plans.
+    """
     call = step.call
     bans, stock = step.acting(BadWordsLogitsProcessor), step.acting(PrefixConstrainedLogitsProcessor)
     whole = step.acting(WholeTextLogitsProcessor)
-    if not bans or not (stock or whole):
+    if not bans or not stock:
         return
     chain: list[Closes] = [*map(Wrapped, whole), *step.acting(MustIncludeLogitsProcessor), bans[0]]
     closing = call.closing_token

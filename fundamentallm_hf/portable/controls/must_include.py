@@ -46,6 +46,9 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         temperature: by which scores are divided later on.
         lookahead: the model, to be asked for chances; without it word counts are all there is.
 
+    Attributes:
+        has_deadline: what is missing is forced when the budget is nearly used up; not where another control does it.
+
     Raises:
         ValueError: see `Requirements`; or the entries do not fit into the tokens that may be added, which shows at the
             first step where `check` has not been called.
@@ -95,6 +98,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         self.end_tokens = list(end_tokens)
         self.stop_strings = list(stop_strings)
         self.temperature = temperature
+        self.has_deadline = True
         self.placement = Placement(must_include, lookahead, temperature)
         self.states: RowStates[Progress] = RowStates(
             must_include.start,
@@ -196,7 +200,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         """Close the tokens behind which what is missing would not fit any more."""
         requirements = self.requirements
         plan = requirements.plan(progress)
-        if plan is None or room > requirements.most_needed(progress) + 2:
+        if not self.has_deadline or plan is None or room > requirements.most_needed(progress) + 2:
             return
         tried: Iterable[int] = range(len(shift))
         if len(shift) > _ALL_TRIED:

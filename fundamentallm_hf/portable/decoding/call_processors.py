@@ -23,7 +23,6 @@ from .warpers import is_warper
 
 Criterion = TypeVar("Criterion", bound=EndCriteria)
 Kind = TypeVar("Kind", bound=LogitsProcessor)
-WHOLE_TEXT = (Phase.STRUCTURE,)
 CONSTRAINTS = (Phase.REPETITION, Phase.LENGTH, Phase.STRUCTURE, Phase.REQUIRE, Phase.BAN)
 
 
@@ -115,7 +114,7 @@ class CallProcessors:
     def end_tokens(self) -> list[int]:
         """Ids that end the text; with a control over the whole text, which ends by itself, there is always one."""
         closing = self.call.closing_token
-        if self.call.end_tokens or closing is None or not self.any_in(WHOLE_TEXT):
+        if self.call.end_tokens or closing is None or not self.call.has_structure:
             return self.call.end_tokens
         return [closing]
 

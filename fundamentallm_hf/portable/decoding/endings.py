@@ -4,7 +4,7 @@ This file knows nothing of why a continuation is closed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
@@ -81,7 +81,19 @@ class ClosedEndCriteria(EndCriteria):
 
 
 class CompleteEndCriteria(EndCriteria):
-    """Ends the rows whose text is complete and cannot go on, which is a proper end."""
+    """Ends the rows whose text is complete and cannot go on, which is a proper end.
+
+    Attributes:
+        judge: knows of any row, given its tokens, whether its text is complete; None where no text has to be.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge: Callable[[Sequence[int]], bool] | None = None
+
+    def judges(self, tokens: Sequence[int]) -> bool:
+        """Whether the text of a row with these tokens is complete, however it ended."""
+        return self.judge is not None and self.judge(tokens)
 
 
 class OpenEndLogitsProcessor(LogitsProcessor):

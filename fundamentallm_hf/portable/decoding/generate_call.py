@@ -11,6 +11,7 @@ from transformers.generation import GenerationMode
 
 from .context_window import WindowFullCriteria
 from .lookahead import InSight, ModelLookahead
+from .phases import WHOLE_TEXT_FIELDS
 
 Made = TypeVar("Made")
 # A list of thousands is compiled once for a tokenizer, not once a call.
@@ -62,6 +63,11 @@ class Call:
         if self.tokenizer is None:
             raise ValueError("the controls work on text and there is no tokenizer to read it with: pass tokenizer=")
         return self.tokenizer
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether what is added has to match something as a whole, and so ends by itself."""
+        return any(self.field(name) not in (None, "") for name in WHOLE_TEXT_FIELDS)
 
     @property
     def is_sequential(self) -> bool:

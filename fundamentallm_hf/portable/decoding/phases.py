@@ -2,6 +2,9 @@
 
 from enum import IntEnum
 
+# The fields that say what the added text matches as a whole; at most one of them at a time.
+WHOLE_TEXT_FIELDS = ("pattern", "json_schema", "grammar")
+
 
 class Phase(IntEnum):
     """When a processor acts in a step; those of one phase act in the order in which they were added.

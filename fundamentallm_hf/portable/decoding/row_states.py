@@ -66,11 +66,12 @@ class RowStates(Generic[State]):
             if key not in here:
                 parent = before.get((padding, row[:-1].tobytes())) if before else None
                 known = parent is not None
-                here[key] = self.advance(parent, int(row[-1])) if known else self._read(row.tolist(), padding)  # type: ignore[arg-type]
+                here[key] = self.advance(parent, int(row[-1])) if known else self.read(row.tolist(), padding)  # type: ignore[arg-type]
             states.append(here[key])
         return states
 
-    def _read(self, tokens: list[int], padding: int) -> State:
+    def read(self, tokens: list[int], padding: int = 0) -> State:
+        """The state after a row of these tokens, read anew; `padding` columns of it come before the prompt."""
         state = self.start
         columns = self.prompt_columns or 0
         for token in tokens[padding:columns]:

@@ -1,27 +1,27 @@
-"""A model's tokens as llguidance sees them, and which of them a search for a completion should try.
+"""A model's tokens as llguidance sees them: its masks as tensors, and text spelled in as few tokens as there are.
 
 The vocabulary has one token more than the tokenizer, which stands for any end of the text: so a model without an
-end-of-text token, or with several, is like any other. This file knows nothing of plans, rows or budgets.
+end-of-text token, or with several, is like any other.
 """
 
-import itertools
-import re
+import json
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..text.vocabulary import Vocabulary, as_bytes
 from .grammars import import_llguidance
 
-# Where more tokens of a kind may come than the first number, they are taken for free text, and the second number tried.
-_STRUCTURE, _FREE = 6, 2
-# They close strings, objects, groups and sentences, and are always tried.
-_CLOSING = re.compile(r"""\"?[}\]]{0,3}|[)>'.!?;\n]""")
-_PLACES_OF_BITS = torch.arange(8, dtype=torch.uint8)
+# No token of the tokenizers that are about is longer than this in bytes, or else it is not used to spell.
+_LONGEST_SPELLED = 64
+# Texts whose number of tokens is remembered.
+_MOST_REMEMBERED = 50_000
+UNWRITABLE = float("inf")
 
 
 class GrammarTokens:
@@ -35,6 +35,7 @@ class GrammarTokens:
         vocabulary: what each token adds.
         end: the token that stands for an end.
         pieces: the bytes that each token adds, by id.
+        most_openings: the most brackets and braces that one token opens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, size: int) -> None:
@@ -46,8 +47,12 @@ class GrammarTokens:
         for token in sorted(range(len(self.pieces)), key=self.vocabulary.fallback.__contains__):
             if self.pieces[token] and token < size:
                 self._of_bytes.setdefault(self.pieces[token], token)
-        self._longest = max(map(len, self._of_bytes), default=1)
-        self._machine = import_llguidance("a grammar").LLTokenizer(_Wrapper(self))
+        self._longest = min(_LONGEST_SPELLED, max(map(len, self._of_bytes), default=1))
+        self.most_openings = max((piece.count(b"{") + piece.count(b"[") for piece in self._of_bytes), default=1)
+        package = import_llguidance("a grammar")
+        self._machine = _stock_machine(package, tokenizer, self) or package.LLTokenizer(_Wrapper(self))
+        self._words = (self.end + 1 + 31) // 32
+        self._costs: dict[bytes, float] = {}
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, size: int) -> "GrammarTokens":
@@ -74,141 +79,204 @@ class GrammarTokens:
         after.consume_tokens(list(tokens))
         return after
 
-    def look(self, matcher: Any) -> bytes:
-        """llguidance's mask, a bit for every token; empty where nothing can come or llguidance gives up."""
-        if matcher.is_error():
-            return bytes(self._width)
-        forced = matcher.compute_ff_bytes()
-        if not forced:
-            look = bytes(matcher.compute_bitmask())
-            return look if not matcher.is_error() else bytes(self._width)
-        # Where the next characters are certain it wants the tokens that a tokenizer would choose for them. It offers
-        # some even if there are none, or fails amid a character, and then never recovers: so a copy is asked.
-        asked = matcher.deep_copy()
-        look = bytes(asked.compute_bitmask())
-        if not asked.is_error() and any(matcher.validate_tokens([token]) for token in _bits(look)):
-            return look
-        own = bytearray(self._width)
-        for cut in range(1, 1 + min(len(forced), self._longest)):
-            token = self._of_bytes.get(forced[:cut])
-            if token is not None and matcher.validate_tokens([token]):
-                own[token >> 3] |= 1 << (token & 7)
-        return bytes(own)
+    def masks(self, matchers: Sequence[Any]) -> torch.Tensor:
+        """(matchers, size) bool: the tokens that may come next, ends not among them.
 
-    @cached_property
-    def _width(self) -> int:
-        return 4 * -(-(self.end + 1) // 32)
+        Every matcher may be there only once; they are asked in parallel.
+        """
+        words = np.zeros((len(matchers), self._words), dtype=np.int32)
+        asked = [self._askable(matcher) for matcher in matchers]
+        jobs = [(matcher, row) for row, matcher in enumerate(asked) if matcher is not None]
+        if len(jobs) == 1:
+            ((matcher, row),) = jobs
+            matcher.unsafe_compute_mask_ptr(words[row].ctypes.data, 4 * self._words)
+        elif jobs:
+            self._executor.unsafe_compute_mask_ptr(jobs, words.ctypes.data, 4 * self._words, len(matchers))
+        words &= self._not_silent
+        bits = np.unpackbits(words.view(np.uint8), axis=1, count=self.end, bitorder="little")
+        found = torch.from_numpy(bits.view(np.bool_))[:, : self.size]
+        if self.size > self.end:
+            found = torch.nn.functional.pad(found, (0, self.size - self.end))
+        if not self.writes_all_ascii:
+            for row, matcher in enumerate(matchers):
+                self._respell(matcher, found[row])
+        return found
+
+    def _askable(self, matcher: Any) -> Any | None:
+        if matcher.is_error():
+            return None
+        # Where the next characters are certain and the model lacks one of them, llguidance fails and never recovers.
+        return matcher if self.writes_all_ascii or not matcher.compute_ff_bytes() else matcher.deep_copy()
+
+    def _respell(self, matcher: Any, found: torch.Tensor) -> None:
+        """Where the next characters are certain, llguidance may offer tokens for them that there are not."""
+        forced = b"" if matcher.is_error() else matcher.compute_ff_bytes()
+        if forced and not any(matcher.validate_tokens([token]) for token in found.nonzero().flatten().tolist()):
+            found[:] = False
+            for cut in range(1, 1 + min(len(forced), self._longest)):
+                token = self._of_bytes.get(forced[:cut])
+                if token is not None and matcher.validate_tokens([token]):
+                    found[token] = True
 
     def completes(self, matcher: Any, plan: Sequence[int]) -> bool:
         """Whether the tokens of a plan may follow, and the text is complete behind them."""
         return bool(matcher.validate_tokens([*plan, self.end]) == len(plan) + 1)
 
-    def open(self, matcher: Any) -> torch.Tensor:
-        """(size,) bool: the tokens that may come next, ends not among them."""
-        words = torch.frombuffer(bytearray(self.look(matcher)), dtype=torch.uint8)
-        bits = (words[:, None] >> _PLACES_OF_BITS) & 1
-        found = torch.zeros(self.size, dtype=torch.bool)
-        width = min(self.size, self.end)
-        found[:width] = bits.flatten()[:width].bool()
-        found[self._silent] = False
-        return found
-
     def spell(self, text: bytes) -> list[int] | None:
-        """Tokens that add `text`, each the longest that fits; None where some byte has none."""
-        spelled, place = [], 0
-        while place < len(text):
-            for end in range(min(len(text), place + self._longest), place, -1):
-                token = self._of_bytes.get(text[place:end])
-                if token is not None:
+        """The fewest tokens that add `text`; None where some byte has none."""
+        beginnings, known = self._beginnings, self._of_bytes
+        # For every beginning of the text the fewest tokens, and the last of them.
+        fewest = [0] + [len(text) + 1] * len(text)
+        last = [0] * (len(text) + 1)
+        for start in range(len(text)):
+            count = fewest[start] + 1
+            if count > len(text):
+                continue
+            for end in range(start + 1, len(text) + 1):
+                piece = text[start:end]
+                if count < fewest[end] and (token := known.get(piece)) is not None:
+                    fewest[end], last[end] = count, token
+                if piece not in beginnings:
                     break
-            else:
-                return None
-            spelled.append(token)
-            place = end
-        return spelled
+        if fewest[-1] > len(text):
+            return None
+        spelled, end = [], len(text)
+        while end:
+            spelled.append(last[end])
+            end -= len(self.pieces[last[end]])
+        return spelled[::-1]
 
     @cached_property
-    def all_spelled(self) -> bool:
-        """Whether any text can be written, byte by byte if need be."""
-        return all(bytes([byte]) in self._of_bytes for byte in (*range(0x80), *range(0xC2, 0xF5), *range(0x80, 0xC0)))
+    def _beginnings(self) -> set[bytes]:
+        """What longer tokens begin with."""
+        return {piece[:cut] for piece in self._of_bytes for cut in range(1, min(len(piece), _LONGEST_SPELLED))}
 
-    def leaves_out(self, look: bytes, every: bool) -> bool:
-        """Whether more tokens may come than the choices."""
-        return sum(byte.bit_count() for byte in look) > len(self.choices(look, every))
+    def cost(self, text: bytes) -> float:
+        """How many tokens `text` takes at least; infinite where some byte has none."""
+        known = self._costs.get(text)
+        if known is None:
+            if len(self._costs) > _MOST_REMEMBERED:
+                self._costs.clear()
+            spelled = self.spell(text)
+            known = self._costs[text] = UNWRITABLE if spelled is None else len(spelled)
+        return known
 
-    def choices(self, look: bytes, every: bool = False) -> list[int]:
-        """The tokens that a search tries where `look` is llguidance's mask, the most promising first.
-
-        Of what looks like structure all, of free text a few unless `every` is set, and the longest.
-        """
-        chosen: list[int] = []
-        for index, kind in enumerate(self._order):
-            may = [token for token in kind if look[token >> 3] >> (token & 7) & 1]
-            chosen += may if every or index == 0 or len(may) <= _STRUCTURE else may[:_FREE]
-        for kind in self._longer:
-            chosen += next(([token] for token in kind if look[token >> 3] >> (token & 7) & 1), [])
-        if not chosen:  # other scripts, parts of characters
-            found = (token for token in _bits(look) if token < self.end and self.pieces[token])
-            chosen = list(itertools.islice(found, _STRUCTURE))
-        return chosen
+    def fill(self, length: int) -> str:
+        """A text of so many characters that takes few tokens."""
+        text = ""
+        while len(text) < length:
+            text += next((piece for piece in self._long if len(piece) <= length - len(text)), "?")
+        return text
 
     @cached_property
-    def _silent(self) -> torch.Tensor:
-        return torch.tensor([token for token in self.vocabulary.silent if token < self.size], dtype=torch.long)
-
-    @cached_property
-    def _texts(self) -> list[tuple[str, int]]:
-        texts = sorted((text, token) for token, text in enumerate(self.vocabulary.pieces) if isinstance(text, str))
-        return [(text, token) for text, token in texts if text and token < self.size]
-
-    @cached_property
-    def _order(self) -> list[list[int]]:
-        """Tokens of one character by kind, in front of them those that close."""
-        closing = [(text, token) for text, token in self._texts if _CLOSING.fullmatch(text)]
-        closing.sort(key=lambda item: (-len(item[0]), item[0]))
-        single = [(text, token) for text, token in self._texts if len(text) == 1 and not _CLOSING.fullmatch(text)]
-        tests = (
-            lambda text: not text.isalnum() and not text.isspace(),
+    def pieces_to_fill(self) -> list[str]:
+        """Some texts of several characters of each kind and length that are tokens, the longest first."""
+        kinds = (
+            lambda text: text.islower() and text.isalpha(),
+            lambda text: text.isupper() and text.isalpha(),
             str.isdecimal,
-            str.islower,
-            str.isupper,
-            str.isspace,
-            lambda text: text.isalpha() and text.lower() == text.upper(),
+            lambda text: text[0] == " " and text[1:].islower() and text[1:].isalpha(),
+            str.isalpha,
         )
-        return [[token for _, token in closing]] + [[token for text, token in single if test(text)] for test in tests]
+        texts = [piece for piece in self.vocabulary.pieces if isinstance(piece, str) and len(piece) > 1]
+        texts = sorted((text for text in set(texts) if text.isascii() and len(text) <= _LONGEST_SPELLED), key=len)
+        found: dict[tuple[int, int], list[str]] = {}
+        for text in texts:
+            kind = next((index for index, test in enumerate(kinds) if test(text)), None)
+            if kind is not None and len(of_kind := found.setdefault((kind, len(text)), [])) < 3:
+                of_kind.append(text)
+        return sorted((text for of_kind in found.values() for text in of_kind), key=lambda text: (-len(text), text))
+
+    @cached_property
+    def _long(self) -> list[str]:
+        """Words of letters, the longest first, and a letter: one of each length."""
+        words = {len(text): text for text in reversed(self.pieces_to_fill) if text.isalpha()}
+        return [words[length] for length in sorted(words, reverse=True)] + self.letters[:1]
+
+    def writes(self, text: str) -> bool:
+        """Whether there are tokens for a text."""
+        return self.cost(text.encode()) < UNWRITABLE
+
+    @cached_property
+    def _executor(self) -> Any:
+        return import_llguidance("a grammar").LLExecutor()
+
+    @cached_property
+    def writes_all_ascii(self) -> bool:
+        """Whether every printable character of ASCII has a token of its own: what structure is made of."""
+        return all(bytes([byte]) in self._of_bytes for byte in range(0x20, 0x7F))
 
     @cached_property
     def single(self) -> list[int]:
         """Tokens of one character."""
-        return [token for text, token in self._texts if len(text) == 1]
+        texts = enumerate(self.vocabulary.pieces)
+        return [token for token, text in texts if isinstance(text, str) and len(text) == 1 and token < self.size]
 
     @cached_property
-    def _longer(self) -> list[list[int]]:
-        """Tokens of several characters by kind, the longest first."""
-        longer = sorted((item for item in self._texts if len(item[0]) > 1), key=lambda item: -len(item[0]))
-        tests = (
-            lambda text: text.islower() and text.isalpha(),
-            lambda text: text[0] == " " and text[1:].islower() and text[1:].isalpha(),
-            lambda text: text.isalpha(),
-            str.isdecimal,
+    def letters(self) -> list[str]:
+        """The characters to write where any of several will do, the plainest first."""
+        singles = {str(self.vocabulary.pieces[token]) for token in self.single}
+        return sorted(
+            singles,
+            key=lambda letter: (
+                not letter.isascii(),
+                not letter.islower(),
+                not letter.isalnum(),
+                letter.isspace(),
+                letter,
+            ),
         )
-        kinds: list[list[int]] = []
-        for test in tests:
-            of_kind = [(text, token) for text, token in longer if test(text)]
-            # A few of every length are enough: which letters they are hardly ever matters.
-            lengths: dict[int, int] = {}
-            kinds.append([])
-            for text, token in of_kind:
-                lengths[len(text)] = lengths.get(len(text), 0) + 1
-                if lengths[len(text)] <= 4:
-                    kinds[-1].append(token)
-        return kinds
+
+    @cached_property
+    def plain(self) -> torch.Tensor:
+        """(size,) bool: the tokens that add whole characters none of which means anything within a JSON string."""
+        found = torch.zeros(self.size, dtype=torch.bool)
+        for token, piece in enumerate(self.vocabulary.pieces[: self.size]):
+            if isinstance(piece, str) and token not in self.vocabulary.fallback:
+                found[token] = bool(piece) and piece.isprintable() and '"' not in piece and "\\" not in piece
+        return found
+
+    @cached_property
+    def lengths(self) -> torch.Tensor:
+        """(size,) int: the bytes that each token adds."""
+        lengths = torch.zeros(self.size, dtype=torch.long)
+        found = torch.tensor([len(piece) for piece in self.pieces[: self.size]])
+        lengths[: len(found)] = found
+        return lengths
+
+    @cached_property
+    def _not_silent(self) -> np.ndarray:
+        """(words,) int32: bits of the tokens that add text."""
+        bits = np.zeros(32 * self._words, dtype=np.uint8)
+        bits[: self.end] = 1
+        bits[list(self.vocabulary.silent)] = 0
+        return np.packbits(bits, bitorder="little").view(np.int32)
 
 
-def _bits(look: bytes) -> Iterator[int]:
-    for place, byte in enumerate(look):
-        if byte:
-            yield from (8 * place + bit for bit in range(8) if byte >> bit & 1)
+def _stock_machine(package: Any, tokenizer: PreTrainedTokenizerBase, tokens: GrammarTokens) -> Any | None:
+    """llguidance's own reading of a tokenizer, by which it spells what is certain as the tokenizer would.
+
+    None where it cannot read this kind, or reads it otherwise than it was read here.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    try:
+        description = json.loads(backend.to_str())
+        description["padding"] = description["truncation"] = None
+        end = {"id": tokens.end, "content": "<|any end|>", "special": True, "normalized": False}
+        end |= dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+        description["added_tokens"] = [*(description.get("added_tokens") or ()), end]
+        machine = package.LLTokenizer(json.dumps(description), eos_token=tokens.end)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    if machine.vocab_size != tokens.end + 1:
+        return None
+    for token, piece in enumerate(tokens.pieces):
+        # A byte that no text holds marks special tokens there.
+        if piece and piece != b"\xff" and (machine.is_special_token(token) or machine.decode_bytes([token]) != piece):
+            return None
+    return machine
 
 
 class _Wrapper:

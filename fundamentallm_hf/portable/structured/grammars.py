@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import UserError
 
-# At most one of them at a time.
-WHOLE_TEXT_FIELDS = ("pattern", "json_schema", "grammar")
+# White space between the parts of JSON: enough to indent it, and no more, or a text might be nothing else.
+_WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 _EXPECTED = {
     "pattern": "a regular expression",
     "json_schema": "a JSON schema, as a dict or as text,",
@@ -24,11 +24,12 @@ class MissingPackageError(UserError):
     """llguidance is not there, so no value of the setting would do."""
 
 
-def read_grammar(fields: Mapping[str, Any]) -> str | None:
+def read_grammar(fields: Mapping[str, Any], json_whitespace: bool = False) -> str | None:
     """The grammar that a whole text has to match, in llguidance's own form; None where no field is set.
 
     Args:
         fields: the values of `WHOLE_TEXT_FIELDS`, by name, with dashes or underscores; None and "" are not set.
+        json_whitespace: JSON may have white space between its parts; what the schema says of it itself goes first.
 
     Raises:
         UserError: more than one is set, one is not valid, or llguidance is not installed; one line that begins with
@@ -61,8 +62,8 @@ def read_grammar(fields: Mapping[str, Any]) -> str | None:
     try:
         if field == "json_schema":
             schema = value if isinstance(value, str) else json.dumps(value)
-            # Without this, a text may go on with white space for ever.
-            grammar = matcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
+            spaces = {"whitespace_pattern": _WHITE_SPACE} if json_whitespace else {"whitespace_flexible": False}
+            grammar = matcher.grammar_from_json_schema(schema, defaults=spaces)
         elif field == "grammar":
             grammar = matcher.grammar_from_lark(value)
         else:

@@ -132,7 +132,7 @@ class _Graph:
 
     def _item(self, operation: Any, value: Any, flags: int, after: int) -> int:
         if operation in (_parser.LITERAL, _parser.NOT_LITERAL, _parser.ANY, _parser.IN):
-            key = (_one_character(operation, value), flags & _CHAR_FLAGS)
+            key = (one_character(operation, value), flags & _CHAR_FLAGS)
             if key not in self._numbers:
                 self._numbers[key] = len(self.tests)
                 self.tests.append(re.compile(*key))
@@ -174,7 +174,7 @@ class _Graph:
         return entry
 
 
-def _one_character(operation: Any, value: Any) -> str:
+def one_character(operation: Any, value: Any) -> str:
     """Write a parsed item that reads one character as a pattern again, for `re` to say which characters it means."""
     if operation is _parser.ANY:
         return "."

@@ -32,7 +32,7 @@ def test_it_is_matched_and_short(pattern, length):
     assert len(text) == length
 
 
-@pytest.mark.parametrize("pattern", ["(", r"(a)\1", "(?=a)a", "a{30000}", "[b-y]", r"\bfoo"[:2] + "(?!)"])
+@pytest.mark.parametrize("pattern", ["(", r"(a)\1", "(?=a)a", "a{30000}", r"\bfoo"[:2] + "(?!)"])
 def test_where_there_is_none_or_it_is_not_for_this_reader_there_is_none(pattern):
     assert shortest_match(pattern, LETTERS) is None
 
