@@ -88,11 +88,8 @@ class TokenTextStreamer(BaseStreamer):
         now = self._decode(self.tokens[self.context :])
         if now.endswith("\N{REPLACEMENT CHARACTER}"):
             return ""
-        if now.startswith(known):
-            added = now[len(known) :]
-        else:
-            # The prompt ended amid a character.
-            added = self._decode(self.tokens)[len(self.text) :]
+        # A prompt may end amid a character.
+        added = now[len(known) :] if now.startswith(known) else self._decode(self.tokens)[len(self.text) :]
         # A decoder may take spaces from the beginning, so what is decoded has to begin with something else.
         if added.strip():
             self.context = self.settled

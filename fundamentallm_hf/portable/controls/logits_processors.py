@@ -191,6 +191,7 @@ def _must_include(
         padding=call.padding,
         temperature=_temperature(warpers),
         lookahead=call.lookahead,
+        lengths=getattr(getattr(call.model, "generation_config", None), "text_lengths", None) or (),
     )
     processor.check(call.prompts)
     return processor

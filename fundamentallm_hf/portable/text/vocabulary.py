@@ -11,7 +11,7 @@ import codecs
 import re
 import weakref
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from string import ascii_letters
@@ -200,12 +200,7 @@ class Vocabulary:
             elif piece:
                 tokens.setdefault(piece, []).append(token)
         order = sorted(tokens)
-        rough = [
-            index
-            for index, piece in enumerate(order)
-            if any(char in ascii_letters for char in piece.rstrip(ascii_letters))
-        ]
-        return PiecesInOrder(order, [tokens[piece] for piece in order], rough, parts)
+        return PiecesInOrder(order, [tokens[piece] for piece in order], _rough(order), parts)
 
     @cached_property
     def longest(self) -> int:
@@ -275,6 +270,25 @@ class PiecesInOrder(NamedTuple):
     tokens: list[list[int]]
     rough: list[int]
     parts: list[int]
+
+
+    def merged(self, key: Callable[[str], Hashable], characters: Iterable[str]) -> "PiecesInOrder":
+        """The same with one piece for all that are alike: `key` tells which characters are."""
+        alike: dict[Hashable, str] = {}
+        table = str.maketrans({char: alike.setdefault(key(char), char) for char in sorted(characters)})
+        tokens: dict[str, list[int]] = {}
+        for piece, of_piece in zip(self.order, self.tokens, strict=True):
+            tokens.setdefault(piece.translate(table), []).extend(of_piece)
+        order = sorted(tokens)
+        return PiecesInOrder(order, [tokens[piece] for piece in order], _rough(order), self.parts)
+
+
+def _rough(order: Sequence[str]) -> list[int]:
+    return [
+        index
+        for index, piece in enumerate(order)
+        if any(char in ascii_letters for char in piece.rstrip(ascii_letters))
+    ]
 
 
 def add_piece(pending: bytes, piece: str | bytes, errors: str = "replace") -> tuple[str, bytes]:
