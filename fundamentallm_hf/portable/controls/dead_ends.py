@@ -82,7 +82,7 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         if not closed:
             return scores
         scores = scores.clone()
-        scores[tuple(zip(*closed, strict=True))] = -torch.inf  # type: ignore[index]
+        scores[tuple(zip(*closed, strict=True))] = -torch.inf
         return scores
 
     def _tokens(self, allowed: torch.Tensor) -> list[int]:

@@ -42,7 +42,7 @@ from ..text.vocabulary import Vocabulary
 from ..text.word_lists import split_entries
 from .bad_words import BadWordsLogitsProcessor, compile_bad_words
 from .control_fields import REPETITION_UNITS, carried
-from .dead_ends import DeadEndLogitsProcessor, Wrapped
+from .dead_ends import Closes, DeadEndLogitsProcessor, Wrapped
 from .must_include import MustIncludeLogitsProcessor
 from .must_include_plan import Requirements
 from .warpers import is_warper
@@ -228,7 +228,7 @@ def _dead_ends(
     if bans is None or not (stock or whole):
         return LogitsProcessorList()
     required = [found for found in controls if isinstance(found, MustIncludeLogitsProcessor)]
-    chain = [*map(Wrapped, whole), *required, bans]
+    chain: list[Closes] = [*map(Wrapped, whole), *required, bans]
     ends = [*ends, *([call.closing_token] if call.closing_token is not None else [])]
     looking = DeadEndLogitsProcessor(stock, chain, bans, ends, silent)
     # A function that allows tokens wants to see every beam.

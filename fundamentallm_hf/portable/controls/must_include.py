@@ -176,7 +176,8 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
 
     def _odd(self, progress: Progress, row: torch.Tensor) -> set[int]:
         """The tokens that go on with a missing entry as nobody spells it."""
-        tail, odd = self._tail(row), set()
+        tail = self._tail(row)
+        odd: set[int] = set()
         for entry in self.requirements.waiting(progress):
             place = progress.places[entry]
             assert place is not None
