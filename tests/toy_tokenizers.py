@@ -18,7 +18,7 @@ CORPUS = [
 ] * 4
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 LETTERS = sorted(
-    {char for text in CORPUS for char in text} | set("abcdefghijklmnopqrstuvwxyzABCDEFGHIRSŁ0123456789?'-")
+    {char for text in CORPUS for char in text} | set("abcdefghijklmnopqrstuvwxyzABCDEFGHIRSŁ0123456789?'-\"")
 )
 
 

@@ -23,8 +23,10 @@ from ..decoding.row_states import RowStates
 from ..decoding.sidecar_files import own_word_counts
 from ..errors import UserError
 from .bad_words import compiled_bad_words
-from .must_include_placement import Outlook, Placement, later_chance
+from .must_include_horizon import End, Horizon
+from .must_include_placement import MARGIN, Outlook, Placement, later_chance
 from .must_include_plan import Progress, Requirements
+from .must_include_spelling import Spellings
 
 # Of a vocabulary larger than the first number, only the likeliest tokens are tried when the budget is nearly used up.
 _ALL_TRIED, _TRIED = 512, 48
@@ -45,6 +47,8 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         padding: (prompt rows,) columns of padding before each prompt.
         temperature: by which scores are divided later on.
         lookahead: the model, to be asked for chances; without it word counts are all there is.
+        lengths: lengths of this model's texts in tokens, if they are known: what is missing comes before the text would
+            end by itself.
 
     Attributes:
         has_deadline: what is missing is forced when the budget is nearly used up; not where another control does it.
@@ -81,6 +85,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         padding: Sequence[int] = (),
         temperature: float = 1.0,
         lookahead: ModelLookahead | None = None,
+        lengths: Sequence[float] = (),
     ) -> None:
         if not isinstance(must_include, Requirements):
             if tokenizer is None:
@@ -99,6 +104,8 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         self.stop_strings = list(stop_strings)
         self.temperature = temperature
         self.has_deadline = True
+        self.spellings = Spellings(must_include.sources, must_include.vocabulary)
+        self.horizon = Horizon(must_include.rate, lengths, prompt_columns)
         self.placement = Placement(must_include, lookahead, temperature)
         self.states: RowStates[Progress] = RowStates(
             must_include.start,
@@ -140,7 +147,8 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         if not any(waiting):
             return scores
         rooms = self.remaining(input_ids)
-        left = [self._places_left(progress, room) for progress, room in zip(states, rooms, strict=True)]
+        natural = self._natural_ends(input_ids, scores, states)
+        left = [self._places_left(*of_row) for of_row in zip(states, rooms, natural, strict=True)]
         if scores.shape[-1] < self.requirements.size:
             raise ValueError(
                 f"must_include was made for {self.requirements.size} scores but the model gives {scores.shape[-1]}: "
@@ -151,7 +159,9 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         for index, progress in enumerate(states):
             if not waiting[index]:
                 continue
-            self._weigh(outlooks[index], left[index], shift[index])
+            if not (natural[index].wanted and len(self.requirements.missing(progress))):
+                usual = [self._spelled_as_usual(outlook, input_ids[index]) for outlook in outlooks[index]]
+                self._weigh(usual, left[index], shift[index])
             self._close(progress, rooms[index], input_ids[index], scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
 
@@ -168,12 +178,55 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         if self.requirements.missing(progress):
             shift[[end for end in self.end_tokens if end < len(shift)]] = -math.inf
             self._close_stops(row, shift)
-        self._keep_room(progress, room, scores, shift)
+        self._keep_room(progress, room, row, scores, shift)
 
-    def _places_left(self, progress: Progress, room: int) -> float:
+    def _natural_ends(self, input_ids: torch.Tensor, scores: torch.Tensor, states: Sequence[Progress]) -> list[End]:
+        """Where each row would end by itself; nowhere if nothing but the budget ends it."""
+        ending = [self._ending_tokens(row, scores.shape[-1]) for row in input_ids]
+        if not any(ending):
+            return [End(math.inf, False)] * len(states)
+        probabilities = (scores.float() / self.temperature).softmax(dim=-1)
+        ends = [float(of_row[tokens].sum()) for of_row, tokens in zip(probabilities, ending, strict=True)]
+        return self.horizon(input_ids, ends, [len(self.requirements.missing(progress)) for progress in states])
+
+    def _ending_tokens(self, row: torch.Tensor, size: int) -> list[int]:
+        """The tokens that would end a row: ends of the text, and those that complete a text that stops it."""
+        return [token for token in {*self.end_tokens, *self._stopping(row)} if token < size]
+
+    def _places_left(self, progress: Progress, room: int, natural: End) -> float:
         """Places where an entry could begin, behind the next token and what the plan needs for itself."""
-        plan = self.requirements.plan(progress)
-        return max(0, room - 1 - len(plan or ())) * self.requirements.rate
+        needed = 1 + len(self.requirements.plan(progress) or ())
+        rate = self.requirements.rate
+        # Beyond the natural end a good place is still better than the next one, as long as the budget has room.
+        soon = max(MARGIN + 1, (natural.room - needed) * rate)
+        return max(0.0, min(soon, (room - needed) * rate))
+
+    def _tail(self, row: torch.Tensor) -> str:
+        longest = self.spellings.longest
+        return self.requirements.vocabulary.text(row[-longest:].tolist())[-longest:]
+
+    def _spelled_as_usual(self, outlook: Outlook, row: torch.Tensor) -> Outlook:
+        """The outlook without the tokens that would spell the entry as nobody does."""
+        tail = self._tail(row)
+        tokens = self.spellings.customary(outlook.entry, tail, outlook.tokens.tolist())
+        completing = self.spellings.customary(outlook.entry, tail, outlook.completing.tolist())
+        return outlook._replace(
+            chances=np.where(tokens, outlook.chances, 0.0) if tokens else outlook.chances,
+            completing=outlook.completing[np.array(completing, dtype=bool)],
+        )
+
+    def _odd(self, progress: Progress, row: torch.Tensor) -> set[int]:
+        """The tokens that go on with a missing entry as nobody spells it."""
+        tail = self._tail(row)
+        odd: set[int] = set()
+        for entry in self.requirements.waiting(progress):
+            place = progress.places[entry]
+            assert place is not None
+            table = self.requirements.tables[entry].table(place)
+            tokens = [*table.risky.tolist(), *table.completing.tolist()]
+            usual = self.spellings.customary(entry, tail, tokens)
+            odd.update(token for token, as_usual in zip(tokens, usual, strict=True) if not as_usual)
+        return odd
 
     def _weigh(self, outlooks: Sequence[Outlook], left: float, shift: np.ndarray) -> None:
         """Prefer the tokens from which what is missing can still come by itself."""
@@ -184,19 +237,27 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             shift[completing] -= math.log(later)
 
     def _close_stops(self, row: torch.Tensor, shift: np.ndarray) -> None:
+        shift[list(self._stopping(row))] = -math.inf
+
+    def _stopping(self, row: torch.Tensor) -> set[int]:
+        """The tokens that complete a text that stops the row."""
         if not self.stop_strings:
-            return
+            return set()
         vocabulary = self.requirements.vocabulary
         longest = max(map(len, self.stop_strings))
         tail = row.tolist()[-_MOST_BYTES * longest :]
         text = vocabulary.text(tail)
+        found: set[int] = set()
         for stop in self.stop_strings:
-            shift[list(vocabulary.completing(text[-len(stop) :], stop))] = -math.inf
+            found.update(vocabulary.completing(text[-len(stop) :], stop))
             if not stop.isascii():
                 parts = vocabulary.in_order.parts
-                shift[[token for token in parts if vocabulary.text([*tail, token]).endswith(stop)]] = -math.inf
+                found.update(token for token in parts if vocabulary.text([*tail, token]).endswith(stop))
+        return found
 
-    def _keep_room(self, progress: Progress, room: int, scores: torch.Tensor, shift: np.ndarray) -> None:
+    def _keep_room(
+        self, progress: Progress, room: int, row: torch.Tensor, scores: torch.Tensor, shift: np.ndarray
+    ) -> None:
         """Close the tokens behind which what is missing would not fit any more."""
         requirements = self.requirements
         plan = requirements.plan(progress)
@@ -206,7 +267,10 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         if len(shift) > _ALL_TRIED:
             tried = {*plan[:1], *torch.topk(scores.float().cpu() + torch.from_numpy(shift), _TRIED).indices.tolist()}
         kept = np.full_like(shift, -math.inf)
+        odd = self._odd(progress, row)
         for token in tried:
+            if token in odd and token not in plan[:1]:
+                continue
             after = requirements.plan(requirements.advance(progress, token))
             if after is not None and len(after) <= room - 1 and not self._bars(progress, token):
                 kept[token] = 0.0
@@ -249,6 +313,7 @@ def add_must_include(step: CallProcessors) -> None:
         padding=call.padding,
         temperature=step.temperature,
         lookahead=call.lookahead,
+        lengths=getattr(getattr(call.model, "generation_config", None), "text_lengths", None) or (),
     )
     processor.check(call.prompts)
     step.add(Phase.REQUIRE, processor)

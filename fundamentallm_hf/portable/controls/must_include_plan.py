@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from ..text.characters import fold
 from ..text.text_patterns import PatternState, TextPatterns
 from ..text.token_tables import TextState, TokenTables
 from ..text.vocabulary import Vocabulary, add_piece
 from ..text.word_counts import WordCounts
-from ..text.word_lists import split_alternatives
+from ..text.word_lists import is_regex, split_alternatives
 
 # Places where a word could begin, per token.
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
@@ -135,6 +136,10 @@ class Requirements:
         if vocabulary.all_continuations(False) or vocabulary.all_continuations(True):
             letters += [char for each in patterns if each.regex for char in each.classes.representatives()]
         in_stops = frozenset("".join(self.stops))
+        # Of a letter that the entry holds no other case is written, if its own can be.
+        regex = is_regex(self.sources[index])
+        spelled = frozenset() if regex else frozenset(fold(char) for char in own if vocabulary.can_write(char))
+        letters = [char for char in letters if char in own or fold(char) not in spelled]
         found: dict[object, str] = {}
         for char in (*own, *letters):
             key = (*(each.key(char) for each in patterns), char if char in in_stops else "")

@@ -127,6 +127,11 @@ class TextPatterns:
         """Whether nothing was begun in the word at hand, and none of its further letters can begin anything."""
         return self.regex is None and self.literal.idle(state.literal)
 
+    @property
+    def is_restless(self) -> bool:
+        """Whether an entry may begin anywhere within a word, so that every letter has to be read."""
+        return self.regex is not None or self.literal.begins_anywhere
+
     def chance(self, state: PatternState) -> float:
         """The chance, by word counts, that what was begun becomes an entry."""
         known = sum(self._chance.get(place, 0.0) for place in state.literal.threads)

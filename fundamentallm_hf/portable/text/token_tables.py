@@ -107,7 +107,10 @@ class TokenTables:
         self._others: dict[int, TokenTables] = {}
         self.patterns = patterns
         self.start = TextState(patterns.start)
-        self._order, self._tokens, self._rough, self._parts = vocabulary.in_order
+        in_order = vocabulary.in_order
+        if patterns.is_restless:
+            in_order = in_order.merged(patterns.key, vocabulary.characters)
+        self._order, self._tokens, self._rough, self._parts = in_order
         self._silent = [token for token in range(self.size) if not vocabulary.piece(token)]
         self._outcomes: dict[PatternState, dict[int, Outcome]] = {}
         self._tables: dict[TextState, TokenTable] = {}

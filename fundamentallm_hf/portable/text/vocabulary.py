@@ -7,22 +7,19 @@ others, and only where that shows a broken character are its bytes read from its
 models.
 """
 
-import codecs
 import re
 import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from string import ascii_letters
-from typing import NamedTuple
 
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase
 
 from .character_classes import is_surrogate
+from .pieces import REPLACEMENT, PiecesInOrder, add_piece, as_bytes, decode_run, rough_pieces
 
-REPLACEMENT = "\ufffd"
 _MOST_BYTES = 4  # of a character
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -200,12 +197,7 @@ class Vocabulary:
             elif piece:
                 tokens.setdefault(piece, []).append(token)
         order = sorted(tokens)
-        rough = [
-            index
-            for index, piece in enumerate(order)
-            if any(char in ascii_letters for char in piece.rstrip(ascii_letters))
-        ]
-        return PiecesInOrder(order, [tokens[piece] for piece in order], rough, parts)
+        return PiecesInOrder(order, [tokens[piece] for piece in order], rough_pieces(order), parts)
 
     @cached_property
     def longest(self) -> int:
@@ -260,58 +252,8 @@ class Vocabulary:
         return self.pieces[token] if token < len(self.pieces) else ""
 
 
-class PiecesInOrder(NamedTuple):
-    """The pieces of a vocabulary, sorted, so that those with one beginning stand side by side.
-
-    Attributes:
-        order: the pieces that are whole characters.
-        tokens: for each, the ids that add it.
-        rough: indices of the pieces in which something else follows a letter of ASCII; in all others nothing but such
-            letters does.
-        parts: ids of what is no whole character, or may not be.
-    """
-
-    order: list[str]
-    tokens: list[list[int]]
-    rough: list[int]
-    parts: list[int]
-
-
-def add_piece(pending: bytes, piece: str | bytes, errors: str = "replace") -> tuple[str, bytes]:
-    """Add a piece to a text that ends in the first bytes of a character.
-
-    Args:
-        pending: those bytes, or none.
-        piece: what the next token adds.
-        errors: what becomes of bytes that make no character: see `bytes.decode`.
-
-    Returns:
-        The characters that are now whole, and the bytes that still wait.
-    """
-    if isinstance(piece, str):
-        if not piece or not pending:
-            return piece, pending
-        return pending.decode("utf-8", errors) + piece, b""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors)
-    text = decoder.decode(pending + piece)
-    return text, decoder.getstate()[0]
-
-
 def _shouted(piece: str | bytes) -> bool:
     return isinstance(piece, str) and piece.isupper() and len(piece.strip()) > 1
-
-
-def as_bytes(piece: str | bytes) -> bytes:
-    """A piece as the bytes that it stands for."""
-    return piece.encode() if isinstance(piece, str) else piece
-
-
-def decode_run(run: bytes) -> str:
-    """What a decoder makes of byte-fallback tokens side by side: where one fits nowhere, it replaces them all."""
-    try:
-        return run.decode()
-    except UnicodeDecodeError:
-        return REPLACEMENT * len(run)
 
 
 # Characters of two, three and four bytes.

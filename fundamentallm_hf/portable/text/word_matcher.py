@@ -172,9 +172,13 @@ class LiteralMachine:
 
     def idle(self, state: LiteralState) -> bool:
         """Whether nothing was begun in the word at hand, and none of its further letters can begin anything."""
+        return state.in_word and not state.threads and not state.pending and not self.begins_anywhere
+
+    @property
+    def begins_anywhere(self) -> bool:
+        """Whether an entry may begin within a word."""
         anywhere = self.nodes[_ANYWHERE]
-        begins = bool(anywhere.next) or anywhere.star is not None
-        return state.in_word and not state.threads and not state.pending and not begins
+        return bool(anywhere.next) or anywhere.star is not None
 
     def forget(self, state: LiteralState) -> LiteralState:
         """The same place, without what is complete already."""
