@@ -171,6 +171,10 @@ class GenerationSettings(_Fields):
             UsageError: two settings cannot both be followed, or a list holds what cannot be an entry.
             UserError: a file cannot be read.
         """
+        self._check_controls()
+        self._check_numbers()
+
+    def _check_controls(self) -> None:
         for name, entries in (("bad_words", self.banned()), ("must_include", self.must_include)):
             try:
                 for entry in entries:
@@ -189,6 +193,8 @@ class GenerationSettings(_Fields):
             raise UserError.of(error) from error
         except ValueError as error:
             raise UsageError.of(error) from error
+
+    def _check_numbers(self) -> None:
         if self.min_tokens > self.max_tokens:
             raise UsageError(
                 f"min-tokens is {self.min_tokens}, but max-tokens ends the text at {self.max_tokens}: "
@@ -216,7 +222,6 @@ class GenerationSettings(_Fields):
                 setting="best",
                 value=self.best,
             )
-
         highest = SETTINGS["seed"].high
         if self.seed is not None and highest is not None and self.seed + self.num_samples - 1 > highest:
             raise UsageError(
