@@ -96,6 +96,8 @@ _ROWS = (
         follows="bad_words",
     ),
 )
+# Any of them makes beams be sampled, and none has an effect where nothing is sampled.
+SAMPLING = ("top_k", "top_p", "min_p")
 # The headings of the settings, in the order of the help.
 _GROUPS = ("Length", "Samples", "Sampling", "Beam search", "Repetition", "Control", "Whole text")
 
@@ -148,7 +150,7 @@ class GenerationSettings(_Fields):
     @property
     def sampled(self) -> bool:
         """Whether chance has a say: not at temperature 0, and with beams only if a sampling setting asks for it."""
-        asked = any(value is not None for value in (self.temperature, self.top_k, self.top_p, self.min_p))
+        asked = any(getattr(self, name) is not None for name in ("temperature", *SAMPLING))
         return self.temperature != 0 and (asked or self.beam_size == 1)
 
     def banned(self) -> list[str]:
@@ -239,7 +241,7 @@ class GenerationSettings(_Fields):
         idle = []
         if not self.sampled:
             why = "at temperature 0 nothing is sampled" if self.temperature == 0 else "these beams are not sampled"
-            idle += [(name, why) for name in ("top_k", "top_p", "min_p", "seed")]
+            idle += [(name, why) for name in (*SAMPLING, "seed")]
         if len(self.must_include) == 1:
             idle.append(("must_include_ordered", "must-include holds fewer than two entries"))
         for control in CONTROLS.values():

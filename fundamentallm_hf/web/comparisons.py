@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.errors import UsageError
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
+from fundamentallm_hf.settings.generation_settings import SAMPLING, SETTINGS, GenerationSettings
 
 from .limits import LIMITS, Limits
 
@@ -15,9 +15,7 @@ BEAMS = 4
 # What a text can be without: what shapes it, other than by chance or by its length.
 REMOVABLE = (
     *(control.name for control in CONTROLS.values() if control.shapes_text and not control.refines),
-    "top_k",
-    "top_p",
-    "min_p",
+    *SAMPLING,
     "beam_size",
 )
 
