@@ -14,6 +14,9 @@ optimizer.
 """
 
 import argparse
+import ctypes
+import hashlib
+import json
 import math
 import os
 import sys
@@ -21,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from blockwise import register as register_blockwise
 from muon import MuonWithAdamW
+from torch.utils.data import SequentialSampler
 from transformers import (
     EarlyStoppingCallback,
     GenerationConfig,
@@ -42,6 +47,9 @@ from fundamentallm_hf.records import TRAINING, weights_digest
 from fundamentallm_hf.tokenization import EOS, build_tokenizer, character_vocabulary, unknown_characters
 from fundamentallm_hf.word_counts import WordCounts
 
+# Options that leave the result as it is, so that a run may go on with others.
+FREE = {"files", "held_out", "output_dir", "threads", "compile", "steps", "eval_every", "patience"}
+
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -54,7 +62,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--dataset-column", default="text", help="the column of --dataset that holds the text")
     data.add_argument("--dataset-texts", type=int, default=20_000, help="how many texts of --dataset to read")
     data.add_argument("--separator", default="<|endoftext|>", help="what stands between two texts of a file")
-    data.add_argument("--held-out", type=Path, help="a text to measure on; by default the last 5%% of the texts")
+    data.add_argument("--held-out", type=Path, help="a text to measure on; by default the last texts, 5%% at most")
     data.add_argument("--held-out-characters", type=int, default=60_000, help="how much of it to read as training goes")
     shape = parser.add_argument_group("shape (of a new model)")
     shape.add_argument("--hidden-size", type=int, default=192)
@@ -80,7 +88,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--weight-decay", type=float, default=0.1)
     run.add_argument("--warmup-steps", type=int, default=50)
     run.add_argument("--decay-share", type=float, default=0.7, help="last share of the steps, in which the rate falls")
-    run.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="eager is faster on short windows")
+    run.add_argument(
+        "--attention",
+        choices=("sdpa", "eager", "blockwise"),
+        default="sdpa",
+        help="blockwise is the fastest on CPUs, compiled and in bf16",
+    )
+    run.add_argument("--compile", action="store_true", help="compile the model: a minute or two first, then faster")
     run.add_argument("--bf16", action="store_true", help="mixed precision")
     run.add_argument("--eval-every", type=int, default=250, help="steps between two measurements and checkpoints")
     run.add_argument("--patience", type=int, default=5, help="stop after so many measurements without improvement")
@@ -123,11 +137,13 @@ def read_file(path: Path) -> str:
 
 
 def split_held_out(arguments: argparse.Namespace, texts: list[str]) -> tuple[list[str], list[str]]:
-    """Training texts and held-out texts: the file that was named, or the last twentieth of the text."""
+    """Training texts and held-out texts: the file that was named, or the last texts, a twentieth of them at most."""
     if arguments.held_out:
         return texts, [text.strip() for text in read_file(arguments.held_out).split(arguments.separator)]
     if len(texts) >= 20:
-        cut = len(texts) - len(texts) // 20
+        cut, wanted = len(texts) - 1, arguments.held_out_characters
+        while cut > len(texts) - len(texts) // 20 and sum(map(len, texts[cut:])) < wanted:
+            cut -= 1
         return texts[:cut], texts[cut:]
     *whole, last = texts
     cut = len(last) - max(1, sum(map(len, texts)) // 20)
@@ -181,8 +197,19 @@ def check_fits(texts: list[str], tokenizer: PreTrainedTokenizerFast, window: int
         )
 
 
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed: a step frees and takes the same large blocks again, and fresh pages cost time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
 class CharacterTrainer(Trainer):
-    """A Trainer that tells loss in bits per character as well, and keeps its windows in step with the stages."""
+    """A Trainer that tells loss in bits per character as well, and takes its windows in their order."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         for name in ("loss", "eval_loss"):
@@ -229,14 +256,28 @@ def train(arguments: argparse.Namespace) -> Path:
     model, tokenizer = existing_model(arguments.init_from) if arguments.init_from else new_model(arguments, texts)
     window = model.config.max_position_embeddings
     check_fits(texts, tokenizer, window)
+    register_blockwise()
     model.set_attn_implementation(arguments.attention)
+    if arguments.compile:
+        model.compile(dynamic=False)
+    keep_freed_memory()
 
     end = tokenizer.convert_tokens_to_ids(EOS)
-    windows = TextWindows(encode_texts(texts, tokenizer, end), window, arguments.stages)
+    batch = max(1, arguments.batch_characters // window)
+    windows = TextWindows(
+        encode_texts(texts, tokenizer, end),
+        window,
+        arguments.stages,
+        # With several processes each takes its share of the items of a step.
+        arguments.steps * batch * int(os.environ.get("WORLD_SIZE", 1)),
+        arguments.seed,
+    )
     held = encode_texts(held_out, tokenizer, end)[: arguments.held_out_characters]
     if len(held) < 2:
         raise UserError("the held-out text is empty: give one with text, or leave --held-out out")
 
+    keep_plan(arguments, windows.tokens)
+    warmup, decay = warmup_and_decay(arguments, arguments.steps)
     if arguments.optimizer == "muon":
         # A factory, so that the Trainer builds the optimizer when the model is on its device.
         optimizer: Any = (
@@ -251,18 +292,18 @@ def train(arguments: argparse.Namespace) -> Path:
         args=TrainingArguments(
             output_dir=str(arguments.output_dir),
             max_steps=arguments.steps,
-            per_device_train_batch_size=max(1, arguments.batch_characters // window),
-            per_device_eval_batch_size=8,
+            per_device_train_batch_size=batch,
+            per_device_eval_batch_size=1,  # a compiled model would be compiled again for a shorter last batch
             learning_rate=arguments.lr,
             weight_decay=arguments.weight_decay,
             max_grad_norm=1.0,
             lr_scheduler_type="warmup_stable_decay",
             lr_scheduler_kwargs={
-                "num_decay_steps": max(1, int(arguments.steps * arguments.decay_share)),
+                "num_decay_steps": decay,
                 "decay_type": "linear",
                 "min_lr_ratio": 0.01,
             },
-            warmup_steps=min(arguments.warmup_steps, max(1, arguments.steps // 10)),
+            warmup_steps=warmup,
             bf16=arguments.bf16,
             use_cpu=arguments.cpu,
             seed=arguments.seed,
@@ -302,6 +343,53 @@ def train(arguments: argparse.Namespace) -> Path:
         write_model_folder(folder, finished, tokenizer, force=True)
         print(folder)
     return folder
+
+
+def keep_plan(arguments: argparse.Namespace, tokens: torch.Tensor) -> None:
+    """Write down what the run will do, or check that a run that goes on is the one that was begun.
+
+    `--steps` may change as long as nothing that was done depends on it: then the result is that of a run that had the
+    new number from its beginning. Everything else stays as it was.
+
+    Raises:
+        UserError: the run in the output folder was begun with other options.
+    """
+    plan = {name: str(value) for name, value in vars(arguments).items() if name not in FREE}
+    plan |= {"steps": arguments.steps, "text": hashlib.sha256(tokens.numpy().tobytes()).hexdigest()[:16]}
+    file = arguments.output_dir / "plan.json"
+    checkpoints = list(arguments.output_dir.glob("checkpoint-*/trainer_state.json"))
+    if checkpoints and file.exists():
+        old = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in plan.items():
+            if name != "steps" and old.get(name) != value:
+                raise UserError(
+                    f"{arguments.output_dir} holds a run that was begun with {name} {old.get(name)} and not {value}: "
+                    f"go on with what it was begun with, or name another --output-dir"
+                )
+        done = max(int(path.parent.name.rpartition("-")[2]) for path in checkpoints)
+        before, after = (
+            [step_plan(arguments, step, steps) for step in range(done)] for steps in (old["steps"], arguments.steps)
+        )
+        if before != after:
+            at = next(step for step, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1])
+            raise UserError(
+                f"the run of {old['steps']} steps in {arguments.output_dir} has done {done}, and with --steps "
+                f"{arguments.steps} it would have differed from step {at} on: keep {old['steps']}, or name another "
+                f"--output-dir"
+            )
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+
+
+def step_plan(arguments: argparse.Namespace, step: int, steps: int) -> tuple[int, int, int]:
+    """What depends on the number of steps at one of them: window length, steps of warm-up, steps into the decay."""
+    warmup, decay = warmup_and_decay(arguments, steps)
+    return arguments.stages.length(step / max(1, steps), 1 << 30), warmup, max(0, step - (steps - decay))
+
+
+def warmup_and_decay(arguments: argparse.Namespace, steps: int) -> tuple[int, int]:
+    """Steps in which the learning rate rises, and in which it falls."""
+    return min(arguments.warmup_steps, max(1, steps // 10)), max(1, int(steps * arguments.decay_share))
 
 
 def told(

@@ -4,6 +4,7 @@ Knows nothing of models or of the Trainer.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -46,39 +47,58 @@ class Stages:
 
 
 class TextWindows(Dataset):
-    """Every window of a row of tokens: item i starts at token i, so no epoch sees the same cuts twice.
+    """Training windows over a row of tokens, in an order that depends on `seed` alone.
+
+    An epoch cuts the tokens into adjacent windows, from a first token of its own, and takes them in a random order, so
+    every token is seen once an epoch and no two epochs have the same cuts. Item i is the i-th window of this endless
+    sequence: whoever goes on from step n needs to know nothing but n.
 
     `collate` cuts a batch of whole windows into the shorter ones of the present stage; the number of tokens in a batch
     stays. A short window is put at a random place among the positions, so that every position is trained from the
     start (a quarter of them stay at the beginning, where generation starts).
     """
 
-    def __init__(self, tokens: torch.Tensor, window: int, stages: Stages) -> None:
+    def __init__(self, tokens: torch.Tensor, window: int, stages: Stages, items: int, seed: int) -> None:
         self.tokens = tokens
         self.window = window
         self.stages = stages
+        self.items = items
+        self.seed = seed
         self.progress = 0.0
+        # The first tokens of an epoch are skipped, so one window fewer than would fit.
+        self.per_epoch = max(1, len(tokens) // window - 1)
+        self.order: tuple[int, torch.Tensor, int] = (-1, torch.empty(0), 0)
 
     def __len__(self) -> int:
-        return len(self.tokens) - self.window + 1
+        return self.items
 
     def length(self) -> int:
         """The window length of the present stage."""
         return self.stages.length(self.progress, self.window)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.tokens[index : index + self.window]
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
+        epoch, place = divmod(index, self.per_epoch)
+        if self.order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            order = torch.randperm(self.per_epoch, generator=generator)
+            spare = len(self.tokens) - self.per_epoch * self.window
+            first = int(torch.randint(0, spare + 1, (1,), generator=generator))
+            self.order = (epoch, order, first)
+        _, order, first = self.order
+        start = first + int(order[place]) * self.window
+        return index, self.tokens[start : start + self.window]
 
-    def collate(self, examples: list[torch.Tensor | dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def collate(self, examples: list[Any]) -> dict[str, torch.Tensor]:
         if isinstance(examples[0], dict):  # held-out windows come with their labels and stay whole
             return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
-        ids = torch.stack(examples)
+        ids = torch.stack([tokens for _, tokens in examples])
         length = self.length()
         ids = ids[:, : self.window - self.window % length].reshape(-1, length)
         positions = torch.arange(length).expand(len(ids), -1)
         if length < self.window:
-            offsets = torch.randint(0, self.window - length + 1, (len(ids), 1))
-            positions = positions + offsets * (torch.rand(len(ids), 1) > 0.25)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + examples[0][0])
+            offsets = torch.randint(0, self.window - length + 1, (len(ids), 1), generator=generator)
+            positions = positions + offsets * (torch.rand(len(ids), 1, generator=generator) > 0.25)
         return {"input_ids": ids, "labels": ids, "position_ids": positions}
 
 
