@@ -20,9 +20,9 @@ import torch
 from models import MODELS, bits_per_character, words
 
 from fundamentallm_hf import BadWordsLogitsProcessor, controlled_generate
-from fundamentallm_hf.bad_words import compile_bad_words
-from fundamentallm_hf.companions import own_word_counts
-from fundamentallm_hf.word_counts import WordCounts
+from fundamentallm_hf.portable.controls.bad_words import compile_bad_words
+from fundamentallm_hf.portable.decoding.sidecar_files import own_word_counts
+from fundamentallm_hf.portable.text.word_counts import WordCounts
 
 PROMPT = "Once upon a time"
 

@@ -19,7 +19,7 @@ import torch
 from models import MODELS
 
 from fundamentallm_hf import Generator
-from fundamentallm_hf.whole_text import WholeTextLogitsProcessor
+from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
 
 PET = "Describe a pet as JSON, with its name, kind, age, weight, tags and owner.\n"
 TEXT = {"type": "string"}

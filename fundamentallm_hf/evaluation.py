@@ -7,16 +7,19 @@ training, of the command line or of how results are shown; it prints nothing.
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .errors import UsageError, UserError
-from .tokenization import unknown_characters
+from fundamentallm_hf.model_io.tokenizer import unknown_characters
+from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.portable.model.records import EVALUATION, read_records, weights_digest, write_records
 
 LONGEST_DEFAULT_WINDOW = 1024
 
@@ -92,9 +95,9 @@ def evaluate(
     Example:
 
     ```python
-    >>> from fundamentallm_hf.configuration_fundamentallm import FundamentaLLMConfig
-    >>> from fundamentallm_hf.modeling_fundamentallm import FundamentaLLMForCausalLM
-    >>> from fundamentallm_hf.tokenization import build_tokenizer, character_vocabulary
+    >>> from fundamentallm_hf.portable.model.configuration_fundamentallm import FundamentaLLMConfig
+    >>> from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLMForCausalLM
+    >>> from fundamentallm_hf.model_io.tokenizer import build_tokenizer, character_vocabulary
     >>> model = FundamentaLLMForCausalLM(FundamentaLLMConfig(vocab_size=8, hidden_size=4, num_hidden_layers=1))
     >>> _ = model.get_input_embeddings().weight.data.zero_()  # all eight tokens are equally likely
     >>> tokenizer = build_tokenizer(character_vocabulary(["abcd"]), max_length=256)
@@ -278,3 +281,53 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 __all__ = ["Evaluation", "evaluate", "read_text", "window_spans"]
+
+
+def evaluation_place(model: str | None, dtype: str) -> Path:
+    """Where the evaluation of a model is kept, asked before any work starts.
+
+    Args:
+        model: its folder or checkpoint.
+        dtype: the precision it is evaluated in.
+
+    Raises:
+        UsageError: its weights are not evaluated as they are.
+        UserError: it does not lie on this machine, or nothing can be written there.
+    """
+    if dtype != "auto":
+        raise UsageError(f"--save keeps what is told of the weights as they are, but dtype is {dtype}: leave one out")
+    path = Path(model or "").expanduser()
+    if model is None or not path.exists():
+        raise UserError(f"--save writes beside the model, but {model or 'none'} is not on this machine: give a folder")
+    folder = path if path.is_dir() else path.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {str(folder)!r}: permission denied")
+    return folder / EVALUATION
+
+
+def add_evaluation(
+    file: Path, model: Any, result: Mapping[str, float | int], name: str, dataset: str | None = None
+) -> None:
+    """Keep what an evaluation found beside the model, in place of what was found on the same text before.
+
+    Args:
+        file: from `evaluation_place`.
+        model: what was evaluated.
+        result: what was found, by name.
+        name: what the text is called.
+        dataset: the data set on the Hub that it is from.
+    """
+    record = {
+        "weights": weights_digest(model.state_dict().values()),
+        "dataset": {"name": name} | ({"id": dataset} if dataset else {}),
+        **result,
+    }
+    others = [
+        each
+        for each in read_records(file)
+        if (each.get("weights"), (each.get("dataset") or {}).get("name")) != (record["weights"], name)
+    ]
+    try:
+        write_records(file, [*others, record])
+    except OSError as error:
+        raise UserError(f"cannot write {str(file)!r}: {error.strerror or error}") from error

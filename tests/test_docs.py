@@ -12,7 +12,7 @@ from small_classifier import saved_classifier
 from without_package import blocks
 
 from fundamentallm_hf import convert_checkpoint
-from fundamentallm_hf.interactive import BANNER
+from fundamentallm_hf.cli.interactive.loop import BANNER
 
 SPEED = re.compile(r"\d+(?= tokens/s)")
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,7 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
     Path("letters.txt").write_text("Dear Sir, I remain yours truly.\n" * 20)
     Path("chats.txt").write_text("hey, what is up? bye!\n" * 20)
     Path("starts.txt").write_text("One day, Tim\n")
-    monkeypatch.setattr("fundamentallm_hf.attribute_command.TEXTS", 48)
+    monkeypatch.setattr("fundamentallm_hf.cli.attributes.TEXTS", 48)
     Path("held_out.txt").write_text("To be, or not to be: that is the question.")
     stdin = "The cat\n"
     if block.startswith("sed"):

@@ -15,11 +15,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "100")
 
 import gradio as gr
 
-from fundamentallm_hf.generation import Generator
-from fundamentallm_hf.loading import load_model
+from fundamentallm_hf.generation.generator import Generator
+from fundamentallm_hf.model_io.loading import load_model
 
 from .page import WAITING, Page
-from .writing import Writer
+from .runner import Writer
 
 HERE = Path(__file__).parent
 # Sessions whose last result is kept. Every call of a program is one, and takes about 0.3 MiB.

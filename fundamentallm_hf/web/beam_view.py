@@ -5,7 +5,7 @@ This file knows nothing of how beams are found; `beam_tree.py` tells it. All tex
 
 from collections.abc import Sequence
 
-from fundamentallm_hf.beam_tree import Branch
+from fundamentallm_hf.generation.beam_tree import Branch
 
 from .text_view import escape
 
@@ -21,7 +21,7 @@ def lanes_of(branches: Sequence[Branch]) -> list[int]:
     Example:
 
     ```python
-    >>> from fundamentallm_hf.beam_tree import Branch
+    >>> from fundamentallm_hf.generation.beam_tree import Branch
     >>> from fundamentallm_hf.web.beam_view import lanes_of
     >>> lanes_of([Branch("a long text", 0, None, -1, 11, True), Branch("b", 0, 0, -2, 1, False)])
     [0, 1]

@@ -6,8 +6,8 @@ This file knows nothing of how texts are written or shown.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fundamentallm_hf.errors import UsageError
-from fundamentallm_hf.settings import SETTINGS, GenerationSettings
+from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
 from .limits import LIMITS, Limits
 

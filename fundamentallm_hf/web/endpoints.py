@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, get_args, get_origin
 
-from fundamentallm_hf.attributes import known_attributes
-from fundamentallm_hf.errors import UserError
-from fundamentallm_hf.settings import Setting
+from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.portable.guides.attribute_lookup import known_attributes
+from fundamentallm_hf.settings.generation_settings import Setting
 
 from .comparisons import Column, by_temperature, without_each
 from .limits import LIMITS, OPEN, read_prompt, read_settings
-from .writing import Writer, Written
+from .runner import Writer, Written
 
 # Sentences are cut off behind so many characters: they may repeat what was sent.
 LONGEST_SENTENCE = 400

@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from fundamentallm_hf.errors import UsageError
-from fundamentallm_hf.setting_text import read_value, show_value
-from fundamentallm_hf.settings import GenerationSettings, Setting
+from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.settings.generation_settings import GenerationSettings, Setting
+from fundamentallm_hf.settings.typed_values import read_value, show_value
 
 from .limits import LIMITS, OPEN
 

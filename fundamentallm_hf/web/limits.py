@@ -1,7 +1,7 @@
 """What a visitor may ask for: how much, and nothing that would open a file. Checked for every request, on the server.
 
 Whoever calls, the page or a program, the values arrive here before anything is computed. This file knows nothing of
-pages or models; what a value means is written in `settings.py`.
+pages or models; what a value means is written in `generation_settings.py`.
 """
 
 import re
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fundamentallm_hf.entries import split_alternatives
-from fundamentallm_hf.errors import UsageError, UserError
-from fundamentallm_hf.settings import SETTINGS, GenerationSettings, Setting, find_setting, is_text
+from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.portable.text.word_lists import split_alternatives
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, Setting, find_setting, is_text
 
 # The path of a file on the server is nothing that a visitor can name.
 CLOSED = ("bad_words_file",)

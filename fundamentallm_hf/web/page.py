@@ -14,17 +14,17 @@ from typing import Any
 
 import gradio as gr
 
-from fundamentallm_hf.completion import Completion
-from fundamentallm_hf.errors import UserError
-from fundamentallm_hf.settings import GenerationSettings
+from fundamentallm_hf.generation.completion import Completion
+from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
-from . import beam_view, comparisons, take_away, text_view
+from . import beam_view, comparisons, export, text_view
 from .endpoints import attribute_list, check_columns, make_endpoints, sentence
 from .examples import EXAMPLES
 from .fields import ESSENTIAL, groups, make_field, read_field, show_fields
 from .guide import programs_text
 from .limits import OPEN, field_of, read_prompt, read_settings
-from .writing import Writer, Written
+from .runner import Writer, Written
 
 HERE = Path(__file__).parent
 TITLE = "FundamentaLLM-HF: see what every control does"
@@ -303,10 +303,10 @@ class Page:
         address = address_of(request)
         return [
             text_view.tokens_html(result.texts, result.settings),
-            take_away.as_link(*asked, address),
-            take_away.as_python(*asked, self.model),
-            take_away.as_command(*asked, self.model),
-            take_away.as_curl(*asked, address),
+            export.as_link(*asked, address),
+            export.as_python(*asked, self.model),
+            export.as_command(*asked, self.model),
+            export.as_curl(*asked, address),
         ]
 
     def run_search(self, request: gr.Request, prompt: Any, *values: Any) -> list:
@@ -372,13 +372,13 @@ class Page:
         """What is downloaded."""
         if result is None:
             raise gr.Error("there is nothing to download yet: write a text first", print_exception=False)
-        return take_away.as_json(result.completions, result.settings, self.model)
+        return export.as_json(result.completions, result.settings, self.model)
 
     def arrive(self, request: gr.Request) -> list:
         """Fill the fields with what the link says."""
         told = programs_text(self.endpoints, address_of(request))
         try:
-            prompt, values = take_away.read_link(dict(request.query_params))
+            prompt, values = export.read_link(dict(request.query_params))
             if prompt is None and not values:
                 return [gr.skip()] * (1 + len(OPEN)) + [told, ""]
             read_settings({name: value for name, value in values.items() if value is not None})

@@ -9,11 +9,11 @@ import json
 import math
 from collections.abc import Sequence
 
-from fundamentallm_hf.probabilities import Prediction
-from fundamentallm_hf.settings import GenerationSettings
+from fundamentallm_hf.generation.probabilities import Prediction
+from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
-from .marks import Mark, find_near_misses, find_required
-from .writing import Written
+from .highlights import Mark, find_near_misses, find_required
+from .runner import Written
 
 # The classes of probability, by their lower ends: what a token's colour says.
 STEPS = (0.0, 0.02, 0.1, 0.3, 0.7)

@@ -1,0 +1,153 @@
+"""Must include: words and patterns that always appear, where the text has a place for them.
+
+Forcing a word when the budget runs out is easy and reads badly. So every token is weighed from the start by how well
+what is missing could still come by itself: with c the chance that what the token begins becomes an entry, and b the
+chance that the entry comes anyway at one of the places that are left, the score of the token gets
+log((c + (1 − c) b) / b). That is the distribution of the next token given that the entry appears, if words are
+independent: with much room left only a good place is taken, with little room any. `must_include_placement.py` finds c
+and b. Beneath it lies a plan, the shortest way to write what is missing (`must_include_plan.py`). A token behind which
+the plan would not fit into the budget is closed, so whatever happens before, all entries are there at the end.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
+
+from ..decoding.lookahead import ModelLookahead
+from ..decoding.row_states import RowStates
+from .must_include_placement import Outlook, Placement, later_chance
+from .must_include_plan import Progress, Requirements
+
+# Of a vocabulary larger than the first number, only the likeliest tokens are tried when the budget is nearly used up.
+_ALL_TRIED, _TRIED = 512, 48
+
+
+class MustIncludeLogitsProcessor(LogitsProcessor):
+    """Brings entries into the text, fluently while there is room and by force when there is none.
+
+    Args:
+        must_include: the entries, or `Requirements` made of them.
+        tokenizer: the model's tokenizer; not needed with `Requirements`.
+        remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
+        end_tokens: ids that end the text; closed until all is there.
+        stop_strings: texts that end the text; not completed until all is there.
+        prompt_columns: width of the prompts in tokens; by default that of the first call.
+        temperature: by which scores are divided later on.
+        lookahead: the model, to be asked for chances; without it word counts are all there is.
+
+    Raises:
+        ValueError: see `Requirements`; or the entries do not fit into the tokens that may be added.
+    """
+
+    def __init__(
+        self,
+        must_include: Sequence[str] | Requirements,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        remaining: Callable[[torch.Tensor], Sequence[int]],
+        end_tokens: Sequence[int] = (),
+        stop_strings: Sequence[str] = (),
+        prompt_columns: int | None = None,
+        temperature: float = 1.0,
+        lookahead: ModelLookahead | None = None,
+    ) -> None:
+        if not isinstance(must_include, Requirements):
+            if tokenizer is None:
+                raise ValueError("must_include needs the model's tokenizer to read its tokens as text: pass tokenizer=")
+            must_include = Requirements(must_include, tokenizer, len(tokenizer))
+        self.requirements = must_include
+        self.remaining = remaining
+        self.end_tokens = list(end_tokens)
+        self.stop_strings = list(stop_strings)
+        self.temperature = temperature
+        self.placement = Placement(must_include, lookahead, temperature)
+        self.states: RowStates[Progress] = RowStates(
+            must_include.start,
+            must_include.advance,
+            must_include.prompt_end,
+            prompt_columns,
+        )
+
+    def check(self, input_ids: torch.Tensor) -> None:
+        """See that the entries fit into what may be added behind every prompt, `(rows, length)`.
+
+        Raises:
+            ValueError: they do not; says how many tokens they need.
+        """
+        for progress, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
+            plan = self.requirements.plan(progress)
+            if plan is None or len(plan) > room:
+                entries = ", ".join(map(repr, self.requirements.sources))
+                needed = "more" if plan is None else f"at least {len(plan)}"
+                raise ValueError(
+                    f"must_include: {entries} need {needed} tokens but {room} may be added: "
+                    "allow more, or ask for fewer"
+                )
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, weighed and closed."""
+        states = self.states(input_ids)
+        waiting = [self.requirements.waiting(progress) for progress in states]
+        if not any(waiting):
+            return scores
+        rooms = self.remaining(input_ids)
+        left = [self._places_left(progress, room) for progress, room in zip(states, rooms, strict=True)]
+        shift = np.zeros(scores.shape)
+        outlooks = self.placement(input_ids, scores, states, waiting, left)
+        for index, progress in enumerate(states):
+            if not waiting[index]:
+                continue
+            self._weigh(outlooks[index], left[index], shift[index])
+            if self.requirements.missing(progress):
+                shift[index, self.end_tokens] = -math.inf
+                self._close_stops(input_ids[index], shift[index])
+            self._keep_room(progress, rooms[index], scores[index], shift[index])
+        return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
+
+    def _places_left(self, progress: Progress, room: int) -> float:
+        """Places where an entry could begin, behind the next token and what the plan needs for itself."""
+        plan = self.requirements.plan(progress)
+        return max(0, room - 1 - len(plan or ())) * self.requirements.rate
+
+    def _weigh(self, outlooks: Sequence[Outlook], left: float, shift: np.ndarray) -> None:
+        """Prefer the tokens from which what is missing can still come by itself."""
+        for _, begun, tokens, chances, completing, here, better in outlooks:
+            now, later = later_chance(here, better, left), later_chance(here, better, left - self.requirements.rate)
+            shift += math.log(later / (begun + (1 - begun) * now))
+            shift[tokens] += np.log((chances + (1 - chances) * later) / later)
+            shift[completing] -= math.log(later)
+
+    def _close_stops(self, row: torch.Tensor, shift: np.ndarray) -> None:
+        if not self.stop_strings:
+            return
+        vocabulary = self.requirements.vocabulary
+        tail = vocabulary.text(row.tolist()[-max(map(len, self.stop_strings)) :])
+        for stop in self.stop_strings:
+            for token in vocabulary.completing(tail[-len(stop) :], stop):
+                shift[token] = -math.inf
+
+    def _keep_room(self, progress: Progress, room: int, scores: torch.Tensor, shift: np.ndarray) -> None:
+        """Close the tokens behind which what is missing would not fit any more."""
+        requirements = self.requirements
+        plan = requirements.plan(progress)
+        if plan is None or room > requirements.most_needed(progress) + 2:
+            return
+        tried: Iterable[int] = range(len(shift))
+        if len(shift) > _ALL_TRIED:
+            tried = {*plan[:1], *torch.topk(scores.float().cpu() + torch.from_numpy(shift), _TRIED).indices.tolist()}
+        kept = np.full_like(shift, -math.inf)
+        for token in tried:
+            after = requirements.plan(requirements.advance(progress, token))
+            if after is not None and len(after) <= room - 1 and not self._bars(progress, token):
+                kept[token] = 0.0
+        if plan and not np.isfinite(kept + shift).any():
+            shift[plan[0]] = 0.0  # another control has closed the last way out
+            kept[plan[0]] = 0.0
+        shift += kept
+
+    def _bars(self, progress: Progress, token: int) -> bool:
+        barred = self.requirements.barred
+        return barred is not None and progress.barred is not None and barred.complete(progress.barred, [token]) == 1

@@ -1,0 +1,110 @@
+"""One call of `generate()`, as far as controls are concerned: its config, its rows, and the room they have left."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers.generation import GenerationMode
+
+from .context_window import WindowFullCriteria
+from .lookahead import InSight, ModelLookahead
+
+Made = TypeVar("Made")
+# A list of thousands is compiled once for a tokenizer, not once a call.
+_COMPILED: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, Any]]" = weakref.WeakKeyDictionary()
+_KEPT = 8
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `generate()`, as far as controls are concerned.
+
+    Attributes:
+        model: the model that generates.
+        config: the merged generation config.
+        mode: how the next token is chosen.
+        prompts: (rows, prompt columns) token ids of the padded prompts.
+        padding: (rows,) columns of padding before each prompt.
+        cache: the `past_key_values` that the decoding loop extends, if it has any.
+        tokenizer: the model's, if a control over text is set.
+        window: positions the model has, if their number is fixed.
+        in_sight: how many of a row's tokens the model sees.
+        window_full: ends the rows that have filled the window, if they have to end there.
+    """
+
+    model: Any
+    config: GenerationConfig
+    mode: GenerationMode
+    prompts: torch.Tensor
+    padding: Sequence[int]
+    cache: Any
+    tokenizer: PreTrainedTokenizerBase | None
+    window: int | None = None
+    in_sight: InSight = lambda length: length
+    window_full: WindowFullCriteria | None = None
+
+    @property
+    def prompt_columns(self) -> int:
+        """Width of the padded prompts in tokens."""
+        return self.prompts.shape[1]
+
+    def field(self, name: str) -> Any:
+        """The value of a field, None where it is not set."""
+        return getattr(self.config, name, None)
+
+    @property
+    def reader(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, for controls that cannot do without."""
+        if self.tokenizer is None:
+            raise ValueError("the controls work on text and there is no tokenizer to read it with: pass tokenizer=")
+        return self.tokenizer
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Ids that end the text."""
+        ends = self.config.eos_token_id
+        return [ends] if isinstance(ends, int) else list(ends or ())
+
+    @property
+    def closing_token(self) -> int | None:
+        """What ends a text where no continuation is left; None if the model has nothing for that."""
+        return next(iter(self.end_tokens), self.config.pad_token_id)
+
+    @property
+    def size(self) -> int:
+        """Number of scores the model gives."""
+        return self.model.config.get_text_config().vocab_size
+
+    @property
+    def lookahead(self) -> ModelLookahead:
+        """The model, to be asked how its texts would go on."""
+        return ModelLookahead(self.model, self.cache, self.padding, self.window, self.in_sight)
+
+    def kept(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What `make` makes for the tokenizer and the scores, made once while it is among the last that were used."""
+        kept = _COMPILED.setdefault(self.reader, {})
+        key = (key, self.size, len(self.reader))
+        if key not in kept:
+            while len(kept) >= _KEPT:
+                del kept[next(iter(kept))]
+            kept[key] = make()
+        return kept[key]
+
+    def remaining(self, input_ids: torch.Tensor) -> list[int]:
+        """How many tokens each row of `input_ids`, (rows, length), may still get."""
+        left = [self.config.max_length - input_ids.shape[1]] * len(input_ids)
+        if self.window_full is None:
+            return left
+        added = input_ids.shape[1] - self.prompt_columns
+        room = self.window_full.room_of(len(input_ids)).tolist()
+        return [min(most, of_row - added) for most, of_row in zip(left, room, strict=True)]
+
+    def last_step(self, longer: torch.Tensor) -> torch.Tensor:
+        """(rows,) bool: the rows that end for want of room when they have the length of `longer`, (rows, length)."""
+        full = torch.full((len(longer),), longer.shape[1] >= self.config.max_length, device=longer.device)
+        if self.window_full is not None:
+            full = full | self.window_full(longer, None)
+        return full
