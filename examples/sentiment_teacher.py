@@ -58,6 +58,11 @@ class Teacher(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    def keep_layers(self, number: int) -> None:
+        """Drop the later layers, which are about the next token more than about what was said."""
+        self.body.layers = self.body.layers[:number]
+        self.body.config.num_hidden_layers = number
+
     def forward(self, texts: Sequence[str]) -> torch.Tensor:
         """(texts,) ratings."""
         device = self.head.weight.device
@@ -121,6 +126,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--most", type=int, help="learn from so many of the texts only")
+    parser.add_argument("--layers", type=int, help="keep only so many layers of BASE, the first, to save time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -128,6 +134,8 @@ def main() -> int:
     held, rest = rated[: len(rated) // HELD_OUT], rated[len(rated) // HELD_OUT :]
     torch.manual_seed(0)
     teacher = Teacher(arguments.base).to("cuda" if torch.cuda.is_available() else "cpu").train()
+    if arguments.layers:
+        teacher.keep_layers(arguments.layers)
     steps = arguments.epochs * len(batches(rest, arguments.rows, random.Random(0)))
     parts = [{"params": teacher.body.parameters()}, {"params": teacher.head.parameters(), "lr": 1e-3}]
     optimizer = torch.optim.AdamW(parts, lr=arguments.rate, weight_decay=0.01)

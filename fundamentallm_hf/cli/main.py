@@ -18,6 +18,7 @@ from .generate import load, run
 from .options import OUTPUT, PROMPT, GroupedCommand, given, model_options, option, setting_options
 from .output import FORMATS
 from .terminal import Commands, Notes, prepare_process
+from .train import training_options
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 SHELLS = ("bash", "zsh", "fish")
@@ -200,6 +201,27 @@ def evaluate(
         for name, value in result.to_dict().items():
             shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
             click.echo(f"{name.replace('_', ' '):20}{shown:>12}")
+
+
+@cli.command(cls=GroupedCommand, context_settings=CONTEXT)
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@training_options
+@option(OUTPUT, "--quiet", "-q", is_flag=True, help="Nothing on stderr but errors.")
+def train(files: tuple[str, ...], **options: Any) -> None:
+    """Train a model on the text in the FILEs.
+
+    Trains a new model, whose vocabulary is the characters of the text, or with --init-from an existing one: a
+    FundamentaLLM checkpoint or a Hugging Face folder. Reports progress in bits per character, also on held-out text.
+    The same command continues a run that was interrupted. Prints the folder of the model, which generate and push take.
+
+    \b
+    fundamentallm train stories.txt --output-dir runs/stories --steps 2000
+    fundamentallm train mine.txt --init-from my_model/final_model.pt --output-dir runs/mine --steps 200
+    accelerate launch -m fundamentallm_hf train stories.txt --output-dir runs/stories
+    """
+    from .train import train as run_training
+
+    run_training(files, **options)
 
 
 @cli.command("train-attribute", context_settings=CONTEXT)

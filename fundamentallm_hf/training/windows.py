@@ -1,9 +1,6 @@
-"""Texts as training windows: encoding, shorter windows first, held-out windows with context.
+"""Texts as training windows: encoding, shorter windows first, held-out windows with context."""
 
-Knows nothing of models or of the Trainer.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,33 +14,31 @@ def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerFast, end: int)
     return torch.tensor([token for row in rows for token in (*row, end)], dtype=torch.long)
 
 
-@dataclass(frozen=True)
-class Stages:
-    """Window lengths by progress: `(length, share of the steps)`, and the whole window for what is left.
+def stage_length(stages: Sequence[tuple[int, float]], progress: float, window: int) -> int:
+    """The window length at a point of the run.
 
     Attention costs the more the longer the window, and most of what a small model learns first is local, so a run
     that begins with short windows sees more text in the same time (Press et al., 2021, "Shortformer").
+
+    Args:
+        stages: (length, share of the steps) pairs; what they leave of the steps has whole windows.
+        progress: share of the steps that are done, 0 to 1.
+        window: the whole length.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.training.windows import stage_length
+    >>> [stage_length([(128, 0.6), (256, 0.2)], progress, 512) for progress in (0.0, 0.7, 0.9)]
+    [128, 256, 512]
+
+    ```
     """
-
-    lengths: tuple[tuple[int, float], ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> "Stages":
-        """Read `"128:0.6,256:0.2"`; raises ValueError on anything else."""
-        pairs = tuple(
-            (int(length), float(share)) for length, share in (part.split(":") for part in text.split(",") if part)
-        )
-        if any(length < 2 or share <= 0 for length, share in pairs) or sum(share for _, share in pairs) > 1:
-            raise ValueError(f"stages have to be LENGTH:SHARE pairs whose shares sum up to 1 at most but are {text!r}")
-        return cls(pairs)
-
-    def length(self, progress: float, window: int) -> int:
-        """The window length at `progress` (0 to 1)."""
-        for length, share in self.lengths:
-            if progress < share:
-                return min(length, window)
-            progress -= share
-        return window
+    for length, share in stages:
+        if progress < share:
+            return min(length, window)
+        progress -= share
+    return window
 
 
 class TextWindows(Dataset):
@@ -51,14 +46,23 @@ class TextWindows(Dataset):
 
     An epoch cuts the tokens into adjacent windows, from a first token of its own, and takes them in a random order, so
     every token is seen once an epoch and no two epochs have the same cuts. Item i is the i-th window of this endless
-    sequence: whoever goes on from step n needs to know nothing but n.
+    sequence, so a run that continues at step n needs to know nothing but n.
 
     `collate` cuts a batch of whole windows into the shorter ones of the present stage; the number of tokens in a batch
-    stays. A short window is put at a random place among the positions, so that every position is trained from the
-    start (a quarter of them stay at the beginning, where generation starts).
+    stays. A short window gets a random offset among the positions, so that every position is trained from the start (a
+    quarter of them stay at the beginning, where generation starts).
+
+    Args:
+        tokens: `(tokens,)` ids, more than `window`.
+        window: tokens of a whole window.
+        stages: see `stage_length`.
+        items: windows of the whole run.
+        seed: of the order and the offsets.
     """
 
-    def __init__(self, tokens: torch.Tensor, window: int, stages: Stages, items: int, seed: int) -> None:
+    def __init__(
+        self, tokens: torch.Tensor, window: int, stages: Sequence[tuple[int, float]], items: int, seed: int
+    ) -> None:
         self.tokens = tokens
         self.window = window
         self.stages = stages
@@ -74,10 +78,10 @@ class TextWindows(Dataset):
 
     def length(self) -> int:
         """The window length of the present stage."""
-        return self.stages.length(self.progress, self.window)
+        return stage_length(self.stages, self.progress, self.window)
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
-        epoch, place = divmod(index, self.per_epoch)
+        epoch, number = divmod(index, self.per_epoch)
         if self.order[0] != epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             order = torch.randperm(self.per_epoch, generator=generator)
@@ -85,7 +89,7 @@ class TextWindows(Dataset):
             first = int(torch.randint(0, spare + 1, (1,), generator=generator))
             self.order = (epoch, order, first)
         _, order, first = self.order
-        start = first + int(order[place]) * self.window
+        start = first + int(order[number]) * self.window
         return index, self.tokens[start : start + self.window]
 
     def collate(self, examples: list[Any]) -> dict[str, torch.Tensor]:

@@ -1,10 +1,10 @@
 """Causal attention in blocks of queries, for training on CPUs.
 
-Each block of queries meets only the keys up to its own end, so nearly half of the scores are never computed, and what
-is computed fits the caches. Written in plain operations, it is for a compiled model: on CPUs that multiply bf16
-matrices, its backward pass then takes a fraction of the time that torch's fused attention needs.
+Each block of queries is multiplied only with the keys up to its own end, so at long windows nearly half of the scores
+are never computed. It is written in plain operations, for a compiled model: on CPUs that multiply bf16 matrices, the
+backward pass of torch's fused attention takes a third of a training step at windows of 256.
 
-There is no padding in training windows, so it takes no mask but the causal one.
+Training windows have no padding, so the only mask is the causal one.
 """
 
 from typing import Any
