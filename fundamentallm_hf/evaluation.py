@@ -21,6 +21,9 @@ from fundamentallm_hf.model_io.tokenizer import unknown_characters
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.model.records import EVALUATION, read_records, weights_digest, write_records
 
+from .files import local_path
+from .files import read_text as read_utf8
+
 LONGEST_DEFAULT_WINDOW = 1024
 
 
@@ -199,17 +202,12 @@ def read_text(path: str | Path) -> str:
 
     ```
     """
-    path = Path(path)
-    if path.is_dir():
+    place = local_path(path)
+    if place.is_dir():
         raise UserError(f"{path} is a folder: give a text file")
-    try:
-        text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: give a text file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): convert it to UTF-8 first") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not place.exists():
+        raise UserError(f"{path} does not exist: give a text file")
+    text = read_utf8(place, str(path), exact=True)
     if not text:
         raise UserError(f"{path} is empty: give a file with text in it")
     return text

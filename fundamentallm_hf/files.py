@@ -1,10 +1,9 @@
-"""Writes folders whole or not at all.
+"""Paths as users type them, text files as UTF-8, and folders that are written atomically.
 
-A folder is written beside its target under a hidden name and moved into place when it is complete, so whoever looks at
+A folder is written next to its target under a hidden name and moved into place when it is complete, so whoever looks at
 the target sees the old folder or the new one. A run that is killed leaves only hidden folders behind, named after the
-target and ending in `.partial` (a new folder, unfinished) or `.replaced` (the old one, whole, between two renames).
-
-This file knows nothing of what is in a folder.
+target and ending in `.partial` (a new folder, unfinished) or `.replaced` (the old one, complete, between two renames).
+Every failure is a `UserError` of one line.
 """
 
 import os
@@ -15,6 +14,90 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fundamentallm_hf.portable.errors import UserError
+
+
+class NotTextError(UserError):
+    """A file or stream holds something other than UTF-8 text."""
+
+
+def local_path(name: str | os.PathLike[str]) -> Path:
+    """The path that a name stands for, with `~` for the home folder.
+
+    Raises:
+        UserError: it begins with the home folder of nobody.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"{str(name)!r} begins with a home folder that is not there: write the whole path") from None
+
+
+def is_local(name: str) -> bool:
+    """Whether a name means something on this machine rather than a repository on the Hub: it is there, or it is written
+    as a path.
+    """
+    if is_written_as_path(name):
+        return True
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long for a name, or a null character in it
+        return False
+
+
+def is_written_as_path(name: str) -> bool:
+    """Whether a name can only mean a path on this machine, whatever is there: no repository is called so.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.files import is_written_as_path
+    >>> is_written_as_path("./stories"), is_written_as_path("final_model.pt"), is_written_as_path("user/stories")
+    (True, True, False)
+
+    ```
+    """
+    return Path(name).suffix == ".pt" or name.startswith((".", "/", "~"))
+
+
+def read_text(file: str | os.PathLike[str], what: str | None = None, *, exact: bool = False) -> str:
+    r"""The text of a file, read as UTF-8; a byte order mark at its beginning does not belong to it.
+
+    Args:
+        file: where it is, with `~` for the home folder.
+        what: the file is called in errors; by default its path in quotation marks.
+        exact: keep line ends as they are in the file. Otherwise each is `\n`.
+
+    Raises:
+        NotTextError: it is not UTF-8; the line names the first byte that is not.
+        UserError: it cannot be read.
+    """
+    what = repr(str(file)) if what is None else what
+    try:
+        raw = local_path(file).read_bytes()
+    except (OSError, ValueError) as error:  # the latter is a null character in the name
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot read {what}: {getattr(error, 'strerror', None) or error}") from error
+    text = decode_text(raw, what)
+    return text if exact else text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decode_text(raw: bytes, what: str) -> str:
+    """Bytes as UTF-8 text, without a byte order mark at their beginning.
+
+    Args:
+        raw: the bytes.
+        what: they are called in errors.
+
+    Raises:
+        NotTextError: they are not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # Where there is a byte order mark, the decoder does not count it.
+        first = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
+        raise NotTextError(f"{what} is not UTF-8 text (byte {first}): convert it to UTF-8 first") from None
 
 
 def check_target(target: str | os.PathLike[str], *, force: bool = False) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from fundamentallm_hf.files import is_local, local_path, read_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import BUNDLED, known_attributes, user_folder
 from fundamentallm_hf.portable.guides.attributes import FOLDER, Attribute, check_name
@@ -157,8 +158,8 @@ def from_own_texts(
 
 def _classifier_place(classifier: str) -> tuple[Path | str, str]:
     """A classifier's folder or name on the Hub, and what it is called."""
-    path = Path(classifier).expanduser()
-    if path.exists() or classifier.startswith((".", "/", "~")):
+    if is_local(classifier):
+        path = local_path(classifier)
         return path, path.resolve().name
     return classifier, classifier
 
@@ -168,7 +169,7 @@ def _place_for(name: str, model: str | None, force: bool) -> Path:
     check_name(name)
     place = user_folder()
     if model is not None:
-        beside = Path(model).expanduser()
+        beside = local_path(model)
         if not beside.exists():
             raise UserError(
                 f"there is no {model}: give a folder or a checkpoint on this machine, or leave --model out, and every "
@@ -296,10 +297,10 @@ class _Place:
 def _place_of(model: str | None, notes: Notes, revision: str | None = None) -> _Place:
     if model is None:
         return _Place(str(BUNDLED.parent))
-    path = Path(model).expanduser()
+    path = local_path(model)
     if path.exists():
         return _Place(str(path))
-    if path.suffix == ".pt" or model.startswith((".", "/", "~")):
+    if is_local(model):
         raise UserError(f"there is no {model}: give a checkpoint, a folder or a Hub id such as user/name")
     from fundamentallm_hf.hub.download import fetch
 
@@ -310,13 +311,7 @@ def _place_of(model: str | None, notes: Notes, revision: str | None = None) -> _
 
 
 def _lines(file: str) -> list[str]:
-    try:
-        text = Path(file).expanduser().read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot read {file!r}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file!r} has to be UTF-8 text but is not (byte {error.start})") from error
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in read_text(file).splitlines() if line.strip()]
 
 
 def _extremes(weights: dict[str, float], number: int = 8) -> tuple[str, str]:

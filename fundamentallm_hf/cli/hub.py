@@ -3,11 +3,11 @@ files travel.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fundamentallm_hf.files import is_local
 from fundamentallm_hf.portable.errors import UsageError
 
 from .terminal import Notes
@@ -25,7 +25,7 @@ def push(model_and_name: tuple[str, ...], quiet: bool, **options: Any) -> None:
     if len(model_and_name) > 2:
         raise UsageError(f"expected [MODEL] USER/NAME but got {len(model_and_name)} arguments")
     notes = Notes(quiet)
-    if len(model_and_name) == 1 and (Path(model_and_name[0]).exists() or model_and_name[0].startswith((".", "/", "~"))):
+    if len(model_and_name) == 1 and is_local(model_and_name[0]):
         raise UsageError(f"{model_and_name[0]} lies on this machine: name a repository behind it, such as user/name")
     from fundamentallm_hf.publishing.publish import push as publish
 

@@ -5,14 +5,15 @@ This file knows nothing of what the options do.
 
 import itertools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from fundamentallm_hf.files import read_text
+from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
-from fundamentallm_hf.settings.generation_settings import DEVICES, DTYPES, SETTINGS, Setting
+from fundamentallm_hf.settings.generation_settings import DEVICES, DTYPES, SETTINGS
 
 MODEL, PROMPT, OUTPUT = "Model", "Prompt", "Output"
 
@@ -33,19 +34,14 @@ class SettingType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value in the setting's type."""
         if self.setting.from_file and isinstance(value, str):
-            value = self._read(value, param, ctx)
+            try:
+                value = read_text(value)
+            except UserError as error:
+                self.fail(str(error), param, ctx)
         try:
             return self.setting.parse(value)
         except UserError as error:
-            self.fail(str(error).partition(" ")[2], param, ctx)
-
-    def _read(self, file: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return Path(file).expanduser().read_text(encoding="utf-8-sig")
-        except OSError as error:
-            self.fail(f"cannot read {file!r}: {error.strerror or error}", param, ctx)
-        except UnicodeDecodeError as error:
-            self.fail(f"{file!r} has to be UTF-8 text but is not (byte {error.start})", param, ctx)
+            self.fail(f"has to be {error.expected} but is {error.value!r}", param, ctx)  # click names the option
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The choices, and files for a setting that is read from one."""

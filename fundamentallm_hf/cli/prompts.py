@@ -1,10 +1,10 @@
 """Where the command's prompts come from: options, a file, stdin. This file knows nothing of what becomes of them."""
 
 import sys
-from pathlib import Path
 
+from fundamentallm_hf.files import decode_text, read_text
+from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
-from fundamentallm_hf.settings.generation_settings import is_text
 from fundamentallm_hf.settings.typed_values import unescape
 
 
@@ -19,7 +19,7 @@ def read_stdin(what: str) -> str:
     """
     if sys.stdin.isatty():
         print(f"note: reading {what} from the terminal, end it with Ctrl-D", file=sys.stderr)
-    return _decode(sys.stdin.buffer.read(), f"{what} on stdin")
+    return decode_text(sys.stdin.buffer.read(), f"{what} on stdin")
 
 
 def prompts_from_options(given: tuple[str, ...], escape: bool) -> list[str]:
@@ -49,23 +49,10 @@ def read_prompts(file: str, escape: bool) -> list[str]:
     Raises:
         UserError: the file cannot be read, is no text, or holds no prompt.
     """
-    if file == "-":
-        text = read_stdin("the prompts")
-    else:
-        try:
-            text = _decode(Path(file).expanduser().read_bytes(), f"the prompts file {file!r}")
-        except OSError as error:
-            raise UserError(f"cannot read the prompts file {file!r}: {error.strerror or error}") from error
+    text = read_stdin("the prompts") if file == "-" else read_text(file, f"the prompts file {file!r}", exact=True)
     # Not splitlines(): a form feed or a Unicode line separator may belong to a prompt.
-    lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
     prompts = [unescape(line) if escape else line for line in lines if line.strip()]
     if not prompts:
         raise UserError(f"the prompts file {file!r} holds no prompt: write one a line")
     return prompts
-
-
-def _decode(raw: bytes, what: str) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{what} is not UTF-8 text (byte {error.start})") from None

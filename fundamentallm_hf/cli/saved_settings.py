@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fundamentallm_hf.portable.errors import UsageError, UserError
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting, is_text
+from fundamentallm_hf.files import NotTextError, read_text
+from fundamentallm_hf.portable.controls.setting import is_text
+from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
 
 from .output import OutputFile
 from .prompts import read_stdin
@@ -106,11 +108,9 @@ def _parse(file: str) -> dict[str, Any]:
         text = read_stdin("the settings")
     else:
         try:
-            text = Path(file).expanduser().read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise UserError(f"cannot read the config {file!r}: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"the config {file!r} is not UTF-8 text (byte {error.start})") from None
+            text = read_text(file, f"the config {file!r}")
+        except NotTextError as error:
+            raise UsageError.of(error) from None
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1 and all(line.startswith("{") for line in lines):
         raise UsageError(

@@ -33,7 +33,8 @@ from fundamentallm_hf.portable.decoding.endings import (
 )
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, Recorder
 from fundamentallm_hf.portable.decoding.stop_strings import find_stop, settled
-from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionError
+from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .batches import all_parts, in_batches
@@ -240,7 +241,8 @@ class Generator:
         """
         chosen = self.settings.but(**settings).but(num_samples=1, best=None)
         if chosen.beam_size < 2:
-            raise UsageError(f"beam-size has to be at least 2 for a search but is {chosen.beam_size}")
+            line = f"beam-size has to be at least 2 for a search but is {chosen.beam_size}"
+            raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
         ends = self.model.generation_config.eos_token_id
         recorder = BeamRecorder([ends] if isinstance(ends, int) else ends or ())
         completion = self._run([prompt], chosen, interrupt=interrupt, recorder=recorder, scored=True)[0]
@@ -374,7 +376,9 @@ class Generator:
                     **arguments,
                 )
         except ValueError as error:
-            raise UsageError(str(error)) from error
+            raise UsageError.of(error) from error
+        except UntestedVersionError as error:
+            raise UserError(str(error)) from error
         interrupted = interrupt is not None and interrupt.is_set()
         names = TokenNames(self.tokenizer) if probabilities else None
         completions = []
@@ -482,5 +486,5 @@ class Generator:
             try:
                 check_overflow(settings.overflow or "stop", lengths, settings.max_tokens, window, cannot)
             except ValueError as error:
-                raise UsageError(str(error)) from error
+                raise UsageError.of(error) from error
         return [window - length for length in lengths]

@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from fundamentallm_hf.files import check_target, one_line
+from fundamentallm_hf.files import check_target, one_line, read_text
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.model.configuration_fundamentallm import FundamentaLLMConfig
 from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLMForCausalLM
@@ -309,7 +309,7 @@ def _find_config(loaded: Mapping[str, Any], file: Path) -> tuple[Mapping[str, An
             )
         origin = repr(str(beside))
         try:
-            fields = yaml.safe_load(_read_text(beside))
+            fields = yaml.safe_load(read_text(beside))
         except (yaml.YAMLError, RecursionError) as error:
             raise UserError(f"{origin} is not valid YAML: {one_line(error)}") from error
     if not isinstance(fields, Mapping):
@@ -328,7 +328,7 @@ def _find_vocabulary(file: Path) -> tuple[dict[str, int], Path]:
             "put the one of the training run beside it"
         )
     try:
-        content = json.loads(_read_text(found))
+        content = json.loads(read_text(found))
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
@@ -340,13 +340,6 @@ def _find_vocabulary(file: Path) -> tuple[dict[str, int], Path]:
             "tokenizer.json of the training run there"
         )
     return vocabulary, found
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {str(file)!r}: {one_line(error)}") from error
 
 
 def _plain_values(value: Any) -> Any:

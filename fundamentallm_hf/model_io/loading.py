@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from fundamentallm_hf.files import is_local, local_path
 from fundamentallm_hf.hub.connection import Notice
 from fundamentallm_hf.hub.download import fetch
 from fundamentallm_hf.hub.remote_code import check_code
@@ -100,7 +101,7 @@ def load_model(
     """
     place, dtype = choose_device(device), choose_dtype(dtype)
     name = str(source) if source is not None else str(DEMO_MODEL)
-    path = Path(name).expanduser()
+    path = local_path(name)
     if revision is not None and path.exists():
         raise UsageError(
             f"revision is {revision!r}, but only a model on the Hub has revisions and {name} lies on this machine"
@@ -116,7 +117,7 @@ def load_model(
             if not (path / "config.json").is_file():
                 raise UserError(f"{name} is neither a FundamentaLLM checkpoint nor a folder with a config.json")
             folder = path
-        elif is_place(name):
+        elif is_local(name):
             raise UserError(f"there is no {name}: give a checkpoint, a folder or a Hub id such as user/name")
         else:
             snapshot = fetch(name, revision, notice=tell, progress=progress)
@@ -140,7 +141,7 @@ def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
     try:
         return own_tokenizer(model)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError.of(error) from error
 
 
 def find_checkpoint(source: str | Path, notice: Notice) -> Path:
@@ -153,8 +154,8 @@ def find_checkpoint(source: str | Path, notice: Notice) -> Path:
     Raises:
         UserError: the repository cannot be fetched, or holds no checkpoint.
     """
-    name, path = str(source), Path(source).expanduser()
-    if path.exists() or is_place(name) or name.count("/") != 1:
+    name, path = str(source), local_path(source)
+    if is_local(name) or name.count("/") != 1:
         return path
 
     def choose(names: Sequence[str]) -> list[str]:
@@ -166,11 +167,6 @@ def find_checkpoint(source: str | Path, notice: Notice) -> Path:
             f"{name} holds no FundamentaLLM checkpoint (.pt): there is nothing to convert, load it as it is"
         )
     return snapshot.folder
-
-
-def is_place(name: str) -> bool:
-    """Whether a name means a place on this machine, whatever is there, rather than a repository on the Hub."""
-    return Path(name).suffix == ".pt" or name.startswith((".", "/", "~"))
 
 
 def _from_pretrained(

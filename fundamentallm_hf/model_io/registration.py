@@ -1,6 +1,7 @@
 """Importing this module registers FundamentaLLM with transformers' Auto classes."""
 
-import transformers
+import sys
+
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from fundamentallm_hf.portable.model.configuration_fundamentallm import FundamentaLLMConfig
@@ -9,5 +10,6 @@ from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLM
 AutoConfig.register("fundamentallm", FundamentaLLMConfig, exist_ok=True)
 AutoModel.register(FundamentaLLMConfig, FundamentaLLMModel, exist_ok=True)
 AutoModelForCausalLM.register(FundamentaLLMConfig, FundamentaLLMForCausalLM, exist_ok=True)
-# `transformers serve` looks an architecture up by its name among transformers' own.
-transformers.FundamentaLLMForCausalLM = FundamentaLLMForCausalLM
+# `transformers serve` looks an architecture up by its name among transformers' own. A part of transformers executes it
+# anew when it is imported, so only now it is known which module that will be.
+sys.modules["transformers"].FundamentaLLMForCausalLM = FundamentaLLMForCausalLM  # type: ignore[attr-defined]

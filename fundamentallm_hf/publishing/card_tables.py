@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.guides.attributes import Attribute
-from fundamentallm_hf.settings.generation_settings import SETTINGS
 
 _HOLDS = {"prompts": "two contexts", "experts": "a pair of experts", "classifier": "a text classifier"}
 
@@ -23,12 +23,17 @@ def cell(value: object) -> str:
     return re.sub(r"([\\`*\[\]|])", r"\\\1", " ".join(str(value).split()).replace("<", "&lt;"))
 
 
-def field_rows(names: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """What controls do, a row for each."""
-    for name in names:
-        # What the command adds to it is of no use where there is no command.
-        said = re.sub(r" [^.]*`fundamentallm [^.]*\.", "", SETTINGS[name].help)
-        yield f"`{name}`", cell(said)
+def field_rows(any_model: bool = False) -> Iterable[tuple[str, str]]:
+    """What the controls do, a row for each field that this library adds.
+
+    Args:
+        any_model: leave out what acts on FundamentaLLM models alone.
+    """
+    for control in CONTROLS.values():
+        if not control.stock and (control.any_model or not any_model):
+            # What the command adds to it is of no use where there is no command.
+            said = re.sub(r" [^.]*`fundamentallm [^.]*\.", "", control.help)
+            yield f"`{control.config_field}`", cell(said)
 
 
 def attribute_rows(attributes: Mapping[str, Attribute]) -> Iterable[tuple[str, ...]]:

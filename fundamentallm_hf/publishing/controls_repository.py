@@ -31,20 +31,6 @@ METADATA = {
     "library_name": "transformers",
     "tags": ["custom_generate", "text-generation", "controlled-generation", "constrained-decoding"],
 }
-FIELDS = (
-    "bad_words",
-    "must_include",
-    "must_include_ordered",
-    "must_include_prompt",
-    "case_sensitive",
-    "guide_attribute",
-    "guide_strength",
-    "pattern",
-    "json_schema",
-    "grammar",
-    "stop",
-    "seed",
-)
 # What the recipe imports; everything else that the package needs serves its other parts.
 _NEEDED = ("torch", "transformers")
 
@@ -116,8 +102,8 @@ def requirements() -> list[str]:
     """
     lines = []
     for line in distribution(PACKAGE).requires or ():
-        found = re.fullmatch(r"([\w-]+)>=((\d+)[\d.]*)", line)
-        if found and found[1] in _NEEDED:
+        found = re.match(r"([\w-]+).*>=((\d+)[\d.]*)", line)
+        if found and found[1] in _NEEDED and ";" not in line:
             lines += [f"{found[1]}>={found[2]}", f"{found[1]}<{int(found[3]) + 1}"]
     return lines
 
@@ -149,7 +135,7 @@ def _sections(repository: str) -> dict[str, str]:
     )
     values = {
         "repository": f'"{repository}"',
-        "fields": table(field_rows(FIELDS)),
+        "fields": table(field_rows(any_model=True)),
         "structured": f'"{structured}"',
         "attributes": table(attribute_rows(_bundled())),
         "requirements": " and ".join(

@@ -25,19 +25,6 @@ from .model_facts import ModelFacts, read_facts
 CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 WIDTH, LONGEST_ALPHABET = 120, 1000
-# Those that explain themselves.
-FIELDS = (
-    "bad_words",
-    "must_include",
-    "guide_attribute",
-    "guide_strength",
-    "pattern",
-    "json_schema",
-    "grammar",
-    "stop",
-    "seed",
-    "overflow",
-)
 # Examples take the first of these that the model can write, and that its training text had where that is known.
 PROMPTS = ("Once upon a time", "One day", "The", "It was")
 REQUIRED = ("dragon", "castle", "knight", "friend", "water", "house", "king", "night", "love")
@@ -206,7 +193,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
         "stop": _shell(stop),
         "architecture": table(_architecture(facts)),
         "alphabet": _alphabet(facts),
-        "fields": table(field_rows(FIELDS)),
+        "fields": table(field_rows()),
         "attribute": _shell(named) if named else "",
         "attributes": table(attribute_rows(facts.attributes)),
         "evaluation": table(_evaluations(facts)),

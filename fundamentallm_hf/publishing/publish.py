@@ -17,6 +17,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_ba
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from fundamentallm_hf.files import local_path
 from fundamentallm_hf.hub.connection import Notice, conversation, try_again
 from fundamentallm_hf.hub.error_messages import hub_error
 from fundamentallm_hf.hub.upload import LIBRARY, Upload, login_name, split_target, upload_folder
@@ -70,7 +71,7 @@ def push(
     """
     check_publishing(repo_id, notice, options)
     told: dict[str, Any] = {"license": license, "notice": notice, "progress": progress} | options
-    path = DEMO_MODEL if source is None else Path(source).expanduser()
+    path = DEMO_MODEL if source is None else local_path(source)
     if is_fundamentallm_source(path):
         # What lies beside a checkpoint may belong to whatever it was trained in.
         return _publish(lambda folder: convert_checkpoint(path, folder), None, repo_id, **told)

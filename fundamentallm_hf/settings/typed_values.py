@@ -10,10 +10,11 @@ import re
 from contextlib import suppress
 from typing import Any
 
+from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.text.word_lists import split_entries
 
-from .generation_settings import SETTINGS, GenerationSettings, Setting, find_setting
+from .generation_settings import SETTINGS, GenerationSettings, find_setting
 
 ASSIGNMENT = re.compile(r"([^\s=+]*[^\s=+-])\s*(\+=|-=|=|\s|$)(.*)", re.DOTALL)
 

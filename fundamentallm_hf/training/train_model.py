@@ -18,6 +18,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, TrainingArguments, set_seed
 from transformers.utils import logging
 
+from fundamentallm_hf.files import local_path
 from fundamentallm_hf.model_io.checkpoint import is_fundamentallm_source, load_checkpoint
 from fundamentallm_hf.model_io.model_folder import write_model_folder
 from fundamentallm_hf.model_io.tokenizer import EOS, build_tokenizer, character_vocabulary, unknown_characters
@@ -246,7 +247,7 @@ def existing_model(source: str | Path) -> tuple[FundamentaLLMForCausalLM, PreTra
     Raises:
         UserError: there is none at `source`.
     """
-    path = Path(source).expanduser()
+    path = local_path(source)
     if not path.exists():
         raise UserError(f"there is no {source} to start from: give a FundamentaLLM checkpoint or a model folder")
     if is_fundamentallm_source(path):

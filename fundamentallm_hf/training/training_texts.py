@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fundamentallm_hf.files import read_text
 from fundamentallm_hf.portable.errors import UserError
 
 from .training_options import TrainingOptions
@@ -30,12 +31,7 @@ def read_text_file(path: str | Path) -> str:
     Raises:
         UserError: it cannot be read, is not UTF-8, or holds no text.
     """
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{str(path)!r} has to be UTF-8 text but is not (byte {error.start})") from error
+    text = read_text(path)
     if not text.strip():
         raise UserError(f"{str(path)!r} is empty: give a file with text to train on")
     return text

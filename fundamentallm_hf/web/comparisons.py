@@ -6,29 +6,16 @@ This file knows nothing of how texts are written or shown.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
 from .limits import LIMITS, Limits
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.5)
-# What says how a control works goes with it.
-_GOES_WITH = {
-    "must_include": ("must_include_ordered", "must_include_prompt"),
-    "guide_attribute": ("guide_strength",),
-}
-# What a text is without: the rest is its length, its number, its seed, or says how something else works.
-CONTROLS = (
-    "bad_words",
-    "must_include",
-    "guide_attribute",
-    "pattern",
-    "json_schema",
-    "grammar",
-    "repetition_penalty",
-    "no_repeat_ngram",
-    "length_penalty",
-    "stop",
+# What a text can be without: what shapes it, other than by chance or by its length.
+REMOVABLE = (
+    *(control.name for control in CONTROLS.values() if control.shapes_text and not control.refines),
     "top_k",
     "top_p",
     "min_p",
@@ -70,11 +57,12 @@ def without_each(settings: GenerationSettings, limits: Limits = LIMITS) -> list[
     """
     alone = settings.but(num_samples=1, best=None)
     found = [Column("with everything", alone)]
-    for name in CONTROLS:
+    for name in REMOVABLE:
         default = SETTINGS[name].default
         if getattr(settings, name) == default or (name == "top_p" and settings.top_p == 1):
             continue
-        changes = {each: SETTINGS[each].default for each in (name, *_GOES_WITH.get(name, ()))}
+        refining = [control.name for control in CONTROLS.values() if control.refines == (name,)]
+        changes = {each: SETTINGS[each].default for each in (name, *refining)}
         found.append(Column(f"without {SETTINGS[name].label}", alone.but(**changes)))
     if len(found) == 1:
         raise UsageError("there is no control to leave out: set one, for instance bad-words")

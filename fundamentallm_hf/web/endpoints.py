@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, get_args, get_origin
 
+from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import known_attributes
-from fundamentallm_hf.settings.generation_settings import Setting
 
 from .comparisons import Column, by_temperature, without_each
 from .limits import LIMITS, OPEN, read_prompt, read_settings

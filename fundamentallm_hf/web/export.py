@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fundamentallm_hf.generation.completion import Completion, make_record
+from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.text.word_lists import is_regex, split_entries
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, Setting
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import read_value, show_value
 
 from .limits import OPEN, read_prompt

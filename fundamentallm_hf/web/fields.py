@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from fundamentallm_hf.portable.errors import UsageError
-from fundamentallm_hf.settings.generation_settings import GenerationSettings, Setting
+from fundamentallm_hf.portable.controls.setting import Setting
+from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from fundamentallm_hf.settings.typed_values import read_value, show_value
 
 from .limits import LIMITS, OPEN
@@ -116,7 +116,7 @@ def read_field(setting: Setting, value: Any) -> Any:
         return read_value(setting, value)
     if setting.kind is int and isinstance(value, float):
         if not value.is_integer():
-            raise UsageError(f"{setting.label} has to be {setting.expected} but is {value!r}")
+            raise setting.refusal(value)
         return int(value)
     return value
 

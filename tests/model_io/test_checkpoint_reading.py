@@ -88,7 +88,7 @@ def test_without_model_config_the_yaml_files_beside_are_read_in_turn(run):
     (run / "model.yaml").write_text("!!python/object/apply:os.mkdir [ran]")
     refused(run / "bare.pt", "not valid YAML")
     (run / "model.yaml").write_bytes(b"\xff\xfe\x00")
-    refused(run / "bare.pt", "cannot read", "model.yaml")
+    refused(run / "bare.pt", "is not UTF-8 text (byte 0)", "model.yaml")
 
 
 def test_the_tokenizer_lies_beside_the_checkpoint_or_one_folder_up(run, monkeypatch):

@@ -3,12 +3,12 @@
 import pytest
 
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.portable.text.word_lists import split_entries
 from fundamentallm_hf.settings.generation_settings import (
     SETTINGS,
     GenerationSettings,
     Setting,
     find_setting,
-    split_entries,
 )
 
 

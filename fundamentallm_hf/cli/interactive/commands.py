@@ -7,8 +7,9 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
+from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, Setting
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import show_value
 
 BUNDLED = "bundled"

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.cli.output import TOP, end_note
 from fundamentallm_hf.cli.saved_settings import read_settings, write_settings
+from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, Setting, find_setting
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
 from fundamentallm_hf.settings.typed_values import list_settings, read_assignment, show_value, unescape
 
 from .commands import ALIASES, BUNDLED, COMMANDS, HELP_END, describe_setting, find_command

@@ -13,8 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
+from ..decoding.call_processors import CallProcessors
+from ..decoding.generate_call import Call
 from ..decoding.lookahead import ModelLookahead
+from ..decoding.phases import Phase
 from ..decoding.row_states import KEPT_LENGTHS, RowStates, row_key
+from ..decoding.sidecar_files import own_word_counts
 from ..text.characters import is_word
 from ..text.text_patterns import TextPatterns
 from ..text.token_tables import CERTAIN, TextState, TokenTable, TokenTables
@@ -290,3 +294,35 @@ class BadWordsLogitsProcessor(LogitsProcessor):
 def _log_of_rest(chance: float) -> float:
     """log(1 − chance), for a chance below 1."""
     return math.log1p(-min(chance, CERTAIN))
+
+
+def add_bad_words(step: CallProcessors) -> None:
+    """Keep the `bad_words` of a call out of its texts.
+
+    Raises:
+        ValueError: an entry cannot be read.
+    """
+    entries = step.texts("bad_words")
+    if entries:
+        processor = BadWordsLogitsProcessor(
+            compiled_bad_words(entries, step.call),
+            prompt_columns=step.call.prompt_columns,
+            end_tokens=step.end_tokens,
+            last_step=step.call.last_step,
+            stop_strings=step.stop_strings,
+            lookahead=step.call.lookahead,
+            policy=step.policy,
+            temperature=step.temperature,
+            trims=step.trims,
+        )
+        step.add(Phase.BAN, processor)
+
+
+def compiled_bad_words(entries: tuple[str, ...], call: Call) -> TokenTables:
+    """The tables of a call's bad words, made once while they are among the last that were used."""
+    case_sensitive, counts = bool(call.field("case_sensitive")), own_word_counts(call.model)
+    return call.kept(
+        (entries, case_sensitive),
+        lambda: compile_bad_words(entries, call.reader, call.size, case_sensitive, counts),
+        of=counts,
+    )

@@ -10,26 +10,10 @@ from typing import Any
 from transformers import GenerationConfig
 
 from ..decoding.sidecar_files import own_tokenizer
-from ..structured.grammars import WHOLE_TEXT_FIELDS
+from .control_table import CONTROLS
 
-# What each field takes is documented in `FundamentaLLMForCausalLM.generate`.
-CONTROL_FIELDS = (
-    "overflow",
-    "seed",
-    "stop",
-    "bad_words",
-    "must_include",
-    "must_include_ordered",
-    "must_include_prompt",
-    "case_sensitive",
-    "repetition_unit",
-    "guide_attribute",
-    "guide_strength",
-    *WHOLE_TEXT_FIELDS,
-)
-# transformers warns of these where it would not heed them itself.
-_TAKEN_OVER = ("length_penalty",)
-REPETITION_UNITS = ("words", "tokens")
+CONTROL_FIELDS = tuple(control.config_field for control in CONTROLS.values() if not control.stock)
+TAKEN_OVER = tuple(control.config_field for control in CONTROLS.values() if control.taken_over)
 
 
 def fold_into_config(
@@ -49,7 +33,7 @@ def fold_into_config(
     Raises:
         ValueError: a control works on text and there is no tokenizer to read it with.
     """
-    controls = {name: kwargs[name] for name in (*CONTROL_FIELDS, *_TAKEN_OVER) if name in kwargs}
+    controls = {name: kwargs[name] for name in (*CONTROL_FIELDS, *TAKEN_OVER) if name in kwargs}
     needs_text = _needs_text(kwargs, generation_config, model.generation_config)
     if not controls and not needs_text:
         return generation_config, kwargs
@@ -58,16 +42,12 @@ def fold_into_config(
     rest = config.update(**{name: value for name, value in kwargs.items() if name not in controls})
     for name, value in controls.items():
         setattr(config, name, value)
-    if needs_text:
-        tokenizer = rest.get("tokenizer")
-        if tokenizer is None:
-            try:
-                tokenizer = rest["tokenizer"] = own_tokenizer(model)
-            except (OSError, ValueError):
-                if needs_text == "at all costs":
-                    raise
-        config._text_tokenizer = Carried(tokenizer)
-    config._given_criteria = Carried(kwargs.get("stopping_criteria"))
+    if needs_text and rest.get("tokenizer") is None:
+        try:
+            rest["tokenizer"] = own_tokenizer(model)
+        except (OSError, ValueError):
+            if needs_text == "at all costs":
+                raise
     return config, rest
 
 
@@ -85,31 +65,10 @@ def _needs_text(*sources: Any) -> str:
                 return found
         return None
 
-    if (
-        value("bad_words")
-        or value("must_include")
-        or value("stop")
-        or value("stop_strings")
-        or value("repetition_unit") == "words"
-        or (value("guide_attribute") and value("guide_strength") != 0)
-        or any(value(name) not in (None, "") for name in WHOLE_TEXT_FIELDS)
-    ):
+    names = {name for control in CONTROLS.values() for name in (control.config_field, *dict(control.off_when))}
+    values = {name: value(name) for name in names}
+    reads_text = any(control.is_set(values) for control in CONTROLS.values() if control.reads_text)
+    if reads_text or value("stop_strings") or value("repetition_unit") == "words":
         return "at all costs"
     repeats = value("repetition_penalty") not in (None, 1.0) or bool(value("no_repeat_ngram_size"))
     return "if there is" if repeats and value("repetition_unit") != "tokens" else ""
-
-
-class Carried:
-    """Holds something that a copy of a generation config shares with the original."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Carried":
-        return self
-
-
-def carried(config: GenerationConfig, name: str) -> Any:
-    """What `fold_into_config` put into a config under this name; None if it did not."""
-    holder = getattr(config, name, None)
-    return holder.value if isinstance(holder, Carried) else None

@@ -5,17 +5,28 @@ FundamentaLLM models read the control fields themselves. For any other model tra
 that transformers would have used. This file knows nothing of how a control works.
 """
 
+import inspect
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteriaList
 from transformers.generation import GenerationMode, StopStringCriteria
-from transformers.generation.utils import GENERATION_MODES_MAPPING
 
+from ..decoding.cache_names import CACHE
 from ..decoding.context_window import WindowFullCriteria
+from ..decoding.decoding_loop import WITHHELD, decode
 from ..decoding.generate_call import Call
 from ..decoding.sidecar_files import own_tokenizer
+from ..decoding.tested_versions import check_version
+from .control_fields import TAKEN_OVER
+from .control_table import CONTROLS, describe_controls
 from .logits_processors import apply_controls
+
+# The controls that a call takes as keywords; transformers reads its own fields itself.
+KEYWORDS = (
+    *(control.config_field for control in CONTROLS.values() if control.any_model and not control.stock),
+    *TAKEN_OVER,
+)
 
 
 def controlled_generate(
@@ -24,25 +35,11 @@ def controlled_generate(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
-    synced_gpus: bool = False,
+    synced_gpus: bool | None = None,
     streamer: Any = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    seed: int | None = None,
-    stop: Any = None,
     stop_strings: Any = None,
-    bad_words: Any = None,
-    must_include: Any = None,
-    must_include_ordered: bool | None = None,
-    must_include_prompt: bool | None = None,
-    case_sensitive: bool | None = None,
-    repetition_unit: str | None = None,
-    guide_attribute: Any = None,
-    guide_strength: float | None = None,
-    length_penalty: float | None = None,
-    pattern: str | None = None,
-    json_schema: dict[str, Any] | str | None = None,
-    grammar: str | None = None,
     **model_kwargs: Any,
 ) -> Any:
     """Decode with controls. Called by `generate()`; users pass it along:
@@ -59,9 +56,9 @@ def controlled_generate(
         tokenizer: reads tokens as text; by default the model's own, from where the model came from.
         streamer: gets the prompt and every token.
         stop_strings: what they are in transformers, which would ask for the tokenizer that it has taken away.
-        seed, stop, bad_words, must_include, must_include_ordered, must_include_prompt, case_sensitive, repetition_unit,
-            guide_attribute, guide_strength, length_penalty, pattern, json_schema, grammar: what they are for
-            `FundamentaLLMForCausalLM.generate`; the generation config may have them as fields instead.
+        {controls}
+
+    The generation config may have the controls as fields instead.
 
     Returns:
         What transformers' decoding loop returns: token ids `(rows, length)`, or an output object.
@@ -86,54 +83,66 @@ def controlled_generate(
     """
     if model.config.is_encoder_decoder:
         raise ValueError(f"the controls are for causal language models, but {type(model).__name__} has an encoder")
-    given = {
-        "seed": seed,
-        "stop": stop,
-        "stop_strings": stop_strings,
-        "bad_words": bad_words,
-        "must_include": must_include,
-        "must_include_ordered": must_include_ordered,
-        "must_include_prompt": must_include_prompt,
-        "case_sensitive": case_sensitive,
-        "repetition_unit": repetition_unit,
-        "guide_attribute": guide_attribute,
-        "guide_strength": guide_strength,
-        "length_penalty": length_penalty,
-        "pattern": pattern,
-        "json_schema": json_schema,
-        "grammar": grammar,
-    }
-    for name, value in given.items():
-        if value is not None:
+    for name in KEYWORDS:
+        if (value := model_kwargs.pop(name, None)) is not None:
             setattr(generation_config, name, value)
-    mode = generation_config.get_generation_mode()
-    mask = model_kwargs.get("attention_mask")
-    call = Call(
-        model=model,
-        config=generation_config,
-        mode=mode,
-        prompts=input_ids,
-        padding=[0] if mask is None else (mask.cumsum(dim=-1) == 0).sum(dim=-1).tolist(),
-        cache=model_kwargs.get("past_key_values"),
-        tokenizer=tokenizer if tokenizer is not None else own_tokenizer(model),
-        window=getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        window_full=next((found for found in stopping_criteria if isinstance(found, WindowFullCriteria)), None),
-    )
+    if stop_strings is not None:
+        generation_config.stop_strings = stop_strings
+    withheld = {name: model_kwargs.pop(name, None) for name in WITHHELD} | {
+        "streamer": streamer,
+        "synced_gpus": synced_gpus,
+    }
+    mode = generation_config.get_generation_mode(withheld["assistant_model"])
+    call = _read_call(model, input_ids, generation_config, mode, stopping_criteria, tokenizer, model_kwargs)
     if stop_strings is not None:
         stopping_criteria.append(StopStringCriteria(call.reader, stop_strings))
     apply_controls(logits_processor, stopping_criteria, call)
     if streamer is not None:
         streamer.put(input_ids.cpu())
-        model_kwargs["streamer"] = streamer
-    if mode == GenerationMode.ASSISTED_GENERATION:
-        model_kwargs["inputs_tensor"] = input_ids
-    decode = getattr(type(model), GENERATION_MODES_MAPPING[mode])
+    check_version(model, input_ids)
     return decode(
         model,
+        mode,
         input_ids,
+        withheld,
         logits_processor=logits_processor,
         stopping_criteria=stopping_criteria,
         generation_config=generation_config,
-        synced_gpus=synced_gpus,
         **model_kwargs,
     )
+
+
+def _read_call(
+    model: Any,
+    input_ids: torch.Tensor,
+    config: GenerationConfig,
+    mode: GenerationMode,
+    criteria: StoppingCriteriaList,
+    tokenizer: PreTrainedTokenizerBase | None,
+    prepared: dict[str, Any],
+) -> Call:
+    """The call as controls see it."""
+    mask = prepared.get("attention_mask")
+    return Call(
+        model=model,
+        config=config,
+        mode=mode,
+        prompts=input_ids,
+        padding=[0] if mask is None else (mask.cumsum(dim=-1) == 0).sum(dim=-1).tolist(),
+        cache=prepared.get(CACHE),
+        tokenizer=tokenizer if tokenizer is not None else own_tokenizer(model),
+        window=getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        window_full=next((found for found in criteria if isinstance(found, WindowFullCriteria)), None),
+    )
+
+
+def _with_controls(function: Any) -> inspect.Signature:
+    """The signature of a function with the controls as keywords: transformers hands a callable what it names."""
+    found = inspect.signature(function)
+    *named, others = found.parameters.values()
+    controls = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in KEYWORDS]
+    return found.replace(parameters=[*named, *controls, others])
+
+
+controlled_generate.__signature__ = _with_controls(controlled_generate)  # type: ignore[attr-defined]
+controlled_generate.__doc__ = describe_controls(controlled_generate.__doc__, any_model=True)

@@ -16,8 +16,13 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
+from ..decoding.call_processors import CallProcessors
 from ..decoding.lookahead import ModelLookahead
+from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
+from ..decoding.sidecar_files import own_word_counts
+from ..errors import UserError
+from .bad_words import compiled_bad_words
 from .must_include_placement import Outlook, Placement, later_chance
 from .must_include_plan import Progress, Requirements
 
@@ -82,9 +87,10 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             if plan is None or len(plan) > room:
                 entries = ", ".join(map(repr, self.requirements.sources))
                 needed = "more" if plan is None else f"at least {len(plan)}"
-                raise ValueError(
+                raise UserError(
                     f"must_include: {entries} need {needed} tokens but {room} may be added: "
-                    "allow more, or ask for fewer"
+                    "allow more, or ask for fewer",
+                    setting="must_include",
                 )
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -151,3 +157,35 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
     def _bars(self, progress: Progress, token: int) -> bool:
         barred = self.requirements.barred
         return barred is not None and progress.barred is not None and barred.complete(progress.barred, [token]) == 1
+
+
+def add_must_include(step: CallProcessors) -> None:
+    """Bring what a call has to include into its texts.
+
+    Raises:
+        ValueError: an entry cannot be read or written, or the entries do not fit into the tokens that may be added.
+    """
+    call, entries, bad_words = step.call, step.texts("must_include"), step.texts("bad_words")
+    if not entries:
+        return
+    requirements = Requirements(
+        entries,
+        call.reader,
+        call.size,
+        bool(call.field("case_sensitive")),
+        ordered=bool(call.field("must_include_ordered")),
+        prompt_counts=bool(call.field("must_include_prompt")),
+        counts=own_word_counts(call.model),
+        barred=compiled_bad_words(bad_words, call) if bad_words else None,
+    )
+    processor = MustIncludeLogitsProcessor(
+        requirements,
+        remaining=call.remaining,
+        end_tokens=step.end_tokens,
+        stop_strings=step.stop_strings,
+        prompt_columns=call.prompt_columns,
+        temperature=step.temperature,
+        lookahead=call.lookahead,
+    )
+    processor.check(call.prompts)
+    step.add(Phase.REQUIRE, processor)

@@ -14,13 +14,23 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from transformers import LogitsProcessor, PreTrainedTokenizerBase
+from transformers import (
+    LogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedTokenizerBase,
+    RepetitionPenaltyLogitsProcessor,
+)
 
+from ..decoding.call_processors import CallProcessors
+from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
+from ..decoding.sidecar_files import own_word_counts
+from ..errors import UserError
 from ..text.characters import fold, is_word
 from ..text.vocabulary import Vocabulary, add_piece
 from ..text.word_counts import WordCounts
 
+REPETITION_UNITS = ("words", "tokens")
 # Longest repeated sequence that still raises the penalty, in words.
 _LONGEST = 12
 # A penalty never weighs more than this (natural logarithm), so that it cannot drive the model into junk.
@@ -216,3 +226,33 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
             return frozenset()
         tail = words[len(words) - size :]
         return frozenset(words[i + size] for i in range(len(words) - size) if words[i : i + size] == tail)
+
+
+def add_word_repetition(step: CallProcessors) -> None:
+    """Put the penalties over words in place of transformers' own, where they are wanted.
+
+    Raises:
+        UserError: `repetition_unit` is neither words nor tokens.
+    """
+    call = step.call
+    penalty, ngram = call.field("repetition_penalty") or 1.0, call.field("no_repeat_ngram_size") or 0
+    unit = call.field("repetition_unit")
+    if unit not in (None, *REPETITION_UNITS):
+        raise UserError(
+            f"repetition_unit has to be one of {', '.join(REPETITION_UNITS)} but is {unit!r}", setting="repetition_unit"
+        )
+    if (penalty == 1.0 and not ngram) or call.tokenizer is None:
+        return
+    characters = Vocabulary.of(call.tokenizer).longest <= 1
+    if unit == "tokens" or (unit is None and not characters):
+        return
+    step.remove((RepetitionPenaltyLogitsProcessor, NoRepeatNGramLogitsProcessor))
+    processor = WordRepetitionLogitsProcessor(
+        penalty,
+        call.tokenizer,
+        ngram_size=ngram,
+        counts=own_word_counts(call.model),
+        end_tokens=call.end_tokens,
+        prompt_columns=call.prompt_columns,
+    )
+    step.add(Phase.REPETITION, processor)

@@ -15,6 +15,8 @@ import torch
 from transformers import PreTrainedModel, StoppingCriteria
 from transformers.utils import logging
 
+from ..errors import UserError
+
 logger = logging.get_logger(__name__)
 # `topic` of the log record about a prompt that is longer than the window, for handlers that tell of it themselves.
 OUT_OF_SIGHT = "out_of_sight"
@@ -143,7 +145,9 @@ def check_overflow(
         ValueError: an unknown mode, or a text that does not fit where it has to.
     """
     if overflow not in OVERFLOW_MODES:
-        raise ValueError(f"overflow has to be one of {', '.join(OVERFLOW_MODES)} but is {overflow!r}")
+        expected = f"one of {', '.join(OVERFLOW_MODES)}"
+        line = f"overflow has to be {expected} but is {overflow!r}"
+        raise UserError(line, setting="overflow", value=overflow, expected=expected)
     longest = max(prompt_lengths, default=0)
     fits = longest + new_tokens <= window
     if overflow == "slide" and cannot_slide and not fits:
@@ -152,9 +156,10 @@ def check_overflow(
             f"ask for fewer tokens, or set overflow='stop'"
         )
     if overflow == "stop" and longest >= window:
-        raise ValueError(
+        raise UserError(
             f"the prompt has {longest} tokens and fills the model's window of {window}: shorten it, "
-            f"or set overflow='slide' to go on from its last part"
+            f"or set overflow='slide' to go on from its last part",
+            setting="prompt",
         )
     if overflow == "error" and not fits:
         raise ValueError(

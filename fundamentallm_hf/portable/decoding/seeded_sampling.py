@@ -7,6 +7,10 @@ alone. This file knows nothing of models or text.
 
 import torch
 from transformers import LogitsProcessor
+from transformers.generation import GenerationMode
+
+from .call_processors import CallProcessors
+from .phases import Phase
 
 BLOCK = 1024
 
@@ -64,3 +68,11 @@ class SeededSampling(LogitsProcessor):
 def _double(probabilities: torch.Tensor) -> torch.Tensor:
     # Apple's GPUs have no double precision.
     return probabilities.float() if probabilities.device.type == "mps" else probabilities.double()
+
+
+def add_seeded_sampling(step: CallProcessors) -> None:
+    """Give every row of a call the random numbers of its own seed, where tokens are sampled."""
+    call, seed = step.call, step.call.field("seed")
+    if seed is not None and call.mode == GenerationMode.SAMPLE:
+        samples = call.config.num_return_sequences or 1
+        step.add(Phase.CHOOSE, SeededSampling(seed, samples, call.prompt_columns))

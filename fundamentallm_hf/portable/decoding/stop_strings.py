@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
+from .call_processors import CallProcessors
+
 
 def find_stop(text: str, stops: Sequence[str], ends_behind: int, starts_from: int = 0) -> int | None:
     """Where the stop text begins that is the first to be complete, or None where there is none.
@@ -81,3 +83,11 @@ class StopAtText(StoppingCriteria):
         parts = (tokens[:free], tokens[:-1], tokens)
         first, before, now = (self.tokenizer.decode(part, skip_special_tokens=True) for part in parts)
         return find_stop(now, self.stops, len(settled(before)), len(settled(first))) is not None
+
+
+def add_stop(step: CallProcessors) -> None:
+    """End the texts of a call before its `stop` texts."""
+    if step.stops:
+        call = step.call
+        least = call.config.min_new_tokens or 0
+        step.criteria.append(StopAtText(call.reader, step.stops, call.prompt_columns, least))

@@ -57,7 +57,9 @@ def find_attribute(model: Any, name: str) -> Attribute:
     if is_path(name):
         raise UserError(
             f"guide-attribute has to be a name but is {name!r}: folders are read only where the command's "
-            "--guide-attribute names them"
+            "--guide-attribute names them",
+            setting="guide_attribute",
+            value=name,
         )
     check_name(name)
     local = _local(model)
@@ -73,7 +75,7 @@ def find_attribute(model: Any, name: str) -> Attribute:
     named = {each for each in carried if not is_path(each)}
     known = sorted({*named, *_names(local), *hub, *_names(user_folder()), *_names(BUNDLED), *PACKAGED})
     there = f"there are {', '.join(known)}" if known else "there are none"
-    raise UserError(f"there is no attribute {name!r}: {there}; {MAKE_ONE}")
+    raise UserError(f"there is no attribute {name!r}: {there}; {MAKE_ONE}", setting="guide_attribute", value=name)
 
 
 def known_attributes(model: Any) -> list[tuple[str, str, Attribute]]:

@@ -201,18 +201,21 @@ def _read_words(text: str) -> dict[str, float]:
     return words
 
 
-def read_guides(value: Any, strength: Any = None) -> dict[str, float]:
+def read_guides(
+    value: Any, strength: Any = None, names: tuple[str, str] = ("guide_attribute", "guide_strength")
+) -> dict[str, float]:
     """What `guide_attribute` and `guide_strength` ask for.
 
     Args:
         value: "positive_sentiment", "positive_sentiment:2,formal:-1", or a list of such entries.
         strength: multiplies those of the entries, which are 1 where they have none; None is 1.
+        names: of the two as the caller's users know them, for errors.
 
     Returns:
         Strengths by name, those left out that are 0.
 
     Raises:
-        ValueError: something is no name or no strength.
+        UserError: something is no name or no strength.
 
     Example:
 
@@ -225,26 +228,34 @@ def read_guides(value: Any, strength: Any = None) -> dict[str, float]:
     """
     entries = split_entries(value) if isinstance(value, str) else value
     if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) and entry.strip() for entry in entries):
-        raise ValueError(f"guide_attribute has to be a name, or a list of names, but is {value!r}")
-    overall = _strength("guide_strength", 1.0 if strength is None else strength)
+        expected = "a name, or a list of names,"
+        line = f"{names[0]} has to be {expected} but is {value!r}"
+        raise UserError(line, setting="guide_attribute", value=value, expected=expected)
+    overall = _strength(names[1], 1.0 if strength is None else strength, "guide_strength")
     found: dict[str, float] = {}
     for entry in entries:
         name, colon, own = entry.strip().rpartition(":")
         if not colon or "/" in own:  # a path may hold a colon, a strength no slash
             name, own = entry.strip(), "1"
         if not is_path(name):
-            check_name(name)
-        found[name] = found.get(name, 0.0) + overall * _strength(f"the strength of {name}", own)
+            try:
+                check_name(name)
+            except UserError as error:
+                raise UserError.of(error, setting="guide_attribute") from None
+        found[name] = found.get(name, 0.0) + overall * _strength(f"the strength of {name}", own, "guide_attribute")
     return {name: each for name, each in found.items() if each}
 
 
-def _strength(what: str, value: Any) -> float:
+def _strength(what: str, value: Any, setting: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not abs(number) <= STRONGEST:
-        raise ValueError(f"{what} has to be a number from {-STRONGEST:g} to {STRONGEST:g} but is {value!r}")
+        expected = f"a number from {-STRONGEST:g} to {STRONGEST:g}"
+        raise UserError(
+            f"{what} has to be {expected} but is {value!r}", setting=setting, value=value, expected=expected
+        )
     return number
 
 

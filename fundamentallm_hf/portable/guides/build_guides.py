@@ -8,12 +8,15 @@ import math
 from transformers import LogitsProcessor
 from transformers.generation import GenerationMode
 
+from ..decoding.call_processors import CallProcessors
 from ..decoding.generate_call import Call
+from ..decoding.phases import Phase
 from ..decoding.sidecar_files import own_word_counts
+from ..errors import UserError
 from ..text.vocabulary import Vocabulary
 from ..text.word_counts import WordCounts
 from .attribute_lookup import find_attribute
-from .attributes import Attribute
+from .attributes import Attribute, read_guides
 from .classifier_guide import ClassifierGuide
 from .expert_guide import ExpertGuide
 from .guided_attributes import Guide, GuidedAttributesLogitsProcessor
@@ -49,7 +52,7 @@ def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor
         try:
             guide = _guide(attribute, call)
         except ValueError as error:
-            raise ValueError(f"guide_attribute {name}: {error}") from error
+            raise UserError(f"guide_attribute {name}: {error}", setting="guide_attribute", value=name) from error
         guides.append((guide, strength))
         if isinstance(guide, ExpertGuide):
             watching.append(guide.states)
@@ -76,7 +79,7 @@ def _word_guide(attribute: Attribute, call: Call) -> WordGuide:
         known = WordCounts.of_vocabulary(vocabulary) if counts is None else counts
         return WordTables(WordWeights(attribute.words, known), vocabulary, call.size)
 
-    tables = call.kept(("weights", frozenset(attribute.words.items()), id(counts)), make)
+    tables = call.kept(("weights", frozenset(attribute.words.items())), make, of=counts)
     return WordGuide(tables, call.end_tokens, call.prompt_columns)
 
 
@@ -115,3 +118,18 @@ def _classifier_guide(attribute: Attribute, call: Call) -> ClassifierGuide:
         counts = call.kept(("word counts",), lambda: WordCounts.of_vocabulary(vocabulary))
     judge = load_classifier(attribute.classifier, attribute.label, call.prompts.device)
     return ClassifierGuide(judge, vocabulary, counts, call.end_tokens, call.padding)
+
+
+def add_guides(step: CallProcessors) -> None:
+    """Let the `guide_attribute` of a call guide its texts.
+
+    Raises:
+        ValueError: a name or strength cannot be read, there is no such attribute, or it cannot guide this model.
+    """
+    call = step.call
+    strengths = read_guides(call.field("guide_attribute") or (), call.field("guide_strength"))
+    if strengths:
+        guided, watching = guide_text(strengths, call)
+        step.add(Phase.GUIDE, guided)
+        for each in watching:
+            step.add(Phase.WATCH, each)

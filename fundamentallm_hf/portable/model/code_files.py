@@ -11,6 +11,7 @@ In a repository that was written so, this module packs nothing: the files beside
 import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ AUTO_MAP = {
 MODEL = "modeling_fundamentallm"
 # Modules that get a file of their own name; all others go into the file of their folder.
 _OWN_FILE = {"configuration_fundamentallm": "configuration_fundamentallm", "custom_generate": "generate"}
-_FILE_OF_FOLDER = {"model": MODEL, "": "errors_fundamentallm"}
+_FILE_OF_FOLDER = {"model": MODEL, "": "text_fundamentallm"}
 _PORTABLE = Path(__file__).parents[1]
 _IS_PACKED = not __name__.endswith(".portable.model.code_files")
 
@@ -50,6 +51,7 @@ class _Import(NamedTuple):
     name: str
 
 
+@cache
 def model_code() -> dict[str, str]:
     """The files that travel with a model: source text by file name.
 
@@ -156,20 +158,16 @@ def _joined(file: str, members: list[_Module], modules: list[_Module]) -> str:
     _check_names(file, members, file_of)
     imports: set[_Import] = set()
     for module in members:
-        for inner in _relative_imports(module.tree):
-            if inner not in module.tree.body:
-                where = f"{'.'.join(module.parts)}, line {inner.lineno}"
-                raise ValueError(f"{where}: an import inside a function cannot be packed: move it to the top")
         for node in module.tree.body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 imports.update(_rewritten(module, node, file_of))
     if len(members) == 1:
         docstring = ast.get_docstring(members[0].tree, clean=False) or ""
-        bodies = [_body(members[0])]
+        bodies = [_body(members[0], file_of)]
     else:
         names = "".join(f"\n- {'/'.join(module.parts)}.py" for module in members)
         docstring = f"Modules of FundamentaLLM-HF in one file, so that few travel with a model:\n{names}\n"
-        bodies = [_section(module) for module in members]
+        bodies = [_section(module, file_of) for module in members]
     head = f'"""{docstring}"""\n\n{_statements(imports)}'.rstrip("\n")
     return "\n\n\n".join([head, *bodies]).rstrip("\n") + "\n"
 
@@ -192,15 +190,24 @@ def _names(names: list[str]) -> str:
     return names[0] if len(names) == 1 else "(\n" + "".join(f"    {name},\n" for name in names) + ")"
 
 
-def _section(module: _Module) -> str:
+def _section(module: _Module, file_of: Mapping[tuple[str, ...], str]) -> str:
     docstring = (ast.get_docstring(module.tree) or "").splitlines()
     lines = [f"# ---- {'/'.join(module.parts)}.py ----", *(f"# {line}".rstrip() for line in docstring)]
-    return "\n".join(lines) + "\n\n\n" + _body(module).rstrip("\n")
+    return "\n".join(lines) + "\n\n\n" + _body(module, file_of).rstrip("\n")
 
 
-def _body(module: _Module) -> str:
-    """The source of a module without its docstring and the imports at its top."""
+def _body(module: _Module, file_of: Mapping[tuple[str, ...], str]) -> str:
+    """The source of a module without its docstring and the imports at its top; others name the packed files."""
     lines = module.source.splitlines()
+    for inner in _relative_imports(module.tree):
+        if inner not in module.tree.body:
+            imported = list(_rewritten(module, inner, file_of))
+            indent = " " * inner.col_offset
+            # What is in the same file needs no import, but a block may not be empty.
+            names = ", ".join(each.name for each in imported)
+            for number in range(inner.lineno - 1, inner.end_lineno or inner.lineno):
+                lines[number] = ""
+            lines[inner.lineno - 1] = indent + (f"from {imported[0].module} import {names}" if imported else "pass")
     for position, node in enumerate(module.tree.body):
         is_docstring = position == 0 and ast.get_docstring(module.tree) is not None
         if is_docstring or isinstance(node, ast.Import | ast.ImportFrom):
@@ -254,10 +261,17 @@ def _meanings(module: _Module, file_of: Mapping[tuple[str, ...], str]) -> Iterab
             for each in _rewritten(module, node, file_of):
                 yield each.name.split()[-1], f"{each.module} {each.name}"
         elif not isinstance(node, ast.Expr):
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
-                    # Two modules may both say `logger = logging.get_logger(__name__)`.
-                    yield inner.id, ast.unparse(node)
+            # Two modules may both say `logger = logging.get_logger(__name__)`.
+            yield from ((name, ast.unparse(node)) for name in _stored(node))
+
+
+def _stored(node: ast.AST) -> Iterable[str]:
+    """The names that a statement binds, other than inside comprehensions."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    elif not isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp | ast.Lambda):
+        for inner in ast.iter_child_nodes(node):
+            yield from _stored(inner)
 
 
 def name_code(config: Any) -> None:

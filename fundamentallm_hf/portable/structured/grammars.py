@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from ..errors import UserError
+
 # At most one of them at a time.
 WHOLE_TEXT_FIELDS = ("pattern", "json_schema", "grammar")
 _EXPECTED = {
@@ -18,8 +20,8 @@ _EXPECTED = {
 }
 
 
-class MissingPackageError(ValueError):
-    """llguidance is not there. No setting is at fault."""
+class MissingPackageError(UserError):
+    """llguidance is not there, so no value of the setting would do."""
 
 
 def read_grammar(fields: Mapping[str, Any]) -> str | None:
@@ -29,7 +31,7 @@ def read_grammar(fields: Mapping[str, Any]) -> str | None:
         fields: the values of `WHOLE_TEXT_FIELDS`, by name, with dashes or underscores; None and "" are not set.
 
     Raises:
-        ValueError: more than one is set, one is not valid, or llguidance is not installed; one line that begins with
+        UserError: more than one is set, one is not valid, or llguidance is not installed; one line that begins with
             the name as it was given.
 
     Example:
@@ -39,7 +41,7 @@ def read_grammar(fields: Mapping[str, Any]) -> str | None:
     >>> read_grammar({"pattern": "[0-9]{4}("})
     Traceback (most recent call last):
     ...
-    ValueError: pattern: '[0-9]{4}(' is not valid: unclosed group
+    fundamentallm_hf.portable.errors.UserError: pattern: '[0-9]{4}(' is not valid: unclosed group
 
     ```
     """
@@ -47,11 +49,14 @@ def read_grammar(fields: Mapping[str, Any]) -> str | None:
     if not given:
         return None
     if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} are set, but a text can match only one of them as a whole: choose one")
+        line = f"{' and '.join(given)} are set, but a text can match only one of them as a whole: choose one"
+        raise UserError(line, setting=next(iter(given)).replace("-", "_"))
     ((name, value),) = given.items()
     field = name.replace("-", "_")
     if not isinstance(value, str | dict if field == "json_schema" else str):
-        raise ValueError(f"{name} has to be {_EXPECTED[field]} but is {value!r}")
+        expected = _EXPECTED[field]
+        line = f"{name} has to be {expected} but is {value!r}"
+        raise UserError(line, setting=field, value=value, expected=expected)
     matcher = import_llguidance(name).LLMatcher
     try:
         if field == "json_schema":
@@ -63,11 +68,12 @@ def read_grammar(fields: Mapping[str, Any]) -> str | None:
         else:
             grammar = matcher.grammar_from_regex(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: not valid JSON: {error}") from None
+        raise UserError(f"{name}: not valid JSON: {error}", setting=field, value=value) from None
     is_wrong, messages = matcher.validate_grammar_with_warnings(grammar)
     if is_wrong:
         shown = f"{value!r} is" if field == "pattern" else "it is"
-        raise ValueError(f"{name}: {shown} not valid: {in_one_line(messages[0], field)}")
+        reason = in_one_line(messages[0], field)
+        raise UserError(f"{name}: {shown} not valid: {reason}", setting=field, value=value)
     return str(grammar)
 
 
@@ -92,6 +98,7 @@ def import_llguidance(name: str) -> ModuleType:
         import llguidance
     except ImportError:
         raise MissingPackageError(
-            f"{name} needs the package llguidance: pip install 'fundamentallm-hf[structured]'"
+            f"{name} needs the package llguidance: pip install 'fundamentallm-hf[structured]'",
+            setting=name.replace("-", "_"),
         ) from None
     return llguidance

@@ -14,6 +14,7 @@ from transformers import LogitsProcessor, PreTrainedTokenizerBase
 from ..decoding.endings import CompleteEndCriteria
 from ..decoding.row_states import RowStates, row_key
 from ..decoding.stop_strings import find_stop
+from ..errors import UserError
 from .grammar_states import GrammarPlaces, Place
 from .grammars import read_grammar
 
@@ -104,10 +105,11 @@ class WholeTextLogitsProcessor(LogitsProcessor):
                     if self.places.impossible(place)
                     else "no text that matches was found: write it simpler"
                 )
-                raise ValueError(f"{name}: {reason}")
+                raise UserError(f"{name}: {reason}", setting=name)
             if len(plan) > room:
-                raise ValueError(
-                    f"{name}: a text that matches needs about {len(plan)} tokens but {room} may be added: allow more"
+                raise UserError(
+                    f"{name}: a text that matches needs about {len(plan)} tokens but {room} may be added: allow more",
+                    setting=name,
                 )
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,6 @@
-"""How users write lists of words: in one text, or in a file. This file knows nothing of what the entries mean."""
+"""How users write lists of words in one text. This file knows nothing of what the entries mean."""
 
 import re
-from pathlib import Path
 
 _REGEX = re.compile(r"/(?:\\.|[^\\])+/", re.DOTALL)
 _ENTRY = re.compile(r"\s*(?:(/(?:\\.|[^\\])*?/)(?=\s*(?:,|\Z))|((?:\\,|[^,])*))\s*(?:,|\Z)", re.DOTALL)
@@ -28,22 +27,6 @@ def split_entries(text: str) -> list[str]:
     """
     entries = [found[1] or found[2].strip().replace(r"\,", ",") for found in _ENTRY.finditer(text)]
     return [entry for entry in entries if entry]
-
-
-def read_entries(file: str | Path) -> list[str]:
-    """The entries of a list file: one a line, in UTF-8. Empty lines and lines that begin with `#` are left out.
-
-    Raises:
-        ValueError: the file cannot be read, or is no text.
-    """
-    try:
-        text = Path(file).expanduser().read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"cannot read the list {str(file)!r}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the list {str(file)!r} has to be UTF-8 text but is not (byte {error.start})") from error
-    lines = (line.strip() for line in text.splitlines())
-    return [line.removeprefix("\\") if line.startswith("\\#") else line for line in lines if line and line[0] != "#"]
 
 
 def is_regex(entry: str) -> bool:

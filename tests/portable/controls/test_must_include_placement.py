@@ -18,6 +18,7 @@ from fundamentallm_hf.portable.controls.must_include_placement import (
     later_chance,
 )
 from fundamentallm_hf.portable.controls.must_include_plan import Requirements
+from fundamentallm_hf.portable.decoding.cache_names import CACHE
 from fundamentallm_hf.portable.decoding.lookahead import ModelLookahead
 
 
@@ -86,7 +87,7 @@ def test_the_model_tells_the_chance_of_a_beginning(demo):
     ids = demo.tokenizer("Once upon a time, there was a big ", return_tensors="pt").input_ids
     cache = DynamicCache()
     with torch.no_grad():
-        scores = demo(ids, past_key_values=cache, use_cache=True).logits[:, -1]
+        scores = demo(ids, **{CACHE: cache}, use_cache=True).logits[:, -1]
     placement = Placement(requirements, ModelLookahead(demo, cache, [0]), temperature=0.8)
     states = [requirements.prompt_end(requirements.start)]
     for token in ids[0].tolist():

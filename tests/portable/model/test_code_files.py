@@ -90,7 +90,7 @@ def test_names_keep_their_meaning_across_files(tree, tmp_path):
         ({"b__entry": "from .missing import one\n"}, "import names from a module"),
         ({"b__entry": "from ...outside import one\n"}, "import names from a module"),
         ({"b__entry": "from .one import f\ng = 1\n", "b__one": "from .entry import g\nf = 1\n"}, "imports itself"),
-        ({"b__entry": "def f():\n    from .one import g\n", "b__one": "g = 1\n"}, "inside a function"),
+        ({"b__entry": "def f():\n    from .one import g as h\n", "b__one": "g = 1\n"}, "without `as`"),
     ],
     ids=[
         "constants",
@@ -113,6 +113,19 @@ def test_the_same_statement_in_two_modules_is_no_difference(tree):
     both = "import logging\nlogger = logging.getLogger(__name__)\n"
     files = tree("b__entry", b__entry=f"from .one import f\n{both}", b__one=f"{both}def f(): pass\n")
     assert files["b_fundamentallm.py"].count("import logging") == 1
+
+
+def test_imports_inside_functions_and_names_of_comprehensions_are_no_obstacle(tree, tmp_path):
+    files = tree(
+        "b__entry",
+        a__one="VALUE = [name for name in range(3)]\n",
+        b__entry="from .near import NEAR\ndef three():\n    from ..a.one import VALUE\n    from .near import NEAR\n"
+        "    return [*VALUE, *NEAR]\nNAMES = {name for name in 'ab'}\n",
+        b__near="NEAR = [name for name in 'xy']\n",
+    )
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    assert run_packed(files, folder, "three()") == [0, 1, 2, "x", "y"]
 
 
 @given(st.permutations(["first", "second", "third", "fourth"]), st.integers(1, 15))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm_hf.portable.text.word_lists import is_regex, read_entries, split_entries
+from fundamentallm_hf.portable.text.word_lists import is_regex, split_entries
+from fundamentallm_hf.settings.generation_settings import read_entries
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path):
 def test_a_list_that_is_no_text_is_named(tmp_path):
     file = tmp_path / "words.txt"
     file.write_bytes("ran\ncafé\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"the list '.*words\.txt' has to be UTF-8 text but is not \(byte 7\)"):
+    with pytest.raises(ValueError, match=r"the list '.*words\.txt' is not UTF-8 text \(byte 7\): convert it"):
         read_entries(file)
     file.write_bytes("ran\n".encode("utf-16"))
     with pytest.raises(ValueError, match="UTF-8"):
