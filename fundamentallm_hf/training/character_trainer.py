@@ -32,17 +32,6 @@ class CharacterTrainer(Trainer):
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
 
-class FollowStages(TrainerCallback):
-    """Tells the collator how far the run is."""
-
-    def __init__(self, windows: TextWindows) -> None:
-        self.windows = windows
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Pass the progress on."""
-        self.windows.progress = state.global_step / max(1, state.max_steps)
-
-
 class PatienceAtFullWindow(EarlyStoppingCallback):
     """Early stopping that waits for the last stage, since a model does badly on windows that it has not yet seen."""
 
@@ -52,7 +41,7 @@ class PatienceAtFullWindow(EarlyStoppingCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **kwargs: Any) -> None:
         """Count measurements without improvement, in the last stage only."""
-        if self.windows.length() == self.windows.window:
+        if self.windows.length(state.global_step - 1) == self.windows.window:
             super().on_evaluate(args, state, control, metrics, **kwargs)
 
 

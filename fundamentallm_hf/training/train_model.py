@@ -32,7 +32,7 @@ from fundamentallm_hf.portable.model.records import TRAINING, weights_digest
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 
 from . import blockwise_attention
-from .character_trainer import CharacterTrainer, FollowStages, PatienceAtFullWindow, Reports
+from .character_trainer import CharacterTrainer, PatienceAtFullWindow, Reports
 from .loss_plot import plot_loss
 from .muon import MuonWithAdamW
 from .run_plan import FINISHED, check_plan, is_finished, make_plan, warmup_and_decay, write_plan
@@ -123,7 +123,8 @@ class _Run:
             encode_texts(texts, tokenizer, self.end),
             self.window,
             parse_stages(options.stages),
-            options.steps * self.batch * self.processes,
+            options.steps,
+            self.batch * self.processes,
             options.seed,
         )
         self.step_characters = self.batch * self.window * self.processes
@@ -209,7 +210,6 @@ class _Run:
             eval_dataset=self.held,
             data_collator=self.windows.collate,
             callbacks=[
-                FollowStages(self.windows),
                 PatienceAtFullWindow(self.windows, options.patience),
                 Reports(notice, self.step_characters),
             ],

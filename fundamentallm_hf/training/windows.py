@@ -48,7 +48,7 @@ class TextWindows(Dataset):
     every token is seen once an epoch and no two epochs have the same cuts. Item i is the i-th window of this endless
     sequence, so a run that continues at step n needs to know nothing but n.
 
-    `collate` cuts a batch of whole windows into the shorter ones of the present stage; the number of tokens in a batch
+    `collate` cuts a batch of whole windows into the shorter ones of their stage; the number of tokens in a batch
     stays. A short window gets a random offset among the positions, so that every position is trained from the start (a
     quarter of them stay at the beginning, where generation starts).
 
@@ -56,29 +56,36 @@ class TextWindows(Dataset):
         tokens: `(tokens,)` ids, more than `window`.
         window: tokens of a whole window.
         stages: see `stage_length`.
-        items: windows of the whole run.
+        steps: of the run.
+        per_step: windows that a step reads, over all processes.
         seed: of the order and the offsets.
     """
 
     def __init__(
-        self, tokens: torch.Tensor, window: int, stages: Sequence[tuple[int, float]], items: int, seed: int
+        self,
+        tokens: torch.Tensor,
+        window: int,
+        stages: Sequence[tuple[int, float]],
+        steps: int,
+        per_step: int,
+        seed: int,
     ) -> None:
         self.tokens = tokens
         self.window = window
         self.stages = stages
-        self.items = items
+        self.steps = steps
+        self.per_step = per_step
         self.seed = seed
-        self.progress = 0.0
         # The first tokens of an epoch are skipped, so one window fewer than would fit.
         self.per_epoch = max(1, len(tokens) // window - 1)
         self.order: tuple[int, torch.Tensor, int] = (-1, torch.empty(0), 0)
 
     def __len__(self) -> int:
-        return self.items
+        return self.steps * self.per_step
 
-    def length(self) -> int:
-        """The window length of the present stage."""
-        return stage_length(self.stages, self.progress, self.window)
+    def length(self, step: int) -> int:
+        """The window length of a step."""
+        return stage_length(self.stages, step / self.steps, self.window)
 
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
         epoch, number = divmod(index, self.per_epoch)
@@ -96,7 +103,8 @@ class TextWindows(Dataset):
         if isinstance(examples[0], dict):  # held-out windows come with their labels and stay whole
             return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
         ids = torch.stack([tokens for _, tokens in examples])
-        length = self.length()
+        # By the items and not by a clock: batches are fetched ahead of the step that reads them.
+        length = self.length(examples[0][0] // self.per_step)
         ids = ids[:, : self.window - self.window % length].reshape(-1, length)
         positions = torch.arange(length).expand(len(ids), -1)
         if length < self.window:

@@ -36,9 +36,10 @@ def one_thread():
 @pytest.fixture
 def stories(tmp_path):
     file = tmp_path / "stories.txt"
-    file.write_text(
-        "<|endoftext|>".join(f"Once upon a time there were {n} cats. A cat sat on the mat." for n in range(40))
-    )
+    texts = [
+        f"Once upon a time there was a {'very ' * (number % 5)}big cat. It sat on the mat." for number in range(40)
+    ]
+    file.write_text("<|endoftext|>".join(texts))
     return file
 
 

@@ -10,7 +10,7 @@ from fundamentallm_hf.training.windows import HeldOutWindows, TextWindows, stage
 
 @given(tokens=st.integers(9, 200), window=st.integers(2, 8), seed=st.integers(0, 99), epoch=st.integers(0, 3))
 def test_an_epoch_has_adjacent_windows_and_no_token_twice(tokens, window, seed, epoch):
-    windows = TextWindows(torch.arange(tokens), window, [], 10_000, seed)
+    windows = TextWindows(torch.arange(tokens), window, [], 1000, 10, seed)
     numbers = range(epoch * windows.per_epoch, (epoch + 1) * windows.per_epoch)
     seen = torch.cat([windows[number][1] for number in numbers]).sort().values
     assert (seen.diff() == 1).all()
@@ -19,18 +19,17 @@ def test_an_epoch_has_adjacent_windows_and_no_token_twice(tokens, window, seed, 
 
 @given(numbers=st.lists(st.integers(0, 400), min_size=1, max_size=20), seed=st.integers(0, 9))
 def test_an_item_is_the_same_whoever_asked_for_others_before(numbers, seed):
-    first, second = (TextWindows(torch.arange(100), 7, [], 1000, seed) for _ in range(2))
+    first, second = (TextWindows(torch.arange(100), 7, [], 100, 10, seed) for _ in range(2))
     in_turn = {number: first[number][1].tolist() for number in numbers}
     assert {number: second[number][1].tolist() for number in sorted(set(numbers))} == in_turn
 
 
-@given(count=st.integers(1, 4), length=st.integers(2, 20), start=st.integers(0, 50), progress=st.floats(0, 0.99))
-def test_collating_keeps_the_text_and_stays_within_the_positions(count, length, start, progress):
+@given(count=st.integers(1, 4), length=st.integers(2, 20), step=st.integers(0, 9))
+def test_collating_cuts_by_the_step_keeps_the_text_and_stays_within_the_positions(count, length, step):
     window = 16
-    windows = TextWindows(torch.arange(300), window, [(length, 0.5)], 1000, 3)
-    windows.progress = progress
-    batch = windows.collate([windows[start + number] for number in range(count)])
-    expected = min(length, window) if progress < 0.5 else window
+    windows = TextWindows(torch.arange(300), window, [(length, 0.5)], 10, 4, 3)
+    batch = windows.collate([windows[4 * step + number] for number in range(count)])
+    expected = min(length, window) if step < 5 else window
     assert batch["input_ids"].shape == batch["position_ids"].shape == (count * (window // expected), expected)
     assert (batch["input_ids"].diff(dim=1) == 1).all()
     assert (batch["position_ids"].diff(dim=1) == 1).all()
