@@ -1,4 +1,4 @@
-"""What `fundamentallm train` does, and its options out of the table of training options."""
+"""`fundamentallm train`, with an option for each of the training options."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import click
 
 from fundamentallm_hf.training.training_options import SHAPE_DEFAULTS, TrainingOptions, number_of
 
-from .options import option
+from .options import CONTEXT, OUTPUT, GroupedCommand, option
 
 
 def training_options(command: Callable) -> Callable:
@@ -42,12 +42,21 @@ def _option(each: Field) -> Callable[[Callable], Callable]:
     return option(about["group"], f"--{name}", each.name, **keywords)
 
 
+@click.command(cls=GroupedCommand, context_settings=CONTEXT)
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@training_options
+@option(OUTPUT, "--quiet", "-q", is_flag=True, help="Print only errors to stderr.")
 def train(files: tuple[str, ...], quiet: bool, **options: Any) -> None:
-    """Train a model and print its folder.
+    """Train a model on the text in the FILEs.
 
-    Raises:
-        UsageError: options contradict each other.
-        UserError: see `train_model`.
+    Trains a new model, whose vocabulary is the characters of the text, or with --init-from an existing one: a
+    FundamentaLLM checkpoint or a Hugging Face folder. Reports progress in bits per character, also on held-out text.
+    The same command continues a run that was interrupted. Prints the folder of the model, which generate and push take.
+
+    \b
+    fundamentallm train stories.txt --output-dir runs/stories --steps 2000
+    fundamentallm train mine.txt --init-from my_model/final_model.pt --output-dir runs/mine --steps 200
+    accelerate launch -m fundamentallm_hf train stories.txt --output-dir runs/stories
     """
     checked = TrainingOptions(files=files, **options)
     # Texts are encoded once, and data loaders that fork would have it warn.
