@@ -3,9 +3,10 @@
     python examples/story_attributes.py --stories train.txt [--teacher teacher] [--out FOLDER]
 
 `animals` and `suspense` are made as `train-attribute` makes them: words by log-odds between stories that hold a word of
-the rule below, and stories that hold none. With a teacher, which `sentiment_teacher.py` trains, `positive_sentiment`
-and `negative_sentiment` are made as `train-attribute --classifier --kind experts` makes them: the model goes on from
-places in the stories, the teacher sorts what it wrote, and a pair of experts learns from those at both ends. Beside
+the rule below, and stories that hold none. With a teacher, `positive_sentiment` and `negative_sentiment` are made as
+`train-attribute --classifier --kind experts` makes them: the model continues places in the stories, the teacher sorts
+what it wrote, and a pair of experts learns from those at both ends. The teacher is a folder that `sentiment_teacher.py`
+wrote, which takes a GPU or hours, or `vader`: VADER's rules, which rate thousands of texts a second. Beside
 them, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the package vaderSentiment, MIT) that
 the model's training text has.
 
@@ -19,12 +20,13 @@ import random
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
 import torch
 from sentiment_teacher import Teacher
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from fundamentallm_hf import Attribute, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
@@ -55,6 +57,17 @@ LEARNING = {"most_tokens": 8_000_000, "batch": 8192}
 SHORTEST, LONGEST = 10, 110
 
 
+class Vader:
+    """Rates texts by VADER's lexicon and its rules for negation, degree and punctuation."""
+
+    def __init__(self) -> None:
+        self.analyzer = SentimentIntensityAnalyzer()
+
+    def rate(self, texts: Sequence[str]) -> list[float]:
+        """From -1 to 1 each."""
+        return [self.analyzer.polarity_scores(text)["compound"] for text in texts]
+
+
 def openings(stories: list[str], number: int) -> list[str]:
     """Beginnings of stories and of sentences in them, half and half."""
     chance = random.Random(0)
@@ -68,10 +81,11 @@ def openings(stories: list[str], number: int) -> list[str]:
     return found
 
 
-def sentiment(stories: list[str], teacher: Teacher, arguments: argparse.Namespace) -> ExpertTraining:
+def sentiment(stories: list[str], teacher: Teacher | Vader, arguments: argparse.Namespace) -> ExpertTraining:
     """Experts for positive sentiment; swapped, they are those for negative."""
     model, number = load_model(device=arguments.device), arguments.texts
-    teacher.to(arguments.device)
+    if isinstance(teacher, Teacher):
+        teacher.to(arguments.device)
     started = time.perf_counter()
 
     def told(*how: object) -> None:
@@ -91,8 +105,6 @@ def sentiment(stories: list[str], teacher: Teacher, arguments: argparse.Namespac
 
 def keep_sentiment(made: ExpertTraining, counts: Mapping[str, int], arguments: argparse.Namespace) -> None:
     """Write the pair, and the swapped one."""
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
     lexicon = SentimentIntensityAnalyzer().lexicon
     words = {word: weight for word, weight in lexicon.items() if word in counts and word.isalpha()}
     for name, sign, what in (("positive_sentiment", 1, "good"), ("negative_sentiment", -1, "bad")):
@@ -119,7 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stories", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=DEMO_MODEL / "attributes")
-    parser.add_argument("--teacher", type=Path, help="a folder; without it sentiment is left as it is")
+    parser.add_argument("--teacher", help="a folder, or vader; without it sentiment is left as it is")
     parser.add_argument("--taught-by", default="a teacher", help="what the teacher is, for the attribute")
     parser.add_argument("--texts", type=int, default=32_768, help="that the model writes for the teacher")
     parser.add_argument("--share", type=float, default=0.5, help="of them that are taken at each end")
@@ -136,7 +148,8 @@ def main() -> int:
     ]
     counts = WordCounts.load(DEMO_MODEL / FILE_NAME).counts
     if arguments.teacher:
-        made = sentiment(stories, Teacher.load(arguments.teacher), arguments)
+        teacher = Vader() if arguments.teacher == "vader" else Teacher.load(Path(arguments.teacher))
+        made = sentiment(stories, teacher, arguments)
         keep_sentiment(made, counts, arguments)
 
     for name, (description, rule) in RULES.items():

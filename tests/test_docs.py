@@ -94,6 +94,8 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
     Path("chats.txt").write_text("hey, what is up? bye!\n" * 20)
     Path("starts.txt").write_text("One day, Tim\n")
     monkeypatch.setattr("fundamentallm_hf.training.make_attribute.TEXTS", 48)
+    Path("stories.txt").write_text("<|endoftext|>".join("Once upon a time there was a cat." for _ in range(400)))
+    Path("mine.txt").write_text("To be, or not to be: that is the question.\n" * 40)
     Path("held_out.txt").write_text("To be, or not to be: that is the question.")
     stdin = "The cat\n"
     if block.startswith("sed"):
@@ -110,6 +112,9 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
                 call[call.index("--min-tokens") + 1] = "20"
         elif call[0] == "generate":
             call += ["--max-tokens", "40"]
+        elif call[0] == "train":
+            # A run of one step: the last of an option that is given twice counts.
+            call += ["--steps", "1", "--cpu", "--held-out-characters", "600"]
         result = run(*call, stdin=stdin)
         assert result.exit_code == 0, result.stderr
         assert "Error" not in result.stderr

@@ -18,6 +18,7 @@ from .options import CONTEXT
 from .serve import serve
 from .space import space
 from .terminal import Commands, prepare_process
+from .train import train
 
 
 @click.group(cls=Commands, context_settings=CONTEXT)
@@ -38,6 +39,7 @@ for command in (
     push_controls,
     serve,
     space,
+    train,
     train_attribute,
 ):
     cli.add_command(command)
