@@ -273,7 +273,8 @@ class Requirements:
         broken = bool(place.run) and (place.before is None or bool(place.pending))
         if tokens and tokens[0] in self.vocabulary.fallback and broken and space is not None:
             # Bytes beside broken ones would be given up with them.
-            bars = bars and self.barred and self.barred.patterns.step(bars, " ")[0]
+            if bars is not None and self.barred is not None:
+                bars = self.barred.patterns.step(bars, " ")[0]
             way = self._way(_Search(index, table.patterns.step(flushed, " ")[0], bars, tail))
             rest = self.vocabulary.spell(way) if way else None
             tokens = rest and [space, *rest]
