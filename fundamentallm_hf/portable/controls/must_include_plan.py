@@ -265,10 +265,21 @@ class Requirements:
                 if first is not None and others is not None:
                     yield [*first, *others]
         table = self.tables[index]
+        flushed = table.flushed(place)
         bars = None if barred is None or self.barred is None else self.barred.flushed(barred)
-        way = self._way(_Search(index, table.flushed(place), bars, tail))
-        if way:
-            yield self.vocabulary.spell(way) or []
+        way = self._way(_Search(index, flushed, bars, tail))
+        tokens = self.vocabulary.spell(way) if way else None
+        space = self.vocabulary.token(" ")
+        broken = bool(place.run) and (place.before is None or bool(place.pending))
+        if tokens and tokens[0] in self.vocabulary.fallback and broken and space is not None:
+            # Bytes beside broken ones would be given up with them.
+            if bars is not None and self.barred is not None:
+                bars = self.barred.patterns.step(bars, " ")[0]
+            way = self._way(_Search(index, table.patterns.step(flushed, " ")[0], bars, tail))
+            rest = self.vocabulary.spell(way) if way else None
+            tokens = rest and [space, *rest]
+        if tokens:
+            yield tokens
 
     def _way(self, search: _Search) -> str | None:
         """The shortest text that completes an entry, going round what is barred and what would stop the text."""
