@@ -228,10 +228,13 @@ class Numbers:
             low = max(low, least + unit if above and least >= low else least)
         if most is not None:
             high = min(high, most - unit if below and most <= high else most)
-        for factor in self._factors:
-            low = (low / factor).to_integral_value("ROUND_CEILING") * factor
-        nearest = (low / unit).to_integral_value("ROUND_CEILING") * unit
-        if nearest > high or any(nearest % factor for factor in self._factors):
+        try:
+            for factor in self._factors:
+                low = (low / factor).to_integral_value("ROUND_CEILING") * factor
+            nearest = (low / unit).to_integral_value("ROUND_CEILING") * unit
+            if nearest > high or any(nearest % factor for factor in self._factors):
+                return None
+        except InvalidOperation:  # more digits than are calculated with
             return None
         return f"{sign}{nearest:.{scale}f}"
 
