@@ -178,7 +178,7 @@ def test_help_of_commands_and_settings(session):
     assert "Ctrl-C stops the text" in text
     assert told(session, "/help set", "/help /more")[1].startswith("/more [N]\n")
     described = (
-        "top-p=not set\nSample from the likeliest tokens that together hold this probability (nucleus sampling)."
+        "top-p=not set\nSample from the most probable tokens that together have this probability (nucleus sampling)."
     )
     assert told(session, "/help top-p", "/set top_p") == [f"{described}\nIt takes a number above 0 and at most 1."] * 2
 
