@@ -1,13 +1,13 @@
 """FundamentaLLM's character-level language models in the Hugging Face ecosystem.
 
-Importing this package registers the Auto classes, so that `pipeline("text-generation", model=...)` knows the models.
-The command line is the exception: it is imported through this package too, and `--help` must not wait for torch.
+Importing this package registers the Auto classes, so that `pipeline("text-generation", model=...)` knows the models:
+at once, or, since nothing heavy is imported before it is needed, when transformers is.
 """
 
-import sys
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .registration_hook import register_with_transformers
 
 if TYPE_CHECKING:
     from .any_model import controlled_generate as controlled_generate
@@ -65,10 +65,4 @@ def __dir__() -> list[str]:
     return [*globals(), *_HOME]
 
 
-def _is_command_line() -> bool:
-    # `python -m` has not yet replaced its own name when it imports the package that it will run.
-    return sys.argv[:1] == ["-m"] or Path(sys.argv[0] if sys.argv else "").stem in ("fundamentallm", "fundamentallm-hf")
-
-
-if not _is_command_line():
-    from . import registration as registration
+register_with_transformers()

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteriaList
-from transformers.generation import GenerationMode, StopStringCriteria
-from transformers.generation.utils import GENERATION_MODES_MAPPING
+from transformers.generation import StopStringCriteria
 
+from .cache_names import CACHE
 from .call import Call
 from .companions import own_tokenizer
 from .context_window import WindowFullCriteria
 from .controls import apply_controls
+from .decoding_loop import WITHHELD, decode
+from .tested_versions import check_version
 
 
 def controlled_generate(
@@ -24,7 +26,7 @@ def controlled_generate(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
-    synced_gpus: bool = False,
+    synced_gpus: bool | None = None,
     streamer: Any = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -106,7 +108,11 @@ def controlled_generate(
     for name, value in given.items():
         if value is not None:
             setattr(generation_config, name, value)
-    mode = generation_config.get_generation_mode()
+    withheld = {name: model_kwargs.pop(name, None) for name in WITHHELD} | {
+        "streamer": streamer,
+        "synced_gpus": synced_gpus,
+    }
+    mode = generation_config.get_generation_mode(withheld["assistant_model"])
     mask = model_kwargs.get("attention_mask")
     call = Call(
         model=model,
@@ -114,7 +120,7 @@ def controlled_generate(
         mode=mode,
         prompts=input_ids,
         padding=[0] if mask is None else (mask.cumsum(dim=-1) == 0).sum(dim=-1).tolist(),
-        cache=model_kwargs.get("past_key_values"),
+        cache=model_kwargs.get(CACHE),
         tokenizer=tokenizer if tokenizer is not None else own_tokenizer(model),
         window=getattr(model.config.get_text_config(), "max_position_embeddings", None),
         window_full=next((found for found in stopping_criteria if isinstance(found, WindowFullCriteria)), None),
@@ -124,16 +130,14 @@ def controlled_generate(
     apply_controls(logits_processor, stopping_criteria, call)
     if streamer is not None:
         streamer.put(input_ids.cpu())
-        model_kwargs["streamer"] = streamer
-    if mode == GenerationMode.ASSISTED_GENERATION:
-        model_kwargs["inputs_tensor"] = input_ids
-    decode = getattr(type(model), GENERATION_MODES_MAPPING[mode])
+    check_version(model, input_ids)
     return decode(
         model,
+        mode,
         input_ids,
+        withheld,
         logits_processor=logits_processor,
         stopping_criteria=stopping_criteria,
         generation_config=generation_config,
-        synced_gpus=synced_gpus,
         **model_kwargs,
     )

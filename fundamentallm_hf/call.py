@@ -28,7 +28,7 @@ class Call:
         mode: how the next token is chosen.
         prompts: (rows, prompt columns) token ids of the padded prompts.
         padding: (rows,) columns of padding before each prompt.
-        cache: the `past_key_values` that the decoding loop extends, if it has any.
+        cache: the keys and values that the decoding loop extends, if it has any.
         tokenizer: the model's, if a control over text is set.
         window: positions the model has, if their number is fixed.
         in_sight: how many of a row's tokens the model sees.
@@ -83,10 +83,19 @@ class Call:
         """The model, to be asked how its texts would go on."""
         return ModelLookahead(self.model, self.cache, self.padding, self.window, self.in_sight)
 
-    def kept(self, key: Any, make: Callable[[], Made]) -> Made:
-        """What `make` makes for the tokenizer and the scores, made once while it is among the last that were used."""
+    def kept(self, key: Any, make: Callable[[], Made], of: Any = None) -> Made:
+        """What `make` makes for the tokenizer and the scores, made once while it is among the last that were used.
+
+        Args:
+            key: tells what is made.
+            make: makes it.
+            of: an object that it is made of as well, if there is one. It is told from others by itself.
+        """
         kept = _COMPILED.setdefault(self.reader, {})
-        key = (key, self.size, len(self.reader))
+        # Not by its id, which another object may have once this one is gone; a reference that is dead equals no other.
+        for old in [each for each in kept if each[-1] is not None and each[-1]() is None]:
+            del kept[old]
+        key = (key, self.size, len(self.reader), None if of is None else weakref.ref(of))
         if key not in kept:
             while len(kept) >= _KEPT:
                 del kept[next(iter(kept))]

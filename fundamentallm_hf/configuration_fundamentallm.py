@@ -46,7 +46,7 @@ class FundamentaLLMConfig(PreTrainedConfig):
     """
 
     model_type = "fundamentallm"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
     attribute_map: ClassVar[dict[str, str]] = {
         "d_model": "hidden_size",
         "hidden_dim": "hidden_size",

@@ -58,16 +58,12 @@ def fold_into_config(
     rest = config.update(**{name: value for name, value in kwargs.items() if name not in controls})
     for name, value in controls.items():
         setattr(config, name, value)
-    if needs_text:
-        tokenizer = rest.get("tokenizer")
-        if tokenizer is None:
-            try:
-                tokenizer = rest["tokenizer"] = own_tokenizer(model)
-            except (OSError, ValueError):
-                if needs_text == "at all costs":
-                    raise
-        config._text_tokenizer = Carried(tokenizer)
-    config._given_criteria = Carried(kwargs.get("stopping_criteria"))
+    if needs_text and rest.get("tokenizer") is None:
+        try:
+            rest["tokenizer"] = own_tokenizer(model)
+        except (OSError, ValueError):
+            if needs_text == "at all costs":
+                raise
     return config, rest
 
 
@@ -97,19 +93,3 @@ def _needs_text(*sources: Any) -> str:
         return "at all costs"
     repeats = value("repetition_penalty") not in (None, 1.0) or bool(value("no_repeat_ngram_size"))
     return "if there is" if repeats and value("repetition_unit") != "tokens" else ""
-
-
-class Carried:
-    """Holds something that a copy of a generation config shares with the original."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Carried":
-        return self
-
-
-def carried(config: GenerationConfig, name: str) -> Any:
-    """What `fold_into_config` put into a config under this name; None if it did not."""
-    holder = getattr(config, name, None)
-    return holder.value if isinstance(holder, Carried) else None

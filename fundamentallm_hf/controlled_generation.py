@@ -1,13 +1,16 @@
 """`generate()` of a FundamentaLLM model: transformers' own, with the controls, going on past the window of positions.
 
-This file knows how transformers calls a model while it generates. What a control does is in `controls.py`, what a model
-sees of a long text in `context_window.py`, and the network in `modeling_fundamentallm.py`.
+transformers prepares a call, `Decoding` puts the controls into what it has prepared, and `decoding_loop.py` goes on
+with the loop that it would have run. What a control does is in `controls.py`, what a model sees of a long text in
+`context_window.py`, and the network in `modeling_fundamentallm.py`.
 """
 
+from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache
+from transformers import StaticCache
 from transformers.generation import (
     GenerationConfig,
     GenerationMixin,
@@ -15,12 +18,16 @@ from transformers.generation import (
     LogitsProcessorList,
     MaxLengthCriteria,
     StoppingCriteriaList,
+    StopStringCriteria,
 )
 
+from .cache_names import CACHE, NAMES, under_one_name
 from .call import Call
 from .context_window import WindowFullCriteria, check_overflow, view, window_start
-from .control_fields import carried, fold_into_config
+from .control_fields import fold_into_config
 from .controls import apply_controls
+from .decoding_loop import WITHHELD, WithoutStopStrings, decode
+from .tested_versions import check_version
 
 
 class ControlledGenerationMixin(GenerationMixin):
@@ -33,6 +40,8 @@ class ControlledGenerationMixin(GenerationMixin):
         self,
         inputs: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,
+        *,
+        custom_generate: str | Callable | None = None,
         **kwargs: Any,
     ) -> Any:
         """Write text: transformers' `generate()`, going on past the window of absolute positions.
@@ -75,92 +84,24 @@ class ControlledGenerationMixin(GenerationMixin):
         Raises:
             ValueError: a control has a value it cannot have, or the text cannot fit where it has to.
         """
-        generation_config, kwargs = fold_into_config(generation_config, kwargs, self)
-        return super().generate(inputs, generation_config, **kwargs)
-
-    # transformers calls the next three in this order before the first step, each with the merged generation config.
-
-    def _prepare_cache_for_generation(
-        self,
-        generation_config: GenerationConfig,
-        model_kwargs: dict,
-        generation_mode: GenerationMode,
-        batch_size: int,
-        max_cache_length: int,
-    ) -> None:
-        generation_config._mode = generation_mode
-        # No step ever looks further back than the window, so a static cache never needs to be longer.
-        max_cache_length = min(max_cache_length, self.config.max_position_embeddings)
-        super()._prepare_cache_for_generation(
-            generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
-        )
-
-    def _get_logits_processor(
-        self,
-        generation_config: GenerationConfig,
-        input_ids_seq_length: int,
-        *args: Any,
-        device: Any = None,
-        model_kwargs: dict[str, Any],
-        **kwargs: Any,
-    ) -> LogitsProcessorList:
-        why_not = ""
-        if model_kwargs.get("inputs_embeds") is not None:
-            why_not = "a prompt given as inputs_embeds cannot be read again"
-        elif generation_config._mode == GenerationMode.ASSISTED_GENERATION:
-            why_not = "assisted decoding cannot take tokens back across a slide"
-        # Positions count the real tokens of every row, so the last position tells how many there are.
-        generation_config._prompt_lengths = (model_kwargs["position_ids"][:, -1] + 1).tolist()
-        check_overflow(
-            getattr(generation_config, "overflow", None) or "slide",
-            generation_config._prompt_lengths,
-            generation_config.max_length - input_ids_seq_length,
-            self.config.max_position_embeddings,
-            why_not,
-        )
-        processors = super()._get_logits_processor(
-            generation_config, input_ids_seq_length, *args, device=device, model_kwargs=model_kwargs, **kwargs
-        )
-        generation_config._criteria = criteria = StoppingCriteriaList()
-        window_full = None
-        if getattr(generation_config, "overflow", None) == "stop":
-            room = [self.config.max_position_embeddings - length for length in generation_config._prompt_lengths]
-            window_full = WindowFullCriteria(room, input_ids_seq_length)
-            criteria.append(window_full)
-        prompts = kwargs["encoder_input_ids"]
-        call = Call(
-            model=self,
-            config=generation_config,
-            mode=generation_config._mode,
-            prompts=prompts if prompts.dim() == 2 else prompts.new_zeros(len(prompts), 0, dtype=torch.long),
-            padding=[input_ids_seq_length - length for length in generation_config._prompt_lengths],
-            cache=model_kwargs.get("past_key_values"),
-            tokenizer=carried(generation_config, "_text_tokenizer"),
-            window=self.config.max_position_embeddings,
-            in_sight=self._in_sight,
-            window_full=window_full,
-        )
-        apply_controls(processors, criteria, call)
-        return processors
-
-    def _in_sight(self, length: int) -> int:
-        return length - window_start(length, self.config.max_position_embeddings)
-
-    def _get_stopping_criteria(
-        self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
-    ) -> StoppingCriteriaList:
-        criteria = super()._get_stopping_criteria(generation_config, *args, **kwargs)
-        for criterion in criteria:
-            if isinstance(criterion, MaxLengthCriteria):
-                criterion.max_position_embeddings = None  # it would warn of a limit that this model goes past
-        criteria.extend(generation_config._criteria)
-        return criteria
+        if isinstance(custom_generate, str):  # a recipe that calls this method itself
+            return super().generate(inputs, generation_config, custom_generate=custom_generate, **kwargs)
+        if getattr(getattr(custom_generate, "func", custom_generate), "__name__", "") == "controlled_generate":
+            # What that does to other models is done here anyway.
+            kwargs = getattr(custom_generate, "keywords", {}) | kwargs
+            custom_generate = None
+        generation_config, kwargs = fold_into_config(generation_config, under_one_name(kwargs), self)
+        stop_strings = getattr(generation_config, "stop_strings", None) or self.generation_config.stop_strings
+        if stop_strings:
+            generation_config = WithoutStopStrings.of(generation_config)
+        withheld = {name: kwargs.get(name) for name in WITHHELD}
+        decoding = Decoding(self, custom_generate, withheld, stop_strings, own_cache=kwargs.get(CACHE) is None)
+        return super().generate(inputs, generation_config, custom_generate=decoding, **kwargs)
 
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.LongTensor,
         next_sequence_length: int | None = None,
-        past_key_values: Cache | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
@@ -170,15 +111,16 @@ class ControlledGenerationMixin(GenerationMixin):
         window = self.config.max_position_embeddings
         # The count of columns comes first: reading the lengths of the rows would stall an accelerator at every step.
         if position_ids is not None and position_ids.shape[-1] > window:
+            cache = next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
             lengths = (position_ids[:, -1] + 1).tolist()
-            cached = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
-            if past_key_values is None:
+            cached = int(cache.get_seq_length()) if cache is not None else 0
+            if cache is None:
                 new = position_ids.shape[-1]
             else:
                 new = next_sequence_length if next_sequence_length is not None else input_ids.shape[1]
             now = view(lengths, cached, new, window, position_ids.device)
-            if now.restart and past_key_values is not None:
-                past_key_values.reset()
+            if now.restart and cache is not None:
+                cache.reset()
             if now.columns > input_ids.shape[1]:
                 raise ValueError(
                     f"the text outgrows the model's window of {window} tokens, and sliding needs the whole text as "
@@ -190,9 +132,116 @@ class ControlledGenerationMixin(GenerationMixin):
         return super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,
-            past_key_values=past_key_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
+
+
+class Decoding:
+    """What decodes a call that transformers has prepared: puts the controls in, and goes on with the loop.
+
+    Args:
+        model: the model that generates.
+        loop: the caller's own loop, None for transformers'.
+        withheld: what the call has of `WITHHELD`.
+        stop_strings: what ends the text, if anything; kept back from transformers.
+        own_cache: the cache was made by transformers, not by the caller.
+    """
+
+    def __init__(
+        self, model: Any, loop: Callable | None, withheld: Mapping[str, Any], stop_strings: Any, own_cache: bool
+    ) -> None:
+        self.model = model
+        self.loop = loop
+        self.withheld = withheld
+        self.stop_strings = stop_strings
+        self.own_cache = own_cache
+        self.window = model.config.max_position_embeddings
+        if loop is not None:  # transformers hands it those arguments of the call that it names
+            self.__signature__ = signature(loop)
+
+    def __call__(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        inputs_tensor: torch.Tensor | None = None,
+        **prepared: Any,
+    ) -> Any:
+        """Decode; called by `generate()`.
+
+        Args:
+            model: the model that generates.
+            input_ids: (rows, length) the prompts, one row for each text.
+            logits_processor: what transformers has made of the call.
+            stopping_criteria: what transformers has made of the call.
+            generation_config: the merged one; it belongs to this call.
+            inputs_tensor: the prompts as they were given: token ids or embeddings.
+            prepared: what goes to the model at every step.
+
+        Returns:
+            What the loop returns: token ids `(rows, length)`, or an output object.
+        """
+        check_version(model, input_ids)
+        mode = generation_config.get_generation_mode(self.withheld["assistant_model"])
+        generation_config.stop_strings = self.stop_strings
+        if self.own_cache:
+            self._fit_static_cache(prepared)
+        call = self._call(input_ids, generation_config, mode, prepared)
+        for criterion in stopping_criteria:
+            if isinstance(criterion, MaxLengthCriteria):
+                criterion.max_position_embeddings = None  # it would warn of a limit that this model goes past
+        if call.window_full is not None:
+            stopping_criteria.append(call.window_full)
+        if self.stop_strings:
+            stopping_criteria.append(StopStringCriteria(call.reader, self.stop_strings))
+        apply_controls(logits_processor, stopping_criteria, call)
+        prepared |= {
+            "logits_processor": logits_processor,
+            "stopping_criteria": stopping_criteria,
+            "generation_config": generation_config,
+        }
+        if self.loop is None:
+            return decode(model, mode, input_ids, self.withheld, inputs_tensor=inputs_tensor, **prepared)
+        if inputs_tensor is not None:
+            prepared["inputs_tensor"] = inputs_tensor
+        return self.loop(model, input_ids, **prepared)
+
+    def _call(
+        self, input_ids: torch.Tensor, config: GenerationConfig, mode: GenerationMode, prepared: dict[str, Any]
+    ) -> Call:
+        """The call as controls see it, if its text can become as long as it may."""
+        columns, why_not = input_ids.shape[1], ""
+        if prepared.get("inputs_embeds") is not None:
+            why_not = "a prompt given as inputs_embeds cannot be read again"
+        elif mode == GenerationMode.ASSISTED_GENERATION:
+            why_not = "assisted decoding cannot take tokens back across a slide"
+        # Positions count the real tokens of every row, so the last position tells how many there are.
+        lengths = (prepared["position_ids"][:, -1] + 1).tolist()
+        overflow = getattr(config, "overflow", None) or "slide"
+        check_overflow(overflow, lengths, config.max_length - columns, self.window, why_not)
+        room = [self.window - length for length in lengths]
+        return Call(
+            model=self.model,
+            config=config,
+            mode=mode,
+            prompts=input_ids,
+            padding=[columns - length for length in lengths],
+            cache=prepared.get(CACHE),
+            tokenizer=self.withheld["tokenizer"],
+            window=self.window,
+            in_sight=lambda length: length - window_start(length, self.window),
+            window_full=WindowFullCriteria(room, columns) if overflow == "stop" else None,
+        )
+
+    def _fit_static_cache(self, prepared: dict[str, Any]) -> None:
+        """Make a static cache no longer than the window: no step ever looks further back."""
+        cache = prepared.get(CACHE)
+        if isinstance(cache, StaticCache) and max(layer.max_cache_len for layer in cache.layers) > self.window:
+            prepared[CACHE] = StaticCache(
+                config=self.model.config, max_cache_len=self.window, offloading=cache.offloading
+            )

@@ -29,7 +29,7 @@ from .attributes import read_guides
 from .bad_words import BadWordsLogitsProcessor, compile_bad_words
 from .call import Call
 from .companions import own_word_counts
-from .control_fields import REPETITION_UNITS, carried
+from .control_fields import REPETITION_UNITS
 from .endings import (
     ClosedEndCriteria,
     CompleteEndCriteria,
@@ -124,8 +124,7 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
 
 def _criterion(kind: type[Criterion], criteria: StoppingCriteriaList, call: Call) -> Criterion:
     """The criterion of this kind that the caller has passed, or else a new one among the others."""
-    known = [*criteria, *(carried(call.config, "_given_criteria") or ())]
-    for found in known:
+    for found in criteria:
         if isinstance(found, kind):
             return found
     criteria.append(made := kind())
@@ -225,8 +224,9 @@ def _bad_words(
 def _compiled(entries: tuple[str, ...], case_sensitive: bool, call: Call) -> TokenTables:
     counts = own_word_counts(call.model)
     return call.kept(
-        (entries, case_sensitive, id(counts)),
+        (entries, case_sensitive),
         lambda: compile_bad_words(entries, call.reader, call.size, case_sensitive, counts),
+        of=counts,
     )
 
 

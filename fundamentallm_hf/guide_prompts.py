@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from .cache_names import cache_name, cache_of
 from .context_window import window_start
 from .row_states import row_key
 
@@ -129,16 +130,16 @@ class PromptGuide:
 
     def _forward(self, tokens: torch.Tensor) -> torch.Tensor:
         positions = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        known = inspect.signature(self.model.forward).parameters
         given = {
             "attention_mask": None if bool(self._mask.all()) else self._mask,
             "position_ids": positions,
-            "past_key_values": self._cache,
+            cache_name(known): self._cache,
             "use_cache": self.cached,
             "logits_to_keep": 1,
         }
-        known = inspect.signature(self.model.forward).parameters
         output = self.model(tokens, return_dict=True, **{name: given[name] for name in given if name in known})
-        cache = output.get("past_key_values")
+        cache = cache_of(output)
         fits = type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
         self._cache = cache if self.cached and fits else None
         return output.logits[:, -1]

@@ -75,7 +75,7 @@ def _word_guide(attribute: Attribute, call: Call) -> WordGuide:
         known = WordCounts.of_vocabulary(vocabulary) if counts is None else counts
         return WordTables(WordWeights(attribute.words, known), vocabulary, call.size)
 
-    tables = call.kept(("weights", frozenset(attribute.words.items()), id(counts)), make)
+    tables = call.kept(("weights", frozenset(attribute.words.items())), make, of=counts)
     return WordGuide(tables, call.end_tokens, call.prompt_columns)
 
 

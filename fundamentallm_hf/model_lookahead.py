@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from .cache_names import cache_name
+
 # Tells how many of a row's tokens the model has in sight, given how many it has.
 InSight = Callable[[int], int]
 
@@ -34,7 +36,7 @@ class ModelLookahead:
 
     Args:
         model: the model that generates.
-        cache: the call's `past_key_values`, which the decoding loop extends.
+        cache: the call's keys and values, which the decoding loop extends.
         padding: (prompt rows,) columns of padding before each prompt; rows made of a prompt stand side by side. Below 0
             it tells how many tokens of the prompt are not in `input_ids`, because they were given as embeddings.
         window: positions the model has, if their number is fixed.
@@ -183,7 +185,7 @@ class ModelLookahead:
         given = {
             "attention_mask": mask,
             "position_ids": positions,
-            "past_key_values": past,
+            cache_name(self._parameters): past,
             "use_cache": past is not None,
             "logits_to_keep": kept,
         }

@@ -33,6 +33,7 @@ from transformers.utils.hub import resolve_revision
 from transformers.utils.output_capturing import capture_outputs
 
 from .attributes import save_attributes
+from .cache_names import CACHE, cache_of, given_cache
 from .companions import own_word_counts, save_records
 from .configuration_fundamentallm import FundamentaLLMConfig
 from .controlled_generation import ControlledGenerationMixin
@@ -107,7 +108,7 @@ class FundamentaLLMAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        earlier: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         input_shape = hidden_states.shape[:-1]
@@ -116,8 +117,9 @@ class FundamentaLLMAttention(nn.Module):
         query = self.q_proj(hidden_states).view(heads_shape).transpose(1, 2)
         key = self.k_proj(hidden_states).view(heads_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads_shape).transpose(1, 2)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if earlier is not None:
+            # A paged cache tells the attention through the arguments where what it needs lies.
+            key, value = earlier.update(key, value, self.layer_idx, kwargs=kwargs)
 
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -164,13 +166,13 @@ class FundamentaLLMDecoderLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        earlier: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         attended, _ = self.self_attn(
             self.input_layernorm(hidden_states),
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            earlier=earlier,
             **kwargs,
         )
         hidden_states = hidden_states + self.dropout(attended)
@@ -185,7 +187,7 @@ class FundamentaLLMPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["FundamentaLLMDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache", "earlier"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -238,13 +240,13 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
         self.post_init()
 
     def _positions(
-        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, past_key_values: Cache | None
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, earlier: Cache | None
     ) -> torch.Tensor:
         """Positions of the new tokens, `(batch or 1, new)`: counted over real tokens, so padding moves nobody."""
         new = inputs_embeds.shape[1]
         if attention_mask is not None and attention_mask.dim() == 2:
             return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -new:]
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past = earlier.get_seq_length() if earlier is not None else 0
         return (torch.arange(new, device=inputs_embeds.device) + past).unsqueeze(0)
 
     @merge_with_config_defaults
@@ -257,6 +259,7 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Encode tokens.
@@ -267,41 +270,42 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
             attention_mask: `(batch, past + length)`, 1 for real tokens, 0 for padding on either side.
             position_ids: `(batch, length)`, from 0 to `max_position_embeddings - 1`; by default counted over the
                 real tokens of `attention_mask`.
-            past_key_values: keys and values of the tokens before these, extended in place.
+            cache: keys and values of the tokens before these, extended in place. `past_key_values` is the same, so it
+                can be given under the name of any version of transformers.
 
         Raises:
-            ValueError: neither or both of `input_ids` and `inputs_embeds` are given, or a position lies outside the
-                window.
+            ValueError: two caches are given, neither or both of `input_ids` and `inputs_embeds` are given, or a
+                position lies outside the window.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds has to be given")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+        earlier = given_cache(cache, past_key_values, kwargs)
+        if use_cache and earlier is None:
+            earlier = DynamicCache(config=self.config)
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            earlier = None  # layers are run again in the backward pass, and would extend it again
         if position_ids is None:
-            position_ids = self._positions(inputs_embeds, attention_mask, past_key_values)
+            position_ids = self._positions(inputs_embeds, attention_mask, earlier)
         self._check_positions(position_ids)
 
         causal_mask = create_causal_mask(
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **{CACHE: earlier},
         )
         hidden_states = self.dropout(inputs_embeds + self.embed_positions(position_ids))
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,
                 attention_mask=causal_mask,
-                past_key_values=past_key_values,
+                earlier=earlier,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_states),
-            past_key_values=past_key_values,
-        )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE: earlier})
 
     def _check_positions(self, position_ids: torch.Tensor) -> None:
         # Reading a value would break a compiled graph and stall an accelerator, so only the CPU looks.
@@ -338,6 +342,7 @@ class FundamentaLLMForCausalLM(PublishingMixin, ControlledGenerationMixin, Funda
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         """Predict the next token at every position.
@@ -359,6 +364,7 @@ class FundamentaLLMForCausalLM(PublishingMixin, ControlledGenerationMixin, Funda
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            cache=cache,
             **kwargs,
         )
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
@@ -368,9 +374,9 @@ class FundamentaLLMForCausalLM(PublishingMixin, ControlledGenerationMixin, Funda
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: cache_of(outputs)},
         )
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:

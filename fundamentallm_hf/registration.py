@@ -1,6 +1,7 @@
 """Importing this module registers FundamentaLLM with transformers' Auto classes."""
 
-import transformers
+import sys
+
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from .configuration_fundamentallm import FundamentaLLMConfig
@@ -13,5 +14,6 @@ AutoModelForCausalLM.register(FundamentaLLMConfig, FundamentaLLMForCausalLM, exi
 FundamentaLLMConfig.register_for_auto_class("AutoConfig")
 FundamentaLLMModel.register_for_auto_class("AutoModel")
 FundamentaLLMForCausalLM.register_for_auto_class("AutoModelForCausalLM")
-# `transformers serve` looks an architecture up by its name among transformers' own.
-transformers.FundamentaLLMForCausalLM = FundamentaLLMForCausalLM
+# `transformers serve` looks an architecture up by its name among transformers' own. A part of transformers executes it
+# anew when it is imported, so only now it is known which module that will be.
+sys.modules["transformers"].FundamentaLLMForCausalLM = FundamentaLLMForCausalLM  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, DynamicCache
 
 from fundamentallm_hf import FundamentaLLMForCausalLM, UserError, convert_checkpoint
+from fundamentallm_hf.cache_names import CACHE
 from fundamentallm_hf.checkpoint import load_checkpoint, read_checkpoint
 
 NAMES = ["learned", "sinusoidal"]
@@ -71,7 +72,7 @@ def test_every_logit_is_fundamentallms_at_once_and_token_by_token(converted):
     for reference in references:
         near(model(reference["ids"]).logits[0], reference["logits"])
         cache = DynamicCache(config=model.config)
-        steps = [model(token, past_key_values=cache).logits for token in reference["ids"].split(1, dim=1)]
+        steps = [model(token, **{CACHE: cache}).logits for token in reference["ids"].split(1, dim=1)]
         near(torch.cat(steps, dim=1)[0], reference["logits"])
 
 

@@ -146,7 +146,7 @@ def test_the_work_is_linear_in_the_number_of_tokens(model, prompt, cache):
 
     def count(module, args, kwargs, output):
         encoded.append(args[0].shape[1])
-        keys.append(kwargs["past_key_values"].layers[0].max_cache_len if cache else 0)
+        keys.append(kwargs["earlier"].layers[0].max_cache_len if cache else 0)
 
     hook = model.model.layers[0].register_forward_hook(count, with_kwargs=True)
     work = []

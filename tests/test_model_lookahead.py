@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM
+from fundamentallm_hf.cache_names import CACHE
 from fundamentallm_hf.context_window import window_start
 from fundamentallm_hf.model_lookahead import ModelLookahead
 
@@ -111,7 +112,7 @@ def ask_along(model, prompts, new_tokens, cache, window=None, sight=lambda lengt
     options |= {"max_new_tokens": new_tokens, "do_sample": False, "attention_mask": mask}
     plain = model.generate(ids, **options)
     asking = Asking(ModelLookahead(model, cache, padding, window, sight), len(prompts))
-    options |= {"use_cache": False} if cache is None else {"past_key_values": cache}
+    options |= {"use_cache": False} if cache is None else {CACHE: cache}
     written = model.generate(ids, logits_processor=LogitsProcessorList([asking]), **options)
     assert written.tolist() == plain.tolist()
     return asking
@@ -183,7 +184,7 @@ def test_only_the_continuations_are_read_where_the_cache_can_be_borrowed(name, s
     model = tiny(CONFIGS[name])
     ids, mask, padding = padded(PROMPTS)
     cache = DynamicCache(config=model.config)
-    model(ids, attention_mask=mask, past_key_values=cache)
+    model(ids, attention_mask=mask, **{CACHE: cache})
     lookahead = ModelLookahead(model, cache, padding)
     first = lookahead.logits(ids, [0, 0, 2], CONTINUATIONS)  # finds out what the model can do
     shapes = calls_of(model, monkeypatch)
@@ -204,7 +205,7 @@ def test_where_the_rows_are_read_anew_only_the_logits_of_the_continuations_are_c
 def test_the_cache_can_be_borrowed_after_the_window_has_slid(model, monkeypatch):
     ids, mask, padding = padded(PROMPTS)
     cache = DynamicCache(config=model.config)
-    ids = model.generate(ids, attention_mask=mask, past_key_values=cache, max_new_tokens=22, eos_token_id=None)[:, :-1]
+    ids = model.generate(ids, attention_mask=mask, **{CACHE: cache}, max_new_tokens=22, eos_token_id=None)[:, :-1]
     assert cache.get_seq_length() < ids.shape[1]
     shapes = calls_of(model, monkeypatch)
     answers = ModelLookahead(model, cache, padding, WINDOW, in_sight).logits(ids, [0, 2], [[20], [21, 22]])
@@ -231,9 +232,9 @@ def test_a_prompt_given_as_embeddings_is_read_from_the_cache_or_not_at_all():
     ids = torch.tensor([[26], [27]])
     cache = DynamicCache(config=model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    model(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, past_key_values=cache)
+    model(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, **{CACHE: cache})
     longer = torch.nn.functional.pad(mask, (0, 1), value=1)
-    model(ids, attention_mask=longer, position_ids=mask.sum(-1, keepdim=True), past_key_values=cache)
+    model(ids, attention_mask=longer, position_ids=mask.sum(-1, keepdim=True), **{CACHE: cache})
     padding = [-len(prompt) for prompt in PROMPTS[:2]]
     answers = ModelLookahead(model, cache, padding).logits(ids, [0, 1], [[20, 21], [22]])
     for prompt, row, continuation, logits in zip(PROMPTS, ids.tolist(), ([20, 21], [22]), answers, strict=False):

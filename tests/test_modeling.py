@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DynamicCache, StaticCache
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, FundamentaLLMModel
+from fundamentallm_hf.cache_names import CACHE
 
 SHAPE = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -101,7 +102,7 @@ def test_padding_on_either_side_moves_nobody(model, ids, logits, side):
 def test_caches_agree_with_no_cache_token_by_token(model, ids, logits, kind):
     cache = DynamicCache(config=model.config) if kind == "dynamic" else StaticCache(model.config, max_cache_len=24)
     with torch.no_grad():
-        steps = [model(ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits for i in range(12)]
+        steps = [model(ids[:, i : i + 1], **{CACHE: cache}, use_cache=True).logits for i in range(12)]
     close(torch.cat(steps, dim=1), logits)
 
 

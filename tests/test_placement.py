@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from fundamentallm_hf import load_model
+from fundamentallm_hf.cache_names import CACHE
 from fundamentallm_hf.model_lookahead import ModelLookahead
 from fundamentallm_hf.placement import LEAST, MARGIN, PATIENCE, SHARPNESS, Placement, Seen, later_chance
 from fundamentallm_hf.requirements import Requirements
@@ -78,7 +79,7 @@ def test_the_model_tells_the_chance_of_a_beginning(demo):
     ids = demo.tokenizer("Once upon a time, there was a big ", return_tensors="pt").input_ids
     cache = DynamicCache()
     with torch.no_grad():
-        scores = demo(ids, past_key_values=cache, use_cache=True).logits[:, -1]
+        scores = demo(ids, **{CACHE: cache}, use_cache=True).logits[:, -1]
     placement = Placement(requirements, ModelLookahead(demo, cache, [0]), temperature=0.8)
     states = [requirements.prompt_end(requirements.start)]
     for token in ids[0].tolist():
