@@ -81,7 +81,33 @@ def decode(
         }
         prepared["inputs_tensor"] = input_ids if inputs_tensor is None else inputs_tensor
         _check_assistant(model, given)
-    return getattr(type(model), loop)(model, input_ids, **prepared)
+    runs = BestFirst(model) if mode == GenerationMode.BEAM_SAMPLE else model
+    return getattr(type(model), loop)(runs, input_ids, **prepared)
+
+
+class BestFirst:
+    """A model whose sampled beams go on with their continuations in the order of their scores, as from 5.24 on.
+
+    Before, they came in the order in which they were drawn, and a search took those that had been drawn first for the
+    best: its text depended on the version, and was not its likeliest.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._model(*args, **kwargs)
+
+    def _get_top_k_continuations(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        scores, *others = self._model._get_top_k_continuations(
+            *args, **kwargs
+        )  # (prompts, candidates) and what they are
+        scores, order = scores.sort(dim=-1, descending=True, stable=True)
+        places = torch.arange(len(scores), device=scores.device)[:, None]
+        return scores, *(other[places, order] for other in others)
 
 
 def synced_gpus(model: GenerationMixin) -> bool:
