@@ -354,7 +354,8 @@ def push_controls(name: str, **options: Any) -> None:
 def serve(options: tuple[str, ...]) -> None:
     """Serve models over HTTP, as `transformers serve` does.
 
-    Takes the OPTIONS of `transformers serve`. Controls travel in the "generation_config" of a request.
+    Takes the OPTIONS of `transformers serve`. Controls travel in the "generation_config" of a request. With
+    --continuous-batching, requests without controls are answered together, and others one by one beside them.
     """
     for needed in ("fastapi", "uvicorn", "openai"):
         if importlib.util.find_spec(needed) is None:
@@ -362,7 +363,9 @@ def serve(options: tuple[str, ...]) -> None:
     from transformers.cli.transformers import main as transformers_main
 
     from . import registration as registration
+    from .serving import answer_with_controls
 
+    answer_with_controls()
     sys.argv = ["transformers", "serve", *options]
     transformers_main()
 

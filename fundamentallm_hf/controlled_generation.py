@@ -24,7 +24,7 @@ from transformers.generation import (
 from .cache_names import CACHE, NAMES, under_one_name
 from .call import Call
 from .context_window import WindowFullCriteria, check_overflow, view, window_start
-from .control_fields import fold_into_config
+from .control_fields import CONTROL_FIELDS, fold_into_config
 from .controls import apply_controls
 from .decoding_loop import WITHHELD, WithoutStopStrings, decode
 from .tested_versions import check_version
@@ -97,6 +97,22 @@ class ControlledGenerationMixin(GenerationMixin):
         withheld = {name: kwargs.get(name) for name in WITHHELD}
         decoding = Decoding(self, custom_generate, withheld, stop_strings, own_cache=kwargs.get(CACHE) is None)
         return super().generate(inputs, generation_config, custom_generate=decoding, **kwargs)
+
+    def init_continuous_batching(
+        self, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """transformers' own, without controls: there they would see the last token of each row and nothing before it.
+
+        Raises:
+            ValueError: the config asks for a control.
+        """
+        config = self.generation_config if generation_config is None else generation_config
+        asked = [name for name in CONTROL_FIELDS if getattr(config, name, None) not in (None, [], "", False)]
+        if asked:
+            raise ValueError(
+                f"{', '.join(asked)} cannot act in continuous batching, which shows a control no text: use generate()"
+            )
+        return super().init_continuous_batching(generation_config, *args, **kwargs)
 
     def prepare_inputs_for_generation(
         self,

@@ -118,8 +118,8 @@ def requirements() -> list[str]:
     """
     lines = []
     for line in distribution(PACKAGE).requires or ():
-        found = re.fullmatch(r"([\w-]+)>=((\d+)[\d.]*)", line)
-        if found and found[1] in _NEEDED:
+        found = re.match(r"([\w-]+).*>=((\d+)[\d.]*)", line)
+        if found and found[1] in _NEEDED and ";" not in line:
             lines += [f"{found[1]}>={found[2]}", f"{found[1]}<{int(found[3]) + 1}"]
     return lines
 

@@ -28,7 +28,7 @@ from .beam_tree import BeamRecorder, Branch
 from .completion import Completion, likeliest
 from .context_window import WindowFullCriteria, check_overflow
 from .endings import ClosedEndCriteria, CompleteEndCriteria, LengthPenaltyLogitsProcessor
-from .errors import UsageError
+from .errors import UsageError, UserError
 from .loading import tokenizer_of
 from .probabilities import (
     Prediction,
@@ -42,6 +42,7 @@ from .recording import ProbabilityRecorder, Recorder
 from .settings import GenerationSettings
 from .stop_texts import find_stop, settled
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
+from .tested_versions import UntestedVersionError
 from .tokenization import unknown_characters
 
 LEAST_TEMPERATURE = 1e-9
@@ -370,6 +371,8 @@ class Generator:
                 )
         except ValueError as error:
             raise UsageError(str(error)) from error
+        except UntestedVersionError as error:
+            raise UserError(str(error)) from error
         interrupted = interrupt is not None and interrupt.is_set()
         names = TokenNames(self.tokenizer) if probabilities else None
         completions = []

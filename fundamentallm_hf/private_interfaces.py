@@ -1,0 +1,144 @@
+"""What this package relies on that others have not promised to keep, one entry each.
+
+Nobody reads this while a program runs. `tests/test_private_interfaces.py` has a test for every entry, named after it,
+so that under another version the one that fails tells what has moved; and another that finds what is used and not
+entered here. This file knows nothing of how the things are used.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Private:
+    """Something that may change without notice.
+
+    Attributes:
+        of: the package it is of, as it is imported.
+        name: where it lies there.
+        why: what for, and why no public interface does.
+        since: the first version that is known to have it in this form, where that is later than the lowest admitted.
+    """
+
+    of: str
+    name: str
+    why: str
+    since: str = ""
+
+
+PRIVATE = (
+    # Generation
+    Private(
+        "transformers",
+        "generation.utils.GENERATION_MODES_MAPPING",
+        "names the loop of a mode. A callable in `custom_generate` takes a loop's place and is not told which.",
+    ),
+    Private(
+        "transformers",
+        "GenerationMixin._sample",
+        "the loop of greedy decoding and sampling, called as `generate()` calls it. There is no public one.",
+    ),
+    Private("transformers", "GenerationMixin._beam_search", "the loop of beams, in the same way."),
+    Private(
+        "transformers",
+        "GenerationMixin._assisted_decoding",
+        "the loop of assisted decoding, in the same way; it also takes what `generate()` withholds from a callable.",
+    ),
+    Private(
+        "transformers",
+        "GenerationMixin._get_top_k_continuations",
+        "returns the scores of candidates and what they are. Only 5.24 sorts those that are drawn; where the name is "
+        "gone nothing is sorted.",
+    ),
+    Private(
+        "transformers",
+        "generation.MaxLengthCriteria.max_position_embeddings",
+        "the number in a warning of a limit that FundamentaLLM models go past.",
+    ),
+    Private(
+        "transformers",
+        "cache_utils.DynamicLayer.keys",
+        "a cache lends rows to the look-ahead without a copy of them; there is a public way to change a cache only.",
+    ),
+    Private(
+        "transformers",
+        "cache_utils.StaticLayer.max_cache_len",
+        "the length of a static cache that `generate()` has made.",
+    ),
+    # The model
+    Private(
+        "transformers",
+        "PreTrainedConfig._attn_implementation",
+        "which attention is in use; every model of transformers reads it there.",
+    ),
+    Private(
+        "transformers",
+        "PreTrainedModel class attributes",
+        "`_init_weights`, `_no_split_modules`, `_skip_keys_device_placement`, `_tied_weights_keys`, `_supports_*`, "
+        "`_can_compile_fullgraph`, `_can_record_outputs`, `_tp_plan` and `_pp_plan` are how a model describes itself.",
+    ),
+    Private(
+        "transformers",
+        "PreTrainedConfig._commit_hash",
+        "the commit that a model came from: its tokenizer and attributes are looked for in the same.",
+    ),
+    Private(
+        "transformers",
+        "utils.hub.resolve_revision",
+        "the commit of a revision before anything is loaded, as `resolved` of what it returns.",
+    ),
+    Private(
+        "transformers",
+        "dynamic_module_utils.get_relative_import_files",
+        "which files travel with the recipe: those that transformers will copy where it is run.",
+    ),
+    # Commands
+    Private(
+        "transformers",
+        "models.auto.configuration_auto.CONFIG_MAPPING",
+        "which kinds of models load without code of their own.",
+    ),
+    Private(
+        "transformers",
+        "cli.transformers.main",
+        "the command `transformers serve`, run in the process that has the classes registered.",
+    ),
+    Private(
+        "transformers",
+        "cli.serving.utils.CBGenerateManager",
+        "answers the requests of a server in a common batch, by the sampling of whoever came first; `_cb` and "
+        "`_cb_config` are that batch. A server has no option for another class.",
+    ),
+    Private(
+        "transformers",
+        "cli.serving.utils.GenerateManager",
+        "answers the others by `generate()`, which for models but FundamentaLLM's own knows no controls.",
+    ),
+    # Others
+    Private(
+        "huggingface_hub",
+        "utils._http._GLOBAL_CLIENT_FACTORY",
+        "the factory of clients in use: `set_client_factory` sets one and nothing tells which is there.",
+    ),
+    Private(
+        "huggingface_hub",
+        "log lines",
+        "what it says of a try that failed and of the wait before the next, which a user is told in one line.",
+    ),
+    Private(
+        "gradio",
+        "EventData._data",
+        "what a page's own script sends along with an event; by name gradio hands out the events' own fields alone.",
+    ),
+    Private(
+        "re",
+        "_parser",
+        "reads a pattern exactly as `re.compile` does. Since 3.11; `sre_parse`, which it was before, is deprecated.",
+        since="3.11",
+    ),
+    Private(
+        "re",
+        "_compiler.compile",
+        "compiles one node of a parsed pattern, to try letters on.",
+        since="3.11",
+    ),
+)

@@ -1,0 +1,199 @@
+"""`fundamentallm serve`: how requests are answered, those that ask for a control, and those of a common batch.
+
+In transformers' continuous batching, processors see the last token of each row and nothing of the text before it, and
+only a limit and an end-of-text token end a row. So a temperature, top-k and top-p can be carried row by row, and no
+control over text can; nor can a text outgrow the model's window there. Such a request is answered by `generate()` on
+the same model, in a thread of its own, and so as without continuous batching. This file knows nothing of how a control
+works.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers.cli.serving import utils
+
+from .context_window import can_slide
+from .control_fields import CONTROL_FIELDS
+from .custom_generate import generate as generate_with_controls
+
+# What a row of the common batch can have of its own, and what it is where nobody says.
+SAMPLING: Mapping[str, Any] = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
+# What does not change a text beside these, or is heeded row by row as well.
+_INERT = {
+    *("max_new_tokens", "max_length", "eos_token_id", "pad_token_id", "bos_token_id", "overflow", "use_cache"),
+    *("transformers_version", "_from_model_config", "return_dict_in_generate", "disable_compile"),
+}
+# Without an accelerator transformers would fill the machine's memory with the cache; so many pages hold 16,384 tokens.
+_CPU_PAGES, _CPU_BATCH = 64, 1024
+
+
+def answer_with_controls() -> None:
+    """Have `transformers serve` answer as this file says."""
+    utils.GenerateManager = Alone
+    utils.CBGenerateManager = Batched
+
+
+def in_batch(config: GenerationConfig, own: GenerationConfig, prompt: int, window: int | None) -> bool:
+    """Whether the common batch gives a request the text that `generate()` would give it.
+
+    Args:
+        config: of the request.
+        own: the model's, from which `generate()` takes what the request leaves open.
+        prompt: tokens of the prompt.
+        window: positions the model has, if their number is fixed.
+    """
+    for each in (config, own):
+        if {name for name, value in each.to_diff_dict().items() if value is not None} - _INERT - SAMPLING.keys():
+            return False
+    most = config.max_new_tokens
+    return most is not None and (window is None or prompt + most <= window)
+
+
+def row_sampling(config: GenerationConfig, own: GenerationConfig, size: int) -> dict[str, Any]:
+    """The arguments that make a row of the common batch sample as the request asks.
+
+    Args:
+        config, own: as for `in_batch`.
+        size: number of scores the model gives.
+    """
+    values = {
+        name: next((value for each in (config, own) if (value := getattr(each, name)) is not None), default)
+        for name, default in SAMPLING.items()
+    }
+    if not values["do_sample"]:  # the batch samples as a whole, and of one token it always takes that
+        return {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
+    return {
+        "temperature": float(values["temperature"]),
+        "top_k": min(int(values["top_k"]) or size, size),
+        "top_p": float(values["top_p"]),
+    }
+
+
+class Rows:
+    """A manager of the common batch that gives each row its own sampling."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        self.sampling: dict[str, dict[str, Any]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+    def add_request(self, input_ids: list[int], request_id: str, **kwargs: Any) -> Any:
+        """As the manager's own."""
+        return self._manager.add_request(
+            input_ids, request_id=request_id, **kwargs, **self.sampling.pop(request_id, {})
+        )
+
+
+class Alone(utils.GenerateManager):
+    """Answers one request after the other by `generate()`, of any causal language model with the controls asked for.
+
+    What cannot be is the request's fault, and told with status 400.
+    """
+
+    def generate_streaming(
+        self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str, **kwargs: Any
+    ) -> Any:
+        """As the manager that this one is in place of."""
+        model = _controlled(model, gen_config)
+        return super().generate_streaming(model, processor, inputs, gen_config, request_id, **kwargs)
+
+    async def generate_non_streaming(
+        self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str
+    ) -> Any:
+        """As the manager that this one is in place of."""
+        from fastapi import HTTPException
+
+        model = _controlled(model, gen_config)
+        try:
+            return await super().generate_non_streaming(model, processor, inputs, gen_config, request_id)
+        except ValueError as error:
+            raise HTTPException(status_code=400, detail=str(error)) from error
+
+
+class Batched(utils.CBGenerateManager):
+    """Answers a request in the common batch where that gives the same text, and by `generate()` where it does not."""
+
+    _cb: Any
+    _cb_config: Any
+
+    def __init__(self, cb_config: ContinuousBatchingConfig | None = None) -> None:
+        super().__init__(cb_config)
+        self._alone = Alone()
+
+    def init_cb(self, model: Any, gen_config: GenerationConfig) -> None:
+        """Start the common batch, for whatever requests come: not for what the first of them asks."""
+        if self._cb is not None:
+            return
+        own = model.generation_config
+        # A processor is there for all rows or for none, so none of these is a value that would leave it out.
+        shared = GenerationConfig(
+            do_sample=True,
+            temperature=0.5,
+            top_k=1,
+            top_p=0.5,
+            eos_token_id=-1 if own.eos_token_id is None else own.eos_token_id,
+            pad_token_id=own.pad_token_id,
+            use_cache=False,
+        )
+        self._cb_config = _sized(self._cb_config, model)
+        super().init_cb(model, shared)
+        self._cb = Rows(self._cb)
+
+    def generate_streaming(
+        self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str, **kwargs: Any
+    ) -> Any:
+        """As the manager that this one is in place of."""
+        if self._joins(model, inputs, gen_config, request_id):
+            return super().generate_streaming(model, processor, inputs, gen_config, request_id, **kwargs)
+        alone = _alone(model, inputs, gen_config)
+        return self._alone.generate_streaming(model, processor, *alone, request_id, **kwargs)
+
+    async def generate_non_streaming(
+        self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str
+    ) -> Any:
+        """As the manager that this one is in place of."""
+        if self._joins(model, inputs, gen_config, request_id):
+            return await super().generate_non_streaming(model, processor, inputs, gen_config, request_id)
+        alone = _alone(model, inputs, gen_config)
+        return await self._alone.generate_non_streaming(model, processor, *alone, request_id)
+
+    def _joins(self, model: Any, inputs: Mapping[str, Any], config: GenerationConfig, request_id: str) -> bool:
+        shape = model.config.get_text_config()
+        window = getattr(shape, "max_position_embeddings", None)
+        if not in_batch(config, model.generation_config, len(inputs["input_ids"]), window):
+            return False
+        self._cb.sampling[request_id] = row_sampling(config, model.generation_config, shape.vocab_size)
+        return True
+
+    def stop(self) -> None:
+        """End the common batch."""
+        super().stop()
+        self._alone.stop()
+
+
+def _controlled(model: Any, config: GenerationConfig) -> Any:
+    """The model, or what generates with it under the controls of a config where the model knows none of its own."""
+    asked = any(getattr(each, name, None) for each in (config, model.generation_config) for name in CONTROL_FIELDS)
+    return SimpleNamespace(generate=partial(generate_with_controls, model)) if asked and not can_slide(model) else model
+
+
+def _alone(model: Any, inputs: Mapping[str, Any], config: GenerationConfig) -> tuple[dict[str, Any], GenerationConfig]:
+    """What `generate()` is called with, of a request that was read for the common batch."""
+    ids = torch.tensor([list(inputs["input_ids"])], dtype=torch.long, device=model.device)
+    config.use_cache = True
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, config
+
+
+def _sized(given: ContinuousBatchingConfig | None, model: Any) -> ContinuousBatchingConfig:
+    config = ContinuousBatchingConfig() if given is None else given
+    config.per_request_processors = True
+    if model.device.type == "cpu" and config.num_blocks is None:
+        config.num_blocks = _CPU_PAGES
+        config.max_batch_tokens = config.max_batch_tokens or _CPU_BATCH
+    return config
