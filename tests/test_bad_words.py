@@ -12,6 +12,8 @@ from fundamentallm_hf import BadWordsLogitsProcessor, load_model
 from fundamentallm_hf.bad_words import compile_bad_words
 from fundamentallm_hf.word_counts import WordCounts
 
+pytestmark = pytest.mark.core
+
 CLOSED = -torch.inf
 
 

@@ -11,6 +11,8 @@ from transformers import DynamicCache, GPT2LMHeadModel
 
 from fundamentallm_hf.cache_names import CACHE, NAMES, cache_name, cache_of, given_cache, under_one_name
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -11,6 +11,8 @@ from fundamentallm_hf.control_fields import CONTROL_FIELDS, fold_into_config
 from fundamentallm_hf.loading import DEMO_MODEL
 from fundamentallm_hf.model_folder import write_model_folder
 
+pytestmark = pytest.mark.core
+
 HOW = {"max_new_tokens": 60, "do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 4}
 BANNED = ["the", "was", "little", "lil*"]
 

@@ -24,6 +24,8 @@ from fundamentallm_hf.code_license import code_license
 from fundamentallm_hf.controls_repository import FOLDER, recipe_files, requirements, write_controls
 from fundamentallm_hf.errors import UserError
 
+pytestmark = pytest.mark.core
+
 NAME, MODEL = "user/controlled-generation", "HuggingFaceTB/SmolLM2-135M-Instruct"
 CASES = [
     {"do_sample": True, "seed": 1, "temperature": 2.0, "bad_words": ["a", "*t*", "/[0-9]/"]},

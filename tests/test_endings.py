@@ -11,6 +11,8 @@ from transformers import StoppingCriteriaList
 
 from fundamentallm_hf.endings import ClosedEndCriteria, LengthPenaltyLogitsProcessor, OpenEndLogitsProcessor, row_key
 
+pytestmark = pytest.mark.core
+
 INF = math.inf
 IDS = torch.tensor([[5, 6], [7, 8]])
 

@@ -15,6 +15,8 @@ from fundamentallm_hf.expert_training import Passage, train_experts
 from fundamentallm_hf.output_experts import ExpertPair, OutputWeights
 from fundamentallm_hf.output_states import OutputStates
 
+pytestmark = pytest.mark.core
+
 GLAD = [f"{name} was happy. {name} had fun and was very happy." for name in ("Tim", "Sue", "Ben", "Lily", "Mia", "Tom")]
 GRIM = [f"{name} was sad. {name} felt bad and was very sad." for name in ("Tim", "Sue", "Ben", "Lily", "Mia", "Tom")]
 MODES = {

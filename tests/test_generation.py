@@ -11,6 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, Generator, UserError
 from fundamentallm_hf.tokenization import build_tokenizer, character_vocabulary
 
+pytestmark = pytest.mark.core
+
 SAMPLED = {"seed": 3, "max_tokens": 20, "temperature": 0.8}
 
 

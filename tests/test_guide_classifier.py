@@ -18,6 +18,8 @@ from fundamentallm_hf.text_classifier import load_classifier
 from fundamentallm_hf.vocabulary import Vocabulary
 from fundamentallm_hf.word_counts import WordCounts
 
+pytestmark = pytest.mark.core
+
 MODES = {
     "greedy": {"do_sample": False},
     "sampled": {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": 3},

@@ -9,6 +9,8 @@ from small_models import byte_level_gpt2, sentencepiece_llama
 from fundamentallm_hf import Attribute, controlled_generate, guides, load_model
 from fundamentallm_hf.guide_prompts import PromptGuide
 
+pytestmark = pytest.mark.core
+
 MODES = {
     "greedy": {"do_sample": False},
     "beams": {"num_beams": 4, "do_sample": False},

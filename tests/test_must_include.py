@@ -14,6 +14,8 @@ from fundamentallm_hf import load_model
 from fundamentallm_hf.requirements import Requirements
 from fundamentallm_hf.word_counts import WordCounts
 
+pytestmark = pytest.mark.core
+
 PROMPT = "Once upon a time"
 WORDS = ["dragon", "castle", "knight"]
 MODES = [

@@ -15,6 +15,8 @@ from fundamentallm_hf import Generator, UserError, controlled_generate, load_mod
 from fundamentallm_hf.cache_names import NAMES
 from fundamentallm_hf.tested_versions import TESTED, UntestedVersionError, is_tested, step_difference
 
+pytestmark = pytest.mark.core
+
 PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 HOW = {"max_new_tokens": 3, "do_sample": False}
 

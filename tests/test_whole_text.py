@@ -21,6 +21,8 @@ from fundamentallm_hf.grammar_places import GrammarPlaces
 from fundamentallm_hf.grammars import read_grammar
 from fundamentallm_hf.settings import SETTINGS, GenerationSettings
 
+pytestmark = pytest.mark.core
+
 PROMPT = "Once upon a time"
 DATE = "(Monday|Tuesday), the [0-9]{1,2}(st|nd|rd|th) of (May|June)"
 MODES = [
