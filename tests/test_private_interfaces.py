@@ -325,7 +325,7 @@ def uses(tree, own):
             isinstance(node, ast.Call)
             and getattr(node.func, "id", "") == "getattr"
             and isinstance(node.args[1], ast.Constant)
-            and str(node.args[1].value).startswith("_")
+            and re.match("_(?!_)", str(node.args[1].value))
             and node.args[1].value not in own
         ):
             yield node.lineno, node.args[1].value
