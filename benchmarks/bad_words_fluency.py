@@ -20,9 +20,9 @@ import torch
 from models import MODELS, bits_per_character, words
 
 from fundamentallm_hf import BadWordsLogitsProcessor, controlled_generate
-from fundamentallm_hf.bad_words import compile_bad_words
-from fundamentallm_hf.companions import own_word_counts
-from fundamentallm_hf.word_counts import WordCounts
+from fundamentallm_hf.portable.controls.bad_words import compile_bad_words
+from fundamentallm_hf.portable.decoding.sidecar_files import own_word_counts
+from fundamentallm_hf.portable.text.word_counts import WordCounts
 
 PROMPT = "Once upon a time"
 
@@ -53,7 +53,7 @@ def write(model, banned: Sequence[str], way: str, texts: int, tokens: int, **sam
                 tables,
                 prompt_columns=columns,
                 end_tokens=[model.config.eos_token_id],
-                last_step=lambda longer: torch.full((len(longer),), longer.shape[1] >= columns + tokens),
+                remaining=lambda ids: [columns + tokens - ids.shape[1]] * len(ids),
                 temperature=sampling["temperature"],
             )
         ]

@@ -17,8 +17,8 @@ import torch
 from models import MODELS
 from timing import take_turns
 
-from fundamentallm_hf.bad_words import compile_bad_words
-from fundamentallm_hf.companions import own_word_counts
+from fundamentallm_hf.portable.controls.bad_words import compile_bad_words
+from fundamentallm_hf.portable.decoding.sidecar_files import own_word_counts
 
 PROMPT = "Once upon a time"
 

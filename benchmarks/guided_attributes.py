@@ -26,8 +26,8 @@ from models import MODELS, words
 from sentiment_judge import SentimentJudge
 
 from fundamentallm_hf import Attribute, controlled_generate
-from fundamentallm_hf.attributes import BUNDLED
-from fundamentallm_hf.loading import DEMO_MODEL
+from fundamentallm_hf.model_io.loading import DEMO_MODEL
+from fundamentallm_hf.portable.guides.attribute_lookup import BUNDLED
 
 NAMES = ["Tim", "Lily", "Ben", "Mia", "Tom", "Sue", "Max", "Anna", "Sam", "Amy"]
 PRONOUNS = ["he", "she", "he", "she", "he", "she", "he", "she", "he", "she"]

@@ -21,8 +21,9 @@ from models import MODELS
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from fundamentallm_hf import Attribute, guides
-from fundamentallm_hf.guide_classifier import ClassifierGuide
+from fundamentallm_hf import Attribute
+from fundamentallm_hf.portable.guides import build_guides as guides
+from fundamentallm_hf.portable.guides.classifier_guide import ClassifierGuide
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 OPENING = "One day, Tim went to the park. There he"

@@ -16,7 +16,7 @@ from models import MODELS
 from timing import take_turns
 
 from fundamentallm_hf import Attribute
-from fundamentallm_hf.attributes import BUNDLED
+from fundamentallm_hf.portable.guides.attribute_lookup import BUNDLED
 
 TOKENS = {"demo": 400, "smollm2": 60}
 

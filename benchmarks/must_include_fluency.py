@@ -35,9 +35,11 @@ from models import MODELS, smollm2
 from must_include_coverage import DECODING, PROMPTS, TOKENS
 from ngram_placement import NGramPlacement
 
-from fundamentallm_hf import controlled_generate, controls, placement
-from fundamentallm_hf import must_include as package
-from fundamentallm_hf.placement import Outlook, Placement
+from fundamentallm_hf import controlled_generate
+from fundamentallm_hf.portable.controls import logits_processors as controls
+from fundamentallm_hf.portable.controls import must_include as package
+from fundamentallm_hf.portable.controls import must_include_placement as placement
+from fundamentallm_hf.portable.controls.must_include_placement import Outlook, Placement
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from text_matcher import violations

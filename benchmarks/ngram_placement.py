@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fundamentallm_hf.placement import Outlook, Placement
+from fundamentallm_hf.portable.controls.must_include_placement import Outlook, Placement
 
 ORDER = 5
 # Numbers of characters for which probabilities are kept; the nearest below is used.

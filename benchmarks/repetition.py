@@ -13,8 +13,8 @@ import torch
 from models import bits_per_character, words
 
 from fundamentallm_hf import load_model
-from fundamentallm_hf.companions import own_word_counts
-from fundamentallm_hf.word_counts import WordCounts
+from fundamentallm_hf.portable.decoding.sidecar_files import own_word_counts
+from fundamentallm_hf.portable.text.word_counts import WordCounts
 
 PROMPTS = {
     "stories": ["Once upon a time", "One day, a", "The little dog", "Tom and", "She was"],

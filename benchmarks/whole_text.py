@@ -1,9 +1,12 @@
 """Do texts match as a whole, and what does it cost? `json_schema` and `pattern` beside llguidance's mask alone.
 
-    python benchmarks/whole_text.py [--parts json pattern speed] [--runs 200] [--tokens 120]
+    python benchmarks/whole_text.py [--parts json schemas pattern speed] [--runs 200] [--tokens 120]
 
 - json: SmolLM2 writes objects by a schema with nested objects, arrays, enums and numbers, sampled at temperature 0.8
   and top-p 0.9. Every text is parsed and validated with jsonschema. "Mask alone" closes only what cannot come next.
+- schemas: texts by all schemas of a folder (see `json_schemas.py`), with as few tokens as there may be, a few more and
+  many, greedy, sampled, with 4 beams, and beside words that must and must not appear; from SmolLM2, or with
+  `--model random` from a small random model on its tokens. The bundled model writes those that its alphabet can.
 - pattern: the bundled model writes dates, each matched by Python's re.
 - speed: time per step and row with a pattern and without, all ways in turn in every round, medians.
 """
@@ -13,13 +16,20 @@ import json
 import re
 import statistics
 import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jsonschema
 import torch
-from models import MODELS
+from models import MODELS, TOKENIZERS
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from fundamentallm_hf import Generator
-from fundamentallm_hf.whole_text import WholeTextLogitsProcessor
+from fundamentallm_hf import Generator, controlled_generate
+from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammars import read_grammar
+from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
 
 PET = "Describe a pet as JSON, with its name, kind, age, weight, tags and owner.\n"
 TEXT = {"type": "string"}
@@ -52,6 +62,15 @@ SCHEMA = {
 }
 DATE = "(Monday|Tuesday), the [0-9]{1,2}(st|nd|rd|th) of (May|June)"
 SAMPLED = {"temperature": 0.8, "top_p": 0.9}
+WORDS = {"bad_words": ["the", "is", "pet"], "must_include": ["story"]}
+WAYS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"do_sample": False}, {}),
+    ({"do_sample": True, "temperature": 0.8, "top_p": 0.9}, {}),
+    ({"num_beams": 4, "num_return_sequences": 2}, {}),
+    ({"do_sample": True}, {"bad_words": WORDS["bad_words"]}),
+    ({"do_sample": True}, WORDS),
+]
+FOLDER = Path(__file__).parent.parent / "tests" / "fixtures" / "json_schemas"
 FREE = {"demo": "[A-Z][a-z ,.]{40,2000}", "smollm2": r"(?s).{40,2000}"}
 
 
@@ -59,17 +78,17 @@ class mask_alone:
     """For a while no room is kept: what llguidance's mask does by itself."""
 
     def __enter__(self) -> None:
-        self.kept = WholeTextLogitsProcessor._plenty
-        WholeTextLogitsProcessor._plenty = lambda *args: True
+        self.kept = WholeTextLogitsProcessor._open
+        WholeTextLogitsProcessor._open = lambda self, place, *others: self.places.open(place)
 
     def __exit__(self, *exception: object) -> None:
-        WholeTextLogitsProcessor._plenty = self.kept
+        WholeTextLogitsProcessor._open = self.kept
 
 
-def valid(text: str) -> bool:
+def valid(text: str, schema: Any = SCHEMA) -> bool:
     """Whether a text is JSON by the schema."""
     try:
-        jsonschema.validate(json.loads(text), SCHEMA)
+        jsonschema.validate(json.loads(text), schema)
     except (json.JSONDecodeError, jsonschema.ValidationError):
         return False
     return True
@@ -89,6 +108,63 @@ def measure_json(runs: int, tokens: int, rows: int) -> None:
         right = sum(valid(done.completion) for done in texts)
         print(f"{name}: {right} of {len(texts)} parse and validate with at most {tokens} tokens")
     print(f"{other} of {len(kept)} texts differ from those of the mask alone; {taken:.0f} s for all", flush=True)
+
+
+def random_model() -> GPT2LMHeadModel:
+    """A small random model on the tokens of SmolLM2."""
+    tokenizer = TOKENIZERS["smollm2"]()
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=2048)
+    model = GPT2LMHeadModel(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.tokenizer = tokenizer
+    return model.eval()
+
+
+def measure_schemas(name: str, folder: Path, step: int) -> None:
+    """Count the texts that are complete, by schema, budget and mode."""
+    model = random_model() if name == "random" else MODELS[name]()
+    found: Counter[str] = Counter()
+    for number, file in enumerate(sorted(folder.rglob("*.json"))[::step]):
+        schema = json.loads(file.read_text(encoding="utf-8"))["schema"]
+        try:
+            places = GrammarPlaces(read_grammar({"json_schema": schema}) or "", model.tokenizer, len(model.tokenizer))
+            plan = places.plan(places.prompt_end(places.advance(places.before, model.tokenizer("I").input_ids[0])))
+        except ValueError:
+            plan = None
+        if plan is None:
+            found["refused: not in this alphabet"] += 1
+            continue
+        for way, (how, words) in enumerate(WAYS):
+            for room in (len(plan), len(plan) + 5, len(plan) + 80):
+                try:
+                    texts = added(model, max(1, room), schema, number, how | words)
+                except ValueError as error:
+                    found[f"refused: {str(error).partition(':')[0]}"] += 1
+                    continue
+                for text in texts:
+                    good = valid(text, schema) and not any(banned(word, text) for word in words.get("bad_words", ()))
+                    good = good and all(banned(word, text) for word in words.get("must_include", ()))
+                    found["valid and complete" if good else "not"] += 1
+                    if not good:
+                        print(f"{file.name}, way {way}, {room} tokens: {text!r}", flush=True)
+    print(f"{name}: {dict(found)}", flush=True)
+
+
+def added(model: PreTrainedModel, room: int, schema: Any, seed: int, how: dict[str, Any]) -> list[str]:
+    """What the model adds to a prompt."""
+    inputs = model.tokenizer("A pet: ", return_tensors="pt")
+    if model.config.model_type != "fundamentallm":
+        how = how | {"custom_generate": partial(controlled_generate, tokenizer=model.tokenizer)}
+    torch.manual_seed(seed)
+    rows = model.generate(**inputs, max_new_tokens=room, json_schema=schema, **how)
+    return model.tokenizer.batch_decode(rows[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+
+
+def banned(word: str, text: str) -> bool:
+    """Whether a word stands in a text."""
+    return re.search(rf"\b{word}\b", text, re.IGNORECASE) is not None
 
 
 def measure_pattern(runs: int) -> None:
@@ -132,8 +208,11 @@ def measure_speed(tokens: int, rounds: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--parts", nargs="+", choices=["json", "pattern", "speed"], default=["json", "pattern", "speed"]
+        "--parts", nargs="+", choices=["json", "schemas", "pattern", "speed"], default=["json", "pattern", "speed"]
     )
+    parser.add_argument("--model", choices=["smollm2", "demo", "random"], default="smollm2", help="of schemas")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of schemas")
+    parser.add_argument("--step", type=int, default=1, help="take every n-th schema")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--rows", type=int, default=20, help="texts at a time")
     parser.add_argument("--tokens", type=int, default=120)
@@ -144,6 +223,8 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     if "json" in arguments.parts:
         measure_json(arguments.runs, arguments.tokens, arguments.rows)
+    if "schemas" in arguments.parts:
+        measure_schemas(arguments.model, arguments.folder, arguments.step)
     if "pattern" in arguments.parts:
         measure_pattern(100)
     if "speed" in arguments.parts:

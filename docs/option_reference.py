@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from fundamentallm_hf.cli import generate
-from fundamentallm_hf.commands import COMMANDS
-from fundamentallm_hf.options import GroupedCommand
-from fundamentallm_hf.settings import SETTINGS
+from fundamentallm_hf.cli.generate import generate
+from fundamentallm_hf.cli.interactive.commands import COMMANDS
+from fundamentallm_hf.cli.options import GroupedCommand
+from fundamentallm_hf.settings.generation_settings import SETTINGS
 
 BEGIN = "<!-- The tables below are written by docs/option_reference.py. -->\n"
 END = "<!-- End of the tables. -->"

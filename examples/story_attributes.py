@@ -27,11 +27,11 @@ import torch
 from sentiment_teacher import Teacher
 
 from fundamentallm_hf import Attribute, load_model
-from fundamentallm_hf.attribute_training import train_words, words_of
-from fundamentallm_hf.expert_training import ExpertTraining, train_experts
-from fundamentallm_hf.loading import DEMO_MODEL
-from fundamentallm_hf.own_texts import sort_texts, write_texts
-from fundamentallm_hf.word_counts import FILE_NAME, WordCounts
+from fundamentallm_hf.model_io.loading import DEMO_MODEL
+from fundamentallm_hf.portable.text.word_counts import FILE_NAME, WordCounts
+from fundamentallm_hf.training.expert_training import ExpertTraining, train_experts
+from fundamentallm_hf.training.labelled_samples import sort_texts, write_texts
+from fundamentallm_hf.training.word_training import train_words, words_of
 
 RULES = {
     "animals": (

@@ -34,13 +34,13 @@ from transformers import (
 from windows import HeldOutWindows, Stages, TextWindows, encode_texts
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM
-from fundamentallm_hf.checkpoint import is_fundamentallm_source, load_checkpoint
-from fundamentallm_hf.errors import UserError
-from fundamentallm_hf.model_folder import write_model_folder
-from fundamentallm_hf.modeling_fundamentallm import FundamentaLLMSinusoidalPositions
-from fundamentallm_hf.records import TRAINING, weights_digest
-from fundamentallm_hf.tokenization import EOS, build_tokenizer, character_vocabulary, unknown_characters
-from fundamentallm_hf.word_counts import WordCounts
+from fundamentallm_hf.model_io.checkpoint import is_fundamentallm_source, load_checkpoint
+from fundamentallm_hf.model_io.model_folder import write_model_folder
+from fundamentallm_hf.model_io.tokenizer import EOS, build_tokenizer, character_vocabulary, unknown_characters
+from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLMSinusoidalPositions
+from fundamentallm_hf.portable.model.records import TRAINING, weights_digest
+from fundamentallm_hf.portable.text.word_counts import WordCounts
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -7,45 +7,58 @@ at once, or, since nothing heavy is imported before it is needed, when transform
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .registration_hook import register_with_transformers
+from fundamentallm_hf.model_io.registration_hook import register_with_transformers
 
 if TYPE_CHECKING:
-    from .any_model import controlled_generate as controlled_generate
-    from .attributes import Attribute as Attribute
-    from .bad_words import BadWordsLogitsProcessor as BadWordsLogitsProcessor
-    from .checkpoint import convert_checkpoint as convert_checkpoint
-    from .completion import Completion as Completion
-    from .configuration_fundamentallm import FundamentaLLMConfig as FundamentaLLMConfig
-    from .errors import UserError as UserError
+    from fundamentallm_hf.generation.completion import Completion as Completion
+    from fundamentallm_hf.generation.generator import Generator as Generator
+    from fundamentallm_hf.model_io.checkpoint import convert_checkpoint as convert_checkpoint
+    from fundamentallm_hf.model_io.loading import load_model as load_model
+    from fundamentallm_hf.portable.controls.bad_words import BadWordsLogitsProcessor as BadWordsLogitsProcessor
+    from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate as controlled_generate
+    from fundamentallm_hf.portable.controls.must_include import (
+        MustIncludeLogitsProcessor as MustIncludeLogitsProcessor,
+    )
+    from fundamentallm_hf.portable.controls.word_repetition import (
+        WordRepetitionLogitsProcessor as WordRepetitionLogitsProcessor,
+    )
+    from fundamentallm_hf.portable.errors import UserError as UserError
+    from fundamentallm_hf.portable.guides.attributes import Attribute as Attribute
+    from fundamentallm_hf.portable.guides.guided_attributes import (
+        GuidedAttributesLogitsProcessor as GuidedAttributesLogitsProcessor,
+    )
+    from fundamentallm_hf.portable.model.configuration_fundamentallm import FundamentaLLMConfig as FundamentaLLMConfig
+    from fundamentallm_hf.portable.model.modeling_fundamentallm import (
+        FundamentaLLMForCausalLM as FundamentaLLMForCausalLM,
+    )
+    from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLMModel as FundamentaLLMModel
+    from fundamentallm_hf.portable.structured.structured_output import (
+        WholeTextLogitsProcessor as WholeTextLogitsProcessor,
+    )
+    from fundamentallm_hf.settings.generation_settings import GenerationSettings as GenerationSettings
+
     from .evaluation import evaluate as evaluate
-    from .generation import Generator as Generator
-    from .guided_attributes import GuidedAttributesLogitsProcessor as GuidedAttributesLogitsProcessor
-    from .loading import load_model as load_model
-    from .modeling_fundamentallm import FundamentaLLMForCausalLM as FundamentaLLMForCausalLM
-    from .modeling_fundamentallm import FundamentaLLMModel as FundamentaLLMModel
-    from .repetition import WordRepetitionLogitsProcessor as WordRepetitionLogitsProcessor
-    from .settings import GenerationSettings as GenerationSettings
-    from .whole_text import WholeTextLogitsProcessor as WholeTextLogitsProcessor
 
     __version__: str
 
 _HOME = {
-    "Attribute": "attributes",
-    "BadWordsLogitsProcessor": "bad_words",
-    "Completion": "completion",
-    "FundamentaLLMConfig": "configuration_fundamentallm",
-    "FundamentaLLMForCausalLM": "modeling_fundamentallm",
-    "FundamentaLLMModel": "modeling_fundamentallm",
-    "GenerationSettings": "settings",
-    "Generator": "generation",
-    "GuidedAttributesLogitsProcessor": "guided_attributes",
-    "UserError": "errors",
-    "WholeTextLogitsProcessor": "whole_text",
-    "WordRepetitionLogitsProcessor": "repetition",
-    "controlled_generate": "any_model",
-    "convert_checkpoint": "checkpoint",
+    "Attribute": "portable.guides.attributes",
+    "BadWordsLogitsProcessor": "portable.controls.bad_words",
+    "Completion": "generation.completion",
+    "FundamentaLLMConfig": "portable.model.configuration_fundamentallm",
+    "FundamentaLLMForCausalLM": "portable.model.modeling_fundamentallm",
+    "FundamentaLLMModel": "portable.model.modeling_fundamentallm",
+    "GenerationSettings": "settings.generation_settings",
+    "Generator": "generation.generator",
+    "GuidedAttributesLogitsProcessor": "portable.guides.guided_attributes",
+    "MustIncludeLogitsProcessor": "portable.controls.must_include",
+    "UserError": "portable.errors",
+    "WholeTextLogitsProcessor": "portable.structured.structured_output",
+    "WordRepetitionLogitsProcessor": "portable.controls.word_repetition",
+    "controlled_generate": "portable.controls.controlled_generate",
+    "convert_checkpoint": "model_io.checkpoint",
     "evaluate": "evaluation",
-    "load_model": "loading",
+    "load_model": "model_io.loading",
 }
 __all__ = sorted(_HOME)
 
@@ -65,4 +78,5 @@ def __dir__() -> list[str]:
     return [*globals(), *_HOME]
 
 
-register_with_transformers()
+# The models, and `push_to_hub` on them.
+register_with_transformers("model_io.registration", "publishing.push_to_hub")

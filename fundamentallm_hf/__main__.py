@@ -1,5 +1,5 @@
 """`python -m fundamentallm_hf` is the command `fundamentallm`."""
 
-from .cli import main
+from fundamentallm_hf.cli.main import main
 
 main()

@@ -16,9 +16,9 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.cli.serving import utils
 
-from .context_window import can_slide
-from .control_fields import CONTROL_FIELDS
-from .custom_generate import generate as generate_with_controls
+from fundamentallm_hf.portable.controls.control_fields import CONTROL_FIELDS
+from fundamentallm_hf.portable.controls.custom_generate import generate as generate_with_controls
+from fundamentallm_hf.portable.decoding.context_window import can_slide
 
 # What a row of the common batch can have of its own, and what it is where nobody says.
 SAMPLING: Mapping[str, Any] = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}

@@ -7,8 +7,8 @@ A test fails where a card and its model differ.
 
 from pathlib import Path
 
-from fundamentallm_hf.loading import DEMO_MODEL
-from fundamentallm_hf.model_card import card_for
+from fundamentallm_hf.model_io.loading import DEMO_MODEL
+from fundamentallm_hf.publishing.model_card import card_for
 
 CARDS = {Path(__file__).parent / "demo.md": DEMO_MODEL}
 

@@ -8,11 +8,11 @@ from functools import cache
 from click.testing import CliRunner
 from conftest import FIXTURES
 
-import fundamentallm_hf.loading
-from fundamentallm_hf.cli import cli
+import fundamentallm_hf.model_io.loading
+from fundamentallm_hf.cli.main import cli
 
 MODEL = str(FIXTURES / "learned" / "final_model.pt")
-_load = cache(fundamentallm_hf.loading.load_model)
+_load = cache(fundamentallm_hf.model_io.loading.load_model)
 # Prints the arguments of every call of the command, so that a shell can tell what a script would run.
 _RECORDER = r"""fundamentallm() { printf '%s\x1f' "$@"; printf '\x1e'; }"""
 
@@ -31,10 +31,10 @@ def load_once(monkeypatch, stand_in=None):
     """Load each model once for all tests; `stand_in` is the model that stands for every name."""
 
     def load_model(source=None, *, device="auto", dtype=None, revision=None, trust_remote_code=False, **_):
-        fundamentallm_hf.loading.choose_device(device)
+        fundamentallm_hf.model_io.loading.choose_device(device)
         return _load(stand_in if stand_in is not None else source, device="cpu")
 
-    monkeypatch.setattr("fundamentallm_hf.loading.load_model", load_model)
+    monkeypatch.setattr("fundamentallm_hf.model_io.loading.load_model", load_model)
 
 
 def calls_of(script):

@@ -26,6 +26,23 @@ def byte_level_gpt2() -> GPT2LMHeadModel:
     return _with_tokenizer(GPT2LMHeadModel(config), tokenizer)
 
 
+def json_gpt2(texts, positions=1024) -> GPT2LMHeadModel:
+    """GPT-2 with byte-level BPE learnt from JSON, so that many tokens hold several quotation marks and brackets."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=["<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    backend.train_from_iterator([*TEXT, *texts], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>")
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=positions, eos_token_id=0, bos_token_id=0
+    )
+    return _with_tokenizer(GPT2LMHeadModel(config), tokenizer)
+
+
 def sentencepiece_llama() -> LlamaForCausalLM:
     """Llama with the tokenizer of Llama 2: BPE over "▁", bytes for what it lacks, a leading space that is stripped."""
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]

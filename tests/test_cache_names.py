@@ -9,7 +9,14 @@ import torch
 from test_modeling import tiny
 from transformers import DynamicCache, GPT2LMHeadModel
 
-from fundamentallm_hf.cache_names import CACHE, NAMES, cache_name, cache_of, given_cache, under_one_name
+from fundamentallm_hf.portable.decoding.cache_names import (
+    CACHE,
+    NAMES,
+    cache_name,
+    cache_of,
+    given_cache,
+    under_one_name,
+)
 
 pytestmark = pytest.mark.core
 

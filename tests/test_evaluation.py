@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from fundamentallm_hf.configuration_fundamentallm import FundamentaLLMConfig
-from fundamentallm_hf.errors import UserError
 from fundamentallm_hf.evaluation import Evaluation, evaluate, read_text, window_spans
-from fundamentallm_hf.modeling_fundamentallm import FundamentaLLMForCausalLM
-from fundamentallm_hf.tokenization import build_tokenizer, character_vocabulary
+from fundamentallm_hf.model_io.tokenizer import build_tokenizer, character_vocabulary
+from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.portable.model.configuration_fundamentallm import FundamentaLLMConfig
+from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLMForCausalLM
 
 TEXT = "the cat sat on the mat, and the rat ran after the cat: ten tan cats."
 START = "<|start|>"

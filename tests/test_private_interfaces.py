@@ -355,7 +355,7 @@ def test_what_is_used_is_entered():
 
 def test_the_config_of_a_call_takes_no_stop_strings_over():
     """Public, and yet what much depends on: the class of a config survives the copy that `generate()` makes."""
-    from fundamentallm_hf.decoding_loop import WithoutStopStrings
+    from fundamentallm_hf.portable.decoding.decoding_loop import WithoutStopStrings
 
     model = byte_level_gpt2()
     model.generation_config.stop_strings = ["x"]

@@ -39,11 +39,11 @@ def folder(tmp_path_factory):
         "import transformers, fundamentallm_hf",
         "import torch; import fundamentallm_hf",
         "from fundamentallm_hf import FundamentaLLMConfig",
-        "from fundamentallm_hf.configuration_fundamentallm import FundamentaLLMConfig",
+        "from fundamentallm_hf.portable.model.configuration_fundamentallm import FundamentaLLMConfig",
         "from fundamentallm_hf import modeling_fundamentallm",
         "from fundamentallm_hf import companions",
         "from fundamentallm_hf import controls, guides",
-        "import fundamentallm_hf.cli",
+        "import fundamentallm_hf.cli.main",
         "import fundamentallm_hf; from transformers import pipeline",
         "import fundamentallm_hf, importlib.util; assert importlib.util.find_spec('transformers').loader",
     ],
@@ -76,7 +76,8 @@ def test_nothing_heavy_is_imported_for_it():
 
 
 def test_a_failure_to_register_is_told_where_transformers_is_imported():
-    break_it = "import sys, fundamentallm_hf; sys.modules['fundamentallm_hf.configuration_fundamentallm'] = None"
+    config = "fundamentallm_hf.portable.model.configuration_fundamentallm"
+    break_it = f"import sys, fundamentallm_hf; sys.modules['{config}'] = None"
     done = run("-c", f"{break_it}\nimport transformers")
     assert done.returncode == 1
-    assert "fundamentallm_hf.configuration_fundamentallm" in done.stderr
+    assert "fundamentallm_hf.portable.model.configuration_fundamentallm" in done.stderr

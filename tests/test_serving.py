@@ -17,7 +17,7 @@ from small_models import byte_level_gpt2
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from fundamentallm_hf import controlled_generate, load_model
-from fundamentallm_hf.loading import DEMO_MODEL
+from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
 pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
 from fundamentallm_hf import serving

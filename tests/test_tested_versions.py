@@ -11,9 +11,10 @@ import transformers
 from small_models import byte_level_gpt2
 from test_modeling import tiny
 
-from fundamentallm_hf import Generator, UserError, controlled_generate, load_model, tested_versions
-from fundamentallm_hf.cache_names import NAMES
-from fundamentallm_hf.tested_versions import TESTED, UntestedVersionError, is_tested, step_difference
+from fundamentallm_hf import Generator, UserError, controlled_generate, load_model
+from fundamentallm_hf.portable.decoding import tested_versions
+from fundamentallm_hf.portable.decoding.cache_names import NAMES
+from fundamentallm_hf.portable.decoding.tested_versions import TESTED, UntestedVersionError, is_tested, step_difference
 
 pytestmark = pytest.mark.core
 

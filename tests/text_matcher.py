@@ -1,7 +1,7 @@
 """Finds entries in finished text in another way than the package does: one regular expression for each entry.
 
 It imports nothing of the package, so that tests and benchmarks can hold one against the other. What an entry means is
-written down in `fundamentallm_hf/literal_machine.py`.
+written down in `word_matcher.py`.
 """
 
 import re

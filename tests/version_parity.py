@@ -115,8 +115,8 @@ def record(folder):
     only = [name for name in os.environ.get("PARITY_MODELS", "").split(",") if name]
     from writing import token_ids
 
-    from fundamentallm_hf.controls_repository import write_controls
-    from fundamentallm_hf.model_folder import write_model_folder
+    from fundamentallm_hf.model_io.model_folder import write_model_folder
+    from fundamentallm_hf.publishing.controls_repository import write_controls
 
     found = {}
     for name, kind, model in models(folder):

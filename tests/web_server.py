@@ -17,7 +17,7 @@ def start():
     from fundamentallm_hf import Generator, load_model
     from fundamentallm_hf.web.app import launch_options, serve
     from fundamentallm_hf.web.page import Page
-    from fundamentallm_hf.web.writing import Writer
+    from fundamentallm_hf.web.runner import Writer
 
     writer = Writer(Generator(load_model(device="cpu"), notice=lambda text: None))
     blocks = serve(Page(writer))

@@ -1,34 +1,20 @@
-"""Which settings are held against each other: several temperatures, or with and without each control.
-
-This file knows nothing of how texts are written or shown.
-"""
+"""Makes the settings of a comparison: several temperatures, or with and without each control."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fundamentallm_hf.errors import UsageError
-from fundamentallm_hf.settings import SETTINGS, GenerationSettings
+from fundamentallm_hf.portable.controls.control_table import CONTROLS
+from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
 from .limits import LIMITS, Limits
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.5)
-# What says how a control works goes with it.
-_GOES_WITH = {
-    "must_include": ("must_include_ordered", "must_include_prompt"),
-    "guide_attribute": ("guide_strength",),
-}
-# What a text is without: the rest is its length, its number, its seed, or says how something else works.
-CONTROLS = (
-    "bad_words",
-    "must_include",
-    "guide_attribute",
-    "pattern",
-    "json_schema",
-    "grammar",
-    "repetition_penalty",
-    "no_repeat_ngram",
-    "length_penalty",
-    "stop",
+# Beams that are searched for the tree where the settings ask for none.
+BEAMS = 4
+# What a text can be without: what shapes it, other than by chance or by its length.
+REMOVABLE = (
+    *(control.name for control in CONTROLS.values() if control.shapes_text and not control.refines),
     "top_k",
     "top_p",
     "min_p",
@@ -57,7 +43,7 @@ def by_temperature(settings: GenerationSettings, temperatures: Sequence[Any], li
     for each in temperatures:
         if each is None:
             raise UsageError("temperatures has to hold numbers from 0 to 100 but holds nothing in one place")
-        column = settings.but(temperature=each, num_samples=1, best=None)
+        column = settings.replace(temperature=each, num_samples=1, best=None)
         made.append(Column(f"temperature {column.temperature:g}", column))
     return made
 
@@ -68,14 +54,15 @@ def without_each(settings: GenerationSettings, limits: Limits = LIMITS) -> list[
     Raises:
         UsageError: no control is set.
     """
-    alone = settings.but(num_samples=1, best=None)
+    alone = settings.replace(num_samples=1, best=None)
     found = [Column("with everything", alone)]
-    for name in CONTROLS:
+    for name in REMOVABLE:
         default = SETTINGS[name].default
         if getattr(settings, name) == default or (name == "top_p" and settings.top_p == 1):
             continue
-        changes = {each: SETTINGS[each].default for each in (name, *_GOES_WITH.get(name, ()))}
-        found.append(Column(f"without {SETTINGS[name].label}", alone.but(**changes)))
+        refining = [control.name for control in CONTROLS.values() if control.refines == (name,)]
+        changes = {each: SETTINGS[each].default for each in (name, *refining)}
+        found.append(Column(f"without {SETTINGS[name].label}", alone.replace(**changes)))
     if len(found) == 1:
         raise UsageError("there is no control to leave out: set one, for instance bad-words")
     return found[: limits.columns]

@@ -1,7 +1,6 @@
 """The fields of the page: one for each setting that is open to visitors, made out of the table of settings.
 
-Names, help, choices and ranges are the table's. What is decided here is only how a value is entered: a slider, a
-number, a list. This file knows nothing of what happens with the values.
+Names, help, choices and ranges come from the table. This file decides how a value is entered, for example by a slider.
 """
 
 from collections.abc import Mapping
@@ -9,9 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from fundamentallm_hf.errors import UsageError
-from fundamentallm_hf.setting_text import read_value, show_value
-from fundamentallm_hf.settings import GenerationSettings, Setting
+from fundamentallm_hf.portable.controls.setting import Setting
+from fundamentallm_hf.settings.generation_settings import GenerationSettings
+from fundamentallm_hf.settings.typed_values import read_value, show_value
 
 from .limits import LIMITS, OPEN
 
@@ -116,7 +115,7 @@ def read_field(setting: Setting, value: Any) -> Any:
         return read_value(setting, value)
     if setting.kind is int and isinstance(value, float):
         if not value.is_integer():
-            raise UsageError(f"{setting.label} has to be {setting.expected} but is {value!r}")
+            raise setting.refusal(value)
         return int(value)
     return value
 

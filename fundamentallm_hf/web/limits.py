@@ -1,18 +1,17 @@
-"""What a visitor may ask for: how much, and nothing that would open a file. Checked for every request, on the server.
+"""Limits what a visitor may ask for: how much, and nothing that would open a file.
 
-Whoever calls, the page or a program, the values arrive here before anything is computed. This file knows nothing of
-pages or models; what a value means is written in `settings.py`.
+Every request is checked here on the server before anything is computed, whether it comes from the page or a program.
 """
 
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fundamentallm_hf.entries import split_alternatives
-from fundamentallm_hf.errors import UsageError, UserError
-from fundamentallm_hf.settings import SETTINGS, GenerationSettings, Setting, find_setting, is_text
+from fundamentallm_hf.portable.controls.setting import Setting, is_text
+from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.portable.text.word_lists import split_alternatives
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
 
 # The path of a file on the server is nothing that a visitor can name.
 CLOSED = ("bad_words_file",)
@@ -35,7 +34,7 @@ class Limits:
         entry: characters of an entry.
         text: characters of a pattern, a schema or a grammar.
         columns: texts side by side in a comparison.
-        alternatives: likeliest tokens for each place.
+        alternatives: likeliest tokens for each position.
         seconds: that one request may compute; then it ends as if stopped.
     """
 
@@ -73,20 +72,21 @@ def read_prompt(prompt: Any, limits: Limits = LIMITS) -> str:
         UsageError: it is no text, or too long.
     """
     if not isinstance(prompt, str) or not is_text(prompt):
-        raise UsageError(f"prompt has to be text but is {_short(prompt)}")
+        raise UsageError(f"prompt has to be text but is {_short(prompt)}", setting="prompt", expected="text")
     if len(prompt) > limits.prompt:
         raise UsageError(
-            f"prompt has to have at most {limits.prompt} characters here but has {len(prompt)}: shorten it"
+            f"prompt has to have at most {limits.prompt} characters here but has {len(prompt)}: shorten it",
+            setting="prompt",
         )
     return prompt
 
 
 def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> GenerationSettings:
-    """Settings, checked against their ranges, each other, and the limits of this place.
+    """Settings, checked against their ranges, each other, and the limits of this demo.
 
     Args:
         values: by name; None is the default.
-        limits: of this place.
+        limits: of this demo.
 
     Returns:
         The settings, with a seed where one matters.
@@ -98,7 +98,9 @@ def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> Generat
     for name, value in values.items():
         setting = find_setting(name)
         if setting.name in CLOSED and value is not None:
-            raise UsageError(f"{setting.label} is closed here: give the words themselves as bad-words")
+            raise UsageError(
+                f"{setting.label} is closed here: give the words themselves as bad-words", setting=setting.name
+            )
         if value is None or (isinstance(value, str) and not value):
             value = setting.default
         _check_size(setting, value, limits)
@@ -109,11 +111,12 @@ def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> Generat
     if total > limits.total:
         raise UsageError(
             f"max-tokens times num-samples times beam-size is {total}, but here it has to be at most {limits.total}: "
-            "ask for less"
+            "ask for less",
+            setting="max_tokens",
         )
     settings.check()
     if settings.seed is None and settings.sampled:
-        settings = settings.but(seed=secrets.randbits(32))
+        settings = settings.replace(seed=secrets.randbits(32))
     return settings
 
 
@@ -124,29 +127,41 @@ def _check_size(setting: Setting, value: Any, limits: Limits) -> None:
         most = many if setting.kind is tuple else limits.text
         size = len(value) if isinstance(value, str) else len(str(value)) if isinstance(value, dict | list) else 0
         if size > max(most, limits.text):
-            raise UsageError(f"{setting.label} has to have at most {most} characters here but has {size}: shorten it")
+            raise UsageError(
+                f"{setting.label} has to have at most {most} characters here but has {size}: shorten it",
+                setting=setting.name,
+            )
 
 
 def _check_value(setting: Setting, value: Any, limits: Limits) -> None:
     most = limits.of(setting)
     if most is not None and value is not None and value > most:
-        raise UsageError(f"{setting.label} has to be at most {most} here but is {value}: ask for less")
+        raise UsageError(
+            f"{setting.label} has to be at most {most} here but is {value}: ask for less",
+            setting=setting.name,
+            value=value,
+        )
     if setting.kind is tuple:
         allowed = limits.required if setting.name == "must_include" else limits.entries
         if len(value) > allowed:
             raise UsageError(
-                f"{setting.label} has to have at most {allowed} entries here but has {len(value)}: shorten the list"
+                f"{setting.label} has to have at most {allowed} entries here but has {len(value)}: shorten the list",
+                setting=setting.name,
             )
         for entry in value:
             if len(entry) > limits.entry:
                 raise UsageError(
                     f"{setting.label} has to hold entries of at most {limits.entry} characters here but holds "
-                    f"{_short(entry)}"
+                    f"{_short(entry)}",
+                    setting=setting.name,
+                    value=entry,
                 )
             if setting.name == "must_include" and len(split_parts(entry)) > limits.required:
                 raise UsageError(
                     f"{setting.label} has to hold at most {limits.required} alternatives in an entry here but holds "
-                    f"{_short(entry)}"
+                    f"{_short(entry)}",
+                    setting=setting.name,
+                    value=entry,
                 )
 
 
@@ -158,18 +173,9 @@ def split_parts(entry: str) -> list[str]:
         return [entry]
 
 
-_NAMED = re.compile(r"([a-z][a-z_-]+)")
-
-
 def field_of(error: UserError) -> str | None:
     """The field that an error is about: "prompt", or the name of a setting; None where it is about none or several."""
-    text = str(error)
-    for beginning, name in (("there is no attribute", "guide_attribute"), ("the prompt", "prompt")):
-        if text.startswith(beginning):
-            return name
-    found = _NAMED.match(text)
-    name = found[1].replace("-", "_") if found else ""
-    return name if name == "prompt" or name in OPEN else None
+    return error.setting if error.setting == "prompt" or error.setting in OPEN else None
 
 
 def _short(value: Any) -> str:

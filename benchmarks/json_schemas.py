@@ -1,0 +1,292 @@
+"""JSON schemas: what `json_schema` accepts, allows and costs, beside llguidance alone.
+
+    python benchmarks/json_schemas.py [FOLDER] [--limit 300] [--room 4000] [--texts 1] [--arrays 20]
+
+The folder holds schemas as JSONSchemaBench's maskbench writes them, one a file:
+{"schema": …, "tests": [{"data": …, "valid": …}]}; without one it is that of the tests. Every valid instance is led
+through both masks token by token, in the tokens of the tokenizer, ours and llguidance's in turn. Texts are drawn from a
+model of pairs of tokens that was counted on the instances: it costs nothing, and knows as little of the schema as its
+last token.
+
+Times are processor time of the thread, in milliseconds, scores of the whole vocabulary included.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import llguidance.hf
+import numpy as np
+import torch
+from llguidance import LLMatcher
+from models import TOKENIZERS
+
+from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammars import read_grammar
+from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
+
+OURS, ALONE = "ours", "llguidance alone"
+FOLDER = Path(__file__).parent.parent / "tests" / "fixtures" / "json_schemas"
+PROMPT = "Answer in JSON.\n"
+
+
+@dataclass
+class Tally:
+    """What was seen of one way."""
+
+    accepted: int = 0
+    refused: list[str] = field(default_factory=list)
+    allowed: Counter[bool] = field(default_factory=Counter)
+    rejected: Counter[bool] = field(default_factory=Counter)
+    steps: list[float] = field(default_factory=list)
+    compiled: list[float] = field(default_factory=list)
+    good: Counter[bool] = field(default_factory=Counter)
+    items: list[int] = field(default_factory=list)
+
+
+class Alone:
+    """llguidance's mask by itself, on its own reading of the tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.size = len(tokenizer)
+        self.machine = llguidance.hf.from_tokenizer(tokenizer)
+        self.words = np.zeros((1, -(-self.machine.vocab_size // 32)), dtype=np.int32)
+
+    def compile(self, grammar: str) -> Any:
+        """Its matcher; None where it refuses the grammar."""
+        matcher = LLMatcher(self.machine, grammar, log_level=0)
+        return None if matcher.is_error() else matcher
+
+    def mask(self, matcher: Any, scores: torch.Tensor) -> torch.Tensor:
+        """`scores`: (1, vocabulary)."""
+        matcher.unsafe_compute_mask_ptr(self.words.ctypes.data, self.words.nbytes)
+        bits = np.unpackbits(self.words.view(np.uint8), axis=1, count=self.size, bitorder="little")
+        return torch.where(torch.from_numpy(bits.view(np.bool_)), scores, -torch.inf)
+
+
+class Pairs:
+    """Scores of the next token by the last one, counted on some texts."""
+
+    def __init__(self, tokenizer: Any, texts: list[str]) -> None:
+        self.size, self.end = len(tokenizer), tokenizer.eos_token_id
+        self.after: dict[int, Counter[int]] = {}
+        for text in texts:
+            tokens = [*tokenizer(text).input_ids, self.end]
+            for last, token in pairwise(tokens):
+                self.after.setdefault(last, Counter())[token] += 1
+
+    def __call__(self, last: int, chance: torch.Generator) -> torch.Tensor:
+        """(1, vocabulary)."""
+        scores = torch.randn(1, self.size, generator=chance) - 6
+        for token, count in self.after.get(last, {}).items():
+            scores[0, token] = 3 + float(np.log(count))
+        return scores
+
+
+class Benchmark:
+    """One run over a folder."""
+
+    def __init__(self, tokenizer: Any, room: int) -> None:
+        self.tokenizer, self.room = tokenizer, room
+        self.alone = Alone(tokenizer)
+        self.prompt = tokenizer(PROMPT, return_tensors="pt").input_ids
+        self.tallies = {OURS: Tally(), ALONE: Tally()}
+
+    def processor(self, places: GrammarPlaces, room: int) -> WholeTextLogitsProcessor:
+        """Ours, for one text."""
+        columns = self.prompt.shape[1]
+        return WholeTextLogitsProcessor(
+            places,
+            remaining=lambda ids: [room - (ids.shape[1] - columns)] * len(ids),
+            end_tokens=[self.tokenizer.eos_token_id],
+            prompt_columns=columns,
+        )
+
+    def compile(self, schema: Any) -> tuple[GrammarPlaces, Any] | None:
+        """Both ways for one schema, ours with its first plan; None where one refuses it."""
+        ours, alone = self.tallies[OURS], self.tallies[ALONE]
+        begin = time.thread_time()
+        # Each reads the schema for itself.
+        grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
+        matcher = self.alone.compile(grammar)
+        if matcher is None:
+            return None
+        alone.compiled.append(1000 * (time.thread_time() - begin))
+        alone.accepted += 1
+        begin = time.thread_time()
+        try:
+            places = GrammarPlaces(read_grammar({"json_schema": schema}) or "", self.tokenizer, len(self.tokenizer))
+            self.processor(places, self.room).check(self.prompt)
+        except ValueError as error:
+            ours.refused.append(str(error))
+            return None
+        ours.compiled.append(1000 * (time.thread_time() - begin))
+        ours.accepted += 1
+        return places, matcher
+
+    def lead(self, places: GrammarPlaces, matcher: Any, data: Any, valid: bool) -> None:
+        """Lead an instance through both masks, in its tokens."""
+        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        end = self.tokenizer.eos_token_id
+        row = torch.cat([self.prompt, torch.tensor([[*self.tokenizer(text).input_ids, end]])], dim=1)
+        processor, matcher = self.processor(places, self.room), matcher.deep_copy()
+        scores = torch.zeros(1, len(self.tokenizer))
+        open_tokens = {OURS: True, ALONE: True}
+        for column in range(self.prompt.shape[1], row.shape[1]):
+            token = int(row[0, column])
+            taken = {}
+            begin = time.thread_time()
+            kept = {OURS: processor(row[:, :column], scores)}
+            taken[OURS] = time.thread_time() - begin
+            begin = time.thread_time()
+            kept[ALONE] = self.alone.mask(matcher, scores)
+            matcher.consume_token(token)
+            taken[ALONE] = time.thread_time() - begin
+            for way, of_way in kept.items():
+                open_tokens[way] = open_tokens[way] and bool(of_way[0, token] > -torch.inf)
+                if valid:
+                    self.tallies[way].steps.append(1000 * taken[way])
+            if not any(open_tokens.values()):
+                break
+        for way, is_open in open_tokens.items():
+            tally = self.tallies[way]
+            (tally.allowed if valid else tally.rejected)[is_open == valid] += 1
+
+    def draw(self, way: str, both: tuple[GrammarPlaces, Any], pairs: Pairs, room: int, seed: int) -> list[int]:
+        """The tokens of one text, an end not among them."""
+        places, matcher = both[0], both[1].deep_copy()
+        processor = self.processor(places, room)
+        chance = torch.Generator().manual_seed(seed)
+        row = self.prompt
+        for _ in range(room):
+            scores = pairs(int(row[0, -1]), chance)
+            scores = processor(row, scores) if way == OURS else self.alone.mask(matcher, scores)
+            token = torch.multinomial(scores.softmax(dim=-1), 1, generator=chance)
+            if int(token) == self.tokenizer.eos_token_id:
+                break
+            matcher.consume_token(int(token))
+            row = torch.cat([row, token], dim=1)
+        added: list[int] = row[0, self.prompt.shape[1] :].tolist()
+        return added
+
+    def write(self, schema: Any, both: tuple[GrammarPlaces, Any], pairs: Pairs, texts: int) -> None:
+        """Draw texts with as few tokens as there may be, with a few more and with plenty; count the good ones."""
+        start = self.processor(both[0], self.room).states(self.prompt)[0]
+        needed = len(both[0].plan(start) or ())
+        for room in (needed, needed + 5, needed + 100):
+            for seed in range(texts):
+                for way, tally in self.tallies.items():
+                    text = self.tokenizer.decode(self.draw(way, both, pairs, max(1, room), seed))
+                    tally.good[is_valid(text, schema)] += 1
+
+    def fill(self, both: tuple[GrammarPlaces, Any], pairs: Pairs, seeds: int) -> None:
+        """Draw texts of at most 400 tokens and count the items of their arrays; what was cut off is ended first."""
+        for way, tally in self.tallies.items():
+            for seed in range(seeds):
+                tokens = self.draw(way, both, pairs, 400, seed)
+                row = torch.cat([self.prompt, torch.tensor([tokens], dtype=torch.long)], dim=1)
+                place = self.processor(both[0], self.room).states.read(row[0].tolist())
+                text = self.tokenizer.decode([*tokens, *(both[0].plan(place) or ())])
+                tally.items.append(items_of(json.loads(text)))
+
+
+def is_valid(text: str, schema: Any) -> bool:
+    """Whether a text is JSON by a schema."""
+    try:
+        jsonschema.validate(json.loads(text), schema)
+    except (json.JSONDecodeError, jsonschema.ValidationError):
+        return False
+    return True
+
+
+def items_of(value: Any) -> int:
+    """The number of items of all arrays in a value."""
+    inner = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+    return (len(value) if isinstance(value, list) else 0) + sum(map(items_of, inner))
+
+
+def has_array(schema: Any) -> bool:
+    """Whether a schema speaks of arrays."""
+    return '"array"' in json.dumps(schema)
+
+
+def percentile(values: list[float], share: float) -> str:
+    """One of some values, in words."""
+    return f"{sorted(values)[min(len(values) - 1, int(share * len(values)))]:.2f}" if values else "none"
+
+
+def rows(tallies: dict[str, Tally], schemas: int) -> Iterator[tuple[str, list[str]]]:
+    """The table."""
+    both = list(tallies.values())
+
+    def share(found: Counter[bool]) -> str:
+        return f"{found[True]} of {found.total()}"
+
+    yield f"schemas accepted, of {schemas}", [str(tally.accepted) for tally in both]
+    yield "refused although llguidance accepts", [str(len(tally.refused)) for tally in both]
+    yield "valid instances never closed", [share(tally.allowed) for tally in both]
+    yield "invalid instances rejected", [share(tally.rejected) for tally in both]
+    for name, place in (("median", 0.5), ("99th percentile", 0.99)):
+        yield f"a step, {name}, ms", [percentile(tally.steps, place) for tally in both]
+    more = [ours - alone for ours, alone in zip(both[0].steps, both[1].steps, strict=True)]
+    yield (
+        "ours above llguidance's, median and 99th percentile",
+        [f"{percentile(more, 0.5)}, {percentile(more, 0.99)}", ""],
+    )
+    for name, place in (("median", 0.5), ("95th percentile", 0.95)):
+        yield f"compile, {name}, ms", [percentile(tally.compiled, place) for tally in both]
+    yield "texts valid and complete", [share(tally.good) for tally in both]
+    yield (
+        "items of arrays with 400 tokens, mean",
+        [f"{statistics.mean(tally.items):.2f}" if tally.items else "none" for tally in both],
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    parser.add_argument("--tokenizer", choices=sorted(TOKENIZERS), default="smollm2")
+    parser.add_argument("--limit", type=int, default=300, help="schemas at most")
+    parser.add_argument("--room", type=int, default=4000, help="tokens there are for an instance")
+    parser.add_argument("--texts", type=int, default=1, help="texts drawn for each schema and budget")
+    parser.add_argument("--arrays", type=int, default=20, help="schemas with arrays whose items are counted")
+    parser.add_argument("--seeds", type=int, default=3, help="texts for each of them")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    tokenizer = TOKENIZERS[arguments.tokenizer]()
+    benchmark = Benchmark(tokenizer, arguments.room)
+    files = sorted(arguments.folder.rglob("*.json"))[: arguments.limit]
+    cases = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    valid = [test["data"] for case in cases for test in case["tests"] if test["valid"]]
+    pairs = Pairs(tokenizer, [json.dumps(data, separators=(",", ":")) for data in valid])
+    benchmark.compile({"type": "object"})  # what is made once for a tokenizer
+    benchmark.tallies.update({OURS: Tally(), ALONE: Tally()})
+    arrays = 0
+    for case in cases:
+        both = benchmark.compile(case["schema"])
+        if both is None:
+            continue
+        for test in case["tests"]:
+            benchmark.lead(*both, test["data"], test["valid"])
+        benchmark.write(case["schema"], both, pairs, arguments.texts)
+        if has_array(case["schema"]) and arrays < arguments.arrays:
+            arrays += 1
+            benchmark.fill(both, pairs, arguments.seeds)
+    print(f"| {len(files)} schemas, {arguments.tokenizer} | {' | '.join(benchmark.tallies)} |\n|---|---|---|")
+    for name, cells in rows(benchmark.tallies, len(files)):
+        print(f"| {name} | {' | '.join(cells)} |")
+    for reason in sorted(set(benchmark.tallies[OURS].refused)):
+        print(f"refused: {reason}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

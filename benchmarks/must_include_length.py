@@ -1,0 +1,128 @@
+"""Do required words leave a text as long as it would be by itself?
+
+    python benchmarks/must_include_length.py [--model demo] [--texts 200] [--tokens 3000] [--batch 50]
+    python benchmarks/must_include_length.py --model smollm2 [--texts 50] [--tokens 200]
+
+The story model writes stories with and without three words; SmolLM2 answers questions, with one word each and without.
+For each: the share of texts that hold all words and that end by themselves, the median length, its ratio to free texts,
+the share of the words in the last fifth, and of the texts with a word behind the last sentence. `--lengths` prints the
+quantiles of the free lengths in tokens, which belong into the model's `generation_config.json` as `text_lengths`.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from models import MODELS
+
+from fundamentallm_hf import controlled_generate
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from text_matcher import violations
+
+WORDS = ["dragon", "castle", "knight"]
+QUANTILES = 40
+TOPICS = [
+    *("the moon", "a happy dog", "bread", "the sea", "winter", "a good friend", "trains", "the colour blue", "bees"),
+    *("music", "tea", "mountains", "a library", "rain", "football", "the internet", "cats", "gardens", "honesty"),
+    *("the sun", "gold", "a bicycle", "sleep", "maps", "chess"),
+]
+ASKED = ["What is special about {}?", "Tell me one sentence about {}."]
+ONE_WORD = ["river", "garden", "music", "silver", "window", "bridge", "summer", "letter", "market", "forest"]
+
+
+def stories(model, texts, tokens, batch, words):
+    """For each text its prompt, what was added, and whether it ended by itself."""
+    prompt = "Once upon a time"
+    for first in range(0, texts, batch):
+        rows = min(batch, texts - first)
+        how = {"seed": first, "num_return_sequences": rows, "do_sample": True, "temperature": 0.8, "top_p": 0.9}
+        yield from _written(model, prompt, max_new_tokens=tokens, must_include=words, top_k=0, **how)
+
+
+def answers(model, texts, tokens, batch, words):
+    """The same for questions, each with a word of its own."""
+    for index in range(texts):
+        question = ASKED[index % 2].format(TOPICS[index // 2 % len(TOPICS)])
+        prompt = model.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+        required = [ONE_WORD[index % len(ONE_WORD)]] if words else []
+        how = {"seed": index, "do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0}
+        yield from _written(model, prompt, max_new_tokens=tokens, must_include=required, **how)
+
+
+def _written(model, prompt, **how):
+    ids = model.tokenizer(prompt, return_tensors="pt").input_ids
+    if model.config.model_type != "fundamentallm":
+        how["custom_generate"] = controlled_generate
+    torch.manual_seed(how["seed"])
+    for row in model.generate(ids, attention_mask=torch.ones_like(ids), **how):
+        added = row[ids.shape[1] :].tolist()
+        end = model.generation_config.eos_token_id
+        ends = [end] if isinstance(end, int) else end
+        stops = [index for index, token in enumerate(added) if token in ends]
+        text = model.tokenizer.decode(added[: stops[0]] if stops else added, skip_special_tokens=True)
+        yield text, stops[0] if stops else len(added), bool(stops)
+
+
+def report(name, written, wanted, free=None):
+    """Print one line about some texts, and return their median length."""
+    median = statistics.median(len(text) for text, _, _ in written)
+    line = f"{name:10} median {median:6.0f}"
+    if free is not None:
+        line += f" ({median / free:.2f} times free)"
+    line += f"  end by themselves {sum(ended for _, _, ended in written) / len(written):6.1%}"
+    line += f"  'Once upon' again {sum('Once upon' in text for text, _, _ in written)}"
+    if any(wanted):
+        places, covered, behind = [], 0, 0
+        for (text, _, _), words in zip(written, wanted, strict=True):
+            first = [violations(text, 0, [word])[:1] for word in words]
+            covered += all(first)
+            spots = [found[0][1] for found in first if found]
+            places += [spot / max(1, len(text)) for spot in spots]
+            # A sentence that holds a word is finished.
+            behind += any(not re.search(r"[.!?\n:]", text[spot:]) for spot in spots)
+        line += f"  covered {covered}/{len(written)}  mean place {statistics.mean(places):.2f}"
+        line += f"  in the last fifth {sum(place > 0.8 for place in places) / len(places):.1%}  behind the end {behind}"
+    print(line, flush=True)
+    return median
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="demo", choices=MODELS)
+    parser.add_argument("--texts", type=int)
+    parser.add_argument("--tokens", type=int)
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--lengths", action="store_true")
+    parser.add_argument("--save", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    model = MODELS[given.model]()
+    write, texts, tokens = (stories, 200, 3000) if given.model == "demo" else (answers, 50, 200)
+    texts, tokens = given.texts or texts, given.tokens or tokens
+    free = list(write(model, texts, tokens, given.batch, None))
+    median = report("free", free, [[]] * texts)
+    if given.lengths:
+        lengths = sorted(length for _, length, _ in free)
+        print(json.dumps([lengths[(2 * part + 1) * len(lengths) // (2 * QUANTILES)] for part in range(QUANTILES)]))
+        return
+    required = list(write(model, texts, tokens, given.batch, WORDS))
+    wanted = [WORDS if given.model == "demo" else [ONE_WORD[index % len(ONE_WORD)]] for index in range(texts)]
+    report("required", required, wanted, median)
+    both = [(old[2], new[2]) for old, new in zip(free, required, strict=True)]
+    print(
+        f"of those that end by themselves free: {sum(new for old, new in both if old)} of {sum(old for old, _ in both)}"
+    )
+    if given.save:
+        rows = [{"free": old[0], "required": new[0]} for old, new in zip(free, required, strict=True)]
+        given.save.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""`fundamentallm train-attribute` and `fundamentallm attributes`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fundamentallm_hf.files import is_local, local_path
+from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.portable.guides.attribute_lookup import BUNDLED, known_attributes
+from fundamentallm_hf.portable.guides.attributes import FOLDER, Attribute
+
+from .options import CONTEXT
+from .terminal import Notes
+
+WHERE = {"model": "beside the model", "user": "your own", "package": "comes with fundamentallm"}
+
+
+@click.command("train-attribute", context_settings=CONTEXT)
+@click.argument("name")
+@click.option("--with", "with_file", metavar="FILE", help="File of texts that have the attribute, one per line.")
+@click.option("--without", "without_file", metavar="FILE", help="File of texts that lack it, one per line.")
+@click.option(
+    "--kind",
+    type=click.Choice(["words", "experts"]),
+    help="Weighted words, for any model, or a pair of experts, trained for MODEL only.  [default: words]",
+)
+@click.option("--classifier", metavar="NAME", help="A text classifier instead of texts: its folder or Hub id.")
+@click.option("--label", metavar="NAME", help="Label of the classifier to guide towards.")
+@click.option("--openings", metavar="FILE", help="With --kind experts: prompts for the model, one per line.")
+@click.option("--texts", metavar="N", type=click.IntRange(min=8), help="Completions to learn from.  [default: 4000]")
+@click.option("--tokens", metavar="N", type=click.IntRange(min=1), help="Tokens of each, at most.  [default: 300]")
+@click.option("--model", metavar="MODEL", help="Save it next to this model, so that it travels with it.")
+@click.option("--description", default="", help="Description in one line.")
+@click.option("--force", is_flag=True, help="Replace an attribute of this name.")
+def train_attribute(name: str, **options: Any) -> None:
+    """Make the attribute NAME, for generate --guide-attribute NAME, from texts that have it and texts that lack it.
+
+    Without --model it is saved among your own attributes, where every model finds it, and experts are trained on the
+    bundled story model. Held-out texts measure how well it separates the two sides.
+
+    A classifier guides by itself, but has to be evaluated at every step. With --kind experts it is only the teacher:
+    the model generates texts, the classifier labels them, and experts learn from those at both ends.
+
+    \b
+    fundamentallm train-attribute formal --with letters.txt --without chats.txt
+    fundamentallm train-attribute formal --with letters.txt --without chats.txt --kind experts --model my_model_hf
+    fundamentallm train-attribute glad --classifier user/reviews --label POSITIVE
+    fundamentallm train-attribute glad --classifier user/reviews --label POSITIVE --kind experts --openings starts.txt
+    """
+    of_texts = {each: options.pop(each) for each in ("with_file", "without_file")}
+    of_classifier = {each: options.pop(each) for each in ("classifier", "label")}
+    samples = {each: options.pop(each) for each in ("openings", "texts", "tokens")}
+    kind = options.pop("kind")
+    _check(of_texts, of_classifier, samples, kind)
+    from fundamentallm_hf.training.make_attribute import (
+        Destination,
+        Samples,
+        from_classifier,
+        from_own_texts,
+        from_texts,
+    )
+
+    to, notes = Destination(name, **options), Notes()
+    classifier, label = of_classifier["classifier"], of_classifier["label"] or ""
+    facts: dict[str, str] = {}
+    with _progress(notes) as show:
+        if classifier is None:
+            made = from_texts(to, **of_texts, kind=kind or "words", progress=show, notice=notes.say)
+        elif kind == "experts":
+            made = from_own_texts(to, classifier, label, Samples(**samples), show, notes.say)
+            facts["teacher"] = made[0].about["teacher"]
+        else:
+            made = from_classifier(to, classifier, label)
+            facts["classifier"] = classifier
+    attribute, folder = made
+    for what, value in (facts | _facts(attribute) | {"written to": str(folder)}).items():
+        click.echo(f"{what:14}{value}")
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("model", required=False)
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the Hub.")
+def attributes(model: str | None, revision: str | None) -> None:
+    """List the attributes that can guide MODEL, with a description of each.
+
+    They are next to the model, among your own, or part of this package. Without MODEL, the bundled story model is
+    meant.
+    """
+    found = known_attributes(_locate(model, Notes(), revision))
+    width = max((len(name) for name, _, _ in found), default=0) + 2
+    for name, where, attribute in found:
+        click.echo(f"{name:{width}}{attribute.description} ({_what(attribute)}, {WHERE[where]})")
+    if not found:
+        click.echo("no attributes")
+
+
+def _check(
+    of_texts: dict[str, str | None], of_classifier: dict[str, str | None], samples: dict[str, Any], kind: str | None
+) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UsageError: they do not.
+    """
+    classifier, label = of_classifier["classifier"], of_classifier["label"]
+    if any(each is not None for each in samples.values()) and (classifier is None or kind != "experts"):
+        raise UsageError(
+            "--openings, --texts and --tokens are for what a model generates: give --classifier and --kind experts"
+        )
+    if classifier is not None:
+        if any(each is not None for each in of_texts.values()) or kind == "words":
+            raise UsageError(
+                "--classifier cannot be combined with --with, --without and --kind words: give a classifier or texts"
+            )
+        return
+    if label is not None:
+        raise UsageError("--label names a label of a classifier, and there is none: give --classifier, too")
+    if None in of_texts.values():
+        raise UsageError("an attribute is made out of texts, --with FILE and --without FILE, or of a --classifier")
+
+
+@contextmanager
+def _progress(notes: Notes) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows the current step, how far it is, and its length. The bar appears with the first step."""
+    with ExitStack() as stack:
+        update: Callable[..., None] | None = None
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal update
+            if update is None:
+                bar = stack.enter_context(notes.progress())
+                update = partial(bar.update, bar.add_task("", total=None))
+            update(description=what, completed=done, total=total)
+
+        yield show
+
+
+def _facts(attribute: Attribute) -> dict[str, str]:
+    """What there is to report of a new attribute."""
+    if attribute.kind == "classifier":
+        return {"label": attribute.label}
+    if attribute.kind == "words":
+        most, least = _extremes(attribute.words)
+        facts = {"words": f"{len(attribute.words):,}", "most": most, "least": least}
+    else:
+        tokens = attribute.about["tokens"]
+        facts = {
+            "tokens": f"{tokens['with']:,} with, {tokens['without']:,} without",
+            "size": f"{len(attribute.experts):,} bytes",
+        }
+    separation = attribute.about.get("held_out_auc")
+    facts["held-out AUC"] = (
+        "too few texts to hold some out" if separation is None else f"{separation:.3f} (0.5 is chance)"
+    )
+    return facts
+
+
+def _extremes(weights: Mapping[str, float], number: int = 8) -> tuple[str, str]:
+    ordered = list(weights)  # the most telling come first
+    most = [word for word in ordered if weights[word] > 0][:number]
+    least = [word for word in ordered if weights[word] < 0][:number]
+    return ", ".join(most), ", ".join(least)
+
+
+def _what(attribute: Attribute) -> str:
+    words = f"{len(attribute.words)} words"
+    if attribute.kind == "experts":
+        return f"experts, {words} for other models" if attribute.words else "experts"
+    if attribute.kind == "classifier":
+        name = "a classifier" if isinstance(attribute.classifier, Path) else attribute.classifier
+        return f"{name}: {attribute.label}" if attribute.label else name
+    return words if attribute.kind == "words" else "two prompts"
+
+
+class _Located:
+    """What attributes are found by, in place of a model, so that none has to be loaded."""
+
+    def __init__(self, name_or_path: str) -> None:
+        self.name_or_path = name_or_path
+
+
+def _locate(model: str | None, notes: Notes, revision: str | None) -> _Located:
+    if model is None:
+        return _Located(str(BUNDLED.parent))
+    path = local_path(model)
+    if path.exists():
+        return _Located(str(path))
+    if is_local(model):
+        raise UserError(f"there is no {model}: give a checkpoint, a folder or a Hub id such as user/name")
+    from fundamentallm_hf.hub.download import fetch
+
+    def choose(names: Sequence[str]) -> list[str]:
+        return [name for name in names if name.startswith(f"{FOLDER}/") or name == "config.json"]
+
+    return _Located(str(fetch(model, revision, choose=choose, notice=notes.say).folder))

@@ -1,0 +1,161 @@
+"""`fundamentallm generate`: its options, and what it does with them."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fundamentallm_hf.files import OutputFile
+
+from .generate_request import Request, origin, read_request
+from .load import lend_attributes, load
+from .options import CONTEXT, OUTPUT, PROMPT, GroupedCommand, given, model_options, option, setting_options
+from .output import FORMATS, CompletionWriter
+from .terminal import Notes
+from .write_texts import write_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.color = False
+
+
+@click.command(cls=GroupedCommand, context_settings=CONTEXT)
+@click.argument("model", required=False)
+@option(PROMPT, "--prompt", multiple=True, help="Start of the text; - reads it from stdin. May be given several times.")
+@option(
+    PROMPT,
+    "--prompts-file",
+    type=click.Path(),
+    metavar="FILE",
+    help="File with one prompt per line; empty lines are skipped; - is stdin.",
+)
+@option(
+    PROMPT,
+    "--escape/--no-escape",
+    default=True,
+    show_default="on",
+    help="Interpret \\n, \\t, \\x41 and \\u00e9 in prompts and stop strings as escapes.",
+)
+@option(
+    PROMPT,
+    "--config",
+    type=click.Path(),
+    metavar="FILE",
+    help="File with settings by name in JSON or YAML, or with one line of jsonl output, whose text it reproduces; - is "
+    "stdin. Options on the command line take precedence.",
+)
+@option(
+    PROMPT,
+    "--interactive",
+    is_flag=True,
+    help="Start a prompt loop; /help in it lists its commands.",
+)
+@setting_options
+@model_options
+@option(
+    OUTPUT,
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="Output format.",
+)
+@option(
+    OUTPUT,
+    "--output-file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write the texts to a file, atomically.",
+)
+@option(OUTPUT, "--force", is_flag=True, help="Replace the output file if it exists.")
+@option(OUTPUT, "--append", is_flag=True, help="Append to the output file.")
+@option(
+    OUTPUT,
+    "--show-probs",
+    is_flag=True,
+    help="Show the most probable next tokens before the text; in JSON, for each of its tokens, too.",
+)
+@option(OUTPUT, "--probs-only", is_flag=True, help="Show the most probable next tokens and generate no text.")
+@option(
+    OUTPUT,
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Texts to generate at a time. Changes speed and memory use, not the texts.",
+)
+@option(OUTPUT, "--quiet", "-q", is_flag=True, help="Print only errors on stderr.")
+@option(OUTPUT, "--no-color", is_flag=True, expose_value=False, callback=_no_color, help="No colour, as with NO_COLOR.")
+@click.pass_context
+def generate(ctx: click.Context, /, **options: Any) -> None:
+    """Generate text with MODEL.
+
+    MODEL is a FundamentaLLM checkpoint (final_model.pt or its folder), a Hugging Face folder, or a Hub id such as
+    user/name or user/name@revision. Without MODEL, the bundled story model is used.
+
+    \b
+    fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9
+    fundamentallm generate my_model/final_model.pt --prompt "The wizard" --max-tokens 500
+    fundamentallm generate my_model/final_model.pt --interactive
+    """
+    run(options, given(ctx))
+
+
+def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
+    """Generate what the command's options ask for.
+
+    Args:
+        options: every option by name.
+        explicit: those that were given.
+
+    Raises:
+        UserError: something cannot be done as asked.
+    """
+    notes = Notes(options["quiet"])
+    request = read_request(options, explicit)
+    for text in request.settings.without_effect():
+        notes.say(text)
+    if options["interactive"]:
+        _ask(request, options["escape"], notes)
+        return
+    request = replace(request, settings=request.settings.with_files_read())
+    with ExitStack() as stack:
+        file = None
+        if options["output_file"] is not None:
+            file = OutputFile(options["output_file"], force=options["force"], append=options["append"])
+            stack.enter_context(file)
+        model = load(request.model, notes, **request.loading)
+        lend_attributes(model, request.attributes)
+        from fundamentallm_hf.generation.generator import Generator
+
+        generator = Generator(model, notice=notes.say, **request.settings.to_dict())
+        output = CompletionWriter(request.form, origin(request, model), request.settings, file)
+        write_texts(generator, request, output, notes)
+
+
+def _ask(request: Request, escape: bool, notes: Notes) -> None:
+    """Ask for one prompt after the other."""
+    from fundamentallm_hf.cli.interactive.loop import run_loop
+
+    def load_named(model: str | None) -> "PreTrainedModel":
+        # Which revision, and whether its code is trusted, was said of the one model and not of those /model names.
+        others = {} if model == request.model else {"revision": None, "trust_remote_code": False}
+        loaded = load(model, notes, **request.loading | others)
+        lend_attributes(loaded, request.attributes)
+        return loaded
+
+    run_loop(
+        load_named,
+        request.model,
+        request.settings,
+        request.prompts,
+        escape=escape,
+        batch_size=request.batch_size,
+        quiet=notes.quiet,
+    )

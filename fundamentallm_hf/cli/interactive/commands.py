@@ -1,0 +1,110 @@
+"""The commands of the prompt loop: their names, what they take, their help, and how a beginning could go on.
+
+`session.py` implements them. Nothing slow is imported here.
+"""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from fundamentallm_hf.portable.controls.setting import Setting
+from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
+from fundamentallm_hf.settings.typed_values import show_value
+
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the loop: its name without the slash, what it takes, what it does."""
+
+    name: str
+    argument: str
+    help: str
+
+    @property
+    def usage(self) -> str:
+        """As it is typed."""
+        return f"/{self.name} {self.argument}".rstrip()
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("help", "[NAME]", "Show the commands, or what a command or a setting does"),
+        Command("set", "[NAME=VALUE]", "Change a setting; += and -= add to a list and take from it"),
+        Command("unset", "NAME", "Restore the default of a setting, as /set NAME= does"),
+        Command("status", "", "Show the model and the current settings"),
+        Command("reset", "", "Restore the settings of the start"),
+        Command("save", "FILE", "Write the settings to a file, which --config reads, too; --force FILE replaces one"),
+        Command("load", "FILE", "Read the settings from such a file, or from whatever --config reads"),
+        Command("more", "[N]", "Continue the text, or sample N"),
+        Command("retry", "", "Generate from the same prompt again, with another seed"),
+        Command("probs", "[TEXT]", "Show the most probable next tokens after the last text, or after TEXT"),
+        Command("model", "[PATH]", f"Use another model; {BUNDLED} is the one of this package"),
+        Command("clear", "", "Clear the screen"),
+        Command("quit", "", "Leave, as Ctrl-D does"),
+    )
+}
+ALIASES = {"?": "help", "exit": "quit", "bye": "quit", "q": "quit"}
+HELP_END = """
+Anything else is a prompt. // begins one with a slash, \\ at the end of a line goes on to the next.
+Tab completes, Up finds earlier entries, Alt-Enter begins a new line, Ctrl-C stops the text, Ctrl-D leaves."""
+
+
+def find_command(name: str) -> Command:
+    """The command called `name`, without its slash.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    name = name.lower()
+    found = COMMANDS.get(ALIASES.get(name, name))
+    if found:
+        return found
+    near = difflib.get_close_matches(name, [*COMMANDS, *ALIASES], n=1)
+    hint = f"did you mean /{near[0]}?" if near else "/help lists them, and // begins a prompt with a slash"
+    raise UserError(f"there is no command /{name}: {hint}")
+
+
+def describe_setting(setting: Setting, value: Any) -> str:
+    """A setting's value, what it does and what it takes."""
+    takes = f"It takes {setting.expected.rstrip(',')}."
+    return f"{setting.label}={show_value(setting, value)}\n{setting.help}\n{takes}"
+
+
+def suggestions(text: str, settings: GenerationSettings) -> tuple[str, list[tuple[str, str]]]:
+    """How what is typed could go on.
+
+    Args:
+        text: the entry up to the cursor.
+        settings: the current ones.
+
+    Returns:
+        The part of `text` that a suggestion replaces, and the suggestions with a word of explanation each.
+    """
+    if not text.startswith("/") or text.startswith("//") or "\n" in text:
+        return "", []
+    name, blank, typed = text[1:].partition(" ")
+    found: list[tuple[str, str]]
+    if not blank:
+        found = [(f"/{each.name}" + (" " if each.argument else ""), each.help) for each in COMMANDS.values()]
+        return text, [each for each in found if each[0].startswith(text)]
+    command = ALIASES.get(name, name)
+    label, sign, value = typed.partition("=")
+    if command == "set" and sign:
+        setting = SETTINGS.get(label.strip().rstrip("+-").replace("-", "_"))
+        choices = ("true", "false") if setting and setting.kind is bool else setting.choices if setting else ()
+        return value, [(choice, "") for choice in choices if choice.startswith(value)]
+    if command in ("set", "unset", "help"):
+        plain, end = typed.replace("_", "-"), "=" if command == "set" else ""
+        found = [
+            (setting.label + end, f"now {show_value(setting, getattr(settings, setting.name))}")
+            for setting in SETTINGS.values()
+            if command != "unset" or getattr(settings, setting.name) != setting.default
+        ]
+        if command == "help":
+            found = [(each.name, each.help) for each in COMMANDS.values()] + found
+        return typed, [each for each in found if each[0].startswith(plain)]
+    return "", []

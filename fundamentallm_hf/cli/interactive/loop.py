@@ -1,0 +1,259 @@
+"""The prompt loop of `fundamentallm generate --interactive`: reads entries, hands them to a session, shows what comes.
+
+On a terminal, lines are edited and Ctrl-C stops a text. Otherwise each line of stdin is an entry. Either way texts go
+to stdout and everything else to stderr, so `> texts.txt` keeps the texts. What an entry does is written in
+`session.py`, and how lines are edited in `line_editor.py`.
+"""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+from rich.panel import Panel
+from rich.text import Text
+
+from fundamentallm_hf.cli.output import prediction_lines
+from fundamentallm_hf.cli.terminal import console, uses_color
+from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.generation_settings import GenerationSettings
+
+from .commands import suggestions
+from .line_editor import LineEditor, is_open, silent_keys
+from .session import Session
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from fundamentallm_hf.generation.probabilities import Prediction
+
+BANNER = "FundamentaLLM Interactive Mode\nType /help for commands, /quit to exit"
+# A model may write what a terminal would obey.
+HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(range(127, 160), "�")
+
+
+class Screen:
+    """A session's output: texts on stdout, everything else on stderr (or where the terminal is).
+
+    Args:
+        terminal: somebody sits there; otherwise nothing is styled and nothing is left blank.
+        quiet: tell only what was asked for, and errors.
+    """
+
+    def __init__(self, terminal: bool, quiet: bool = False) -> None:
+        self.terminal = terminal
+        self.quiet = quiet
+        talk = sys.stdout if terminal and not sys.stderr.isatty() else sys.stderr
+        self.texts = console(sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.talk = console(talk, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.shows_texts = terminal and sys.stdout.isatty()
+        self.last = ""
+        self.cleared = False
+
+    def given(self, text: str) -> None:
+        self._write(text, "bold")
+
+    def written(self, text: str) -> None:
+        self._write(text)
+
+    def _write(self, text: str, style: str = "") -> None:
+        self.last = text[-1:] or self.last
+        if self.shows_texts:
+            text = text.translate(HARMLESS)
+        if self.shows_texts and style:
+            self.texts.print(Text(text, style), end="")
+        else:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def end_text(self) -> None:
+        if not (self.shows_texts and self.last == "\n"):
+            sys.stdout.write("\n")
+        sys.stdout.flush()
+        self.last = ""
+
+    def context(self, text: str) -> None:
+        if self.terminal:
+            self.talk.print(Text(text.translate(HARMLESS), "dim"), end="" if self.shows_texts else "\n")
+
+    def reply(self, text: str) -> None:
+        self._say(text)
+
+    def predictions(self, found: "Sequence[Prediction]", more: bool) -> None:
+        click.echo("\n".join(prediction_lines(found, more)), file=self.talk.file)
+
+    def done(self, text: str) -> None:
+        if not self.quiet:
+            self._say(text)
+
+    def aside(self, text: str) -> None:
+        if not self.quiet:
+            self._say(text, "dim")
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self._say(f"note: {text}", "yellow")
+
+    def error(self, text: str) -> None:
+        self._say(f"Error: {text}", "red")
+
+    def _say(self, text: str, style: str = "") -> None:
+        # Talk is wrapped between words, texts are not: what is copied from the screen has to be what was written.
+        self.talk.print(Text(text, style), soft_wrap=not self.terminal)
+
+    def clear(self) -> None:
+        if self.terminal:
+            self.talk.clear()
+            self.cleared = True
+
+    def busy(self, text: str) -> AbstractContextManager[Any]:
+        return self.talk.status(f"{text} …") if self.terminal and not self.quiet else nullcontext()
+
+    @contextmanager
+    def on_interrupt(self, stop: Callable[[], None]) -> Iterator[None]:
+        if not self.terminal:
+            yield
+            return
+
+        before = signal.getsignal(signal.SIGINT)
+
+        def stop_once(*_: object) -> None:
+            signal.signal(signal.SIGINT, before)  # whoever asks twice does not want to wait
+            stop()
+
+        signal.signal(signal.SIGINT, stop_once)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def banner(self) -> None:
+        """The box that a session begins with."""
+        if self.quiet:
+            return
+        self.talk.print(Panel(BANNER, width=min(52, self.talk.width)), soft_wrap=False)
+        self.talk.print()
+
+    def gap(self) -> None:
+        """The line between an answer and the next entry; an empty screen begins with the entry."""
+        if not self.cleared:
+            self.talk.print()
+        self.cleared = False
+
+
+def run_loop(
+    load: "Callable[[str | None], PreTrainedModel]",
+    model: str | None,
+    settings: GenerationSettings,
+    prompts: Sequence[str] = (),
+    *,
+    escape: bool = True,
+    batch_size: int = 32,
+    quiet: bool = False,
+) -> None:
+    """Read entries until there are no more or one says to leave.
+
+    Args:
+        load: loads the model of a path or Hub id, and shows that it takes a while; None is the bundled one.
+        model: the first one.
+        settings: those of the start.
+        prompts: the first ones, as they are.
+        escape: read escapes such as `\\n` in what is typed.
+        batch_size: samples to write at a time, at most.
+        quiet: tell only what is asked for, and errors.
+
+    Raises:
+        UserError: the settings contradict each other, the model cannot be loaded, or stdin is no text.
+    """
+    terminal = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
+    screen = Screen(terminal, quiet)
+    session = Session(load, model, settings, screen, escape, batch_size)
+    with _notices_of_the_library(session.notice):
+        if terminal:
+            _converse(session, screen, prompts)
+        else:
+            _work_through(session, sys.stdin.buffer, prompts)
+
+
+def _converse(session: Session, screen: Screen, prompts: Sequence[str]) -> None:
+    screen.banner()
+    editor = LineEditor(screen.talk.file, lambda text: suggestions(text, session.settings), uses_color())  # type: ignore[arg-type]
+
+    def do(act: Callable[[str], bool], entry: str) -> bool:
+        goes_on = True
+        try:
+            with silent_keys():
+                goes_on = act(entry)
+        except KeyboardInterrupt:
+            screen.aside("stopped")
+        if goes_on:
+            screen.gap()
+        return goes_on
+
+    for prompt in prompts:
+        do(session.begin, prompt)
+    goes_on = True
+    while goes_on:
+        try:
+            entry = editor.read()
+        except EOFError:
+            break
+        except KeyboardInterrupt:
+            if not editor.typed:
+                screen.aside("Ctrl-D or /quit leaves")
+            continue
+        if entry.strip():
+            goes_on = do(session.handle, entry)
+    screen.done("Goodbye!")
+
+
+def _work_through(session: Session, stdin: BinaryIO, prompts: Sequence[str]) -> None:
+    for prompt in prompts:
+        session.begin(prompt)
+    for entry in read_entries(stdin):
+        if not session.handle(entry):
+            session.output.done("Goodbye!")
+            break
+
+
+def read_entries(stdin: BinaryIO) -> Iterator[str]:
+    r"""The entries on a stream that is no terminal: a line each, or several where all but the last end with `\`.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    lines: list[str] = []
+    for number, line in enumerate(stdin, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise UserError(f"line {number} on stdin has to be UTF-8 text but is not") from None
+        if is_open(text):
+            lines.append(text[:-1])
+            continue
+        yield "\n".join([*lines, text])
+        lines = []
+    if lines:
+        yield "\n".join(lines)
+
+
+@contextmanager
+def _notices_of_the_library(tell: Callable[[str], None]) -> Iterator[None]:
+    """Warnings that the library logs become notices; the session itself tells what is out of the model's sight."""
+
+    from fundamentallm_hf.portable.decoding.context_window import OUT_OF_SIGHT
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if getattr(record, "topic", None) != OUT_OF_SIGHT:
+                tell(record.getMessage())
+
+    logger, handler = logging.getLogger("fundamentallm_hf"), Handler(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,373 @@
+"""The prompt loop without its terminal: what an entry does, and what is told about it.
+
+An input line is a prompt, or a command if it starts with one `/`. A session holds a generator, whose settings are the
+session's, and the last completions, and shows everything through a `SessionOutput`. torch is imported with the first
+model.
+"""
+
+import itertools
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from fundamentallm_hf.cli.output import TOP, end_note
+from fundamentallm_hf.cli.saved_settings import read_settings, write_settings
+from fundamentallm_hf.portable.controls.setting import Setting
+from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
+from fundamentallm_hf.settings.typed_values import list_settings, read_assignment, show_value, unescape
+
+from .commands import ALIASES, BUNDLED, COMMANDS, HELP_END, describe_setting, find_command
+from .session_output import SessionOutput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from fundamentallm_hf.generation.completion import Completion
+    from fundamentallm_hf.generation.generator import Generator
+
+ENTRY = re.compile(r"/(\S*)\s?(.*)", re.DOTALL)
+TAIL = 60  # characters of a text that are shown again where it goes on
+REASONS = {
+    "eos": "the model ended the text",
+    "stop": "a stop text came",
+    "length": "/more goes on",
+    "window": "the model's window is full",
+    "complete": "the text is complete",
+    "blocked": "nothing was left to write",
+    "interrupted": "stopped, /more goes on",
+}
+
+
+class Session:
+    """What a prompt loop remembers, and what its entries do.
+
+    Args:
+        load: loads the model of a path or Hub id, and shows that it takes a while; None is the bundled one.
+        model: the first one.
+        settings: those of the start.
+        output: where everything goes.
+        escape: read escapes such as `\\n` in what is typed.
+        batch_size: samples to write at a time, at most.
+
+    Raises:
+        UserError: the settings contradict each other, or the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        load: "Callable[[str | None], PreTrainedModel]",
+        model: str | None,
+        settings: GenerationSettings,
+        output: SessionOutput,
+        escape: bool = True,
+        batch_size: int = 32,
+    ) -> None:
+        settings.check()
+        self.load_model = load
+        self.output = output
+        self.escape = escape
+        self.batch_size = batch_size
+        self.start = settings
+        self.request: tuple[str, bool, dict[str, Any]] | None = None  # what was written last, as `write` takes it
+        self.asked_seed: int | None = None  # the setting at that time
+        self.used_seed: int | None = None  # the last one that was used
+        self.completions: list[Completion] = []
+        self._midway = False
+        self._waiting: list[str] = []
+        self.generator = self._open(model, settings)
+        self.model_name = model
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """The current ones."""
+        return self.generator.settings
+
+    def handle(self, entry: str) -> bool:
+        """Do what an entry asks for. What goes wrong is told, and changes nothing.
+
+        Returns:
+            Whether the session goes on.
+        """
+        with self._errors_told():
+            if not entry.strip():
+                return True
+            if not entry.startswith("/") or entry.startswith("//"):
+                self.write(self._read(entry[1:] if entry.startswith("//") else entry))
+                return True
+            found = ENTRY.fullmatch(entry)
+            command, argument = find_command(found[1]), found[2]  # type: ignore[index]
+            # Behind a text blanks count: they are what the next token stands behind.
+            argument = argument if command.argument == "[TEXT]" else argument.strip()
+            if argument and not command.argument:
+                raise UserError(f"{command.usage} takes nothing but got {argument!r}")
+            if not argument and command.argument and not command.argument.startswith("["):
+                raise UserError(f"{command.usage} needs {command.argument}")
+            if command.name == "quit":
+                return False
+            getattr(self, f"do_{command.name}")(argument)
+        return True
+
+    def begin(self, prompt: str) -> bool:
+        """Write to a prompt that is taken as it is: not even a slash at its beginning means anything."""
+        with self._errors_told():
+            self.write(prompt)
+        return True
+
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (UserError, RuntimeError, MemoryError) as error:  # RuntimeError: torch is out of memory
+            self.output.error(_first_line(error))
+
+    def _read(self, typed: str) -> str:
+        return unescape(typed) if self.escape else typed
+
+    def write(self, prompt: str, continued: bool = False, **changes: Any) -> None:
+        """Write to a prompt and tell how it went.
+
+        Args:
+            prompt: how the text begins.
+            continued: the prompt is a text that has been shown, so only what is added to it is.
+            changes: settings for this text alone.
+        """
+        settings = self.settings.replace(**changes)
+        self.request, self.asked_seed, self.used_seed = (prompt, continued, changes), self.settings.seed, None
+        began = time.monotonic()
+        if settings.num_samples == 1:
+            self.completions = [self._stream(prompt, changes, continued)]
+            self._tell_speed(self.completions[0], time.monotonic() - began)
+            self._tell_end(self.completions[0])
+        else:
+            self._write_samples(prompt, changes, continued)
+        if settings.seed is not None:
+            self.used_seed = settings.seed + settings.num_samples - 1
+
+    def _write_samples(self, prompt: str, changes: dict[str, Any], continued: bool) -> None:
+        settings, began = self.settings.replace(**changes), time.monotonic()
+        with self.output.busy(f"writing {settings.num_samples} samples"):
+            batches = self.generator.iterate([prompt], rows=self.batch_size, **changes)
+            self.completions = list(itertools.chain.from_iterable(batches))
+        seconds, tokens = time.monotonic() - began, sum(each.tokens for each in self.completions)
+        count = len(self.completions)
+        for number, completion in enumerate(self.completions, 1):
+            named = "" if completion.seed is None else f", seed {completion.seed}"
+            if count > 1:
+                self.output.aside(f"--- sample {number} of {count}{named} ---")
+            self._begin(prompt, continued)
+            self.output.written(completion.completion)
+            self.output.end_text()
+            self._midway = False
+            self._tell_end(completion)
+        parts = [f"{tokens} tokens", _speed(tokens, seconds)]
+        if settings.best is not None:  # the others took their time, too
+            parts[1:] = [f"the best of {settings.num_samples} samples"]
+        if count == 1 and self.completions[0].seed is not None:
+            parts.append(f"seed {self.completions[0].seed}")
+        self.output.aside(", ".join([*parts, f"/more 1 to /more {count} goes on" if count > 1 else "/more goes on"]))
+
+    def _stream(self, prompt: str, changes: dict[str, Any], continued: bool) -> "Completion":
+        beams = self.settings.beam_size
+        waits = self.output.busy(f"searching with {beams} beams") if beams > 1 else nullcontext()
+        try:
+            stream = self.generator.stream(prompt, **changes)
+            with stream, self.output.on_interrupt(stream.stop):
+                pieces = iter(stream)
+                # The prompt waits for the first piece, so that a refusal is not taken for a text.
+                with waits:
+                    first = next(pieces, "")
+                self._begin(prompt, continued)
+                for piece in itertools.chain([first], pieces):
+                    self.output.written(piece)
+            return stream.result
+        finally:
+            if self._midway:
+                self.output.end_text()
+            self._midway = False
+            for text in self._waiting:
+                self.output.note(text)
+            self._waiting.clear()
+
+    def _begin(self, prompt: str, continued: bool) -> None:
+        self._midway = True
+        if continued:
+            last = prompt[prompt.rfind("\n") + 1 :]
+            self.output.context(("…" if len(last) < len(prompt) or len(last) > TAIL else "") + last[-TAIL:])
+        else:
+            self.output.given(prompt)
+
+    def notice(self, text: str) -> None:
+        """Tell something, but not in the middle of a text."""
+        if self._midway:
+            self._waiting.append(text)
+        else:
+            self.output.note(text)
+
+    def _tell_speed(self, completion: "Completion", seconds: float) -> None:
+        parts = [f"{completion.tokens} tokens", _speed(completion.tokens, seconds)]
+        if completion.seed is not None:
+            parts.append(f"seed {completion.seed}")
+        reason = completion.finish_reason
+        self.output.aside(", ".join([*parts, REASONS.get(reason, reason)]))
+
+    def _tell_end(self, completion: "Completion") -> None:
+        """What the user should know about how a text ended, and what of it is out of the model's sight."""
+        from fundamentallm_hf.portable.decoding.context_window import can_slide, window_start
+
+        window, slides = self._window(), can_slide(self.generator.model)
+        if text := end_note(completion.finish_reason, "/set overflow=slide" if slides else ""):
+            self.output.note(text)
+        if completion.finish_reason == "stop" and not completion.tokens:
+            self.output.note("a stop text comes at once: /unset stop to write past it")
+        if window and slides and self.settings.overflow in (None, "slide"):
+            given = len(self.generator.tokenizer(completion.prompt, verbose=False).input_ids)
+            hidden = window_start(given + completion.tokens, window)
+            if hidden:
+                self.output.note(
+                    f"the text has {given + completion.tokens} tokens and the model's window holds {window}: "
+                    f"the first {hidden} are out of its sight"
+                )
+
+    def _window(self) -> int | None:
+        return getattr(self.generator.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def _open(self, model: str | None, settings: GenerationSettings) -> "Generator":
+        loaded = self.load_model(model)
+        from fundamentallm_hf.generation.generator import Generator
+
+        return Generator(loaded, notice=self.notice, **settings.to_dict())
+
+    # The commands.
+
+    def do_help(self, name: str) -> None:
+        if name:
+            known = ALIASES.get(name.lstrip("/"), name.lstrip("/"))
+            if known in COMMANDS:
+                self.output.reply(f"{COMMANDS[known].usage}\n{COMMANDS[known].help}.")
+            else:
+                setting = find_setting(name)
+                self.output.reply(describe_setting(setting, getattr(self.settings, setting.name)))
+            return
+        lines = [f"{command.usage:18}{command.help}" for command in COMMANDS.values()]
+        self.output.reply("\n".join(lines) + "\n" + HELP_END)
+
+    def do_set(self, typed: str) -> None:
+        if not typed:
+            self.do_status("")
+        elif not any(sign in typed for sign in "= \t\n"):
+            setting = find_setting(typed)
+            self.output.reply(describe_setting(setting, getattr(self.settings, setting.name)))
+        else:
+            self._update(*read_assignment(self.settings, typed, self.escape))
+
+    def do_unset(self, name: str) -> None:
+        setting = find_setting(name)
+        settings = self.settings.replace(**{setting.name: setting.default})
+        settings.check()
+        self._update(setting, settings)
+
+    def _update(self, setting: Setting, settings: GenerationSettings) -> None:
+        self.generator.settings = settings
+        value = getattr(settings, setting.name)
+        shown = show_value(setting, value)
+        self.output.done(f"Updated: {setting.label}{' is ' if value in (None, ()) else '='}{shown}")
+        for text in settings.without_effect():
+            if text.startswith(f"{setting.label} "):
+                self.output.note(text)
+
+    def do_status(self, argument: str) -> None:
+        model = self.generator.model
+        facts = [model.config.model_type, f"{_short(model.num_parameters())} parameters", f"on {model.device.type}"]
+        if self._window():
+            facts.insert(2, f"window of {self._window()} tokens")
+        model_line = f"Model: {self.model_name or 'the bundled story model'} ({', '.join(facts)})"
+        self.output.reply("\n".join([model_line, *list_settings(self.settings)]))
+
+    def do_reset(self, argument: str) -> None:
+        self.generator.settings = self.start
+        self.output.done("Settings are those of the start")
+
+    def do_save(self, file: str) -> None:
+        replace = file.split()[0] == "--force"
+        file = file.removeprefix("--force").strip() if replace else file
+        if not file:
+            raise UserError("/save --force needs FILE")
+        self.output.done(f"Saved: {write_settings(self.settings, file, replace)}")
+
+    def do_load(self, file: str) -> None:
+        if file == "-":
+            raise UserError("/load takes a file: stdin is where the entries come from")
+        saved = read_settings(file)
+        settings = GenerationSettings(**saved.settings)
+        settings.check()
+        self.generator.settings = settings
+        changed = [
+            f"{setting.label}={show_value(setting, value)}"
+            for setting in SETTINGS.values()
+            if (value := getattr(self.settings, setting.name)) != setting.default
+        ]
+        self.output.done("\n".join(f"Updated: {each}" for each in changed) or "Settings are the defaults")
+        if saved.others:
+            self.output.note(f"only its settings are taken from {file}, not its {', '.join(saved.others)}")
+
+    def do_more(self, number: str) -> None:
+        count = len(self.completions)
+        if not count:
+            raise UserError("there is no text yet: type a prompt")
+        if not number and count > 1:
+            raise UserError(f"there are {count} texts: choose one, /more 1 to /more {count}")
+        if number and (not number.isdecimal() or not 1 <= int(number) <= count):
+            raise UserError(f"N has to be a whole number from 1 to {count} but is {number!r}")
+        completion = self.completions[int(number or 1) - 1]
+        # A model that has ended a text would end it again at once.
+        beyond = {"min_tokens": max(1, self.settings.min_tokens)} if completion.finish_reason == "eos" else {}
+        self.write(completion.text, continued=True, **beyond)
+
+    def do_retry(self, argument: str) -> None:
+        if self.request is None:
+            raise UserError("there is no prompt yet: type one")
+        prompt, continued, changes = self.request
+        changes = {name: value for name, value in changes.items() if name != "seed"}
+        if self.used_seed is not None and self.settings.seed == self.asked_seed is not None:
+            changes["seed"] = self.used_seed + 1  # several samples have used those before
+        if not self.settings.sampled:
+            self.output.note("nothing is left to chance, so the same settings write the same text")
+        self.write(prompt, continued, **changes)
+
+    def do_probs(self, text: str) -> None:
+        text = self._read(text) if text else self.completions[0].text if self.completions else ""
+        found = self.generator.next_tokens(text, top=TOP)
+        self.output.predictions(found, more=self.generator.model.config.get_text_config().vocab_size > len(found))
+
+    def do_model(self, path: str) -> None:
+        if path:
+            model = None if path == BUNDLED else path
+            try:
+                self.generator = self._open(model, self.settings)
+            except UserError:
+                raise
+            except Exception as error:  # whatever is wrong with a model, the present one stays
+                raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
+            self.model_name = model
+        self.output.reply(f"Model: {self.model_name or 'the bundled story model'}")
+
+    def do_clear(self, argument: str) -> None:
+        self.output.clear()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _speed(tokens: int, seconds: float) -> str:
+    return f"{tokens / max(seconds, 1e-9):.0f} tokens/s"
+
+
+def _short(number: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)

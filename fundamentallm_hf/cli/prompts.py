@@ -1,0 +1,58 @@
+"""Reads the prompts of the command: from options, a file or stdin."""
+
+import sys
+
+from fundamentallm_hf.files import decode_text, read_text
+from fundamentallm_hf.portable.controls.setting import is_text
+from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.settings.typed_values import unescape
+
+
+def read_stdin(what: str) -> str:
+    """All of stdin.
+
+    Args:
+        what: it is, for errors and for whoever sits at the terminal.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    if sys.stdin.isatty():
+        print(f"note: reading {what} from the terminal, end it with Ctrl-D", file=sys.stderr)
+    return decode_text(sys.stdin.buffer.read(), f"{what} on stdin")
+
+
+def prompts_from_options(given: tuple[str, ...], escape: bool) -> list[str]:
+    """The prompts that were typed; `-` stands for what is on stdin, in which escapes stay as they are.
+
+    Raises:
+        UsageError: a prompt is no text, or stdin is asked for twice.
+        UserError: stdin is not UTF-8.
+    """
+    if given.count("-") > 1:
+        raise UsageError("prompt is - more than once, but stdin can be read only once")
+    for prompt in given:
+        if not is_text(prompt):
+            raise UsageError(f"prompt has to be UTF-8 text but is {prompt!r}")
+    return [read_stdin("the prompt") if each == "-" else unescape(each) if escape else each for each in given]
+
+
+def read_prompts(file: str, escape: bool) -> list[str]:
+    r"""The prompts of a file, one a line, in UTF-8; `-` is stdin.
+
+    A prompt of several lines is written with `\n`. Empty lines are left out; spaces belong to the prompt.
+
+    Args:
+        file: where they are.
+        escape: read `\n` and its like as characters.
+
+    Raises:
+        UserError: the file cannot be read, is no text, or holds no prompt.
+    """
+    text = read_stdin("the prompts") if file == "-" else read_text(file, f"the prompts file {file!r}", exact=True)
+    # Not splitlines(): a form feed or a Unicode line separator may belong to a prompt.
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    prompts = [unescape(line) if escape else line for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(f"the prompts file {file!r} holds no prompt: write one a line")
+    return prompts

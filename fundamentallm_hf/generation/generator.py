@@ -1,0 +1,366 @@
+"""Generates text from settings: the `Generator`, which Python, the command line and the web demo use."""
+
+import secrets
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+
+from fundamentallm_hf.model_io.loading import tokenizer_of
+from fundamentallm_hf.model_io.tokenizer import unknown_characters
+from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate
+from fundamentallm_hf.portable.decoding.context_window import WindowFullCriteria
+from fundamentallm_hf.portable.decoding.endings import ClosedEndCriteria, CompleteEndCriteria
+from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, Recorder
+from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionError
+from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.settings.generation_settings import GenerationSettings
+
+from .batch import Batch, CompletionPipeline, RowReader, torch_seeded
+from .beam_tree import BeamRecorder, Branch
+from .completion import Completion, all_parts, in_batches, likeliest
+from .generate_arguments import end_tokens, generate_arguments, is_fundamentallm
+from .probabilities import (
+    Prediction,
+    TokenNames,
+    log_probability,
+    next_predictions,
+    raw_log_probabilities,
+    token_predictions,
+)
+from .streaming import StopWhenSet, TextStream, TokenTextStreamer
+
+
+@dataclass(frozen=True)
+class _Extras:
+    """What a call asks for besides the text; see `Generator.complete`.
+
+    Attributes:
+        streamer: gets the tokens of a single text as they are chosen.
+        recorder: sees the scores of every step.
+    """
+
+    scored: bool = False
+    probabilities: int = 0
+    interrupt: threading.Event | None = None
+    streamer: TokenTextStreamer | None = None
+    recorder: Recorder | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.interrupt is not None and self.interrupt.is_set()
+
+
+class Generator:
+    """Generates text with one model.
+
+    Args:
+        model: any causal language model of transformers, as `load_model` returns it.
+        tokenizer: its tokenizer; by default the one the model carries or came with.
+        notice: called with a line that a user should know, such as characters that the model has no token for. By
+            default it becomes a Python warning. Nothing is reported twice.
+        settings: defaults for every call, by the names of `GenerationSettings`.
+
+    Raises:
+        UserError: a setting is unknown or has a value it cannot have.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf import Generator, load_model
+    >>> generator = Generator(load_model(), temperature=0)
+    >>> generator.generate("Once upon a time", max_tokens=1)
+    'Once upon a time,'
+
+    ```
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        notice: Callable[[str], None] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.settings = GenerationSettings().replace(**settings)
+        self.model = model
+        self.tokenizer = tokenizer or tokenizer_of(model)
+        self.pipeline = CompletionPipeline(model=model, tokenizer=self.tokenizer, device=model.device)
+        self._notice = notice or (lambda text: warnings.warn(text, stacklevel=4))
+        self._told: set[str] = set()
+
+    def generate(self, prompt: str, **settings: Any) -> str:
+        """Generate one text.
+
+        Args:
+            prompt: the start of the text; may be empty.
+            settings: for this call, in place of the generator's.
+
+        Returns:
+            The prompt and what the model added to it.
+
+        Raises:
+            UserError: a setting cannot be used, or the text does not fit into the context window where it has to.
+        """
+        return self._run([prompt], self._for_one(settings), _Extras())[0].text
+
+    def complete(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        scored: bool = False,
+        probabilities: int = 0,
+        interrupt: threading.Event | None = None,
+        **settings: Any,
+    ) -> list[Completion]:
+        """Generate `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
+
+        Args:
+            prompts: one or several.
+            scored: compute the log-probability of every text.
+            probabilities: compute the probabilities of every token, with this many alternatives to each; 0 is off.
+            interrupt: ends the computation at the next token once another thread sets it.
+            settings: for this call, in place of the generator's.
+
+        Returns:
+            The completions, those of the first prompt first.
+
+        Raises:
+            UserError: as in `generate`.
+        """
+        listed = [prompts] if isinstance(prompts, str) else list(prompts)
+        return self._run(listed, self._for_call(settings), _Extras(scored, probabilities, interrupt))
+
+    def iterate(
+        self,
+        prompts: Iterable[str],
+        *,
+        rows: int = 32,
+        scored: bool = False,
+        probabilities: int = 0,
+        **settings: Any,
+    ) -> Iterator[list[Completion]]:
+        """Generate what `complete` generates, for any number of prompts, in batches.
+
+        Args:
+            prompts: any number.
+            rows: texts to generate at a time, at most. The beams of a prompt stay in one batch, and sampled beams of
+                two prompts never do.
+            scored, probabilities, settings: as in `complete`.
+
+        Yields:
+            The completions of one or several prompts, or of a part of one prompt's samples.
+
+        Raises:
+            UserError: as in `generate`.
+        """
+        chosen = self._for_call(settings)
+        chosen.check()
+        write = partial(self._run, extras=_Extras(scored, probabilities))
+        yield from in_batches(write, prompts, chosen, rows)
+
+    def next_tokens(self, prompt: str, *, top: int = 10, **settings: Any) -> list[Prediction]:
+        """The most probable tokens after a prompt, by the model alone and after the settings and controls.
+
+        Args:
+            prompt: the text before them; may be empty.
+            top: how many. A token is among them if it is probable either way, so what a control masks can be seen.
+            settings: for this call, in place of the generator's. They are those of a whole text, of which only the
+                first token is looked at: a word that must be included has to fit into `max_tokens`.
+
+        Raises:
+            UserError: as in `generate`.
+
+        Example:
+
+        ```python
+        >>> from fundamentallm_hf import Generator, load_model
+        >>> [each.label for each in Generator(load_model(device="cpu")).next_tokens("Once upon a tim", top=2)]
+        ['"e"', '"m"']
+
+        ```
+        """
+        chosen = self._for_call(settings).replace(num_samples=1, best=None)
+        recorder = ProbabilityRecorder(0, greedy=not chosen.sampled and chosen.beam_size == 1)
+        at_once = threading.Event()
+        at_once.set()
+        self._run([prompt], chosen, _Extras(interrupt=at_once, recorder=recorder))
+        tokens = self._ids(prompt)
+        raw = next(raw_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
+        assert recorder.first is not None
+        return next_predictions(TokenNames(self.tokenizer), raw, recorder.first, top)
+
+    def search(
+        self, prompt: str, *, interrupt: threading.Event | None = None, **settings: Any
+    ) -> tuple[Completion, list[Branch]]:
+        """Search with beams for one text, and return the other beams too.
+
+        Args:
+            prompt: the start of the text; may be empty.
+            interrupt: as in `complete`.
+            settings: for this call, in place of the generator's; `beam_size` has to be at least 2.
+
+        Returns:
+            The text that `generate` returns, and the tree of beams; its first branch is that text.
+
+        Raises:
+            UserError: as in `generate`, or there is only one beam.
+        """
+        chosen = self._for_call(settings).replace(num_samples=1, best=None)
+        if chosen.beam_size < 2:
+            line = f"beam-size has to be at least 2 for a search but is {chosen.beam_size}"
+            raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
+        recorder = BeamRecorder(end_tokens(self.model))
+        extras = _Extras(scored=True, interrupt=interrupt, recorder=recorder)
+        completion = self._run([prompt], chosen, extras)[0]
+        return completion, recorder.branches(TokenNames(self.tokenizer).text)
+
+    def _ids(self, prompt: str) -> list[int]:
+        """The tokens of a prompt; an empty one becomes the start token that the model begins with."""
+        ids = self.tokenizer(prompt, verbose=False).input_ids
+        return ids or [self.model.generation_config.bos_token_id]
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        scored: bool = False,
+        probabilities: int = 0,
+        interrupt: threading.Event | None = None,
+        **settings: Any,
+    ) -> TextStream[Completion]:
+        """Generate one text, and return its pieces as they are generated.
+
+        Args:
+            prompt: the start of the text; may be empty.
+            scored, probabilities, interrupt, settings: as in `complete`.
+
+        Returns:
+            An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation.
+
+        Raises:
+            UserError: as in `generate`; errors of the generation itself are raised when iterating.
+        """
+        chosen = self._for_one(settings)
+        chosen.check()
+
+        def work(take: Callable[[str], None], stop: threading.Event) -> Completion:
+            extras = _Extras(scored, probabilities, stop)
+            if chosen.beam_size > 1 or chosen.best:  # which text is the most probable is known at the end
+                completion = self._run([prompt], chosen, extras)[0]
+                take(completion.completion)
+                return completion
+            streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens)
+            return self._run([prompt], chosen, replace(extras, streamer=streamer))[0]
+
+        return TextStream(work, interrupt)
+
+    def _for_call(self, settings: dict[str, Any]) -> GenerationSettings:
+        """The settings of a call. A file of words is read here, once, however many batches follow."""
+        return self.settings.replace(**settings).with_files_read()
+
+    def _for_one(self, settings: dict[str, Any]) -> GenerationSettings:
+        """The settings for one text: that of one sample, or the best of several."""
+        chosen = self._for_call(settings)
+        return chosen.replace(num_samples=1) if chosen.best is None else chosen.replace(best=1)
+
+    def _tell_unknown(self, prompts: Sequence[str]) -> None:
+        unknown = [char for char in unknown_characters(self.tokenizer, "".join(prompts)) if char not in self._told]
+        if unknown:
+            self._told.update(unknown)
+            self._tell(
+                f"the model has no token for {' '.join(map(repr, unknown))}: "
+                f"it reads {self.tokenizer.unk_token} instead, and cannot write {'it' if len(unknown) == 1 else 'them'}"
+            )
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._notice(text)
+
+    def _run(self, prompts: list[str], settings: GenerationSettings, extras: _Extras) -> list[Completion]:
+        """Generate all samples of all prompts: in one batch, where they can be parts of one."""
+        if not prompts:
+            return []
+        settings.check()
+        self._tell_unknown([*prompts, *settings.stop])
+        seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
+        if settings.beam_size > 1 and seed is not None and settings.num_samples > settings.beam_size:
+            write, again = partial(self._run, extras=extras), settings.replace(seed=seed)
+            return [each for prompt in prompts for each in all_parts(write, prompt, again, settings.beam_size)]
+        batch = Batch.of(prompts, settings, seed, self.model, self.tokenizer)
+        if not batch.fits_together:
+            return [each for prompt in prompts for each in self._run([prompt], settings.replace(seed=seed), extras)]
+        if extras.probabilities:
+            greedy = not settings.sampled and not batch.beams
+            recorder = ProbabilityRecorder(extras.probabilities, greedy=greedy, beams=batch.beams)
+            extras = replace(extras, recorder=recorder)
+        return self._run_batch(batch, replace(extras, scored=extras.scored or settings.best is not None))
+
+    def _run_batch(self, batch: Batch, extras: _Extras) -> list[Completion]:
+        blocked, complete = ClosedEndCriteria(tell=False), CompleteEndCriteria()
+        criteria = StoppingCriteriaList([blocked, complete])
+        records = self._generate_tokens(batch, criteria, extras)
+        reader = RowReader(self.model, self.tokenizer, batch.settings, extras.interrupted)
+        names = TokenNames(self.tokenizer) if extras.probabilities else None
+        completions = []
+        for prompt, budget, length, of_prompt in zip(batch.prompts, batch.budgets, batch.lengths, records, strict=True):
+            of_this = []
+            for index, record in enumerate(of_prompt):
+                given, added = record["given"], record["added"]
+                read = reader.read(given, added, budget)
+                row, padding = given + added[: read.tokens], len(given) - length
+                reason = read.finish_reason
+                if blocked.holds(row):
+                    reason = "blocked"
+                elif complete.holds(row) or (reason in ("length", "window") and complete.judges(row)):
+                    reason = "complete"
+                seed = batch.seed if batch.seed is None or batch.beams else batch.seed + index
+                score = log_probability(self.model, row[padding:], length) if extras.scored else None
+                found = None
+                if isinstance(extras.recorder, BeamRecorder):
+                    extras.recorder.chosen = row
+                if names is not None and isinstance(extras.recorder, ProbabilityRecorder):
+                    found = token_predictions(self.model, names, row, len(given), padding, extras.recorder)
+                is_json = bool(batch.settings.json_schema)
+                of_this.append(Completion(prompt, read.text, reason, read.tokens, seed, score, found, index, is_json))
+            best = batch.settings.best
+            completions += of_this if best is None else likeliest(of_this, best)
+        return completions
+
+    def _generate_tokens(self, batch: Batch, criteria: StoppingCriteriaList, extras: _Extras) -> list[list[dict]]:
+        """Run the pipeline: for each prompt, a record of `CompletionPipeline` for each sample."""
+        arguments = generate_arguments(self.model, batch.settings, self._tell)
+        # A row alone can have a seed of its own. Beams take from each other and draw from torch's generator.
+        arguments["seed"], torch_seed = (None, batch.seed) if batch.beams else (batch.seed, None)
+        if extras.recorder is not None:
+            processors = arguments.get("logits_processor") or ()
+            arguments["logits_processor"] = LogitsProcessorList([*processors, extras.recorder])
+        if extras.interrupt is not None:
+            criteria.append(StopWhenSet(extras.interrupt))
+        if is_fundamentallm(self.model):
+            overflow = batch.settings.overflow or "slide"
+            arguments |= {"overflow": overflow, "tokenizer": self.tokenizer, "streamer": extras.streamer}
+        else:
+            if batch.ends_at_window:
+                criteria.append(WindowFullCriteria(batch.budgets, max(batch.lengths)))
+            controlled = partial(controlled_generate, tokenizer=self.tokenizer, streamer=extras.streamer)
+            arguments["custom_generate"] = controlled
+        try:
+            with torch_seeded(torch_seed, self.model.device):
+                return self.pipeline(
+                    batch.prompts,
+                    batch_size=len(batch.prompts),
+                    tokenizer_encode_kwargs={"verbose": False},  # it would warn of prompts longer than the window
+                    stopping_criteria=criteria,
+                    **arguments,
+                )
+        except ValueError as error:
+            raise UsageError.of(error) from error
+        except UntestedVersionError as error:
+            raise UserError(str(error)) from error

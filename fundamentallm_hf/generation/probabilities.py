@@ -1,0 +1,204 @@
+"""Probabilities of tokens: raw, by the model alone, and after the settings and controls of a generation.
+
+Raw probabilities are computed from the finished text, in the same context as when it was generated. The probabilities
+after settings and controls come from a `ProbabilityRecorder`.
+"""
+
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from fundamentallm_hf.portable.decoding.context_window import can_slide, window_start
+from fundamentallm_hf.portable.decoding.forward import forward
+from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
+from fundamentallm_hf.portable.text.vocabulary import Vocabulary, as_bytes
+
+_NAMES = {
+    " ": "space",
+    "\n": "line break",
+    "\t": "tab",
+    "\r": "carriage return",
+    "\N{NO-BREAK SPACE}": "no-break space",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One token at one position of a text.
+
+    Attributes:
+        token: its id.
+        text: what it adds to the text; nothing if it is a special token.
+        label: how to show it: `"c"`, `" " (space)`, `<EOS>`.
+        probability: after the settings and controls: the chance with which it is chosen. At temperature 0 that is 0 or
+            1; in beam search it is the weight that the step gives to the beam.
+        model_probability: the raw probability, by the model alone.
+        alternatives: the most probable tokens at the same position, by the model alone or after settings and controls.
+    """
+
+    token: int
+    text: str
+    label: str
+    probability: float
+    model_probability: float
+    alternatives: "tuple[Prediction, ...]" = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name; the alternatives only if there are any."""
+        fields = asdict(self) | {"alternatives": [each.to_dict() for each in self.alternatives]}
+        return fields if self.alternatives else {name: fields[name] for name in fields if name != "alternatives"}
+
+
+class TokenNames:
+    """What tokens add to a text and how to show them.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf import load_model
+    >>> from fundamentallm_hf.generation.probabilities import TokenNames
+    >>> names = TokenNames(load_model(device="cpu").tokenizer)
+    >>> [names.label(token) for token in names.tokenizer("a \\n").input_ids]
+    ['"a"', '" " (space)', '"\\\\n" (line break)']
+
+    ```
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary = Vocabulary.of(tokenizer)
+        self._labels: dict[int, str] = {}
+
+    def text(self, token: int) -> str:
+        """What `token` adds; a replacement character where it is only a part of one."""
+        return as_bytes(self.vocabulary.piece(token)).decode("utf-8", "replace")
+
+    def label(self, token: int) -> str:
+        """The token in quotes, and by its name if it cannot be seen; a special token as the tokenizer calls it."""
+        if token not in self._labels:
+            self._labels[token] = self._label(token)
+        return self._labels[token]
+
+    def _label(self, token: int) -> str:
+        text = self.text(token)
+        if not text or "\N{REPLACEMENT CHARACTER}" in text:
+            return str(self.tokenizer.convert_ids_to_tokens(token) if token < len(self.tokenizer) else f"<{token}>")
+        quoted = json.dumps(text, ensure_ascii=False)
+        shown = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in quoted)
+        if len(text) == 1 and (text in _NAMES or not text.isprintable() or unicodedata.category(text)[0] in "MZ"):
+            return f"{shown} ({_NAMES.get(text) or unicodedata.name(text, f'U+{ord(text):04X}').lower()})"
+        return shown
+
+
+@torch.no_grad()
+def raw_log_probabilities(model: PreTrainedModel, tokens: Sequence[int], first: int) -> Iterator[torch.Tensor]:
+    """The model's raw log-probabilities of what comes next, in the context that it has when it writes.
+
+    Args:
+        model: any causal language model.
+        tokens: of one text, without padding.
+        first: the shortest beginning of the text to ask about, in tokens, at least 1.
+
+    Yields:
+        (n, vocabulary) for n beginnings at a time: behind `first` tokens, behind one more, up to the whole text. Where
+        the text outgrows the window of a FundamentaLLM model, each beginning is read from where its window starts.
+    """
+    window = model.config.get_text_config().max_position_embeddings if can_slide(model) else len(tokens)
+    length = first
+    while length <= len(tokens):
+        start, end = window_start(length, window), length
+        while end < len(tokens) and window_start(end + 1, window) == start:
+            end += 1
+        kept = end - length + 1
+        shown = torch.tensor([list(tokens[start:end])], device=model.device)
+        logits = forward(model, shown, last=kept).logits[0, -kept:]
+        yield logits.float().log_softmax(dim=-1).cpu()
+        length = end + 1
+
+
+def log_probability(model: PreTrainedModel, tokens: Sequence[int], first: int) -> float:
+    """The model's raw log-probability of the tokens behind the first `first` ones, summed up, in nats.
+
+    Args:
+        model: any causal language model.
+        tokens: of one text, without padding.
+        first: how many of them are given, at least 1.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf import load_model
+    >>> from fundamentallm_hf.generation.probabilities import log_probability
+    >>> model = load_model(device="cpu")
+    >>> ids = model.tokenizer("Once upon a time").input_ids
+    >>> log_probability(model, ids, first=4) > log_probability(model, ids[:4] + ids[:3:-1], first=4)
+    True
+
+    ```
+    """
+    total, position = 0.0, first
+    for rows in raw_log_probabilities(model, tokens[:-1], first) if len(tokens) > first else ():
+        following = torch.tensor(tokens[position : position + len(rows)])
+        total += float(rows.gather(-1, following[:, None]).double().sum())
+        position += len(rows)
+    return total
+
+
+def next_predictions(names: TokenNames, raw: torch.Tensor, final: torch.Tensor, top: int) -> list[Prediction]:
+    """The likeliest next tokens, by the model alone or after settings and controls, so that what is closed shows, too.
+
+    Args:
+        names: of the tokens.
+        raw: (vocabulary,) the model's raw probabilities.
+        final: (vocabulary,) the probabilities by which the token is chosen.
+        top: how many.
+    """
+    picked = torch.maximum(raw, final).topk(min(top, len(raw))).indices.tolist()
+    found = [_prediction(names, token, float(final[token]), float(raw[token])) for token in picked]
+    return sorted(found, key=lambda each: (-each.probability, -each.model_probability))
+
+
+def token_predictions(
+    model: PreTrainedModel,
+    names: TokenNames,
+    row: Sequence[int],
+    given: int,
+    padding: int,
+    recorder: ProbabilityRecorder,
+) -> tuple[Prediction, ...]:
+    """Every added token of a text, with the likeliest alternatives to it.
+
+    Args:
+        model: wrote the text.
+        names: of the tokens.
+        row: all tokens, as `generate()` returned them.
+        given: how many of them are the prompt's, padding included.
+        padding: how many of them are padding, at the beginning.
+        recorder: watched the text being written.
+    """
+    found: list[Prediction] = []
+    tokens = torch.tensor(list(row))
+    position = given
+    for block in raw_log_probabilities(model, row[padding:-1], given - padding) if len(row) > given else ():
+        for raw in block.exp():
+            known = recorder.likeliest(tokens[:position])
+            # As in `next_predictions`: likely either way, so that what is closed or raised shows.
+            listed = [_prediction(names, each, final, float(raw[each])) for each, final in known.items()]
+            listed.sort(key=lambda each: -max(each.probability, each.model_probability))
+            alternatives = sorted(listed[: recorder.top], key=lambda each: (-each.probability, -each.model_probability))
+            token = int(tokens[position])
+            chance = recorder.chosen(tokens[: position + 1])
+            found.append(_prediction(names, token, chance, float(raw[token]), tuple(alternatives)))
+            position += 1
+    return tuple(found)
+
+
+def _prediction(
+    names: TokenNames, token: int, final: float, raw: float, alternatives: tuple[Prediction, ...] = ()
+) -> Prediction:
+    return Prediction(token, names.text(token), names.label(token), final, raw, alternatives)

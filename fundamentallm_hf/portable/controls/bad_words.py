@@ -1,0 +1,344 @@
+"""Bad words: text that never appears, however it is tokenised, and that nothing reads as if it had been cut out.
+
+A mask alone acts too late: with "ran" banned, " ran" may still be written and then only junk may follow. So a token is
+weighed before it is written, by the chance that what it begins will become a banned word: its score gets the logarithm
+of one minus that chance. The chance comes from word counts, and where it matters from the model itself, which reads the
+banned word ahead (`lookahead.py`); under the same temperature, top-k and top-p as the sampling, so that it is the
+chance in this call. A word that is sure to be banned is then hardly begun, and all others keep their shares.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
+
+from ..decoding.call_processors import CallProcessors
+from ..decoding.generate_call import Call
+from ..decoding.lookahead import ModelLookahead
+from ..decoding.phases import Phase
+from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES, RowStates, row_key
+from ..decoding.sidecar_files import own_word_counts
+from ..text.characters import is_word
+from ..text.text_patterns import TextPatterns
+from ..text.token_tables import CERTAIN, TextState, TokenTable, TokenTables
+from ..text.vocabulary import Vocabulary
+from ..text.word_counts import WordCounts
+
+# The model is asked when a banned word would come with at least this chance in one step, by word counts.
+MATERIAL = 0.003
+# Continuations that are read ahead for one row in one step, at most.
+MOST_ASKED = 12
+# The tail of the distribution stays cut off as long as a ban leaves this much of the rest.
+LEAST_KEPT = 0.05
+
+Policy = Callable[[torch.Tensor], torch.Tensor]
+
+
+def compile_bad_words(
+    bad_words: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    size: int,
+    case_sensitive: bool = False,
+    counts: WordCounts | None = None,
+) -> TokenTables:
+    """Make the tables of a list of bad words, for any number of calls.
+
+    Args:
+        bad_words: the entries; see `BadWordsLogitsProcessor`.
+        tokenizer: the model's.
+        size: number of scores the model gives.
+        case_sensitive: "Will" does not ban "will".
+        counts: how words end; by default guessed from a sub-word tokenizer's vocabulary.
+
+    Raises:
+        ValueError: an entry cannot be read; names it.
+    """
+    vocabulary = Vocabulary.of(tokenizer)
+    if counts is None:
+        counts = WordCounts.of_vocabulary(vocabulary)
+    return TokenTables(vocabulary, TextPatterns(bad_words, not case_sensitive, counts), size)
+
+
+class BadWordsLogitsProcessor(LogitsProcessor):
+    """Keeps bad words out of the text.
+
+    An entry is a word or a phrase, matched without regard to case where it stands alone: "ass" leaves "class" in peace.
+    `*` stands for any letters (`curs*`, `*art*`), white space for any white space, and `/…/` is a regular expression.
+    What lies wholly in the prompt is left alone; what the model would complete is not.
+
+    Args:
+        bad_words: the entries, or what `compile_bad_words` made of them.
+        tokenizer: the model's tokenizer; not needed with compiled entries.
+        case_sensitive: match case.
+        prompt_columns: width of the prompts in tokens; by default that of the first call.
+        padding: (prompt rows,) columns of padding before each prompt.
+        end_tokens: ids that end the text; closed where the text must not end.
+        remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
+        stop_strings: texts that end the text.
+        lookahead: the model, to be asked for chances.
+        policy: turns the model's logits into the probabilities by which tokens are chosen; softmax by default.
+        temperature: by which scores are divided later on.
+        trims: the policy closes unlikely tokens, as top-k and top-p do.
+
+    Raises:
+        ValueError: an entry cannot be read.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from fundamentallm_hf import BadWordsLogitsProcessor, load_model
+    >>> tokenizer = load_model(device="cpu").tokenizer
+    >>> processor = BadWordsLogitsProcessor(["ran"], tokenizer, prompt_columns=1)
+    >>> ids = tokenizer("He ran", return_tensors="pt").input_ids
+    >>> scores = processor(ids, torch.zeros(1, len(tokenizer)))
+    >>> [char for char in " .gt" if scores[0, tokenizer(char).input_ids[0]] == -torch.inf]
+    [' ', '.']
+
+    ```
+    """
+
+    def __init__(
+        self,
+        bad_words: Sequence[str] | TokenTables,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        case_sensitive: bool = False,
+        prompt_columns: int | None = None,
+        padding: Sequence[int] = (),
+        end_tokens: Sequence[int] = (),
+        remaining: Callable[[torch.Tensor], Sequence[int]] | None = None,
+        stop_strings: Sequence[str] = (),
+        lookahead: ModelLookahead | None = None,
+        policy: Policy = lambda logits: logits.softmax(dim=-1),
+        temperature: float = 1.0,
+        trims: bool = False,
+    ) -> None:
+        if not isinstance(bad_words, TokenTables):
+            if tokenizer is None:
+                raise ValueError("bad words need the model's tokenizer to read its tokens as text: pass tokenizer=")
+            bad_words = compile_bad_words(bad_words, tokenizer, len(tokenizer), case_sensitive)
+        self.tables = bad_words
+        self.end_tokens = torch.tensor([end for end in end_tokens if end < bad_words.size], dtype=torch.long)
+        self.remaining = remaining
+        # Where a stop string begins with a mark, no word that stands before it could have been written.
+        self.stop_strings = [stop for stop in stop_strings if self.tables.patterns.regex or is_word(stop[0])]
+        self.lookahead = lookahead
+        self.policy = policy
+        self.temperature = temperature
+        self.trims = trims
+        self.states: RowStates[TextState] = RowStates(
+            self.tables.start,
+            self.tables.advance,
+            self.tables.forget,
+            prompt_columns,
+            self.tables.advance_prompt,
+            padding,
+        )
+        # The chances that the model gave: by length and tokens of a text, of each next token that was asked about.
+        self._asked: dict[int, dict[bytes, dict[int, float]]] = {}
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with bad words kept out."""
+        self.tables = self.tables.of_size(scores.shape[-1])
+        states = self.states(input_ids)
+        tables = [self.tables.table(state) for state in states]
+        shift = torch.stack([table.shift for table in tables])
+        material = self._material(scores, tables)
+        if material and self.lookahead is not None:
+            self._ask(input_ids, states, material)
+        self._put_chances(input_ids, states, shift)
+        self._close_ends(input_ids, states, tables, shift)
+        shift = shift.to(scores.device, scores.dtype)
+        if material and self.trims:
+            scores = scores.clone()
+            for row in material:
+                scores[row] = self._filtered(scores[row], shift[row])
+        return torch.add(scores, shift, alpha=self.temperature)
+
+    def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
+        """(rows, size) bool: the tokens that are closed behind each row of `input_ids`, (rows, length)."""
+        self.tables = self.tables.of_size(size)
+        states = self.states(input_ids)
+        tables = [self.tables.table(state) for state in states]
+        shift = torch.stack([table.shift for table in tables])
+        self._close_ends(input_ids, states, tables, shift)
+        return shift == -torch.inf
+
+    def _material(self, scores: torch.Tensor, tables: list[TokenTable]) -> dict[int, dict[int, float]]:
+        """The rows in which a bad word could well be next: the tokens that would begin it, and their probabilities."""
+        found: dict[int, dict[int, float]] = {}
+        if all(table.greatest < MATERIAL for table in tables):
+            return found
+        probabilities = (scores.float() / self.temperature).softmax(dim=-1).cpu()
+        for index, table in enumerate(tables):
+            chosen = probabilities[index, table.risky]
+            matter = chosen * table.chances >= MATERIAL
+            if bool(matter.any()):
+                found[index] = dict(zip(table.risky[matter].tolist(), chosen[matter].tolist(), strict=True))
+        return found
+
+    def _filtered(self, scores: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """Scores without the tokens that top-k, top-p and the like would have closed without a ban.
+
+        Else the tail that they cut off would come in where a likely word is banned. It has to where the ban leaves next
+        to nothing of what they keep.
+        """
+        kept = self.policy(scores.float()[None])[0]
+        if float((kept * shift.exp()).sum()) < LEAST_KEPT:
+            return scores
+        return scores.masked_fill(kept == 0, -torch.inf)
+
+    def _put_chances(self, input_ids: torch.Tensor, states: list[TextState], shift: torch.Tensor) -> None:
+        """Put the model's chances into `shift`, and take back what the rows have paid for what they have begun."""
+        here, before = self._asked.get(input_ids.shape[1], {}), self._asked.get(input_ids.shape[1] - 1, {})
+        for index, state in enumerate(states):
+            begun = self.tables.chance(state)
+            if not here and not begun:
+                continue
+            row = input_ids[index].cpu().numpy()
+            for token, chance in here.get(row.tobytes(), {}).items():
+                if shift[index, token] != -torch.inf:
+                    shift[index, token] = _log_of_rest(chance)
+            # In beam search scores add up over a word, so what was paid to begin it is paid back as it goes on.
+            if begun:
+                shift[index] -= _log_of_rest(before.get(row[:-1].tobytes(), {}).get(int(row[-1]), begun))
+
+    def _ask(self, input_ids: torch.Tensor, states: list[TextState], material: dict[int, dict[int, float]]) -> None:
+        """Ask the model how likely bad words are that could well be next, where it was not asked already."""
+        length = input_ids.shape[1]
+        for old in [known for known in self._asked if abs(known - length) > KEPT_LENGTHS]:
+            del self._asked[old]
+        rows: list[int] = []
+        paths: list[list[int]] = []
+        seen = set()
+        for index, tokens in material.items():
+            key = row_key(input_ids[index])
+            known = self._asked.get(length, {}).get(key, {})
+            if key in seen:  # beams begin as copies of each other
+                continue
+            seen.add(key)
+            ways = [
+                way
+                for token, chosen in tokens.items()
+                if token not in known
+                for way in self._ways(states[index], token, chosen)
+            ]
+            ways.sort(key=lambda way: -way[0])
+            rows += [index] * len(ways[:MOST_ASKED])
+            paths += [path for _, path in ways[:MOST_ASKED]]
+        if not paths:
+            return
+        assert self.lookahead is not None
+        for index, path, logits in zip(rows, paths, self.lookahead.logits(input_ids, rows, paths), strict=True):
+            if logits is not None:
+                self._keep(row_key(input_ids[index]), length, states[index], path, logits)
+
+    def _ways(self, state: TextState, token: int, probability: float) -> list[tuple[float, list[int]]]:
+        """The continuations that begin with `token` and complete an entry, each with its chance by word counts."""
+        after = self.tables.advance(state, token)
+        piece = self.tables.vocabulary.piece(token)
+        ways = []
+        for rest in self.tables.patterns.ways(after.patterns):
+            if probability * rest.chance < MATERIAL:
+                break
+            tokens = self.tables.vocabulary.spell_rest(piece, rest.text)
+            if tokens is not None:
+                ways.append((probability * rest.chance, [token, *tokens]))
+        return ways
+
+    def _keep(self, row: bytes, length: int, state: TextState, path: list[int], logits: torch.Tensor) -> None:
+        """Work out the chance of `path` behind each of its beginnings, from its end to its first token."""
+        probabilities = self.policy(logits.float()).cpu()
+        needed = self.tables.complete(state, path)
+        chance = 1.0
+        if needed is None:
+            end = state
+            for token in path:
+                end = self.tables.advance(end, token)
+            table = self.tables.table(end)
+            closed = table.closed[: probabilities.shape[-1]].clone()
+            if self.tables.ends(end):
+                closed[self.end_tokens] = True
+            chance = float(probabilities[-1, closed].sum())
+        for cut in range(len(path) - 1, -1, -1):
+            if needed is None or cut < needed:
+                key = row + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in path[:cut])
+                chances = self._asked.setdefault(length + cut, {}).setdefault(key, {})
+                chances[path[cut]] = min(CERTAIN, chances.get(path[cut], 0.0) + chance)
+                if cut:
+                    chance *= float(probabilities[cut - 1, path[cut]])
+
+    def _close_ends(
+        self, input_ids: torch.Tensor, states: list[TextState], tables: list[TokenTable], shift: torch.Tensor
+    ) -> None:
+        """Close what would end the text where it must not end."""
+        rooms: Sequence[int] | None = None
+        for index, (state, table) in enumerate(zip(states, tables, strict=True)):
+            if len(self.end_tokens) and self.tables.ends(state):
+                shift[index, self.end_tokens] = -torch.inf
+            if len(table.ending) and self.remaining is not None:
+                rooms = self.remaining(input_ids) if rooms is None else rooms
+                shift[index, table.ending[table.needs >= rooms[index]]] = -torch.inf
+        if self.stop_strings:
+            for index, row in enumerate(input_ids.tolist()):
+                for token in self._bad_stops(row):
+                    shift[index, token] = -torch.inf
+
+    def _bad_stops(self, row: list[int]) -> Iterator[int]:
+        """The tokens that complete a stop string where the text, with it or without it, would end in a bad word."""
+        vocabulary = self.tables.vocabulary
+        before = vocabulary.text(row)
+        for stop in self.stop_strings:
+            for token in vocabulary.completing(before[-len(stop) :], stop):
+                text = before + str(vocabulary.piece(token))
+                end = text.rindex(stop)
+                if any(self._ends_badly(row, text[:cut]) for cut in (end, end + len(stop), len(text))):
+                    yield token
+
+    def _ends_badly(self, row: list[int], text: str) -> bool:
+        columns = self.states.prompt_columns or 0
+        vocabulary, patterns = self.tables.vocabulary, self.tables.patterns
+        prompt = vocabulary.text(row[:columns])
+        begin = max((index + 1 for index in range(columns) if vocabulary.is_border(row[index])), default=0)
+        state = patterns.forget(patterns.read(patterns.start, vocabulary.text(row[begin:columns]))[0])
+        return len(text) > len(prompt) and patterns.ends(patterns.read(state, text[len(prompt) :])[0])
+
+
+def _log_of_rest(chance: float) -> float:
+    """log(1 − chance), for a chance below 1."""
+    return math.log1p(-min(chance, CERTAIN))
+
+
+def add_bad_words(step: CallProcessors) -> None:
+    """Keep the `bad_words` of a call out of its texts.
+
+    Raises:
+        ValueError: an entry cannot be read.
+    """
+    entries = step.texts("bad_words")
+    if entries:
+        processor = BadWordsLogitsProcessor(
+            compiled_bad_words(entries, step.call),
+            prompt_columns=step.call.prompt_columns,
+            padding=step.call.padding,
+            end_tokens=step.end_tokens,
+            remaining=step.call.remaining,
+            stop_strings=step.stop_strings,
+            lookahead=step.call.lookahead,
+            policy=step.policy,
+            temperature=step.temperature,
+            trims=step.trims,
+        )
+        step.add(Phase.BAN, processor)
+
+
+def compiled_bad_words(entries: tuple[str, ...], call: Call) -> TokenTables:
+    """The tables of a call's bad words, made once while they are among the last that were used."""
+    case_sensitive, counts = bool(call.field("case_sensitive")), own_word_counts(call.model)
+    return call.kept(
+        (entries, case_sensitive),
+        lambda: compile_bad_words(entries, call.reader, call.size, case_sensitive, counts),
+        of=counts,
+    )

@@ -1,0 +1,64 @@
+"""What the controls of a call of `generate()` put into its processors and stopping criteria.
+
+However a control was given, it arrives here in the merged generation config. Which controls there are, and what carries
+each out, is in `control_table.py`; the order in which processors act is in `phases.py`.
+"""
+
+from collections.abc import Iterable
+
+from transformers import LogitsProcessorList, PrefixConstrainedLogitsProcessor, StoppingCriteriaList
+
+from ..decoding.call_processors import CONSTRAINTS, CallProcessors
+from ..decoding.endings import ClosedEndCriteria, OpenEndLogitsProcessor
+from ..decoding.generate_call import Call
+from ..decoding.phases import Phase
+from ..structured.structured_output import WholeTextLogitsProcessor
+from ..text.vocabulary import Vocabulary
+from .bad_words import BadWordsLogitsProcessor
+from .control_table import CONTROLS
+from .dead_ends import Closes, DeadEndLogitsProcessor, Wrapped
+from .must_include import MustIncludeLogitsProcessor
+
+
+def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaList, call: Call) -> None:
+    """Put what the call's controls ask for into its processors and criteria, both changed **in place**.
+
+    Raises:
+        ValueError: a control has a value it cannot have.
+    """
+    step = CallProcessors(processors, criteria, call)
+    # A control may look at what others have added before: a structure, what has to be included, and so it comes last.
+    # Several fields may be carried out together.
+    in_turn = sorted(CONTROLS.values(), key=lambda control: (control.phase == Phase.STRUCTURE, control.phase or 0))
+    for apply in dict.fromkeys(control.apply for control in in_turn):
+        if apply is not None:
+            apply(step)
+    if step.any_in(CONSTRAINTS):
+        closed = step.criterion(ClosedEndCriteria)
+        complete = step.complete if step.any_in((Phase.STRUCTURE,)) else None
+        silent = Vocabulary.of(call.tokenizer).silent if call.tokenizer is not None else ()
+        _add_dead_ends(step, silent)
+        step.add(
+            Phase.END,
+            OpenEndLogitsProcessor(call.closing_token, closed, call.is_sequential, silent, complete=complete),
+        )
+    processors[:] = step.in_order()
+
+
+def _add_dead_ends(step: CallProcessors, silent: Iterable[int]) -> None:
+    """Look ahead through all controls together, where a function allows few tokens next to a ban.
+
+    A structure heeds bans in its own plans.
+    """
+    call = step.call
+    bans, stock = step.acting(BadWordsLogitsProcessor), step.acting(PrefixConstrainedLogitsProcessor)
+    whole = step.acting(WholeTextLogitsProcessor)
+    if not bans or not stock:
+        return
+    chain: list[Closes] = [*map(Wrapped, whole), *step.acting(MustIncludeLogitsProcessor), bans[0]]
+    closing = call.closing_token
+    ends = [*step.end_tokens, *([] if closing is None else [closing])]
+    looking = DeadEndLogitsProcessor(stock, chain, bans[0], ends, tuple(silent))
+    # A function that allows tokens wants to see every beam.
+    looking.check(call.prompts.repeat_interleave(call.config.num_beams or 1, dim=0), call.size)
+    step.add(Phase.END, looking)

@@ -1,0 +1,319 @@
+"""Must include: words and patterns that always appear, where the text has a place for them.
+
+Forcing a word when the budget runs out is easy and reads badly. So every token is weighed from the start by how well
+what is missing could still come by itself: with c the chance that what the token begins becomes an entry, and b the
+chance that the entry comes anyway at one of the places that are left, the score of the token gets
+log((c + (1 − c) b) / b). That is the distribution of the next token given that the entry appears, if words are
+independent: with much room left only a good place is taken, with little room any. `must_include_placement.py` finds c
+and b. Beneath it lies a plan, the shortest way to write what is missing (`must_include_plan.py`). A token behind which
+the plan would not fit into the budget is closed, so whatever happens before, all entries are there at the end.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
+
+from ..decoding.call_processors import CallProcessors
+from ..decoding.lookahead import ModelLookahead
+from ..decoding.phases import Phase
+from ..decoding.row_states import RowStates
+from ..decoding.sidecar_files import own_word_counts
+from ..errors import UserError
+from .bad_words import compiled_bad_words
+from .must_include_horizon import End, Horizon
+from .must_include_placement import MARGIN, Outlook, Placement, later_chance
+from .must_include_plan import Progress, Requirements
+from .must_include_spelling import Spellings
+
+# Of a vocabulary larger than the first number, only the likeliest tokens are tried when the budget is nearly used up.
+_ALL_TRIED, _TRIED = 512, 48
+_MOST_BYTES = 4  # of a character, each a token at worst
+
+
+class MustIncludeLogitsProcessor(LogitsProcessor):
+    """Brings entries into the text, fluently while there is room and by force when there is none.
+
+    Args:
+        must_include: the entries, or `Requirements` made of them.
+        tokenizer: the model's tokenizer; not needed with `Requirements`.
+        max_new_tokens: how many tokens may be added, as `generate()` is told; it is not needed with `remaining`.
+        remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
+        end_tokens: ids that end the text; closed until all is there. By default the tokenizer's end-of-text token.
+        stop_strings: texts that end the text; not completed until all is there.
+        prompt_columns: width of the prompts in tokens; by default that of the first call.
+        padding: (prompt rows,) columns of padding before each prompt.
+        temperature: by which scores are divided later on.
+        lookahead: the model, to be asked for chances; without it word counts are all there is.
+        lengths: lengths of this model's texts in tokens, if they are known: what is missing comes before the text would
+            end by itself.
+
+    Attributes:
+        has_deadline: what is missing is forced when the budget is nearly used up; not where another control does it.
+
+    Raises:
+        ValueError: see `Requirements`; or the entries do not fit into the tokens that may be added, which shows at the
+            first step where `check` has not been called.
+
+    Example:
+
+    ```python
+    >>> from transformers import LogitsProcessorList
+    >>> from fundamentallm_hf import MustIncludeLogitsProcessor, load_model
+    >>> model = load_model(device="cpu")
+    >>> ids = model.tokenizer("Once upon a time", return_tensors="pt").input_ids
+    >>> dragon = MustIncludeLogitsProcessor(["dragon"], model.tokenizer, max_new_tokens=60)
+    >>> output = model.generate(ids, logits_processor=LogitsProcessorList([dragon]), max_new_tokens=60, do_sample=False)
+    >>> "dragon" in model.tokenizer.decode(output[0])
+    True
+
+    ```
+    """
+
+    def __init__(
+        self,
+        must_include: Sequence[str] | Requirements,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        remaining: Callable[[torch.Tensor], Sequence[int]] | None = None,
+        end_tokens: Sequence[int] | None = None,
+        stop_strings: Sequence[str] = (),
+        prompt_columns: int | None = None,
+        padding: Sequence[int] = (),
+        temperature: float = 1.0,
+        lookahead: ModelLookahead | None = None,
+        lengths: Sequence[float] = (),
+    ) -> None:
+        if not isinstance(must_include, Requirements):
+            if tokenizer is None:
+                raise ValueError("must_include needs the model's tokenizer to read its tokens as text: pass tokenizer=")
+            must_include = Requirements(must_include, tokenizer, len(tokenizer), stops=stop_strings)
+        if remaining is None and max_new_tokens is None:
+            raise ValueError("must_include has to know how many tokens may be added: pass max_new_tokens=")
+        if end_tokens is None:
+            end = getattr(tokenizer, "eos_token_id", None)
+            end_tokens = () if end is None else (end,)
+        self.requirements = must_include
+        self.max_new_tokens = max_new_tokens or 0
+        self.remaining = self._budget if remaining is None else remaining
+        self.checked = remaining is not None
+        self.end_tokens = list(end_tokens)
+        self.stop_strings = list(stop_strings)
+        self.temperature = temperature
+        self.has_deadline = True
+        self.spellings = Spellings(must_include.sources, must_include.vocabulary)
+        self.horizon = Horizon(must_include.rate, lengths, prompt_columns)
+        self.placement = Placement(must_include, lookahead, temperature)
+        self.states: RowStates[Progress] = RowStates(
+            must_include.start,
+            must_include.advance,
+            must_include.prompt_end,
+            prompt_columns,
+            must_include.advance_prompt,
+            padding,
+        )
+
+    def _budget(self, input_ids: torch.Tensor) -> list[int]:
+        columns = self.states.prompt_columns if self.states.prompt_columns is not None else input_ids.shape[1]
+        return [self.max_new_tokens - (input_ids.shape[1] - columns)] * len(input_ids)
+
+    def check(self, input_ids: torch.Tensor) -> None:
+        """See that the entries fit into what may be added behind every prompt, `(rows, length)`.
+
+        Raises:
+            ValueError: they do not; says how many tokens they need.
+        """
+        for progress, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
+            plan = self.requirements.plan(progress)
+            if plan is None or len(plan) > room:
+                entries = ", ".join(map(repr, self.requirements.sources))
+                needed = "more" if plan is None else f"at least {len(plan)}"
+                raise UserError(
+                    f"must_include: {entries} need {needed} tokens but {room} may be added: "
+                    "allow more, or ask for fewer",
+                    setting="must_include",
+                )
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, weighed and closed."""
+        if not self.checked:
+            self.check(input_ids)
+            self.checked = True
+        states = self.states(input_ids)
+        waiting = [self.requirements.waiting(progress) for progress in states]
+        if not any(waiting):
+            return scores
+        rooms = self.remaining(input_ids)
+        natural = self._natural_ends(input_ids, scores, states)
+        left = [self._places_left(*of_row) for of_row in zip(states, rooms, natural, strict=True)]
+        if scores.shape[-1] < self.requirements.size:
+            raise ValueError(
+                f"must_include was made for {self.requirements.size} scores but the model gives {scores.shape[-1]}: "
+                f"make Requirements of that size"
+            )
+        shift = np.zeros(scores.shape)
+        outlooks = self.placement(input_ids, scores, states, waiting, left)
+        for index, progress in enumerate(states):
+            if not waiting[index]:
+                continue
+            if not (natural[index].wanted and len(self.requirements.missing(progress))):
+                usual = [self._spelled_as_usual(outlook, input_ids[index]) for outlook in outlooks[index]]
+                self._weigh(usual, left[index], shift[index])
+            self._close(progress, rooms[index], input_ids[index], scores[index], shift[index])
+        return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
+
+    def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
+        """(rows, size) bool: the tokens that are closed behind each row of `input_ids`, (rows, length)."""
+        shift = np.zeros((len(input_ids), size))
+        for index, (progress, room) in enumerate(zip(self.states(input_ids), self.remaining(input_ids), strict=True)):
+            if self.requirements.waiting(progress):
+                self._close(progress, room, input_ids[index], torch.zeros(size), shift[index])
+        return torch.from_numpy(shift == -math.inf)
+
+    def _close(self, progress: Progress, room: int, row: torch.Tensor, scores: torch.Tensor, shift: np.ndarray) -> None:
+        """Close the ends where something is missing, and the tokens behind which it would not fit any more."""
+        if self.requirements.missing(progress):
+            shift[[end for end in self.end_tokens if end < len(shift)]] = -math.inf
+            self._close_stops(row, shift)
+        self._keep_room(progress, room, row, scores, shift)
+
+    def _natural_ends(self, input_ids: torch.Tensor, scores: torch.Tensor, states: Sequence[Progress]) -> list[End]:
+        """Where each row would end by itself; nowhere if nothing but the budget ends it."""
+        ending = [self._ending_tokens(row, scores.shape[-1]) for row in input_ids]
+        if not any(ending):
+            return [End(math.inf, False)] * len(states)
+        probabilities = (scores.float() / self.temperature).softmax(dim=-1)
+        ends = [float(of_row[tokens].sum()) for of_row, tokens in zip(probabilities, ending, strict=True)]
+        return self.horizon(input_ids, ends, [len(self.requirements.missing(progress)) for progress in states])
+
+    def _ending_tokens(self, row: torch.Tensor, size: int) -> list[int]:
+        """The tokens that would end a row: ends of the text, and those that complete a text that stops it."""
+        return [token for token in {*self.end_tokens, *self._stopping(row)} if token < size]
+
+    def _places_left(self, progress: Progress, room: int, natural: End) -> float:
+        """Places where an entry could begin, behind the next token and what the plan needs for itself."""
+        needed = 1 + len(self.requirements.plan(progress) or ())
+        rate = self.requirements.rate
+        # Beyond the natural end a good place is still better than the next one, as long as the budget has room.
+        soon = max(MARGIN + 1, (natural.room - needed) * rate)
+        return max(0.0, min(soon, (room - needed) * rate))
+
+    def _tail(self, row: torch.Tensor) -> str:
+        longest = self.spellings.longest
+        return self.requirements.vocabulary.text(row[-longest:].tolist())[-longest:]
+
+    def _spelled_as_usual(self, outlook: Outlook, row: torch.Tensor) -> Outlook:
+        """The outlook without the tokens that would spell the entry as nobody does."""
+        tail = self._tail(row)
+        tokens = self.spellings.customary(outlook.entry, tail, outlook.tokens.tolist())
+        completing = self.spellings.customary(outlook.entry, tail, outlook.completing.tolist())
+        return outlook._replace(
+            chances=np.where(tokens, outlook.chances, 0.0) if tokens else outlook.chances,
+            completing=outlook.completing[np.array(completing, dtype=bool)],
+        )
+
+    def _odd(self, progress: Progress, row: torch.Tensor) -> set[int]:
+        """The tokens that go on with a missing entry as nobody spells it."""
+        tail = self._tail(row)
+        odd: set[int] = set()
+        for entry in self.requirements.waiting(progress):
+            place = progress.places[entry]
+            assert place is not None
+            table = self.requirements.tables[entry].table(place)
+            tokens = [*table.risky.tolist(), *table.completing.tolist()]
+            usual = self.spellings.customary(entry, tail, tokens)
+            odd.update(token for token, as_usual in zip(tokens, usual, strict=True) if not as_usual)
+        return odd
+
+    def _weigh(self, outlooks: Sequence[Outlook], left: float, shift: np.ndarray) -> None:
+        """Prefer the tokens from which what is missing can still come by itself."""
+        for _, begun, tokens, chances, completing, here, better in outlooks:
+            now, later = later_chance(here, better, left), later_chance(here, better, left - self.requirements.rate)
+            shift += math.log(later / (begun + (1 - begun) * now))
+            shift[tokens] += np.log((chances + (1 - chances) * later) / later)
+            shift[completing] -= math.log(later)
+
+    def _close_stops(self, row: torch.Tensor, shift: np.ndarray) -> None:
+        shift[list(self._stopping(row))] = -math.inf
+
+    def _stopping(self, row: torch.Tensor) -> set[int]:
+        """The tokens that complete a text that stops the row."""
+        if not self.stop_strings:
+            return set()
+        vocabulary = self.requirements.vocabulary
+        longest = max(map(len, self.stop_strings))
+        tail = row.tolist()[-_MOST_BYTES * longest :]
+        text = vocabulary.text(tail)
+        found: set[int] = set()
+        for stop in self.stop_strings:
+            found.update(vocabulary.completing(text[-len(stop) :], stop))
+            if not stop.isascii():
+                parts = vocabulary.in_order.parts
+                found.update(token for token in parts if vocabulary.text([*tail, token]).endswith(stop))
+        return found
+
+    def _keep_room(
+        self, progress: Progress, room: int, row: torch.Tensor, scores: torch.Tensor, shift: np.ndarray
+    ) -> None:
+        """Close the tokens behind which what is missing would not fit any more."""
+        requirements = self.requirements
+        plan = requirements.plan(progress)
+        if not self.has_deadline or plan is None or room > requirements.most_needed(progress) + 2:
+            return
+        tried: Iterable[int] = range(len(shift))
+        if len(shift) > _ALL_TRIED:
+            tried = {*plan[:1], *torch.topk(scores.float().cpu() + torch.from_numpy(shift), _TRIED).indices.tolist()}
+        kept = np.full_like(shift, -math.inf)
+        odd = self._odd(progress, row)
+        for token in tried:
+            if token in odd and token not in plan[:1]:
+                continue
+            after = requirements.plan(requirements.advance(progress, token))
+            if after is not None and len(after) <= room - 1 and not self._bars(progress, token):
+                kept[token] = 0.0
+        if plan and not np.isfinite(kept + shift).any():
+            shift[plan[0]] = 0.0  # another control has closed the last way out
+            kept[plan[0]] = 0.0
+        shift += kept
+
+    def _bars(self, progress: Progress, token: int) -> bool:
+        barred = self.requirements.barred
+        return barred is not None and progress.barred is not None and barred.complete(progress.barred, [token]) == 1
+
+
+def add_must_include(step: CallProcessors) -> None:
+    """Bring what a call has to include into its texts.
+
+    Raises:
+        ValueError: an entry cannot be read or written, or the entries do not fit into the tokens that may be added.
+    """
+    call, entries, bad_words = step.call, step.texts("must_include"), step.texts("bad_words")
+    if not entries:
+        return
+    requirements = Requirements(
+        entries,
+        call.reader,
+        call.size,
+        bool(call.field("case_sensitive")),
+        ordered=bool(call.field("must_include_ordered")),
+        prompt_counts=bool(call.field("must_include_prompt")),
+        counts=own_word_counts(call.model),
+        barred=compiled_bad_words(bad_words, call) if bad_words else None,
+        stops=step.stop_strings,
+    )
+    processor = MustIncludeLogitsProcessor(
+        requirements,
+        remaining=call.remaining,
+        end_tokens=step.end_tokens,
+        stop_strings=step.stop_strings,
+        prompt_columns=call.prompt_columns,
+        padding=call.padding,
+        temperature=step.temperature,
+        lookahead=call.lookahead,
+        lengths=getattr(getattr(call.model, "generation_config", None), "text_lengths", None) or (),
+    )
+    processor.check(call.prompts)
+    step.add(Phase.REQUIRE, processor)

@@ -1,0 +1,96 @@
+"""Where a text would end by itself: what is missing has to come before that, not before the budget ends.
+
+Two things tell: how long this model's texts are, and the model's own probability of an end, step by step. As soon as it
+is more likely than not that the text would have ended, what is missing gets a sentence more for each entry.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
+
+# An end that is less likely than this in one step is not counted: top-k and top-p cut it off.
+_COUNTED = 0.02
+# With this probability in one step the text wants to end here, so nothing is begun here.
+_WANTS_END = 0.3
+# Once an end has been as likely as this so far, it is near; once as likely as this, the text is beyond it.
+_NEAR, _BEYOND = 0.1, 0.5
+# Of the texts that got as far as this one, so many are expected to end before what is missing is there.
+_SHORTEST = 0.15
+# Of a model whose lengths nobody has measured: places up to the end at the beginning, and their growth with the text.
+_UNKNOWN, _GROWTH = 45.0, 0.5
+# Places in a sentence.
+_SENTENCE = 15.0
+
+
+class End(NamedTuple):
+    """What is known of the end of a row.
+
+    Attributes:
+        room: tokens until the text would end by itself; may be below 0.
+        wanted: the text wants to end here.
+    """
+
+    room: float
+    wanted: bool
+
+
+class Horizon:
+    """Follows the rows of one call to the places where they would end by themselves.
+
+    Args:
+        rate: places where a word could begin, per token.
+        lengths: lengths of this model's texts in tokens, prompts left out; none if nobody has measured them.
+        prompt_columns: width of the prompts in tokens; by default that of the first call.
+    """
+
+    def __init__(self, rate: float, lengths: Sequence[float] = (), prompt_columns: int | None = None) -> None:
+        self.rate = rate
+        self.lengths = sorted(lengths)
+        self.prompt_columns = prompt_columns
+        # By the length of a text and its tokens: the probability that it would not have ended, and where it would have.
+        self._known: dict[int, dict[bytes, tuple[float, int | None]]] = {}
+
+    def __call__(self, input_ids: torch.Tensor, ends: Sequence[float], missing: Sequence[int]) -> list[End]:
+        """Tell how things stand.
+
+        Args:
+            input_ids: (rows, length).
+            ends: (rows,) the model's probability that the text ends here.
+            missing: (rows,) how many entries are missing.
+        """
+        length = input_ids.shape[1]
+        if self.prompt_columns is None:
+            self.prompt_columns = length
+        for old in [known for known in self._known if abs(known - length) > KEPT_LENGTHS]:
+            del self._known[old]
+        here, before = self._known.setdefault(length, {}), self._known.get(length - 1, {})
+        written = length - self.prompt_columns
+        found = []
+        for row, end, entries in zip(input_ids.cpu().numpy(), ends, missing, strict=True):
+            key = row.tobytes()
+            survives, beyond = before.get(key[:-TOKEN_BYTES], (1.0, None))
+            survives *= 1.0 - end if end >= _COUNTED else 1.0
+            if beyond is None and survives < 1.0 - _BEYOND:
+                beyond = written
+            here[key] = survives, beyond
+            sentence = _SENTENCE / self.rate
+            if beyond is not None:
+                room = beyond + sentence * entries - written
+            elif survives < 1.0 - _NEAR:
+                room = min(2 * sentence, self.expected(written))
+            else:
+                room = self.expected(written)
+            found.append(End(room, end >= _WANTS_END))
+        return found
+
+    def expected(self, written: int) -> float:
+        """Tokens until the end of a text that has `written` tokens already, on the cautious side."""
+        longer = [length for length in self.lengths if length > written]
+        if longer:
+            return longer[int(_SHORTEST * len(longer))] - written
+        if self.lengths:
+            return _SENTENCE / self.rate
+        return max(_UNKNOWN / self.rate, _GROWTH * written)

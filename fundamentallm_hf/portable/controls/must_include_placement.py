@@ -1,0 +1,270 @@
+"""Where a missing entry would stand well: how likely it is here, and how likely it comes later by itself.
+
+At every place where an entry could begin, its chance is noted: from the model's probabilities of the next token, from
+word counts for how the word would go on, and from the model itself, which reads the first letters ahead, where they
+could matter. Chances of a word differ by orders of magnitude from place to place and from model to model, so a place is
+judged by its rank among those seen so far, as in the secretary problem: the better it is, the fewer better ones are to
+be expected among those that are left. This file knows nothing of budgets or of what is closed.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..decoding.lookahead import ModelLookahead
+from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
+from ..text.token_tables import CERTAIN, TextState
+from .must_include_plan import Progress, Requirements
+
+# The model is asked about a place that would be taken with at least this chance, were the entry so many times as likely
+# there as word counts say, and everywhere else as likely as they say.
+MATERIAL_PLACEMENT, UNDERRATED = 0.1, 3.0
+# A beginning from which the entry follows with this chance, by word counts, is read ahead no further.
+SURE = 0.5
+# Continuations that are read ahead for one row in one step, at most, and beginnings of one entry.
+MOST_STARTS_ASKED, MOST_BEGINNINGS = 12, 2
+# A place is taken with the chance 1 / (1 + (PATIENCE x better places to come) ^ SHARPNESS): nearly always if less than
+# one is to be expected. On average that makes about one in the places that are left, so that words fall evenly.
+SHARPNESS, PATIENCE = 3.0, 1.0
+# The last places are not counted on, so that nobody breaks off a word to make room.
+MARGIN = 2.0
+# Places that are remembered.
+MEMORY = 256
+# Chances are never taken for less.
+LEAST = 1e-15
+
+
+class Seen(NamedTuple):
+    """The chances of an entry at the places seen so far where it could have begun.
+
+    Attributes:
+        counted: by the model's next token and word counts.
+        asked: by what the model read ahead; nan where it was not asked.
+    """
+
+    counted: tuple[float, ...] = ()
+    asked: tuple[float, ...] = ()
+
+    def add(self, counted: float, asked: float = math.nan) -> "Seen":
+        """One place more; the oldest are forgotten."""
+        return Seen((*self.counted[-MEMORY:], counted), (*self.asked[-MEMORY:], asked))
+
+    def last(self) -> tuple[float, float]:
+        """The chance at the last place, and the share of places that are better, half of those that are as good."""
+        counted, asked = np.array(self.counted), np.array(self.asked)
+        told = ~np.isnan(asked)
+        # Where word counts overrate the entry on the whole, they do so where the model was not asked, too.
+        scale = asked[told].sum() / max(LEAST, counted[told].sum()) if told.any() else 1.0
+        known = np.where(told, asked, scale * counted)
+        return float(asked[-1] if told[-1] else counted[-1]), _better(known, known[-1])
+
+
+class Outlook(NamedTuple):
+    """How things stand with one missing entry.
+
+    Attributes:
+        entry: its index.
+        begun: the chance that what was begun becomes the entry.
+        tokens: (beginnings,) ids of the tokens that begin it or go on with it.
+        chances: (beginnings,) float64, the chance of each that it becomes the entry.
+        completing: ids of the tokens that complete it.
+        here: its chance at the last place where it could begin.
+        better: the share of the places seen that are better than this one.
+    """
+
+    entry: int
+    begun: float
+    tokens: np.ndarray
+    chances: np.ndarray
+    completing: np.ndarray
+    here: float
+    better: float
+
+
+class Placement:
+    """Follows the chances of missing entries along the rows of one call.
+
+    Args:
+        requirements: the entries.
+        lookahead: the model, to be asked for chances; without it word counts are all there is.
+        temperature: by which scores are divided later on.
+    """
+
+    def __init__(
+        self, requirements: Requirements, lookahead: ModelLookahead | None = None, temperature: float = 1.0
+    ) -> None:
+        self.requirements = requirements
+        self.lookahead = lookahead
+        self.temperature = temperature
+        # By the length of a text and its tokens: the chances of each entry at the places up to there, and those that
+        # the model gave, by entry and next token.
+        self._seen: dict[int, dict[bytes, tuple[Seen, ...]]] = {}
+        self._asked: dict[int, dict[bytes, dict[tuple[int, int], float]]] = {}
+        self._paths: dict[tuple[int, TextState | None, int], tuple[list[int], float]] = {}
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor,
+        scores: torch.Tensor,
+        states: Sequence[Progress],
+        waiting: Sequence[Sequence[int]],
+        left: Sequence[float],
+    ) -> list[list[Outlook]]:
+        """Tell how things stand.
+
+        Args:
+            input_ids: (rows, length).
+            scores: (rows, vocabulary).
+            states: (rows,) how far each row has come.
+            waiting: for each row, the entries whose turn it is.
+            left: (rows,) places that are left in the row.
+
+        Returns:
+            For each row, the outlook of each waiting entry that the next token could begin or go on with.
+        """
+        length = input_ids.shape[1]
+        for kept in (self._seen, self._asked):
+            for old in [known for known in kept if abs(known - length) > KEPT_LENGTHS]:
+                del kept[old]
+        rows = [row.tobytes() for row in input_ids.cpu().numpy()]
+        probabilities = (scores.float() / self.temperature).softmax(dim=-1).cpu().numpy()
+        if self.lookahead is not None:
+            self._ask(input_ids, rows, probabilities, states, waiting, left)
+        return [
+            self._outlooks(row, length, *of_row)
+            for row, *of_row in zip(rows, probabilities, states, waiting, strict=True)
+        ]
+
+    def _outlooks(
+        self, row: bytes, length: int, probabilities: np.ndarray, progress: Progress, waiting: Sequence[int]
+    ) -> list[Outlook]:
+        token = int.from_bytes(row[-TOKEN_BYTES:], "little")
+        asked = self._asked.get(length, {}).get(row, {})
+        before = self._asked.get(length - 1, {}).get(row[:-TOKEN_BYTES], {})
+        seen = self._before(row, length)
+        outlooks = []
+        for entry in waiting:
+            place = progress.places[entry]
+            assert place is not None
+            table = self.requirements.tables[entry]
+            outcomes, begun = table.table(place), table.chance(place)
+            if not begun and not outcomes.greatest and not len(outcomes.completing):
+                continue  # within another word
+            tokens, completing = outcomes.risky.numpy(), outcomes.completing.numpy()
+            chances = outcomes.chances.numpy().astype(np.float64)
+            counted = float(probabilities[tokens] @ chances)
+            told = [index for index, each in enumerate(tokens.tolist()) if (entry, each) in asked] if asked else []
+            for index in told:
+                chances[index] = asked[entry, int(tokens[index])]
+            if begun:
+                begun = before.get((entry, token), begun)
+            else:
+                sure = float(probabilities[completing].sum())
+                exact = sure + float(probabilities[tokens] @ chances) if told else math.nan
+                seen[entry] = seen[entry].add(sure + counted, exact)
+            frequency = table.patterns.frequency
+            here, better = seen[entry].last() if seen[entry].counted else (frequency, 0.5)
+            outlooks.append(Outlook(entry, begun, tokens, chances, completing, here, better))
+        self._seen.setdefault(length, {})[row] = tuple(seen)
+        return outlooks
+
+    def _before(self, row: bytes, length: int) -> list[Seen]:
+        known = self._seen.get(length - 1, {}).get(row[:-TOKEN_BYTES])
+        return list(known or [Seen()] * len(self.requirements.tables))
+
+    def _ask(
+        self,
+        input_ids: torch.Tensor,
+        rows: list[bytes],
+        probabilities: np.ndarray,
+        states: Sequence[Progress],
+        waiting: Sequence[Sequence[int]],
+        left: Sequence[float],
+    ) -> None:
+        """Let the model read ahead the beginnings of entries, where that was not done already."""
+        length = input_ids.shape[1]
+        paths: list[tuple[int, int, list[int], float]] = []
+        for index, row in enumerate(rows):
+            if row in rows[:index]:  # beams begin as copies of each other
+                continue
+            known = self._asked.get(length, {}).get(row, {})
+            seen = self._before(row, length)
+            found = []
+            for entry in waiting[index]:
+                for chance, token in self._beginnings(entry, states[index], probabilities[index]):
+                    if (entry, token) in known or not self._matters(chance, seen[entry], left[index]):
+                        continue
+                    path, rest = self._path(entry, states[index].places[entry], token)
+                    if len(path) > 1:
+                        found.append((chance, (index, entry, path, rest)))
+            found.sort(key=lambda way: -way[0])
+            paths += [way for _, way in found[:MOST_STARTS_ASKED]]
+        if not paths:
+            return
+        assert self.lookahead is not None
+        answers = self.lookahead.logits(input_ids, [path[0] for path in paths], [path[2][:-1] for path in paths])
+        for (index, entry, path, rest), logits in zip(paths, answers, strict=True):
+            if logits is not None:
+                self._keep(rows[index], length, entry, path, rest, logits)
+
+    def _beginnings(self, entry: int, progress: Progress, probabilities: np.ndarray) -> list[tuple[float, int]]:
+        """The likeliest beginnings of an entry, each with the most that its chance could be."""
+        table = self.requirements.tables[entry]
+        place = progress.places[entry]
+        assert place is not None
+        outcomes = table.table(place)
+        if not outcomes.greatest:
+            return []
+        most = probabilities[outcomes.risky.numpy()] * np.minimum(1.0, UNDERRATED * outcomes.chances.numpy())
+        best = np.argsort(-most)[:MOST_BEGINNINGS]
+        return list(zip(most[best].tolist(), outcomes.risky[best].tolist(), strict=True))
+
+    def _matters(self, most: float, seen: Seen, left: float) -> bool:
+        """Whether a place could be taken, if the entry has the chance `most` there."""
+        later = later_chance(most, _better(np.array([*seen.counted, most]), most), left)
+        return most / max(LEAST, most + later) >= MATERIAL_PLACEMENT
+
+    def _path(self, entry: int, place: TextState | None, token: int) -> tuple[list[int], float]:
+        """The likeliest way on from a beginning, up to where the entry is sure, and the chance of it from there."""
+        key = (entry, place, token)
+        if key not in self._paths:
+            table = self.requirements.tables[entry]
+            assert place is not None
+            path, state = [token], table.advance(place, token)
+            ways = table.patterns.ways(state.patterns)
+            spelled = table.vocabulary.spell_rest(table.vocabulary.piece(token), ways[0].text) if ways else None
+            for following in spelled or ():
+                if table.chance(state) >= SURE:
+                    break
+                path.append(following)
+                state = table.advance(state, following)
+            self._paths[key] = path, min(CERTAIN, table.chance(state) or CERTAIN)
+        return self._paths[key]
+
+    def _keep(self, row: bytes, length: int, entry: int, path: list[int], rest: float, logits: torch.Tensor) -> None:
+        """Work out the chance of the entry behind each beginning of `path`, from its end to its first token."""
+        probabilities = (logits.float() / self.temperature).softmax(dim=-1)
+        follows = probabilities[range(len(path) - 1), path[1:]].tolist()
+        chance = rest
+        for cut in range(len(path) - 1, -1, -1):
+            key = row + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in path[:cut])
+            chances = self._asked.setdefault(length + cut, {}).setdefault(key, {})
+            chances[entry, path[cut]] = min(CERTAIN, chance)
+            if cut:
+                chance *= follows[cut - 1]
+
+
+def later_chance(here: float, better: float, left: float) -> float:
+    """The chance that an entry comes later by itself, so that a place is taken as often as it ought to be.
+
+    With the chance `here` at a place and this one b, an entry that has to appear is begun there with the chance
+    here / (here + b), so b is `here` times the odds against the place.
+    """
+    return min(CERTAIN, max(LEAST, here * (PATIENCE * better * max(0.0, left - MARGIN)) ** SHARPNESS))
+
+
+def _better(chances: np.ndarray, here: float) -> float:
+    return float((chances > here).mean() + (chances == here).mean() / 2)

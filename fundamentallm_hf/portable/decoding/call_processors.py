@@ -1,0 +1,160 @@
+"""The processors and stopping criteria of one call, while controls add to them."""
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+)
+from transformers.generation import GenerationMode
+
+from ..text.word_lists import split_entries
+from .endings import CompleteEndCriteria, EndCriteria
+from .generate_call import Call
+from .phases import Phase
+from .recording import Recorder
+from .warpers import is_warper
+
+Criterion = TypeVar("Criterion", bound=EndCriteria)
+Kind = TypeVar("Kind", bound=LogitsProcessor)
+CONSTRAINTS = (Phase.REPETITION, Phase.LENGTH, Phase.STRUCTURE, Phase.REQUIRE, Phase.BAN)
+
+
+class CallProcessors:
+    """What acts in every step of a call, by phase, and what the controls of the call share.
+
+    Args:
+        processors: what transformers has prepared.
+        criteria: the call's stopping criteria; controls add to them **in place**.
+        call: the call.
+
+    Attributes:
+        call: the call.
+        criteria: its stopping criteria.
+        warpers: the processors that shape the final distribution (temperature, top-k, top-p and the like).
+    """
+
+    def __init__(self, processors: LogitsProcessorList, criteria: StoppingCriteriaList, call: Call) -> None:
+        self.call = call
+        self.criteria = criteria
+        self.warpers = [each for each in processors if is_warper(each, call.size)]
+        self._by_phase: dict[Phase, list[LogitsProcessor]] = {phase: [] for phase in Phase}
+        recorders = [each for each in processors if isinstance(each, Recorder)]
+        self._by_phase[Phase.RECORD] = recorders
+        self._by_phase[Phase.WATCH] = [look for each in recorders if (look := each.first_look()) is not None]
+        phase, left = Phase.STOCK, len(self.warpers)
+        for each in processors:
+            if isinstance(each, Recorder):
+                continue
+            if each in self.warpers:
+                phase, left = Phase.WARP, left - 1
+            elif phase == Phase.WARP and not left:
+                phase = Phase.FINISH
+            self._by_phase[phase].append(each)
+
+    def add(self, phase: Phase, processor: LogitsProcessor) -> None:
+        """Let a processor act in this phase, after those that are there."""
+        self._by_phase[phase].append(processor)
+
+    def remove(self, kinds: tuple[type[LogitsProcessor], ...]) -> None:
+        """Take away transformers' own processors of these kinds, in whose place others act."""
+        stock = self._by_phase[Phase.STOCK]
+        stock[:] = [each for each in stock if not isinstance(each, kinds)]
+
+    def acting(self, kind: type[Kind]) -> list[Kind]:
+        """The processors of this kind, in the order in which they act."""
+        return [each for each in self.in_order() if isinstance(each, kind)]
+
+    def any_in(self, phases: tuple[Phase, ...]) -> bool:
+        """Whether anything acts in one of these phases."""
+        return any(self._by_phase[phase] for phase in phases)
+
+    def in_order(self) -> list[LogitsProcessor]:
+        """All processors in the order in which they act."""
+        return [each for phase in Phase for each in self._by_phase[phase]]
+
+    def criterion(self, kind: type[Criterion]) -> Criterion:
+        """The criterion of this kind that the caller has passed, or else a new one among the others."""
+        for found in self.criteria:
+            if isinstance(found, kind):
+                return found
+        self.criteria.append(made := kind())
+        return made
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The entries of a field that holds a list: a list of texts, or one text with commas between its entries.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        return read_texts(name, self.call.field(name), split=True)
+
+    @cached_property
+    def stops(self) -> tuple[str, ...]:
+        """The texts of the field `stop`."""
+        return read_texts("stop", self.call.field("stop"))
+
+    @cached_property
+    def stop_strings(self) -> tuple[str, ...]:
+        """All texts that end what is written, transformers' own `stop_strings` included."""
+        return (*self.stops, *read_texts("stop_strings", self.call.field("stop_strings")))
+
+    @cached_property
+    def complete(self) -> CompleteEndCriteria:
+        """Ends the rows whose text is complete; for a control over the whole text."""
+        return self.criterion(CompleteEndCriteria)
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Ids that end the text; with a control over the whole text, which ends by itself, there is always one."""
+        closing = self.call.closing_token
+        if self.call.end_tokens or closing is None or not self.call.has_structure:
+            return self.call.end_tokens
+        return [closing]
+
+    @property
+    def temperature(self) -> float:
+        """By what scores are divided before the choice."""
+        return math.prod(getattr(warper, "temperature", 1.0) for warper in self.warpers)
+
+    @property
+    def trims(self) -> bool:
+        """Whether a warper closes tokens, as top-k and top-p do."""
+        return any(not isinstance(warper, TemperatureLogitsWarper) for warper in self.warpers)
+
+    @property
+    def policy(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The probabilities by which this call chooses tokens, given the model's logits, (tokens, vocabulary)."""
+
+        def chosen(logits: torch.Tensor) -> torch.Tensor:
+            if self.call.mode == GenerationMode.GREEDY_SEARCH:
+                return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+            for warper in self.warpers:
+                logits = warper(None, logits)
+            return logits.softmax(dim=-1)
+
+        return chosen
+
+
+def read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
+    """A field that holds a list of texts; `split` tells whether one text is a list with commas or one entry.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(split_entries(value)) if split else (value,)
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise ValueError(f"{name} has to be a list of texts but is {value!r}")
+    for entry in value:
+        if not isinstance(entry, str) or not entry:
+            raise ValueError(f"{name} has to be a list of texts but holds {entry!r}")
+    return tuple(value)

@@ -1,0 +1,156 @@
+"""How a text ends: the chance that it does, and what happens where no continuation is left.
+
+This file knows nothing of why a continuation is closed.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import LogitsProcessor, StoppingCriteria
+from transformers.utils import logging
+
+from .row_states import row_key
+
+logger = logging.get_logger(__name__)
+
+# Below any real score, and small enough to be summed up over a beam in half precision.
+_LAST_RESORT = -1e4
+
+
+class LengthPenaltyLogitsProcessor(LogitsProcessor):
+    """Makes a text longer or shorter through the chance that it ends.
+
+    transformers' `length_penalty` acts in beam search only, where it weighs finished texts by their length. This is its
+    counterpart for texts that are written one token at a time: the odds of ending here are divided by
+    `100 ** (penalty - 1)`, so 1.5 makes an end ten times less likely and 0.5 ten times more likely.
+
+    Args:
+        penalty: above 1 lengthens, below 1 shortens, 1 changes nothing.
+        end_tokens: ids that end the text.
+    """
+
+    def __init__(self, penalty: float, end_tokens: Sequence[int]) -> None:
+        self.shift = -(penalty - 1.0) * math.log(100.0)
+        self.end_tokens = torch.tensor(list(end_tokens), dtype=torch.long)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with the odds shifted."""
+        scores = scores.clone()
+        scores[:, self.end_tokens[self.end_tokens < scores.shape[-1]].to(scores.device)] += self.shift
+        return scores
+
+
+class EndCriteria(StoppingCriteria):
+    """Ends the rows that a processor had to end.
+
+    Whoever calls `generate()` may pass one, to be told by it.
+
+    Attributes:
+        rows: their tokens before the end, as bytes of int64.
+    """
+
+    # transformers pads rows that have ended before the others only if some criterion has this attribute.
+    eos_token_id = None
+
+    def __init__(self) -> None:
+        self.rows: set[bytes] = set()
+
+    def holds(self, tokens: Sequence[int]) -> bool:
+        """Whether the row with these tokens had to be ended behind them."""
+        return bool(self.rows) and row_key(torch.tensor(tokens)) in self.rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        """`input_ids`: (rows, length). Returns (rows,) bool."""
+        if not self.rows:
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        ended = [row_key(row) in self.rows for row in input_ids[:, :-1]]
+        return torch.tensor(ended, device=input_ids.device)
+
+
+class ClosedEndCriteria(EndCriteria):
+    """Ends the rows for which the controls left nothing, as `OpenEndLogitsProcessor` found.
+
+    Attributes:
+        tell: warn of them.
+    """
+
+    def __init__(self, tell: bool = True) -> None:
+        super().__init__()
+        self.tell = tell
+
+
+class CompleteEndCriteria(EndCriteria):
+    """Ends the rows whose text is complete and cannot go on, which is a proper end.
+
+    Attributes:
+        judge: knows of any row, given its tokens, whether its text is complete; None where no text has to be.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge: Callable[[Sequence[int]], bool] | None = None
+
+    def judges(self, tokens: Sequence[int]) -> bool:
+        """Whether the text of a row with these tokens is complete, however it ended."""
+        return self.judge is not None and self.judge(tokens)
+
+
+class OpenEndLogitsProcessor(LogitsProcessor):
+    """Ends a text cleanly where controls have closed every continuation. Must stand behind all of them.
+
+    A row of scores that is closed throughout makes greedy decoding write token 0 without a word, and sampling fail.
+
+    Args:
+        closing_token: what to write there; None if the model has no token that can stand for an end.
+        criteria: told which rows have ended so.
+        tell: warn; off for beams, where other texts go on.
+        silent_tokens: ids that add no text and so are no continuation, such as those of special tokens.
+        complete: knows the rows in which an end is all that should be left.
+    """
+
+    def __init__(
+        self,
+        closing_token: int | None,
+        criteria: ClosedEndCriteria,
+        tell: bool = True,
+        silent_tokens: Sequence[int] = (),
+        complete: CompleteEndCriteria | None = None,
+    ) -> None:
+        self.closing_token = closing_token
+        self.silent_tokens = torch.tensor(list(silent_tokens), dtype=torch.long)
+        self._silent = frozenset(silent_tokens)
+        self.criteria = criteria
+        self.tell = tell
+        self.complete = complete
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with an open token in every row.
+
+        Raises:
+            ValueError: a row is closed throughout and the model has no token to end it with.
+        """
+        best = scores.max(dim=-1)
+        if self._silent.isdisjoint(best.indices.tolist()) and bool((best.values > -torch.inf).all()):
+            return scores
+        silent = self.silent_tokens[self.silent_tokens < scores.shape[-1]].to(scores.device)
+        closed = scores.index_fill(-1, silent, -torch.inf).amax(dim=-1) == -torch.inf
+        if self.complete is not None and bool(closed.any()):
+            may_end = [row_key(row) in self.complete.rows for row in input_ids]
+            closed = closed & ~(torch.tensor(may_end, device=scores.device) & (scores.amax(dim=-1) > -torch.inf))
+        if not bool(closed.any()):
+            return scores
+        if self.closing_token is None or self.closing_token >= scores.shape[-1]:
+            raise ValueError(
+                "the controls leave no continuation, and the model has neither an end-of-text nor a padding token to "
+                "end with: loosen them, or set pad_token_id"
+            )
+        rows = self.criteria.rows
+        # A row that has ended is still asked about while others go on.
+        fresh = any(row_key(row) not in rows and row_key(row[:-1]) not in rows for row in input_ids[closed])
+        if self.tell and self.criteria.tell and fresh:
+            logger.warning("The controls leave no continuation of the text, so it ends here: loosen them to go on.")
+        rows |= {row_key(row) for row in input_ids[closed]}
+        scores = scores.masked_fill(closed[:, None], -torch.inf)
+        scores[closed, self.closing_token] = _LAST_RESORT
+        return scores

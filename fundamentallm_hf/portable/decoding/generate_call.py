@@ -1,0 +1,125 @@
+"""One call of `generate()`, as far as controls are concerned: its config, its rows, and the room they have left."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers.generation import GenerationMode
+
+from .context_window import WindowFullCriteria
+from .lookahead import InSight, ModelLookahead
+from .phases import WHOLE_TEXT_FIELDS
+
+Made = TypeVar("Made")
+# A list of thousands is compiled once for a tokenizer, not once a call.
+_COMPILED: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[Any, Any]]" = weakref.WeakKeyDictionary()
+_KEPT = 8
+_SEQUENTIAL = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.ASSISTED_GENERATION)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `generate()`, as far as controls are concerned.
+
+    Attributes:
+        model: the model that generates.
+        config: the merged generation config.
+        mode: how the next token is chosen.
+        prompts: (rows, prompt columns) token ids of the padded prompts.
+        padding: (rows,) columns of padding before each prompt.
+        cache: the keys and values that the decoding loop extends, if it has any.
+        tokenizer: the model's, if a control over text is set.
+        window: positions the model has, if their number is fixed.
+        in_sight: how many of a row's tokens the model sees.
+        window_full: ends the rows that have filled the window, if they have to end there.
+    """
+
+    model: Any
+    config: GenerationConfig
+    mode: GenerationMode
+    prompts: torch.Tensor
+    padding: Sequence[int]
+    cache: Any
+    tokenizer: PreTrainedTokenizerBase | None
+    window: int | None = None
+    in_sight: InSight = lambda length: length
+    window_full: WindowFullCriteria | None = None
+
+    @property
+    def prompt_columns(self) -> int:
+        """Width of the padded prompts in tokens."""
+        return self.prompts.shape[1]
+
+    def field(self, name: str) -> Any:
+        """The value of a field, None where it is not set."""
+        return getattr(self.config, name, None)
+
+    @property
+    def reader(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, for controls that cannot do without."""
+        if self.tokenizer is None:
+            raise ValueError("the controls work on text and there is no tokenizer to read it with: pass tokenizer=")
+        return self.tokenizer
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether what is added has to match something as a whole, and so ends by itself."""
+        return any(self.field(name) not in (None, "") for name in WHOLE_TEXT_FIELDS)
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether a row keeps its place in the batch from step to step: there are no beams."""
+        return self.mode in _SEQUENTIAL
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Ids that end the text."""
+        ends = self.config.eos_token_id
+        return [ends] if isinstance(ends, int) else list(ends or ())
+
+    @property
+    def closing_token(self) -> int | None:
+        """What ends a text where no continuation is left; None if the model has nothing for that."""
+        return next(iter(self.end_tokens), self.config.pad_token_id)
+
+    @property
+    def size(self) -> int:
+        """Number of scores the model gives."""
+        head = self.model.get_output_embeddings()
+        return getattr(head, "out_features", None) or self.model.config.get_text_config().vocab_size
+
+    @property
+    def lookahead(self) -> ModelLookahead:
+        """The model, to be asked how its texts would go on."""
+        return ModelLookahead(self.model, self.cache, self.padding, self.window, self.in_sight)
+
+    def kept(self, key: Any, make: Callable[[], Made], of: Any = None) -> Made:
+        """What `make` makes for the tokenizer and the scores, made once while it is among the last that were used.
+
+        Args:
+            key: tells what is made.
+            make: makes it.
+            of: an object that it is made of as well, if there is one. It is told from others by itself.
+        """
+        kept = _COMPILED.setdefault(self.reader, {})
+        # Not by its id, which another object may have once this one is gone; a reference that is dead equals no other.
+        for old in [each for each in kept if each[-1] is not None and each[-1]() is None]:
+            del kept[old]
+        key = (key, self.size, len(self.reader), None if of is None else weakref.ref(of))
+        if key not in kept:
+            while len(kept) >= _KEPT:
+                del kept[next(iter(kept))]
+            kept[key] = make()
+        return kept[key]
+
+    def remaining(self, input_ids: torch.Tensor) -> list[int]:
+        """How many tokens each row of `input_ids`, (rows, length), may still get."""
+        left = [self.config.max_length - input_ids.shape[1]] * len(input_ids)
+        if self.window_full is None:
+            return left
+        added = input_ids.shape[1] - self.prompt_columns
+        room = self.window_full.room_of(len(input_ids)).tolist()
+        return [min(most, of_row - added) for most, of_row in zip(left, room, strict=True)]

@@ -1,0 +1,37 @@
+"""The order in which processors act in one step of decoding. Imports neither torch nor transformers."""
+
+from enum import IntEnum
+
+# The fields that say what the added text matches as a whole; at most one of them at a time.
+WHOLE_TEXT_FIELDS = ("pattern", "json_schema", "grammar")
+
+
+class Phase(IntEnum):
+    """When a processor acts in a step; those of one phase act in the order in which they were added.
+
+    Attributes:
+        WATCH: sees the model's raw scores and changes none.
+        STOCK: transformers' processors, and those of the caller, that come before its warpers.
+        REPETITION, LENGTH: penalties.
+        STRUCTURE, REQUIRE, BAN: masks and look-ahead of the text-level controls.
+        END: decides what happens where the controls leave no continuation.
+        WARP: temperature, top-k, top-p and the like.
+        GUIDE: shifts what is still open; nothing is cut off afterwards.
+        FINISH: what transformers puts after its warpers.
+        RECORD: sees the scores by which the next token is chosen.
+        CHOOSE: makes the choice.
+    """
+
+    WATCH = 0
+    STOCK = 1
+    REPETITION = 2
+    LENGTH = 3
+    STRUCTURE = 4
+    REQUIRE = 5
+    BAN = 6
+    END = 7
+    WARP = 8
+    GUIDE = 9
+    FINISH = 10
+    RECORD = 11
+    CHOOSE = 12

@@ -1,0 +1,87 @@
+"""Where the text of every row stands, derived from its tokens alone.
+
+Beam search reorders rows between steps and assisted decoding takes tokens back, so what a processor knows of a row must
+follow from the row. Reading it anew at every step would make a text cost its length squared; here the place behind a
+row is looked up by the tokens before its last one, whoever wrote them. This file knows nothing of what a place is.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import torch
+
+from .forward import padding_of
+
+State = TypeVar("State")
+
+# Assisted decoding goes back by as many tokens as it guesses.
+KEPT_LENGTHS = 64
+# Bytes of one token id in a row's key.
+TOKEN_BYTES = 8
+
+
+class RowStates(Generic[State]):
+    """Remembers the place behind every recent row.
+
+    Args:
+        start: the place before any text.
+        advance: the place behind one more token.
+        prompt_end: applied to the place where the prompt ends.
+        prompt_columns: width of the prompts in tokens, padding included; by default that of the first call.
+        advance_prompt: the place behind one more token of the prompt, if that is another.
+        padding: (prompt rows,) columns of padding before each prompt, which are not read; rows made of one prompt stand
+            side by side.
+    """
+
+    def __init__(
+        self,
+        start: State,
+        advance: Callable[[State, int], State],
+        prompt_end: Callable[[State], State] = lambda state: state,
+        prompt_columns: int | None = None,
+        advance_prompt: Callable[[State, int], State] | None = None,
+        padding: Sequence[int] = (),
+    ) -> None:
+        self.start = start
+        self.advance_prompt = advance_prompt or advance
+        self.padding = [max(0, columns) for columns in padding]
+        self.advance = advance
+        self.prompt_end = prompt_end
+        self.prompt_columns = prompt_columns
+        self._known: dict[int, dict[tuple[int, bytes], State]] = {}
+
+    def __call__(self, input_ids: torch.Tensor) -> list[State]:
+        """`input_ids`: (rows, length). Returns the place behind every row."""
+        length = input_ids.shape[1]
+        if self.prompt_columns is None:
+            self.prompt_columns = length
+        for old in [known for known in self._known if abs(known - length) > KEPT_LENGTHS]:
+            del self._known[old]
+        here = self._known.setdefault(length, {})
+        before = self._known.get(length - 1, {}) if length > self.prompt_columns else {}
+        states = []
+        for index, row in enumerate(input_ids.cpu().numpy()):
+            padding = padding_of(self.padding, index, len(input_ids))
+            key = (padding, row.tobytes())
+            if key not in here:
+                parent = before.get((padding, row[:-1].tobytes())) if before else None
+                known = parent is not None
+                here[key] = self.advance(parent, int(row[-1])) if known else self.read(row.tolist(), padding)  # type: ignore[arg-type]
+            states.append(here[key])
+        return states
+
+    def read(self, tokens: list[int], padding: int = 0) -> State:
+        """The state after a row of these tokens, read anew; `padding` columns of it come before the prompt."""
+        state = self.start
+        columns = self.prompt_columns or 0
+        for token in tokens[padding:columns]:
+            state = self.advance_prompt(state, token)
+        state = self.prompt_end(state)
+        for token in tokens[columns:]:
+            state = self.advance(state, token)
+        return state
+
+
+def row_key(row: torch.Tensor) -> bytes:
+    """The tokens of a row as something to look up."""
+    return row.cpu().numpy().tobytes()

@@ -1,0 +1,84 @@
+"""Sampling in which every row has a seed of its own.
+
+`torch.manual_seed` seeds a whole batch: the third of five samples cannot be had again without the other four, and a
+prompt's text changes with its neighbours. Here the random number of a step follows from the row's seed and the step
+alone. This file knows nothing of models or text.
+"""
+
+import torch
+from transformers import LogitsProcessor
+from transformers.generation import GenerationMode
+
+from .call_processors import CallProcessors
+from .phases import Phase
+
+BLOCK = 1024
+HIGHEST_SEED = 2**64 - 1
+
+
+class SeededSampling(LogitsProcessor):
+    """Chooses the next token of every row and closes all others, so that whoever samples next takes it.
+
+    The choice inverts the cumulative distribution at a uniform number in [0, 1), so over seeds it follows
+    `softmax(scores)` exactly. Must stand last in the list of processors. Meant for plain sampling: beams share one
+    random stream by design.
+
+    Args:
+        seed: seed of the first sample of every prompt; sample i has `seed + i`.
+        samples: samples per prompt, side by side in the batch.
+        prompt_columns: width of the prompts in tokens, so that step 0 is the first new token; by default what the first
+            call comes with.
+
+    Raises:
+        ValueError: the seed is no whole number that a generator takes.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from fundamentallm_hf.portable.decoding.seeded_sampling import SeededSampling
+    >>> processor = SeededSampling(seed=7, samples=2, prompt_columns=1)
+    >>> processor(torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, 4)).isfinite().sum(dim=-1)
+    tensor([1, 1])
+
+    ```
+    """
+
+    def __init__(self, seed: int, samples: int, prompt_columns: int | None = None) -> None:
+        if not isinstance(seed, int) or not 0 <= seed <= HIGHEST_SEED - samples + 1:
+            raise ValueError(f"seed has to be a whole number from 0 to {HIGHEST_SEED - samples + 1} but is {seed!r}")
+        self.prompt_columns = prompt_columns
+        # Always on the CPU, so that a seed means the same on every device.
+        self.streams = [torch.Generator().manual_seed(seed + i) for i in range(samples)]
+        self.uniform = torch.empty(samples, 0, dtype=torch.float64)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with one open token per row."""
+        if self.prompt_columns is None:
+            self.prompt_columns = input_ids.shape[1]
+        step = input_ids.shape[1] - self.prompt_columns
+        while step >= self.uniform.shape[1]:
+            # Drawn in blocks of a fixed size: how many numbers one call draws may change what they are.
+            blocks = [torch.rand(BLOCK, dtype=torch.float64, generator=stream) for stream in self.streams]
+            self.uniform = torch.cat([self.uniform, torch.stack(blocks)], dim=1)
+        uniform = self.uniform[:, step].repeat(len(scores) // len(self.streams)).to(scores.device)
+        cumulative = _double(scores.softmax(dim=-1)).cumsum(dim=-1)
+        # The largest sum stands for 1, so that rounding cannot point behind the last token; and no closed token is
+        # ever hit, because its sum is that of the token before it.
+        target = uniform[:, None].to(cumulative.dtype) * cumulative[:, -1:]
+        chosen = torch.searchsorted(cumulative, target, right=True).clamp(max=scores.shape[-1] - 1)
+        closed = torch.full_like(scores, -torch.inf)
+        return closed.scatter(-1, chosen, scores.gather(-1, chosen))
+
+
+def _double(probabilities: torch.Tensor) -> torch.Tensor:
+    # Apple's GPUs have no double precision.
+    return probabilities.float() if probabilities.device.type == "mps" else probabilities.double()
+
+
+def add_seeded_sampling(step: CallProcessors) -> None:
+    """Give every row of a call the random numbers of its own seed, where tokens are sampled."""
+    call, seed = step.call, step.call.field("seed")
+    if seed is not None and call.mode == GenerationMode.SAMPLE:
+        samples = call.config.num_return_sequences or 1
+        step.add(Phase.CHOOSE, SeededSampling(seed, samples, call.prompt_columns))

@@ -1,0 +1,135 @@
+"""Which piece carries out an attribute of which kind, in a call of `generate()`.
+
+This file knows nothing of where attributes lie, or of what a guide does.
+"""
+
+import math
+
+from transformers import LogitsProcessor
+from transformers.generation import GenerationMode
+
+from ..decoding.call_processors import CallProcessors
+from ..decoding.generate_call import Call
+from ..decoding.phases import Phase
+from ..decoding.sidecar_files import own_word_counts
+from ..errors import UserError
+from ..text.vocabulary import Vocabulary
+from ..text.word_counts import WordCounts
+from .attribute_lookup import find_attribute
+from .attributes import Attribute, read_guides
+from .classifier_guide import ClassifierGuide
+from .expert_guide import ExpertGuide
+from .guided_attributes import Guide, GuidedAttributesLogitsProcessor
+from .output_experts import ExpertPair
+from .output_states import OutputStates
+from .prompt_guide import PromptGuide
+from .text_classifier import load_classifier
+from .word_guide import WordGuide, WordTables
+from .word_weights import WordWeights
+
+# Experts make most choices narrower, and so texts alike: for each nat of their strength, up or down, what is open is
+# flattened by so much. That gives variety back for a little perplexity (`docs/controls.md` has figures).
+FLATTENING = 0.035
+
+
+def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor, list[LogitsProcessor]]:
+    """What guides the texts of a call.
+
+    Args:
+        strengths: by the names of attributes.
+        call: the call.
+
+    Returns:
+        The processor that guides, and those that have to watch the model for it.
+
+    Raises:
+        UserError: there is no such attribute.
+        ValueError: one cannot guide this model.
+    """
+    guides, watching, flattening = [], [], []
+    for name, strength in strengths.items():
+        attribute = find_attribute(call.model, name)
+        try:
+            guide = _guide(attribute, call)
+        except ValueError as error:
+            raise UserError(f"guide_attribute {name}: {error}", setting="guide_attribute", value=name) from error
+        guides.append((guide, strength))
+        if isinstance(guide, ExpertGuide):
+            watching.append(guide.states)
+            flattening.append(FLATTENING * abs(strength))
+    # The sum is the same in every order of the guides, to the last bit.
+    temperature = 1.0 + math.fsum(flattening)
+    return GuidedAttributesLogitsProcessor(guides, temperature=temperature), watching
+
+
+def _guide(attribute: Attribute, call: Call) -> Guide:
+    if attribute.kind == "prompts":
+        return _prompt_guide(attribute, call)
+    if attribute.kind == "experts":
+        return _expert_guide(attribute, call)
+    if attribute.kind == "classifier":
+        return _classifier_guide(attribute, call)
+    return _word_guide(attribute, call)
+
+
+def _word_guide(attribute: Attribute, call: Call) -> WordGuide:
+    vocabulary, counts = Vocabulary.of(call.reader), own_word_counts(call.model)
+
+    def make() -> WordTables:
+        known = WordCounts.of_vocabulary(vocabulary) if counts is None else counts
+        return WordTables(WordWeights(attribute.words, known), vocabulary, call.size)
+
+    tables = call.kept(("weights", frozenset(attribute.words.items())), make, of=counts)
+    return WordGuide(tables, call.end_tokens, call.prompt_columns)
+
+
+def _expert_guide(attribute: Attribute, call: Call) -> Guide:
+    experts = call.kept(("experts", attribute.experts), lambda: ExpertPair.from_bytes(attribute.experts))
+    misfit = experts.misfit(call.model)
+    if misfit is not None:
+        if attribute.words:
+            return _word_guide(attribute, call)
+        raise ValueError(f"{misfit}: train some with `fundamentallm train-attribute --kind experts --model`")
+    # In assisted decoding one pass judges several tokens.
+    watch = call.mode != GenerationMode.ASSISTED_GENERATION
+    states = OutputStates(call.model, call.padding, call.in_sight, watch)
+    return ExpertGuide(experts, states, call.reader.all_special_ids)
+
+
+def _prompt_guide(attribute: Attribute, call: Call) -> PromptGuide:
+    ends = {*call.end_tokens}
+
+    def read(text: str) -> list[int]:
+        ids = list(call.reader(text, verbose=False).input_ids)
+        return ids[:-1] if ids and ids[-1] in ends else ids
+
+    return PromptGuide(
+        call.model,
+        (read(attribute.with_text), read(attribute.without_text)),
+        call.padding,
+        call.window,
+        call.reader.bos_token_id,
+    )
+
+
+def _classifier_guide(attribute: Attribute, call: Call) -> ClassifierGuide:
+    vocabulary, counts = Vocabulary.of(call.reader), own_word_counts(call.model)
+    if counts is None:
+        counts = call.kept(("word counts",), lambda: WordCounts.of_vocabulary(vocabulary))
+    judge = load_classifier(attribute.classifier, attribute.label, call.prompts.device)
+    return ClassifierGuide(judge, vocabulary, counts, call.end_tokens, call.padding)
+
+
+def add_guides(step: CallProcessors) -> None:
+    """Let the `guide_attribute` of a call guide its texts.
+
+    Raises:
+        ValueError: a name or strength cannot be read, there is no such attribute, or it cannot guide this model.
+    """
+    call = step.call
+    strengths = read_guides(call.field("guide_attribute") or (), call.field("guide_strength"))
+    if strengths:
+        guided, watching = guide_text(strengths, call)
+        step.add(Phase.GUIDE, guided)
+        for each in watching:
+            step.add(Phase.WATCH, each)

@@ -1,0 +1,91 @@
+"""What a model's output layer reads at each step of `generate()`, for guides that stand on it.
+
+It is taken down while the model runs, so it costs nothing. Where it was not (assisted decoding judges several tokens in
+one pass), the rows are read anew, with the same result. This file knows nothing of what the states are used for.
+"""
+
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor
+
+from ..decoding.forward import forward, padding_of, positions_of
+from ..decoding.lookahead import InSight
+from ..decoding.row_states import row_key
+from .output_experts import OutputWeights
+
+
+class OutputStates(LogitsProcessor):
+    """Takes down the states of every row. Stands before all processors that ask the model something themselves.
+
+    Args:
+        model: the model that generates.
+        padding: (prompt rows,) columns of padding before each prompt; rows made of a prompt stand side by side.
+        in_sight: how many of a row's tokens the model sees.
+        watch: whether the states of a step are those of the rows that the processors get.
+
+    Raises:
+        ValueError: the model has no output layer of plain weights.
+    """
+
+    def __init__(self, model: Any, padding: Sequence[int], in_sight: InSight, watch: bool = True) -> None:
+        self.model = model
+        self.padding = list(padding) or [0]
+        self.in_sight = in_sight
+        self.watch = watch
+        self._passing: torch.Tensor | None = None
+        self._ids = torch.zeros(0, 0, dtype=torch.long)
+        self._states: torch.Tensor | None = None
+        self.output = OutputWeights.of(model)
+        # The watch ends with this processor.
+        handle = model.get_output_embeddings().register_forward_pre_hook(_watcher(weakref.ref(self)))
+        weakref.finalize(self, handle.remove)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary), returned as they are."""
+        passed, self._passing = self._passing, None
+        fits = self.watch and passed is not None and len(passed) == len(input_ids)
+        self._ids, self._states = input_ids, passed[:, -1].detach() if fits and passed is not None else None
+        return scores
+
+    def of(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """(rows, hidden size) what the output layer reads behind every row of `input_ids`, (rows, length)."""
+        if self._states is not None and torch.equal(self._ids, input_ids):
+            return self._states
+        return self._read(input_ids)
+
+    @torch.no_grad()
+    def _read(self, input_ids: torch.Tensor) -> torch.Tensor:
+        if min(self.padding) < 0:
+            raise ValueError("a guide by experts reads the text itself, and inputs_embeds gives none: pass input_ids")
+        keys = [row_key(row) for row in input_ids]
+        places: dict[bytes, int] = {}
+        texts: list[list[int]] = []
+        for index, key in enumerate(keys):
+            if key not in places:
+                places[key] = len(texts)
+                text = input_ids[index, padding_of(self.padding, index, len(input_ids)) :].tolist()
+                texts.append(text[len(text) - self.in_sight(len(text)) :])
+        width = max(map(len, texts))
+        device = input_ids.device
+        tokens = torch.tensor([[text[0]] * (width - len(text)) + text for text in texts], device=device)
+        mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts], device=device)
+        forward(self.model, tokens, mask=None if bool(mask.all()) else mask, positions=positions_of(mask), last=1)
+        passed, self._passing = self._passing, None
+        assert passed is not None  # the output layer has been passed
+        return passed[:, -1][[places[key] for key in keys]]
+
+
+def _watcher(states: "weakref.ref[OutputStates]") -> Any:
+    """A hook that takes down what passes by in the thread that it was made in: others may use the model meanwhile."""
+    thread = threading.get_ident()
+
+    def passing(_: Any, given: tuple[torch.Tensor, ...]) -> None:
+        found = states()
+        if found is not None and threading.get_ident() == thread:
+            found._passing = given[0]
+
+    return passing

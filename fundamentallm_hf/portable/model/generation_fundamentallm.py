@@ -1,0 +1,239 @@
+"""`generate()` of a FundamentaLLM model: transformers' own, with the controls, going on past the window of positions.
+
+transformers prepares a call, `Decoding` puts the controls into what it has prepared, and `decoding_loop.py` goes on
+with the loop that it would have run. What a control does is in `logits_processors.py`, what a model sees of a long text
+in `context_window.py`, and the network in `modeling_fundamentallm.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+import torch
+from transformers import StaticCache
+from transformers.generation import (
+    GenerationConfig,
+    GenerationMixin,
+    GenerationMode,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+
+from ..controls.control_fields import CONTROL_FIELDS, fold_into_config
+from ..controls.control_table import describe_controls
+from ..controls.logits_processors import apply_controls
+from ..decoding.cache_names import CACHE, NAMES, under_one_name
+from ..decoding.context_window import WindowFullCriteria, check_overflow, view, window_start
+from ..decoding.decoding_loop import WITHHELD, WithoutStopStrings, decode
+from ..decoding.generate_call import Call
+from ..decoding.tested_versions import check_version
+
+
+class ControlledGenerationMixin(GenerationMixin):
+    """What `generate()` of a model with absolute positions does beside what transformers does."""
+
+    config: Any
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        custom_generate: str | Callable | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Write text: transformers' `generate()`, going on past the window of absolute positions.
+
+        Takes all that `GenerationMixin.generate` takes, and as a keyword or as a field of the generation config:
+
+        Args:
+            {controls}
+            tokenizer (`PreTrainedTokenizerBase`, *optional*): reads tokens as text for the controls that work on it; by
+                default the model's own, from where the model came from.
+
+        Raises:
+            ValueError: a control has a value it cannot have, or the text cannot fit where it has to.
+        """
+        if isinstance(custom_generate, str):  # a recipe that calls this method itself
+            return super().generate(inputs, generation_config, custom_generate=custom_generate, **kwargs)
+        if getattr(getattr(custom_generate, "func", custom_generate), "__name__", "") == "controlled_generate":
+            # What that does to other models is done here anyway.
+            kwargs = getattr(custom_generate, "keywords", {}) | kwargs
+            custom_generate = None
+        generation_config, kwargs = fold_into_config(generation_config, under_one_name(kwargs), self)
+        stop_strings = getattr(generation_config, "stop_strings", None) or self.generation_config.stop_strings
+        if stop_strings:
+            generation_config = WithoutStopStrings.of(generation_config)
+        withheld = {name: kwargs.get(name) for name in WITHHELD}
+        decoding = Decoding(self, custom_generate, withheld, stop_strings, own_cache=kwargs.get(CACHE) is None)
+        return super().generate(inputs, generation_config, custom_generate=decoding, **kwargs)
+
+    def init_continuous_batching(
+        self, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """transformers' own, without controls: there they would see the last token of each row and nothing before it.
+
+        Raises:
+            ValueError: the config asks for a control.
+        """
+        config = self.generation_config if generation_config is None else generation_config
+        asked = [name for name in CONTROL_FIELDS if getattr(config, name, None) not in (None, [], "", False)]
+        if asked:
+            raise ValueError(
+                f"{', '.join(asked)} cannot act in continuous batching, which shows a control no text: use generate()"
+            )
+        return super().init_continuous_batching(generation_config, *args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        next_sequence_length: int | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """One step's inputs: transformers' own while the text fits the window, the part in sight afterwards."""
+        window = self.config.max_position_embeddings
+        # The count of columns comes first: reading the lengths of the rows would stall an accelerator at every step.
+        if position_ids is not None and position_ids.shape[-1] > window:
+            cache = next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
+            lengths = (position_ids[:, -1] + 1).tolist()
+            cached = int(cache.get_seq_length()) if cache is not None else 0
+            if cache is None:
+                new = position_ids.shape[-1]
+            else:
+                new = next_sequence_length if next_sequence_length is not None else input_ids.shape[1]
+            now = view(lengths, cached, new, window, position_ids.device)
+            if now.restart and cache is not None:
+                cache.reset()
+            if now.columns > input_ids.shape[1]:
+                raise ValueError(
+                    f"the text outgrows the model's window of {window} tokens, and sliding needs the whole text as "
+                    f"input_ids but got its last {input_ids.shape[1]} tokens: pass the whole text, and leave "
+                    f"prefill_chunk_size unset"
+                )
+            next_sequence_length = now.columns
+            attention_mask, position_ids = now.attention_mask, now.position_ids
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+
+
+ControlledGenerationMixin.generate.__doc__ = describe_controls(ControlledGenerationMixin.generate.__doc__)
+
+
+class Decoding:
+    """What decodes a call that transformers has prepared: puts the controls in, and goes on with the loop.
+
+    Args:
+        model: the model that generates.
+        loop: the caller's own loop, None for transformers'.
+        withheld: what the call has of `WITHHELD`.
+        stop_strings: what ends the text, if anything; kept back from transformers.
+        own_cache: the cache was made by transformers, not by the caller.
+    """
+
+    def __init__(
+        self, model: Any, loop: Callable | None, withheld: Mapping[str, Any], stop_strings: Any, own_cache: bool
+    ) -> None:
+        self.model = model
+        self.loop = loop
+        self.withheld = withheld
+        self.stop_strings = stop_strings
+        self.own_cache = own_cache
+        self.window = model.config.max_position_embeddings
+        if loop is not None:  # transformers hands it those arguments of the call that it names
+            self.__signature__ = signature(loop)
+
+    def __call__(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        inputs_tensor: torch.Tensor | None = None,
+        **prepared: Any,
+    ) -> Any:
+        """Decode; called by `generate()`.
+
+        Args:
+            model: the model that generates.
+            input_ids: (rows, length) the prompts, one row for each text.
+            logits_processor: what transformers has made of the call.
+            stopping_criteria: what transformers has made of the call.
+            generation_config: the merged one; it belongs to this call.
+            inputs_tensor: the prompts as they were given: token ids or embeddings.
+            prepared: what goes to the model at every step.
+
+        Returns:
+            What the loop returns: token ids `(rows, length)`, or an output object.
+        """
+        check_version(model, input_ids)
+        mode = generation_config.get_generation_mode(self.withheld["assistant_model"])
+        generation_config.stop_strings = self.stop_strings
+        if self.own_cache:
+            self._fit_static_cache(prepared)
+        call = self._call(input_ids, generation_config, mode, prepared)
+        for criterion in stopping_criteria:
+            if isinstance(criterion, MaxLengthCriteria):
+                criterion.max_position_embeddings = None  # it would warn of a limit that this model goes past
+        if call.window_full is not None:
+            stopping_criteria.append(call.window_full)
+        if self.stop_strings:
+            stopping_criteria.append(StopStringCriteria(call.reader, self.stop_strings))
+        apply_controls(logits_processor, stopping_criteria, call)
+        prepared |= {
+            "logits_processor": logits_processor,
+            "stopping_criteria": stopping_criteria,
+            "generation_config": generation_config,
+        }
+        if self.loop is None:
+            return decode(model, mode, input_ids, self.withheld, inputs_tensor=inputs_tensor, **prepared)
+        if inputs_tensor is not None:
+            prepared["inputs_tensor"] = inputs_tensor
+        return self.loop(model, input_ids, **prepared)
+
+    def _call(
+        self, input_ids: torch.Tensor, config: GenerationConfig, mode: GenerationMode, prepared: dict[str, Any]
+    ) -> Call:
+        """The call as controls see it, if its text can become as long as it may."""
+        columns, why_not = input_ids.shape[1], ""
+        if prepared.get("inputs_embeds") is not None:
+            why_not = "a prompt given as inputs_embeds cannot be read again"
+        elif mode == GenerationMode.ASSISTED_GENERATION:
+            why_not = "assisted decoding cannot take tokens back across a slide"
+        # Positions count the real tokens of every row, so the last position tells how many there are.
+        lengths = (prepared["position_ids"][:, -1] + 1).tolist()
+        overflow = getattr(config, "overflow", None) or "slide"
+        check_overflow(overflow, lengths, config.max_length - columns, self.window, why_not)
+        room = [self.window - length for length in lengths]
+        return Call(
+            model=self.model,
+            config=config,
+            mode=mode,
+            prompts=input_ids,
+            padding=[columns - length for length in lengths],
+            cache=prepared.get(CACHE),
+            tokenizer=self.withheld["tokenizer"],
+            window=self.window,
+            in_sight=lambda length: length - window_start(length, self.window),
+            window_full=WindowFullCriteria(room, columns) if overflow == "stop" else None,
+        )
+
+    def _fit_static_cache(self, prepared: dict[str, Any]) -> None:
+        """Make a static cache no longer than the window: no step ever looks further back."""
+        cache = prepared.get(CACHE)
+        if isinstance(cache, StaticCache) and max(layer.max_cache_len for layer in cache.layers) > self.window:
+            prepared[CACHE] = StaticCache(
+                config=self.model.config, max_cache_len=self.window, offloading=cache.offloading
+            )

@@ -1,0 +1,87 @@
+"""Where a text that is being written stands in a regular expression, and how it can be ended from there."""
+
+import codecs
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .schema_scalars import Spelling, rests_of_character
+from .shortest_match import Expression, Threads
+
+# Ways to an end that go over another next character.
+_MOST_PATTERN_ROUND = 8
+
+
+class PatternPosition(NamedTuple):
+    """A place in a text.
+
+    Attributes:
+        threads: where it stands in the expression.
+        pending: the first bytes of a character.
+    """
+
+    threads: Threads
+    pending: bytes
+
+
+class PatternPositions:
+    """Follows texts by one regular expression.
+
+    Args:
+        pattern: the expression.
+        spelling: the model's tokens.
+
+    Raises:
+        ValueError: the expression cannot be read here.
+    """
+
+    def __init__(self, pattern: str, spelling: Spelling) -> None:
+        letters, pieces, cost = spelling.letters, spelling.pieces_to_fill, spelling.cost
+        self._expression = Expression(pattern, letters, lambda letter: cost(letter.encode()) < math.inf, pieces=pieces)
+        dearest = max((cost(letter.encode()) for letter in self._expression.chosen), default=1)
+        worst = self._expression.worst
+        self._worst = math.inf if worst is None else worst * dearest + 4
+        self._letters = letters
+        self.start = PatternPosition(self._expression.start, b"")
+
+    def advance(self, position: PatternPosition, data: bytes) -> PatternPosition | None:
+        """The position behind some bytes more; None where the expression was read otherwise than llguidance does."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        threads = position.threads
+        for char in decoder.decode(position.pending + data):
+            threads = self._expression.step(threads, char)
+        return PatternPosition(threads, decoder.getstate()[0]) if threads else None
+
+    def worst(self, position: PatternPosition) -> float:
+        """Tokens that complete the text at most, whatever the next token is; infinite if that is not known."""
+        return self._worst
+
+    def closable(self, position: PatternPosition) -> bool:
+        """Whether the text may be ended in one and the same way behind any characters more: that is not known."""
+        return False
+
+    def stages(self, position: PatternPosition) -> list[list[bytes]]:
+        """Ways to complete the text, the shortest first."""
+        if position.pending:
+            rests = rests_of_character(position.pending)
+            behind = [(rest, self.advance(position, rest)) for rest in rests]
+            ways = [(rest, self._expression.completion(after.threads)) for rest, after in behind if after is not None]
+            return [[rest + way.encode() for rest, way in ways if way is not None]]
+        found = [self._expression.completion(position.threads)]
+        for letter in self._letters:
+            if len(found) > _MOST_PATTERN_ROUND:
+                break
+            rest = self._expression.completion(self._expression.step(position.threads, letter))
+            found += [] if rest is None else [letter + rest]
+        return [list(dict.fromkeys(text.encode() for text in found if text is not None))]
+
+    def slots(self, position: PatternPosition) -> Iterator[bytes]:
+        """Texts behind which other texts might be put in, those first that lead the least far."""
+        for ways in self.stages(position)[:1] if not position.pending else ():
+            for way in ways:
+                text = way.decode()
+                yield from (text[:cut].encode() for cut in range(len(text) + 1))
+
+    def lacking(self) -> list[str]:
+        """The characters that every text that matches needs and that cannot be written."""
+        return self._expression.lacking(self._expression.start)

@@ -1,0 +1,183 @@
+"""Lists of words, phrases and regular expressions as one machine over text, and the chance that each will come.
+
+An entry in slashes is a regular expression, anything else words (see `word_matcher.py`). This file joins the two
+machines and gives every place in them a chance: how likely is it that the text, having come this far, completes an
+entry? It knows nothing of tokens.
+"""
+
+from collections.abc import Hashable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from .character_classes import CharacterClasses, kind_of
+from .characters import fold, fold_text, is_word
+from .regex_matcher import RegexMachine
+from .word_counts import WordCounts, chance_of_letters
+from .word_lists import is_regex
+from .word_matcher import SPACE, Entry, LiteralMachine, LiteralState
+
+# Characters within which the end of a regular expression is looked for.
+_FAR = 8
+
+
+class PatternState(NamedTuple):
+    """Where a text stands in both machines."""
+
+    literal: LiteralState
+    regex: Any
+
+
+class Rest(NamedTuple):
+    """One way to complete an entry: the text that is missing, and the chance that it comes."""
+
+    text: str
+    chance: float
+
+
+class TextPatterns:
+    """Finds entries in text, one character at a time.
+
+    Args:
+        sources: the entries as users write them.
+        ignore_case: compare with case folded away.
+        counts: how words end.
+        expects: something is expected of a regular expression that has begun though no known word matches it, the more
+            the nearer its end is.
+
+    Raises:
+        ValueError: an entry cannot be read; names it.
+    """
+
+    def __init__(self, sources: Sequence[str], ignore_case: bool, counts: WordCounts, expects: bool = False) -> None:
+        sources = [source.strip() for source in sources]
+        regexes = [source[1:-1] for source in sources if is_regex(source)]
+        entries = [Entry.parse(source) for source in sources if not is_regex(source)]
+        self.regex = RegexMachine(regexes, ignore_case) if regexes else None
+        self.start = PatternState(LiteralMachine.start, self.regex.start if self.regex else None)
+        self.literal = LiteralMachine(entries, ignore_case)
+        self._ignore_case = ignore_case
+        hard = [entry for entry in entries if entry.is_plain]
+        soft = self._words_found(counts) if regexes or len(hard) < len(entries) else []
+        for entry in soft:
+            self.literal.paths.append(self.literal.add(entry, completes=False))
+        self.rests: dict[int, list[Rest]] = {}
+        self._frequency = 0.0
+        plain = [pair for pair in zip(entries + soft, self.literal.paths, strict=True) if pair[0].is_plain]
+        given: set[int] = set()
+        for entry, path in sorted(plain, key=lambda pair: not pair[0].is_stem):
+            places = path[:-1] if entry.is_stem else path
+            # What is always another entry first, or the same in other letters, adds no chance of its own.
+            if places[-1] not in given and not any(self.literal.nodes[at].complete == "now" for at in places[1:-1]):
+                given.add(places[-1])
+                self._give_chances(entry, path, counts)
+        for rests in self.rests.values():
+            rests.sort(key=lambda rest: -rest.chance)
+        # How often an entry begins where a word does.
+        self.frequency = min(1.0, self._frequency)
+        self._chance = {place: min(1.0, sum(rest.chance for rest in rests)) for place, rests in self.rests.items()}
+        self._expects = expects and not soft
+
+    def key(self, char: str) -> Hashable:
+        """What these patterns see of a character: two with the same key lead to the same state."""
+        shown = fold_text(char)
+        return (
+            tuple(part if part in self._parts else kind_of(part) for part in fold(char, self._ignore_case)),
+            self.regex.key(char) if self.regex is not None and shown else bool(shown),
+        )
+
+    @cached_property
+    def _parts(self) -> set[str]:
+        return self.literal.alphabet
+
+    @cached_property
+    def classes(self) -> CharacterClasses:
+        """The characters that these patterns do not tell apart."""
+        tests = self.regex.tests if self.regex is not None else []
+        return CharacterClasses(tests, self.literal.alphabet, self._ignore_case)
+
+    def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
+        """Read one character; returns the new state, and whether an entry is complete now."""
+        literal, hit = self.literal.step(state.literal, char)
+        if self.regex is None or not fold_text(char):
+            return PatternState(literal, state.regex), hit
+        regex, found = self.regex.step(state.regex, char)
+        return PatternState(literal, regex), hit or found
+
+    def read(self, state: PatternState, text: str) -> tuple[PatternState, bool]:
+        """Read several characters."""
+        hit = False
+        for char in text:
+            state, found = self.step(state, char)
+            hit = hit or found
+        return state, hit
+
+    def ends(self, state: PatternState) -> bool:
+        """Whether an entry is complete if the text ends here."""
+        return self.literal.ends(state.literal) or (self.regex is not None and self.regex.ends(state.regex))
+
+    def forget(self, state: PatternState) -> PatternState:
+        """The same place, without what is complete already: where a prompt ends."""
+        return PatternState(self.literal.forget(state.literal), self.regex and self.regex.forget(state.regex))
+
+    def neutral(self, state: PatternState) -> PatternState:
+        """The same place in a text in which nothing was begun."""
+        return PatternState(self.literal.neutral(state.literal), self.regex and self.regex.neutral(state.regex))
+
+    def idle(self, state: PatternState) -> bool:
+        """Whether nothing was begun in the word at hand, and none of its further letters can begin anything."""
+        return self.regex is None and self.literal.idle(state.literal)
+
+    @property
+    def is_restless(self) -> bool:
+        """Whether an entry may begin anywhere within a word, so that every letter has to be read."""
+        return self.regex is not None or self.literal.begins_anywhere
+
+    def chance(self, state: PatternState) -> float:
+        """The chance, by word counts, that what was begun becomes an entry."""
+        known = sum(self._chance.get(place, 0.0) for place in state.literal.threads)
+        if self._expects and self.regex is not None:
+            distance = self.regex.distance(state.regex)
+            known += 0.0 if distance is None or distance > _FAR else chance_of_letters(distance)
+        return min(1.0, known)
+
+    def ways(self, state: PatternState) -> list[Rest]:
+        """The ways to complete an entry from here, the likeliest first."""
+        return sorted(
+            (rest for place in state.literal.threads for rest in self.rests.get(place, ())),
+            key=lambda rest: -rest.chance,
+        )
+
+    def _words_found(self, counts: WordCounts) -> list[Entry]:
+        """The known words in which an entry is found: what the look-ahead expects of regular expressions and stars."""
+        found = []
+        for word in counts.counts:
+            if self.read(self.start, f" {word} ")[1]:
+                found.append(Entry(tuple(word), (True,) * len(word), word))
+        return found
+
+    def _give_chances(self, entry: Entry, path: list[int], counts: WordCounts) -> None:
+        items = entry.items[:-1] if entry.is_stem else entry.items
+        folded = [item if item == SPACE else fold_text(item) for item in items]
+        self._frequency += _chance_of_rest(folded, 0, entry.is_stem, counts)
+        for cut in range(1, len(items) + 1):
+            rest = Rest("".join(items[cut:]), _chance_of_rest(folded, cut, entry.is_stem, counts))
+            self.rests.setdefault(path[cut], []).append(rest)
+
+
+def _chance_of_rest(folded: Sequence[str], cut: int, stem: bool, counts: WordCounts) -> float:
+    """The chance that the entry is completed when its first `cut` items are written, its words taken as independent."""
+    text = "".join(folded)
+    done = len("".join(folded[:cut]))
+    chance = 1.0
+    place = 0
+    while place < len(text):
+        end = place + 1
+        if is_word(text[place]):
+            while end < len(text) and is_word(text[end]):
+                end += 1
+            if end >= done:
+                chance *= counts.chance(text[place : max(place, done)], text[place:end], stem and end == len(text))
+        elif place >= done and text[place] != SPACE:
+            chance *= 0.1  # punctuation within an entry, as in "c++"
+        place = end
+    return chance

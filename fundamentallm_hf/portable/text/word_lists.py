@@ -1,0 +1,57 @@
+"""How users write lists of words in one text. This file knows nothing of what the entries mean."""
+
+import re
+
+_REGEX = re.compile(r"/(?:\\.|[^\\])+/", re.DOTALL)
+_ENTRY = re.compile(r"\s*(?:(/(?:\\.|[^\\])*?/)(?=\s*(?:,|\Z))|((?:\\,|[^,])*))\s*(?:,|\Z)", re.DOTALL)
+
+
+def split_entries(text: str) -> list[str]:
+    r"""The entries of a list written as one text, separated by commas.
+
+    A `/` at the beginning of an entry opens a regular expression, in which commas separate nothing. It ends at the next
+    `/` that stands before a comma or the end of the text; `\/` does not end it. Outside of expressions `\,` is a comma
+    that belongs to the entry.
+
+    Args:
+        text: the entries; white space around them and empty ones do not count.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.portable.text.word_lists import split_entries
+    >>> split_entries(r"dragon, /cats?|dogs{1,2}/, and\, or")
+    ['dragon', '/cats?|dogs{1,2}/', 'and, or']
+
+    ```
+    """
+    entries = [found[1] or found[2].strip().replace(r"\,", ",") for found in _ENTRY.finditer(text)]
+    return [entry for entry in entries if entry]
+
+
+def is_regex(entry: str) -> bool:
+    """Whether an entry is a regular expression: `/…/`."""
+    return _REGEX.fullmatch(entry) is not None
+
+
+def split_alternatives(entry: str) -> list[str]:
+    r"""The alternatives of an entry, separated by `|`; a regular expression is one, and `\|` is the character itself.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.portable.text.word_lists import split_alternatives
+    >>> split_alternatives("king|queen")
+    ['king', 'queen']
+
+    ```
+
+    Raises:
+        ValueError: an alternative is empty.
+    """
+    if is_regex(entry):
+        return [entry]
+    parts = [part.strip().replace(r"\|", "|") for part in re.split(r"(?<!\\)\|", entry)]
+    if not all(parts):
+        raise ValueError(f"an entry has to hold words between its | but is {entry!r}")
+    return parts

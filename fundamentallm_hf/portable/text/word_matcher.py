@@ -1,0 +1,257 @@
+"""Runs a list of words and phrases over text, one character at a time, however long the list is.
+
+All entries share one trie over folded characters, so a step costs what the text makes of it: the few places in the trie
+that the current word could still be on. The same interface as `regex_matcher.py`. This file knows nothing of tokens.
+
+What an entry means:
+
+- `word`: where it stands alone, in any case: no letter, digit or underscore beside it. An edge that is no such
+  character (as in `c++`), and scripts without spaces, need nothing beside them;
+- `two words`: with any white space between them;
+- `*`: any letters, or none. `curs*` is every word that begins so, `*ing` every word that ends so, `*art*` every word
+  that holds it;
+- a backslash takes the meaning from the `*`, the `/` or the backslash after it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .characters import fold, is_word, needs_boundary
+from .regex_matcher import RegexMachine
+from .word_lists import is_regex
+
+SPACE, STAR = " ", "*"
+_ITEM = re.compile(r"\\([\\*/])|(\*+)|(\s+)|(.)", re.DOTALL)
+# Entries may begin anywhere from the first of these nodes, and from the second only where no word goes on.
+_ANYWHERE, _AT_BOUNDARY = 0, 1
+# Steps that are remembered before all are forgotten: about 100 MB.
+_KEPT_STEPS = 1 << 18
+
+
+class LiteralState(NamedTuple):
+    """Where a text stands.
+
+    Attributes:
+        threads: the nodes that what was last read has led to.
+        in_word: a letter, digit or underscore was the last that was read.
+        pending: an entry is complete if no such character follows.
+    """
+
+    threads: frozenset[int]
+    in_word: bool
+    pending: bool
+
+
+@dataclass
+class Node:
+    """One place in the trie.
+
+    Attributes:
+        next: the node behind each folded character; behind any white space for " ".
+        repeats: what may be read again here: " " for white space, "*" for letters, or nothing.
+        star: the node beside this one where any letters may be read first.
+        complete: "now" if an entry ends here whatever follows, "boundary" if it ends here where no letter follows.
+    """
+
+    next: dict[str, int] = field(default_factory=dict)
+    repeats: str = ""
+    star: int | None = None
+    complete: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry, read.
+
+    Attributes:
+        items: its visible characters as written, `SPACE` for white space and `STAR` for any letters.
+        literal: for each item, whether it stands for itself.
+        source: as the user wrote it.
+    """
+
+    items: tuple[str, ...]
+    literal: tuple[bool, ...]
+    source: str
+
+    @classmethod
+    def parse(cls, source: str) -> "Entry":
+        """Read an entry.
+
+        Raises:
+            ValueError: it has no character of its own.
+        """
+        items: list[tuple[str, bool]] = []
+        for escaped, stars, _, char in _ITEM.findall("".join(char for char in source if fold(char)).strip()):
+            items.append((escaped or char, True) if escaped or char else (STAR if stars else SPACE, False))
+        if not any(literal for _, literal in items):
+            raise ValueError(f"an entry has to hold a character that can be seen but is {source!r}")
+        return cls(tuple(item for item, _ in items), tuple(literal for _, literal in items), source)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is words and phrases, but for letters that may follow (`curs*`)."""
+        inner = self.items[:-1] if self.is_stem else self.items
+        return all(literal or item == SPACE for item, literal in zip(inner, self.literal, strict=False))
+
+    @property
+    def is_stem(self) -> bool:
+        """Whether it ends in any letters."""
+        return self.items[-1] == STAR and not self.literal[-1]
+
+
+def check_entry(source: str) -> None:
+    """See that an entry can be read, be it words or a regular expression, before anything heavy is loaded.
+
+    Raises:
+        ValueError: it cannot; says why.
+    """
+    if is_regex(source):
+        RegexMachine([source[1:-1]], ignore_case=True)
+    else:
+        Entry.parse(source)
+
+
+class LiteralMachine:
+    """Finds entries in text.
+
+    Args:
+        entries: what to find.
+        ignore_case: compare with case folded away.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.portable.text.word_matcher import Entry, LiteralMachine
+    >>> machine = LiteralMachine([Entry.parse("ass")], ignore_case=True)
+    >>> state, hits = machine.start, []
+    >>> for char in "class: Ass!":
+    ...     state, hit = machine.step(state, char)
+    ...     hits.append(hit)
+    >>> hits.index(True)
+    10
+
+    ```
+    """
+
+    start = LiteralState(frozenset(), False, False)
+
+    def __init__(self, entries: Sequence[Entry], ignore_case: bool) -> None:
+        self.ignore_case = ignore_case
+        self.nodes = [Node(), Node()]
+        self._steps: dict[tuple[LiteralState, str], tuple[LiteralState, bool]] = {}
+        self.paths = [self.add(entry) for entry in entries]
+
+    def step(self, state: LiteralState, char: str) -> tuple[LiteralState, bool]:
+        """Read one character.
+
+        Returns:
+            The new state, and whether an entry is now complete: one that ends at `char` whatever follows, or one that
+            only had to see that no letter follows.
+        """
+        known = self._steps.get((state, char))
+        if known is None:
+            now, hit = state, False
+            for part in fold(char, self.ignore_case):
+                now, found = self._read(now, part)
+                hit = hit or found
+            if len(self._steps) >= _KEPT_STEPS:
+                self._steps.clear()
+            known = self._steps[state, char] = (now, hit)
+        return known
+
+    @property
+    def alphabet(self) -> set[str]:
+        """The folded characters that entries are made of."""
+        return {part for node in self.nodes for part in node.next if part != SPACE}
+
+    def ends(self, state: LiteralState) -> bool:
+        """Whether an entry is complete if the text ends here."""
+        return state.pending
+
+    def idle(self, state: LiteralState) -> bool:
+        """Whether nothing was begun in the word at hand, and none of its further letters can begin anything."""
+        return state.in_word and not state.threads and not state.pending and not self.begins_anywhere
+
+    @property
+    def begins_anywhere(self) -> bool:
+        """Whether an entry may begin within a word."""
+        anywhere = self.nodes[_ANYWHERE]
+        return bool(anywhere.next) or anywhere.star is not None
+
+    def forget(self, state: LiteralState) -> LiteralState:
+        """The same place, without what is complete already."""
+        return state._replace(pending=False)
+
+    def neutral(self, state: LiteralState) -> LiteralState:
+        """The same place in a text in which nothing was begun."""
+        return LiteralState(frozenset(), state.in_word, False)
+
+    def _read(self, state: LiteralState, part: str) -> tuple[LiteralState, bool]:
+        word, space = is_word(part), part.isspace()
+        hit = state.pending and not word
+        begin = (_ANYWHERE,) if state.in_word else (_ANYWHERE, _AT_BOUNDARY)
+        reached = set()
+        for place in (*state.threads, *begin):
+            node = self.nodes[place]
+            follower = node.next.get(SPACE if space else part)
+            if follower is not None:
+                reached.add(follower)
+            if (node.repeats == STAR and word) or (node.repeats == SPACE and space):
+                reached.add(place)
+        reached |= {star for place in reached if (star := self.nodes[place].star) is not None}
+        complete = {self.nodes[place].complete for place in reached}
+        return LiteralState(frozenset(reached), word, "boundary" in complete), hit or "now" in complete
+
+    def add(self, entry: Entry, completes: bool = True) -> list[int]:
+        """Add an entry.
+
+        Args:
+            entry: what to find.
+            completes: without it the entry has its places in the trie, but is never found.
+
+        Returns:
+            The node behind each of its items, the beginning first.
+        """
+        self._steps.clear()
+        marks = list(zip(entry.items, entry.literal, strict=True))
+        begins_open = marks[0] == (STAR, False)
+        edges = "".join(fold(item, self.ignore_case) for item, literal in marks if literal)
+        place = _AT_BOUNDARY if not begins_open and needs_boundary(edges[0]) else _ANYWHERE
+        path = [place]
+        for index, (item, literal) in enumerate(marks):
+            if literal:
+                for part in fold(item, self.ignore_case):
+                    place = self._child(place, part)
+            elif item == SPACE:
+                place = self._child(place, SPACE)
+                self.nodes[place].repeats = SPACE
+            elif index > 0:
+                if index == len(marks) - 1 and completes:
+                    self.nodes[place].complete = "now"
+                place = self._starred(place)
+            path.append(place)
+        node = self.nodes[place]
+        if not completes:
+            return path
+        if entry.is_stem or not needs_boundary(edges[-1]):
+            node.complete = "now"
+        elif not node.complete:
+            node.complete = "boundary"
+        return path
+
+    def _child(self, place: int, part: str) -> int:
+        following = self.nodes[place].next
+        if part not in following:
+            following[part] = len(self.nodes)
+            self.nodes.append(Node())
+        return following[part]
+
+    def _starred(self, place: int) -> int:
+        # A node of its own: the entries that share the one beside it may have no star here.
+        star = self.nodes[place].star
+        if star is None:
+            star = self.nodes[place].star = len(self.nodes)
+            self.nodes.append(Node(repeats=STAR))
+        return star

@@ -1,0 +1,258 @@
+"""Trains a pair of experts for a model out of two kinds of texts.
+
+The model reads every text once. What its last layer made of each token is kept, and on that each adapter learns, as a
+language model, which token comes next in texts of its own kind: seconds of work, whatever the size of the model. What
+takes time is the reading.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.portable.guides.output_experts import (
+    BOTTLENECK,
+    ExpertPair,
+    OutputAdapter,
+    OutputWeights,
+    expert_logs,
+)
+
+from .word_training import area_under_curve
+
+SIDES = ("with", "without")
+# Tokens that are read of each side at most; fewer where the model is large: parameters times tokens.
+MOST_TOKENS, _MOST_WORK = 500_000, 8e12
+# Each side learns in so many passes, at most and at least so many steps of so many tokens.
+_PASSES, _STEPS, _LEAST_STEPS, BATCH = 3, 3000, 100, 1024
+_RATE, _WARM_UP, _WEIGHT_DECAY = 2e-3, 50, 0.01
+_BATCH_LOGITS = 1 << 23
+_ROWS, _LONGEST = 16, 1024
+# Of the passages of each side, the last of so many is held out; fewer passages than the second number are too few.
+_HELD_OUT, _LEAST = 5, 10
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text, and the parts of it that show the attribute or its lack; what stands before a part is its context.
+
+    Attributes:
+        text: as a whole.
+        spans: (first, last) characters of the parts; None for all of it.
+    """
+
+    text: str
+    spans: Sequence[tuple[int, int]] | None = None
+
+
+@dataclass(frozen=True)
+class ExpertTraining:
+    """What came of it.
+
+    Attributes:
+        experts: the pair.
+        separation: on held-out texts, the chance that one with the attribute has a larger mean log-ratio than one
+            without (the area under the ROC curve: 0.5 is chance); None where there were too few to hold some out.
+        texts: how many were read with the attribute, and without.
+        tokens: how many the experts learnt from, with the attribute, and without.
+    """
+
+    experts: ExpertPair
+    separation: float | None
+    texts: tuple[int, int]
+    tokens: tuple[int, int]
+
+
+def train_experts(
+    model: Any,
+    tokenizer: Any,
+    with_texts: Sequence[str | Passage],
+    without_texts: Sequence[str | Passage],
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+    bottleneck: int = BOTTLENECK,
+    seed: int = 0,
+    most_tokens: int = MOST_TOKENS,
+    batch: int = BATCH,
+) -> ExpertTraining:
+    """Train the pair of experts of an attribute.
+
+    Args:
+        model: a causal language model.
+        tokenizer: the tokenizer of the model, a fast one.
+        with_texts: texts that have the attribute, such as the lines of a file.
+        without_texts: texts that lack it.
+        progress: called with what is done, how far it is, and how far it has to go.
+        bottleneck: width of each adapter.
+        seed: of what is drawn; the same one gives the same experts.
+        most_tokens: that are read of each side; fewer of a large model.
+        batch: tokens that a step learns from.
+
+    Raises:
+        UserError: a side holds nothing to learn from, the tokenizer cannot tell where its tokens stand in a text, or
+            the model has no output layer of plain weights.
+    """
+    if not tokenizer.is_fast:
+        raise UserError("experts are trained with a fast tokenizer, and this model has none: choose --kind words")
+    try:
+        output = OutputWeights.of(model)
+    except ValueError as error:
+        raise UserError(f"{error}: choose --kind words") from error
+    most = min(most_tokens, int(_MOST_WORK / sum(each.numel() for each in model.parameters())))
+    reader = _Reader(model, tokenizer, most)
+    sides = [
+        _read_side(reader, name, given, progress)
+        for name, given in zip(SIDES, (with_texts, without_texts), strict=True)
+    ]
+    holds_out = min(side.passages for side in sides) >= _LEAST
+    held = [(side.owners % _HELD_OUT == _HELD_OUT - 1) & holds_out for side in sides]
+    pair = ExpertPair(sides[0].states.shape[1], bottleneck, output.signature)
+    for name, adapter, side, out in zip(SIDES, (pair.having, pair.lacking), sides, held, strict=True):
+        report = partial(progress, f"learning texts {name}")
+        _learn(adapter, output, side.states[~out], side.targets[~out], report, seed, batch)
+    pair.eval().requires_grad_(False)
+    # What is kept is half precise, so that is what is measured and given back.
+    pair = ExpertPair.from_bytes(pair.to_bytes())
+    separation = None
+    if holds_out:
+        means = [_means(pair, output, side, out) for side, out in zip(sides, held, strict=True)]
+        separation = area_under_curve(*means)
+    tokens = [int((~out).sum()) for out in held]
+    return ExpertTraining(pair, separation, (sides[0].passages, sides[1].passages), (tokens[0], tokens[1]))
+
+
+def _read_side(
+    reader: "_Reader", name: str, texts: Sequence[str | Passage], progress: Callable[[str, int, int], None]
+) -> "_Side":
+    passages = [Passage(each) if isinstance(each, str) else each for each in texts]
+    read = reader.read(passages, partial(progress, f"reading texts {name}"))
+    if not len(read.targets):
+        raise UserError(f"the texts {name} the attribute hold nothing to learn from: give some, one a line")
+    return read
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What was read: (tokens, hidden size) states, (tokens,) what came next, (tokens,) and in which passage."""
+
+    states: torch.Tensor
+    targets: torch.Tensor
+    owners: torch.Tensor
+    passages: int
+
+
+class _Reader:
+    def __init__(self, model: Any, tokenizer: Any, most: int) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.most = most
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or _LONGEST
+        self.window = min(positions, _LONGEST)
+
+    def read(self, passages: Sequence[Passage], progress: Callable[[int, int], None]) -> _Side:
+        states, targets, owners = [], [], []
+        count, number = 0, 0
+        # Texts of one length are read together.
+        order = sorted(range(len(passages)), key=lambda index: len(passages[index].text))
+        # If not all are read, it is not the long ones that are left out.
+        generator = torch.Generator().manual_seed(0)
+        groups = [order[first : first + _ROWS] for first in range(0, len(order), _ROWS)]
+        for done, picked in enumerate(torch.randperm(len(groups), generator=generator).tolist()):
+            if count >= self.most:
+                break
+            group = [passages[index] for index in groups[picked]]
+            for found, following in self._read_group(group):
+                if len(following):
+                    states.append(found)
+                    targets.append(following)
+                    owners.append(torch.full((len(following),), number))
+                    count += len(following)
+                    number += 1
+            progress(max(done + 1, count * len(groups) // self.most), len(groups))
+        if not states:
+            return _Side(torch.zeros(0, 1), torch.zeros(0), torch.zeros(0), 0)
+        return _Side(torch.cat(states), torch.cat(targets), torch.cat(owners), number)
+
+    @torch.no_grad()
+    def _read_group(self, group: Sequence[Passage]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each passage the states before the tokens of its parts, and these tokens."""
+        read = self.tokenizer([each.text for each in group], return_offsets_mapping=True, verbose=False)
+        rows = [(ids[: self.window], offsets) for ids, offsets in zip(read.input_ids, read.offset_mapping, strict=True)]
+        width = max(len(ids) for ids, _ in rows)
+        if width < 2:
+            return []
+        device = self.model.device
+        filler = next(token for ids, _ in rows for token in ids)
+        # Padding stands behind, where a causal model does not see it.
+        tokens = torch.tensor([ids + [filler] * (width - len(ids)) for ids, _ in rows], device=device)
+        passed: list[torch.Tensor] = []
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, given: passed.append(given[0]))
+        try:
+            self.model(tokens, use_cache=False)
+        finally:
+            hook.remove()
+        found = []
+        for row, (each, (ids, offsets)) in enumerate(zip(group, rows, strict=True)):
+            spans = each.spans if each.spans is not None else [(0, len(each.text))]
+            inside = [
+                index
+                for index in range(1, len(ids))
+                if any(first <= offsets[index][0] < last for first, last in spans) and offsets[index][1] > 0
+            ]
+            picked = torch.tensor(inside, dtype=torch.long)
+            states = passed[-1][row, (picked - 1).to(device)].half().cpu()
+            found.append((states, torch.tensor(ids)[picked]))
+        return found
+
+
+def _learn(
+    adapter: OutputAdapter,
+    output: OutputWeights,
+    states: torch.Tensor,
+    targets: torch.Tensor,
+    progress: Callable[[int, int], None],
+    seed: int,
+    batch: int,
+) -> None:
+    """Teach one expert to write on as the texts of its side do."""
+    generator = torch.Generator().manual_seed(seed)
+    device = output.weight.device
+    adapter.to(device)
+    with torch.no_grad():  # what is drawn does not depend on what was drawn before
+        bound = adapter.down.in_features**-0.5
+        for each in (adapter.down.weight, adapter.down.bias):
+            each.copy_(torch.empty(each.shape).uniform_(-bound, bound, generator=generator))
+    size = max(16, min(batch, _BATCH_LOGITS // len(output.weight)))
+    steps = max(_LEAST_STEPS, min(_STEPS * batch // size, _PASSES * len(targets) // size))
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / min(_WARM_UP, steps / 2)) * (1 - step / steps)
+    )
+    with torch.enable_grad():
+        for step in range(steps):
+            picked = torch.randint(len(targets), (min(size, len(targets)),), generator=generator)
+            logs = expert_logs(adapter, states[picked].to(device, torch.float32), output)
+            loss = nn.functional.nll_loss(logs, targets[picked].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress(step + 1, steps)
+
+
+def _means(pair: ExpertPair, output: OutputWeights, side: _Side, held: torch.Tensor) -> list[float]:
+    """The mean log-ratio of the tokens of every passage that was held out."""
+    pair = pair.to(output.weight.device)
+    rows, owners = torch.nonzero(held)[:, 0], side.owners[held]
+    ratios = torch.cat(
+        [
+            pair(side.states[part].to(output.weight.device), output).cpu().gather(1, side.targets[part, None])[:, 0]
+            for part in rows.split(256)
+        ]
+    )
+    _, passages = owners.unique(return_inverse=True)
+    sums = torch.zeros(int(passages.max()) + 1).index_add(0, passages, ratios)
+    return (sums / passages.bincount()).tolist()

@@ -1,0 +1,144 @@
+"""Exports what is on screen so that it can be reproduced: as Python, a command, a request, a link, or JSON.
+
+All of them hold the same prompt, settings and seed. Values are quoted for where they go, so that no prompt can become
+code there.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from fundamentallm_hf.generation.completion import Completion, make_record
+from fundamentallm_hf.portable.controls.setting import Setting
+from fundamentallm_hf.portable.text.word_lists import is_regex, split_entries
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
+from fundamentallm_hf.settings.typed_values import read_value, show_value
+
+from .limits import OPEN, read_prompt
+
+PROMPT = "prompt"
+
+
+def changed(settings: GenerationSettings) -> dict[str, Any]:
+    """The settings that differ from their defaults, lists as lists."""
+    values = {name: getattr(settings, name) for name in OPEN}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value != SETTINGS[name].default
+    }
+
+
+def as_python(prompt: str, settings: GenerationSettings, model: str | None = None) -> str:
+    """A program that prints the texts."""
+    one = settings.num_samples == 1
+    arguments = "".join(f"    {name}={value!r},\n" for name, value in changed(settings).items())
+    call = f"{'generate' if one else 'complete'}(\n    {prompt!r},\n{arguments})"
+    lines = [
+        "from fundamentallm_hf import Generator, load_model",
+        "",
+        f"generator = Generator(load_model({'' if model is None else repr(model)}))",
+    ]
+    if one:
+        lines += [f"print(generator.{call})"]
+    else:
+        lines += [f"for completion in generator.{call}:", "    print(completion.text)"]
+    return "\n".join(lines) + "\n"
+
+
+def as_command(prompt: str, settings: GenerationSettings, model: str | None = None) -> str:
+    """A command that prints the texts. What cannot stand on a command line is read from a document behind it.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf import GenerationSettings
+    >>> from fundamentallm_hf.web.export import as_command
+    >>> print(as_command("It's", GenerationSettings(seed=1, bad_words=["ran", "very happy"])), end="")
+    fundamentallm generate \\
+        --prompt 'It'"'"'s' \\
+        --seed 1 \\
+        --bad-words 'ran, very happy'
+
+    ```
+    """
+    head = "fundamentallm generate" + ("" if model is None else f" {shlex.quote(model)}")
+    options: list[str | None] = [_option("--prompt", prompt)] if _is_plain(prompt) and prompt != "-" else [None]
+    backslash = "\\" in prompt
+    for name, value in changed(settings).items():
+        setting = SETTINGS[name]
+        options += _options(setting, value)
+        backslash = backslash or (setting.escaped and any("\\" in entry for entry in value))
+    if None in options:
+        saved = json.dumps({PROMPT: prompt, "settings": changed(settings)}, ensure_ascii=True, indent=2)
+        return f"{head} --config - <<'END'\n{saved}\nEND\n"
+    if backslash:
+        options.append("--no-escape")
+    return " \\\n    ".join([head, *(option for option in options if option is not None)]) + "\n"
+
+
+def _option(name: str, value: str) -> str:
+    return f"{name} {shlex.quote(value)}"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text stays what it is on its way through a shell and the clipboard."""
+    return all(char.isprintable() or char == "\n" for char in text)
+
+
+def _options(setting: Setting, value: Any) -> list[str | None]:
+    """What says this on the command line; None in it where nothing does."""
+    name = f"--{setting.label}"
+    if setting.kind is bool:
+        return [name if value else f"--no-{setting.label}"]
+    if setting.kind is tuple and not setting.comma_separated:
+        return [_option(name, entry) if _is_plain(entry) else None for entry in value]
+    if setting.kind is tuple:
+        joined = ", ".join(entry if is_regex(entry) else entry.replace(",", r"\,") for entry in value)
+        return [_option(name, joined) if split_entries(joined) == list(value) and _is_plain(joined) else None]
+    if setting.from_file or (isinstance(value, str) and not _is_plain(value)):
+        return [None]
+    return [_option(name, str(value))]
+
+
+def as_curl(prompt: str, settings: GenerationSettings, address: str) -> str:
+    """Two requests that print the texts: one asks for them, the other fetches them.
+
+    Args:
+        prompt, settings: of the texts.
+        address: of this page, without a slash at its end.
+    """
+    body = json.dumps({PROMPT: prompt, **changed(settings)}, ensure_ascii=True)
+    url = shlex.quote(f"{address}/gradio_api/call/v2/write")
+    again = shlex.quote(f"{address}/gradio_api/call/write")
+    return (
+        f"EVENT=$(curl -s {url} -H 'Content-Type: application/json' \\\n"
+        f"    -d {shlex.quote(body)} | cut -d '\"' -f 4)\n"
+        f"curl -sN {again}/$EVENT\n"
+    )
+
+
+def as_link(prompt: str, settings: GenerationSettings, address: str) -> str:
+    """A link to this page that restores prompt and settings."""
+    values = {name: show_value(OPEN[name], getattr(settings, name)) for name in changed(settings)}
+    # What the page begins with is no default of the settings, so those that are unset have to be said, too.
+    unset = {name: "not set" for name in ("temperature", "top_p") if getattr(settings, name) is None}
+    return f"{address}/?{urlencode({PROMPT: prompt} | values | unset)}"
+
+
+def read_link(parameters: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
+    """Prompt and settings of a link; names that are none of ours are left out, for others may add theirs.
+
+    Raises:
+        UserError: a value cannot be used.
+    """
+    prompt = read_prompt(parameters[PROMPT]) if PROMPT in parameters else None
+    return prompt, {name: read_value(OPEN[name], parameters[name]) for name in parameters if name in OPEN}
+
+
+def as_json(completions: Sequence[Completion], settings: GenerationSettings, model: str | None = None) -> str:
+    """Everything about the texts; what is downloaded for one text writes it again with `generate --config`."""
+    records = [make_record(each, {"model": model}, settings) for each in completions]
+    return json.dumps(records[0] if len(records) == 1 else records, ensure_ascii=False, indent=2)

@@ -1,0 +1,336 @@
+"""Whole texts by fifty JSON schemas: what they allow is open, what comes out is complete, and nothing is refused."""
+
+import json
+import re
+import time
+
+import jsonschema
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import FIXTURES
+from json_schema_cases import ARRAYS, CASES, TEXTS
+from llguidance import LLMatcher
+from small_models import byte_level_gpt2, json_gpt2
+from writing import written
+
+from fundamentallm_hf import Generator, load_model
+from fundamentallm_hf.cli.main import cli
+from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammars import read_grammar
+from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
+
+MODES = [
+    {"do_sample": False},
+    {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "seed": 1},
+    {"do_sample": True, "temperature": 2.0, "top_k": 0},
+    {"num_beams": 4},
+]
+ORDER = next(case.schema for case in CASES if case.name == "array_order")
+ROOM = 4000
+names = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@pytest.fixture(scope="module", params=["json", "letters"])
+def model(request):
+    return json_gpt2(TEXTS) if request.param == "json" else byte_level_gpt2()
+
+
+@pytest.fixture(scope="module")
+def writer():
+    return json_gpt2(TEXTS)
+
+
+def places_of(schema, model, **how):
+    return GrammarPlaces(read_grammar({"json_schema": schema}, **how), model.tokenizer, model.config.vocab_size)
+
+
+def start_of(places, tokenizer, prompt="once"):
+    place = places.before
+    for token in tokenizer(prompt).input_ids:
+        place = places.advance(place, token)
+    return places.prompt_end(place)
+
+
+def needed_by(schema, model):
+    places = places_of(schema, model)
+    return len(places.plan(start_of(places, model.tokenizer)))
+
+
+def processor_of(places, tokenizer, room, columns):
+    return WholeTextLogitsProcessor(
+        places,
+        remaining=lambda ids: [room - (ids.shape[1] - columns)] * len(ids),
+        end_tokens=[tokenizer.eos_token_id],
+        prompt_columns=columns,
+    )
+
+
+def compact(value):
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def is_valid(text, schema):
+    jsonschema.validate(json.loads(text), schema)
+    return True
+
+
+@names
+def test_no_token_of_an_instance_is_closed_and_the_mask_is_the_engines(model, case):
+    places = places_of(case.schema, model)
+    prompt = model.tokenizer("once").input_ids
+    for value in case.valid:
+        tokens = [*model.tokenizer(compact(value)).input_ids, model.tokenizer.eos_token_id]
+        row = torch.tensor([prompt + tokens])
+        processor = processor_of(places, model.tokenizer, ROOM, len(prompt))
+        processor.check(row[:, : len(prompt)])
+        matcher = start_of(places, model.tokenizer).matcher.deep_copy()
+        for column, token in enumerate(tokens, len(prompt)):
+            kept = processor(row[:, :column], torch.zeros(1, model.config.vocab_size))[0]
+            assert kept[token] == 0, (value, model.tokenizer.decode(row[0, len(prompt) : column]), token)
+            open_tokens = set((kept == 0).nonzero().flatten().tolist()) - {model.tokenizer.eos_token_id}
+            mask = matcher.compute_bitmask()
+            assert open_tokens == {id for id in range(places.tokens.end) if mask[id >> 3] >> (id & 7) & 1}
+            matcher.consume_token(token)
+    for value in case.invalid:
+        assert not places.matches(compact(value)), value
+
+
+def each_in_a_mode(cases):
+    """Every case in one of the modes, and all modes in turn."""
+    return [pytest.param(case, MODES[index % 4], id=f"{case.name}-{index % 4}") for index, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("case", "how"), each_in_a_mode(CASES))
+def test_texts_are_valid_and_complete_in_as_few_tokens_as_there_may_be(writer, case, how):
+    torch.manual_seed(0)
+    needed = needed_by(case.schema, writer)
+    for room in (needed, needed + 4):
+        for text in written(writer, ["once"], max_new_tokens=room, json_schema=case.schema, **how):
+            assert is_valid(text, case.schema), text
+
+
+@pytest.mark.parametrize(("case", "how"), each_in_a_mode(CASES[::-2]))
+def test_texts_are_valid_and_complete_with_plenty_of_tokens(writer, case, how):
+    torch.manual_seed(0)
+    room = needed_by(case.schema, writer) + 60
+    for text in written(writer, ["once", "a small cat"], max_new_tokens=room, json_schema=case.schema, **how):
+        assert is_valid(text, case.schema), text
+
+
+@pytest.mark.parametrize(("case", "how"), each_in_a_mode(ARRAYS))
+def test_beside_bad_and_required_words_they_are_complete_too(writer, case, how):
+    torch.manual_seed(0)
+    words = {"bad_words": ["the", "a", "name", "s"], "must_include": ["story"]}
+    if not holds_any_text(case.schema):
+        words.pop("must_include")
+    words["bad_words"] = [word for word in words["bad_words"] if f'"{word}"' not in json.dumps(case.schema)]
+    room = needed_by(case.schema, writer) + 40
+    for text in written(writer, ["once"], max_new_tokens=room, json_schema=case.schema, **words, **how):
+        assert is_valid(text, case.schema), text
+        assert "must_include" not in words or re.search(r"\bstory\b", text, re.IGNORECASE), text
+        for word in words["bad_words"]:
+            assert not re.search(rf"\b{word}\b", text, re.IGNORECASE), text
+
+
+@names
+def test_behind_any_token_a_text_needs_no_more_than_the_bound_says(writer, case):
+    places = places_of(case.schema, writer)
+    for seed in range(3):
+        chance = torch.Generator().manual_seed(seed)
+        place = start_of(places, writer.tokenizer)
+        for _ in range(40):
+            bound, tokens = places.bound(place), places.open(place).nonzero().flatten()
+            if not len(tokens):
+                break
+            token = int(tokens[torch.randint(len(tokens), (1,), generator=chance)])
+            place = places.advance(place, token)
+            place.hint = None  # the guide alone has to know
+            plan = places.plan(place)
+            assert not place.searched, (place.position, writer.tokenizer.decode([token]))
+            assert plan is not None
+            assert len(plan) <= bound, (len(plan), bound, place.position)
+
+
+def holds_any_text(schema):
+    return '{"type": "string"}' in json.dumps(schema)
+
+
+def test_giving_up_is_not_taken_for_proof(writer):
+    places = places_of(ORDER, writer)
+    row = torch.tensor([writer.tokenizer('once{"items":[').input_ids])
+    columns = len(writer.tokenizer("once").input_ids)
+    brace, end = (writer.tokenizer(mark).input_ids[0] for mark in "{]")
+    for room in (300, 60):
+        kept = processor_of(places, writer.tokenizer, room, columns)(row, torch.zeros(1, writer.config.vocab_size))[0]
+        assert kept[end] == 0
+        assert any(kept[token] == 0 for token in range(len(kept)) if writer.tokenizer.decode([token]).startswith("{"))
+        assert places.plan(start_of(places, writer.tokenizer)) is not None
+    assert brace != end
+
+
+@pytest.mark.parametrize("case", ARRAYS[:6], ids=lambda case: case.name)
+def test_what_is_closed_for_want_of_room_has_no_plan(writer, case):
+    """In the last tokens of a budget, whatever is closed could not be completed, by a search of its own."""
+    places = places_of(case.schema, writer)
+    start = start_of(places, writer.tokenizer)
+    room = len(places.plan(start)) + 1
+    columns = len(writer.tokenizer("once").input_ids)
+    processor = processor_of(places, writer.tokenizer, room, columns)
+    row = torch.tensor([writer.tokenizer("once").input_ids])
+    kept = processor(row, torch.zeros(1, writer.config.vocab_size))[0]
+    for token in places.open(start).nonzero().flatten().tolist():
+        if kept[token] != 0:
+            after = places.advance(start, token)
+            assert places.search(after.matcher, room - 1, 400).plan is None, token
+
+
+@pytest.mark.parametrize(
+    ("schema", "shortest"),
+    [
+        ({"type": "object", "properties": {f"f{n}": {"type": "boolean"} for n in range(40)}}, "{}"),
+        ({"type": "array", "minItems": 3, "items": {"enum": [100, 7]}}, "[7,7,7]"),
+        ({"anyOf": [{"type": "string", "minLength": 9}, {"type": "integer", "minimum": 10}]}, "10"),
+        ({"type": "string", "pattern": "^(abc|d)+$"}, '"d"'),
+        (
+            {"type": "object", "required": ["a"], "properties": {"a": {"type": ["null", "boolean", "array"]}}},
+            '{"a":[]}',
+        ),
+    ],
+)
+def test_plans_are_as_short_as_the_shortest_text(schema, shortest):
+    model = byte_level_gpt2()
+    places = places_of(schema, model)
+    plan = places.plan(start_of(places, model.tokenizer))
+    assert len(plan) <= len(places.tokens.spell(shortest.encode()))
+
+
+def test_forty_truths_need_no_more_than_they_take():
+    model = byte_level_gpt2()
+    schema = next(case.schema for case in CASES if case.name == "object_forty_truths")
+    text = compact({f"flag{n}": True for n in range(40)})
+    assert needed_by(schema, model) <= len(model.tokenizer(text).input_ids)
+
+
+@pytest.mark.parametrize(
+    ("control", "missing"),
+    [
+        ({"json_schema": {"type": "object"}}, "'{' '}'"),
+        ({"json_schema": {"type": "array", "items": {"type": "integer"}}}, "'[' ']'"),
+        ({"json_schema": {"const": "naïve"}}, "'ï'"),
+        ({"json_schema": {"enum": ["é", "½x"]}}, "'é'"),
+        ({"json_schema": {"type": "string", "pattern": "^[a-z]+@[a-z]+$"}}, "'@'"),
+        ({"pattern": "[a-z]+@[a-z]+"}, "'@'"),
+        ({"pattern": "(é|日本)x+"}, "'é'"),
+    ],
+)
+def test_characters_that_the_model_lacks_are_named_at_once(control, missing):
+    demo = load_model(device="cpu")
+    begin = time.thread_time()
+    with pytest.raises(ValueError, match=re.escape(f"the model's alphabet, which lacks {missing}")):
+        written(demo, ["Once"], max_new_tokens=60, **control)
+    assert time.thread_time() - begin < 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string"},
+        {"enum": ["cat", "dragon"]},
+        {"type": "number"},
+        {"type": "string", "pattern": "^[A-Z][a-z ]{5,}[.]$"},
+        {"type": "string", "format": "date"},
+        {"type": ["boolean", "null"]},
+        {"type": "integer", "minimum": 100},
+    ],
+)
+@pytest.mark.parametrize("how", MODES)
+def test_the_bundled_model_writes_what_its_alphabet_holds(schema, how):
+    demo = load_model(device="cpu")
+    needed = needed_by(schema, demo)
+    for room in (needed, needed + 3, 40):
+        for text in written(demo, ["Once upon a time"], max_new_tokens=max(room, needed), json_schema=schema, **how):
+            assert is_valid(text, schema), text
+
+
+def test_json_has_white_space_only_if_asked(writer):
+    value = next(case.valid[0] for case in CASES if case.name == "array_order")
+    texts = [json.dumps(value), json.dumps(value, indent=2)]
+    spaced, tight = places_of(ORDER, writer, json_whitespace=True), places_of(ORDER, writer)
+    assert [spaced.matches(text) for text in [compact(value), *texts]] == [True, True, True]
+    assert [tight.matches(text) for text in [compact(value), *texts]] == [True, False, False]
+    for how in MODES:
+        how = how | {"json_schema": ORDER, "json_whitespace": True, "max_new_tokens": 40}
+        assert all(is_valid(text, ORDER) for text in written(writer, ["once"], **how))
+
+
+def test_tokens_that_are_forced_are_told_beforehand(writer):
+    places = places_of(ORDER, writer)
+    prompt = writer.tokenizer("once").input_ids
+    processor = processor_of(places, writer.tokenizer, 100, len(prompt))
+    row = torch.tensor([prompt])
+    (forced,) = processor.forced(row)
+    assert writer.tokenizer.decode(forced) == compact({"items": []})[: len(writer.tokenizer.decode(forced))]
+    assert len(forced) > 0
+    for token in forced:  # nothing else was open
+        kept = processor(row, torch.zeros(1, writer.config.vocab_size))[0]
+        assert (kept == 0).nonzero().flatten().tolist() == [token]
+        row = torch.cat([row, torch.tensor([[token]])], dim=1)
+    assert processor.forced(row) == [[]]
+    assert processor_of(places, writer.tokenizer, 1, len(prompt)).forced(torch.tensor([prompt])) == [[]]
+
+
+def test_a_completion_carries_its_data(writer):
+    generator = Generator(writer, writer.tokenizer, temperature=0, max_tokens=30)
+    done = generator.complete("once", json_schema=ORDER)[0]
+    assert done.data == json.loads(done.completion)
+    assert done.to_dict()["data"] == done.data
+    null = generator.complete("once", json_schema={"type": "null"})[0]
+    assert (null.data, null.to_dict()["data"], null.finish_reason) == (None, None, "complete")
+    plain = generator.complete("once")[0]
+    assert plain.data is None
+    assert "data" not in plain.to_dict()
+
+
+def test_the_commands_records_carry_the_data(tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"type": "integer", "minimum": 10, "maximum": 99}))
+    arguments = ["generate", str(FIXTURES / "learned" / "final_model.pt"), "--prompt", "To be ", "--max-tokens", "5"]
+    for more in ([], ["--json-whitespace"]):
+        result = CliRunner().invoke(cli, [*arguments, "--json-schema", str(schema), "--format", "json", *more])
+        (record,) = json.loads(result.stdout)
+        assert record["data"] == int(record["completion"])
+        assert record["settings"]["json_whitespace"] == bool(more)
+    idle = CliRunner().invoke(cli, [*arguments, "--json-whitespace"])
+    assert "json-whitespace has no effect: json-schema is not set" in idle.stderr
+
+
+def test_a_text_that_has_used_up_its_tokens_is_complete(writer):
+    generator = Generator(writer, writer.tokenizer, temperature=0)
+    needed = needed_by(ORDER, writer)
+    for tokens in (needed, needed + 1, needed + 9):
+        assert generator.complete("once", json_schema=ORDER, max_tokens=tokens)[0].finish_reason in ("complete", "eos")
+    letters = generator.complete("once", pattern="[a-z]{3,}", max_tokens=5)[0]
+    assert (letters.finish_reason, letters.tokens) == ("complete", 5)
+
+
+def test_a_batch_has_the_masks_of_its_rows(writer):
+    schemas = [case for case in CASES if case.name in ("array_order", "array_people")]
+    for case in schemas:
+        places = places_of(case.schema, writer)
+        text = writer.tokenizer("once" + compact(case.valid[0])).input_ids
+        columns = len(writer.tokenizer("once").input_ids)
+        rows = [torch.tensor([text[:columns] + text[cut : cut + 3]]) for cut in range(columns, columns + 1)]
+        batch = torch.cat([rows[0], rows[0].clone(), rows[0].flip(1)])
+        scores = torch.randn(3, writer.config.vocab_size)
+        together = processor_of(places, writer.tokenizer, 200, columns)(batch, scores)
+        for index in range(3):
+            alone = processor_of(places, writer.tokenizer, 200, columns)(batch[index : index + 1], scores[index][None])
+            assert torch.equal(alone[0], together[index])
+
+
+def test_the_engine_reads_the_tokenizer_itself_where_it_can(writer):
+    assert places_of(ORDER, writer).tokens._machine.is_canonical
+    text = compact(CASES[0].valid[0])
+    assert places_of(ORDER, writer).tokens._machine.tokenize_str(text) == writer.tokenizer(text).input_ids
+    assert not LLMatcher(places_of(ORDER, writer).tokens._machine, read_grammar({"json_schema": ORDER})).is_error()

@@ -1,0 +1,141 @@
+"""What the page computes: texts one after the other as the library writes them together, stops, and time that is up."""
+
+import dataclasses
+import pickle
+import threading
+import time
+
+import pytest
+
+from fundamentallm_hf import GenerationSettings, Generator
+from fundamentallm_hf.web.limits import LIMITS
+from fundamentallm_hf.web.runner import Stops, Writer
+
+
+@pytest.fixture
+def writer(shakespeare):
+    return Writer(Generator(shakespeare, notice=lambda text: None))
+
+
+def settings(**changes):
+    return GenerationSettings(**{"max_tokens": 30, "temperature": 0.8, "seed": 5} | changes)
+
+
+KINDS = [{}, {"num_samples": 3}, {"num_samples": 3, "best": 2}, {"beam_size": 3, "num_samples": 2}]
+
+
+def told(completion):
+    return completion.text, completion.finish_reason, completion.seed, completion.tokens, completion.sample
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_texts_are_those_of_the_library(writer, changes):
+    *_, last = writer.write("To be", settings(**changes))
+    expected = writer.generator.complete("To be", **settings(**changes).to_dict())
+    assert [told(each.completion) for each in last] == [told(each) for each in expected]
+    assert all(len(each.completion.probabilities) == 30 for each in last)
+
+
+def test_texts_grow(writer):
+    for before, after in zip(*[list(writer.write("To be", settings(num_samples=2)))[i:] for i in (0, 1)], strict=False):
+        assert len(before) == len(after) == 2
+        assert all(later.text.startswith(earlier.text) for earlier, later in zip(before, after, strict=True))
+
+
+def test_a_stop_ends_a_text_and_those_after_it(writer):
+    writer.stops.open("me")
+    updates = writer.write("To be", settings(max_tokens=400, num_samples=3), "me")
+    next(updates)
+    next(updates)
+    writer.stops.stop("me")
+    *_, last = updates
+    assert [each.completion.finish_reason for each in last] == ["interrupted"]
+    assert last[0].completion.tokens < 400
+    assert len(last[0].completion.probabilities) == last[0].completion.tokens
+    assert len(writer.stops) == 0
+
+
+def test_a_request_that_is_stopped_while_it_waits_ends_at_once(writer):
+    writer.stops.open("me")
+    writer.stops.stop("me")
+    *_, last = writer.write("To be", settings(max_tokens=400, num_samples=2), "me")
+    assert len(last) == 1
+    assert last[0].completion.tokens <= 1
+
+
+def test_a_generator_that_is_left_ends_the_computation(writer):
+    before = threading.active_count()
+    updates = writer.write("To be", settings(max_tokens=500), "me")
+    next(updates)
+    next(updates)
+    updates.close()
+    ended = time.monotonic() + 1
+    while threading.active_count() > before and time.monotonic() < ended:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    assert len(writer.stops) == 0
+
+
+def test_time_is_limited(shakespeare):
+    limits = dataclasses.replace(LIMITS, seconds=0.2)
+    writer = Writer(Generator(shakespeare, notice=lambda text: None), limits=limits)
+    *_, last = writer.write("To be", settings(max_tokens=2000))
+    assert last[0].completion.finish_reason == "interrupted"
+    *_, last = writer.write("To be", settings(max_tokens=2000, num_samples=2, best=1))
+    assert last[0].completion.finish_reason == "interrupted"
+    written, branches = writer.search("To be", settings(max_tokens=2000, beam_size=3))
+    assert written.completion.finish_reason == "interrupted"
+    assert branches
+
+
+def test_a_comparison_writes_a_text_for_each(writer):
+    columns = [settings(temperature=each) for each in (0.2, 1.4)]
+    *_, last = writer.compare("To be", columns)
+    expected = [writer.generator.generate("To be", **each.to_dict()) for each in columns]
+    assert [each.prompt + each.text for each in last] == expected
+
+
+def test_slides_of_the_window_are_counted(writer):
+    *_, (written,) = writer.write("x" * 100, settings(max_tokens=120))
+    assert written.slides == 2  # of 128 tokens, by half of it
+
+
+def test_what_goes_to_another_process_and_comes_back_can_be_sent(shakespeare):
+    """A stand-in for ZeroGPU's decorator: all that goes in and out is sent, and an event of ours stays here."""
+
+    def apart(function):
+        def call(*arguments):
+            found = function(*pickle.loads(pickle.dumps(arguments)))
+            return pickle.loads(pickle.dumps(found))
+
+        def stream(*arguments):
+            prompt, settings, _ = pickle.loads(pickle.dumps(arguments))
+            for each in function(prompt, settings, ""):  # the ticket means nothing over there
+                yield pickle.loads(pickle.dumps(each))
+
+        return stream if function.__name__ in ("_write", "_compare") else call
+
+    writer = Writer(Generator(shakespeare, notice=lambda text: None), apart=apart)
+    *_, last = writer.write("To be", settings())
+    assert last[0].completion.finish_reason == "length"
+    assert writer.search("To be", settings(beam_size=2), "")[0].completion.tokens == 30
+    assert writer.next_tokens("To be", settings(), 3)
+    writer.stops.open("me")
+    updates = writer.write("To be", settings(max_tokens=500), "me")
+    next(updates)
+    next(updates)
+    writer.stops.stop("me")
+    *_, last = updates
+    assert last[0].completion.finish_reason == "interrupted"
+    assert len(writer.stops) == 0
+
+
+def test_a_new_request_of_a_visitor_ends_the_one_before():
+    stops = Stops()
+    stops.open("me")
+    before = stops.find("me")
+    stops.open("me")
+    assert before.is_set()
+    assert not stops.find("me").is_set()
+    stops.close("me", before)
+    assert len(stops) == 1
