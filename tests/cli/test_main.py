@@ -199,9 +199,9 @@ def test_a_setting_that_changes_nothing_is_named():
     assert result.stderr.splitlines() == [
         "note: top-k has no effect: at temperature 0 nothing is sampled",
         "note: seed has no effect: at temperature 0 nothing is sampled",
-        "note: case-sensitive has no effect: there is no list of words",
-        "note: must-include-ordered has no effect: must-include holds fewer than two entries",
+        "note: must-include-ordered has no effect: must-include is not set",
         "note: must-include-prompt has no effect: must-include is not set",
+        "note: case-sensitive has no effect: neither bad-words nor must-include is set",
     ]
     assert generate("--temperature", 0, "--top-k", 5, "--quiet").stderr == ""
 
