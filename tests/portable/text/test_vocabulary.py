@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from fundamentallm_hf.model_io.tokenizer import build_tokenizer, character_vocabulary
-from fundamentallm_hf.portable.text.vocabulary import REPLACEMENT, Vocabulary, add_piece
+from fundamentallm_hf.portable.text.vocabulary import REPLACEMENT, Vocabulary, add_piece, as_bytes
 
 TEXT = ["the cat ran to the river and the cat rang", "café crème, naïve 😀😀 中文中文 文学", "un two\n\tthree  four"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -254,7 +254,7 @@ def test_what_is_spelled_reads_as_it_was_asked(kind):
     for text in ("the", " the", "the.", " cat the", "é", "中文", "thething", "\n"):
         spelled = vocabulary.spell(text)
         if spelled is not None:
-            assert "".join(map(str, map(vocabulary.piece, spelled))) == text
+            assert b"".join(as_bytes(vocabulary.piece(token)) for token in spelled) == text.encode()
 
 
 def test_a_token_is_found_by_its_text():
