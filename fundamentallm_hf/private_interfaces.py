@@ -86,11 +86,6 @@ PRIVATE = (
         "utils.hub.resolve_revision",
         "the commit of a revision before anything is loaded, as `resolved` of what it returns.",
     ),
-    Private(
-        "transformers",
-        "dynamic_module_utils.get_relative_import_files",
-        "which files travel with the recipe: those that transformers will copy where it is run.",
-    ),
     # Commands
     Private(
         "transformers",
@@ -117,7 +112,13 @@ PRIVATE = (
     Private(
         "huggingface_hub",
         "utils._http._GLOBAL_CLIENT_FACTORY",
-        "the factory of clients in use: `set_client_factory` sets one and nothing tells which is there.",
+        "the factory of clients in use: `set_client_factory` sets one and nothing tells which is there. With it "
+        "`_GLOBAL_CLIENT` and `_CLIENT_LOCK` of `_http`; `hub/internals.py` uses them and lists the rest.",
+    ),
+    Private(
+        "torch",
+        "cpu._is_amx_tile_supported",
+        "whether this processor has units for bfloat16, so that training uses them; there is no public question.",
     ),
     Private(
         "huggingface_hub",

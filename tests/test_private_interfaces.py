@@ -22,6 +22,7 @@ from fundamentallm_hf.private_interfaces import PRIVATE
 
 pytestmark = pytest.mark.core
 PACKAGE = Path(fundamentallm_hf.__file__).parent
+MODELING = PACKAGE / "portable" / "model" / "modeling_fundamentallm.py"
 CHECKS = {}
 
 
@@ -162,7 +163,7 @@ def attention():
 @relied_on("transformers", "PreTrainedModel class attributes")
 def attributes():
     text = inspect.getsource(transformers.modeling_utils)
-    ours = re.findall(r"^    (_[a-z_]+) = ", (PACKAGE / "modeling_fundamentallm.py").read_text(), re.MULTILINE)
+    ours = re.findall(r"^    (_[a-z_]+) = ", MODELING.read_text(), re.MULTILINE)
     assert len(ours) >= 10
     for name in {*ours, "_init_weights"}:
         assert name in text or hasattr(PreTrainedModel, name), name
@@ -182,14 +183,6 @@ def revision():
     known = inspect.signature(resolve_revision).parameters
     assert {"token", "local_files_only", "cache_dir"} <= known.keys() or "kwargs" in known
     assert getattr(resolve_revision(str(PACKAGE), "main"), "resolved", None) is None  # a folder is of no commit
-
-
-@relied_on("transformers", "dynamic_module_utils.get_relative_import_files")
-def imports():
-    from transformers.dynamic_module_utils import get_relative_import_files
-
-    found = {Path(file).name for file in get_relative_import_files(PACKAGE / "modeling_fundamentallm.py")}
-    assert {"controlled_generation.py", "decoding_loop.py", "cache_names.py", "tested_versions.py"} <= found
 
 
 # Commands
@@ -277,6 +270,11 @@ def log_lines():
     text = "".join(file.read_text() for file in Path(huggingface_hub.__file__).parent.rglob("*.py"))
     assert [line for line in lines if line not in text] == []
     assert logging.getLogger("huggingface_hub") is logging.getLogger(huggingface_hub.__name__)
+
+
+@relied_on("torch", "cpu._is_amx_tile_supported")
+def matrix_units():
+    assert torch.cpu._is_amx_tile_supported() in (True, False)
 
 
 @relied_on("gradio", "EventData._data")

@@ -20,11 +20,12 @@ from transformers import AutoTokenizer, DynamicCache
 from fundamentallm_hf import FundamentaLLMForCausalLM, UserError, convert_checkpoint
 from fundamentallm_hf.model_io.checkpoint import load_checkpoint, read_checkpoint
 from fundamentallm_hf.portable.decoding.cache_names import CACHE
+from fundamentallm_hf.portable.model.code_files import model_code
 
 pytestmark = pytest.mark.core
 
 NAMES = ["learned", "sinusoidal"]
-CODE = ["configuration_fundamentallm.py", "context_window.py", "controls.py", "modeling_fundamentallm.py"]
+CODE = [*model_code()]
 
 
 @pytest.fixture(autouse=True)

@@ -46,14 +46,14 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
 
 
 def _add_dead_ends(step: CallProcessors, silent: Iterable[int]) -> None:
-    """Look ahead through all controls together, where a function allows few tokens next to a ban.
+    """Look ahead through all controls together, where a structure or a function allows few tokens next to a ban.
 
-    A structure heeds bans in its own plans.
+    A structure heeds bans in its plans, which it consults only when the budget gets short.
     """
     call = step.call
     bans, stock = step.acting(BadWordsLogitsProcessor), step.acting(PrefixConstrainedLogitsProcessor)
     whole = step.acting(WholeTextLogitsProcessor)
-    if not bans or not stock:
+    if not bans or not (stock or whole):
         return
     chain: list[Closes] = [*map(Wrapped, whole), *step.acting(MustIncludeLogitsProcessor), bans[0]]
     closing = call.closing_token

@@ -37,8 +37,10 @@ class WordPartner:
             None if requirements is None else requirements.start, None if barred is None else barred.start
         )
 
-    def advance(self, state: Words, token: int) -> Words:
-        """The state behind one more token."""
+    def advance(self, state: Words | None, token: int) -> Words | None:
+        """The state behind one more token; None for a text that has left the grammar."""
+        if state is None:
+            return None
         progress, barred = state
         if self.requirements is not None and progress is not None and self.requirements.missing(progress):
             progress = self.requirements.advance(progress, token)
@@ -47,15 +49,19 @@ class WordPartner:
     def _past(self, barred: TextState | None, token: int) -> TextState | None:
         return None if self.barred is None or barred is None else self.barred.advance(barred, token)
 
-    def prompt_end(self, state: Words) -> Words:
+    def prompt_end(self, state: Words | None) -> Words | None:
         """The state where the prompt ends."""
+        if state is None:
+            return None
         progress, barred = state
         if self.requirements is not None and progress is not None:
             progress = self.requirements.prompt_end(progress)
         return Words(progress, None if self.barred is None or barred is None else self.barred.forget(barred))
 
-    def allows(self, state: Words, tokens: Iterable[int]) -> bool:
+    def allows(self, state: Words | None, tokens: Iterable[int]) -> bool:
         """Whether the text may go on with these tokens and end behind them."""
+        if state is None:
+            return False
         tokens = list(tokens)
         progress, barred = state
         if self.barred is not None and barred is not None:
@@ -73,8 +79,10 @@ class WordPartner:
             progress = self.requirements.advance(progress, token)
         return not self.requirements.missing(progress)
 
-    def missing(self, state: Words) -> list[int]:
+    def missing(self, state: Words | None) -> list[int]:
         """Tokens that write what still has to appear."""
+        if state is None:
+            return []
         if self.requirements is None or state.progress is None or not self.requirements.missing(state.progress):
             return []
         return self.requirements.plan(state.progress) or []

@@ -198,14 +198,14 @@ class WholeTextLogitsProcessor(LogitsProcessor):
     def _open(self, place: Place, room: int, scores: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
         """(tokens,) bool: the tokens behind which a text that matches can be completed, ends not among them."""
         may = self.places.open(place)
-        if self.stop_strings:
-            may = may & ~self._bad_stops(place, may, scores, row)
+        bad_stops = self._bad_stops(place, may, scores, row) if self.stop_strings else torch.zeros_like(may)
+        may = may & ~bad_stops
         if room > self.places.bound(place) and self._words_fit(place, room, may, scores):
             return may
         kept = self._with_plans(place, room, may, scores)
         if not bool(kept.any()) and not self.places.complete(place):
             plan = self._last_way(place, room)
-            if plan:
+            if plan and not bool(bad_stops[plan[0]]):
                 # It may spell what is certain in other tokens than the tokenizer.
                 kept[plan[0]] = True
                 place.plans[plan[0]] = plan[1:]

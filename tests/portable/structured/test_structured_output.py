@@ -284,9 +284,9 @@ def test_a_model_without_an_end_of_text_token_ends_where_the_text_is_complete(sh
     assert all(re.fullmatch("[A-Z]{2,5}!", done.completion) for done in several)
     assert {done.finish_reason for done in several} == {"complete"}
     assert "leave no continuation" not in caplog.text
-    # What can go on is not ended: it is complete when its tokens are used up.
+    # What can go on is not ended: it is complete when its tokens are used up, and said to be.
     done = generator.complete("To be", pattern="[a-z]+", max_tokens=9)[0]
-    assert (len(done.completion), done.finish_reason) == (9, "length")
+    assert (len(done.completion), done.finish_reason) == (9, "complete")
 
 
 def test_a_complete_text_that_ends_by_a_token_is_told_as_complete(demo):
