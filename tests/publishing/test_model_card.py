@@ -61,7 +61,7 @@ def test_the_bundled_models_cards_are_as_they_would_be_written(monkeypatch):
 
 def test_the_template_is_that_of_the_package():
     template = ROOT / "model_cards" / "template.md"
-    assert template.read_text() == (ROOT / "fundamentallm_hf" / "model_card_template.md").read_text()
+    assert template.read_text() == (ROOT / "fundamentallm_hf" / "publishing" / "model_card_template.md").read_text()
 
 
 @pytest.mark.parametrize("name", [STORIES, SHAKESPEARE, OTHER])
