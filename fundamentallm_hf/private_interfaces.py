@@ -86,11 +86,6 @@ PRIVATE = (
         "utils.hub.resolve_revision",
         "the commit of a revision before anything is loaded, as `resolved` of what it returns.",
     ),
-    Private(
-        "transformers",
-        "dynamic_module_utils.get_relative_import_files",
-        "which files travel with the recipe: those that transformers will copy where it is run.",
-    ),
     # Commands
     Private(
         "transformers",
@@ -117,12 +112,23 @@ PRIVATE = (
     Private(
         "huggingface_hub",
         "utils._http._GLOBAL_CLIENT_FACTORY",
-        "the factory of clients in use: `set_client_factory` sets one and nothing tells which is there.",
+        "the factory of clients in use, with `_GLOBAL_CLIENT`, the client, and `_CLIENT_LOCK`, which guards both: some "
+        "requests have no limit for silence. `set_client_factory` does not tell which was there, and closes a "
+        "client that others may be in the middle of a request with.",
+        since="huggingface_hub 2.4",
     ),
     Private(
         "huggingface_hub",
         "log lines",
-        "what it says of a try that failed and of the wait before the next, which a user is told in one line.",
+        "what it says of a try that failed and of the wait before the next, which a user is told in one line; and "
+        '"Consistency check failed", the only sign of a download of the wrong length.',
+        since="huggingface_hub 2.4",
+    ),
+    Private(
+        "huggingface_hub",
+        "repocard.REGEX_YAML_BLOCK",
+        "how the metadata of a card is found, and `utils.yaml_dump` how it is written: a card stays as it was.",
+        since="huggingface_hub 2.4",
     ),
     Private(
         "gradio",

@@ -162,7 +162,8 @@ def attention():
 @relied_on("transformers", "PreTrainedModel class attributes")
 def attributes():
     text = inspect.getsource(transformers.modeling_utils)
-    ours = re.findall(r"^    (_[a-z_]+) = ", (PACKAGE / "modeling_fundamentallm.py").read_text(), re.MULTILINE)
+    (file,) = PACKAGE.rglob("modeling_fundamentallm.py")
+    ours = re.findall(r"^    (_[a-z_]+) = ", file.read_text(), re.MULTILINE)
     assert len(ours) >= 10
     for name in {*ours, "_init_weights"}:
         assert name in text or hasattr(PreTrainedModel, name), name
@@ -182,14 +183,6 @@ def revision():
     known = inspect.signature(resolve_revision).parameters
     assert {"token", "local_files_only", "cache_dir"} <= known.keys() or "kwargs" in known
     assert getattr(resolve_revision(str(PACKAGE), "main"), "resolved", None) is None  # a folder is of no commit
-
-
-@relied_on("transformers", "dynamic_module_utils.get_relative_import_files")
-def imports():
-    from transformers.dynamic_module_utils import get_relative_import_files
-
-    found = {Path(file).name for file in get_relative_import_files(PACKAGE / "modeling_fundamentallm.py")}
-    assert {"controlled_generation.py", "decoding_loop.py", "cache_names.py", "tested_versions.py"} <= found
 
 
 # Commands
@@ -258,6 +251,8 @@ def factory():
         set_client_factory(before)
     client = before()
     assert "request" in client.event_hooks
+    with _http._CLIENT_LOCK:
+        assert hasattr(_http, "_GLOBAL_CLIENT")
     client.close()
 
 
@@ -273,10 +268,20 @@ def log_lines():
         "Trying to resume download",
         "Skipping to prevent empty commit",
         "Max retries exceeded",
+        "Consistency check failed",
     )
     text = "".join(file.read_text() for file in Path(huggingface_hub.__file__).parent.rglob("*.py"))
     assert [line for line in lines if line not in text] == []
     assert logging.getLogger("huggingface_hub") is logging.getLogger(huggingface_hub.__name__)
+
+
+@relied_on("huggingface_hub", "repocard.REGEX_YAML_BLOCK")
+def metadata():
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+    from huggingface_hub.utils import yaml_dump
+
+    assert REGEX_YAML_BLOCK.search("---\nlicense: mit\n---\n# Card")[2].strip() == "license: mit"
+    assert yaml_dump({"b": 1, "a": ["é"]}, sort_keys=False) == "b: 1\na:\n- é\n"
 
 
 @relied_on("gradio", "EventData._data")
@@ -342,7 +347,8 @@ def test_what_is_used_is_entered():
                 own.add(node.attr)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 own.add(node.id)
-    own -= {"_commit_hash", "_cb", "_cb_config", "_get_top_k_continuations"}  # set or defined here, and not ours
+    # Set or defined here, and not ours.
+    own -= {"_commit_hash", "_cb", "_cb_config", "_get_top_k_continuations", "_GLOBAL_CLIENT_FACTORY"}
     entered = " ".join(f"{entry.name} {entry.why}" for entry in PRIVATE)
     missing = [
         f"{file.relative_to(PACKAGE)}:{line} uses {name}"

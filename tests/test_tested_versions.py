@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from small_models import byte_level_gpt2
-from test_modeling import tiny
+from tiny_model import tiny
 
 from fundamentallm_hf import Generator, UserError, controlled_generate, load_model
 from fundamentallm_hf.portable.decoding import tested_versions

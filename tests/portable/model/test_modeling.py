@@ -5,20 +5,13 @@ import sys
 
 import pytest
 import torch
+from tiny_model import SHAPE, tiny
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DynamicCache, StaticCache
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, FundamentaLLMModel
 from fundamentallm_hf.portable.decoding.cache_names import CACHE
 
 pytestmark = pytest.mark.core
-
-SHAPE = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-
-
-def tiny(**changes):
-    torch.manual_seed(0)
-    options = {"max_position_embeddings": 24, "initializer_range": 0.2, **SHAPE, **changes}
-    return FundamentaLLMForCausalLM(FundamentaLLMConfig(**options)).eval()
 
 
 @pytest.fixture(scope="module", params=["learned", "sinusoidal"])
