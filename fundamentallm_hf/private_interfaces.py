@@ -112,8 +112,10 @@ PRIVATE = (
     Private(
         "huggingface_hub",
         "utils._http._GLOBAL_CLIENT_FACTORY",
-        "the factory of clients in use: `set_client_factory` sets one and nothing tells which is there. With it "
-        "`_GLOBAL_CLIENT` and `_CLIENT_LOCK` of `_http`; `hub/internals.py` uses them and lists the rest.",
+        "the factory of clients in use, with `_GLOBAL_CLIENT`, the client, and `_CLIENT_LOCK`, which guards both: some "
+        "requests have no limit for silence. `set_client_factory` does not tell which was there, and closes a "
+        "client that others may be in the middle of a request with.",
+        since="huggingface_hub 2.4",
     ),
     Private(
         "torch",
@@ -123,7 +125,15 @@ PRIVATE = (
     Private(
         "huggingface_hub",
         "log lines",
-        "what it says of a try that failed and of the wait before the next, which a user is told in one line.",
+        "what it says of a try that failed and of the wait before the next, which a user is told in one line; and "
+        '"Consistency check failed", the only sign of a download of the wrong length.',
+        since="huggingface_hub 2.4",
+    ),
+    Private(
+        "huggingface_hub",
+        "repocard.REGEX_YAML_BLOCK",
+        "how the metadata of a card is found, and `utils.yaml_dump` how it is written: a card stays as it was.",
+        since="huggingface_hub 2.4",
     ),
     Private(
         "gradio",

@@ -6,8 +6,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM
-
 TEXT = ["once upon a time there was a small cat é in the café 日本 😀. the end of the story!"] * 3
 
 
@@ -82,13 +80,3 @@ def _with_tokenizer(model, tokenizer):
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.tokenizer = tokenizer
     return model.eval()
-
-
-SHAPE = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-
-
-def tiny(**changes):
-    """A FundamentaLLM model with random weights and a window of 24."""
-    torch.manual_seed(0)
-    options = {"max_position_embeddings": 24, "initializer_range": 0.2, **SHAPE, **changes}
-    return FundamentaLLMForCausalLM(FundamentaLLMConfig(**options)).eval()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_models import tiny
+from tiny_model import tiny
 from transformers import DynamicCache, GPT2LMHeadModel
 
 from fundamentallm_hf.portable.decoding.cache_names import (

@@ -22,7 +22,6 @@ from fundamentallm_hf.private_interfaces import PRIVATE
 
 pytestmark = pytest.mark.core
 PACKAGE = Path(fundamentallm_hf.__file__).parent
-MODELING = PACKAGE / "portable" / "model" / "modeling_fundamentallm.py"
 CHECKS = {}
 
 
@@ -163,7 +162,8 @@ def attention():
 @relied_on("transformers", "PreTrainedModel class attributes")
 def attributes():
     text = inspect.getsource(transformers.modeling_utils)
-    ours = re.findall(r"^    (_[a-z_]+) = ", MODELING.read_text(), re.MULTILINE)
+    (file,) = PACKAGE.rglob("modeling_fundamentallm.py")
+    ours = re.findall(r"^    (_[a-z_]+) = ", file.read_text(), re.MULTILINE)
     assert len(ours) >= 10
     for name in {*ours, "_init_weights"}:
         assert name in text or hasattr(PreTrainedModel, name), name
@@ -251,6 +251,8 @@ def factory():
         set_client_factory(before)
     client = before()
     assert "request" in client.event_hooks
+    with _http._CLIENT_LOCK:
+        assert hasattr(_http, "_GLOBAL_CLIENT")
     client.close()
 
 
@@ -266,6 +268,7 @@ def log_lines():
         "Trying to resume download",
         "Skipping to prevent empty commit",
         "Max retries exceeded",
+        "Consistency check failed",
     )
     text = "".join(file.read_text() for file in Path(huggingface_hub.__file__).parent.rglob("*.py"))
     assert [line for line in lines if line not in text] == []
@@ -275,6 +278,15 @@ def log_lines():
 @relied_on("torch", "cpu._is_amx_tile_supported")
 def matrix_units():
     assert torch.cpu._is_amx_tile_supported() in (True, False)
+
+
+@relied_on("huggingface_hub", "repocard.REGEX_YAML_BLOCK")
+def metadata():
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+    from huggingface_hub.utils import yaml_dump
+
+    assert REGEX_YAML_BLOCK.search("---\nlicense: mit\n---\n# Card")[2].strip() == "license: mit"
+    assert yaml_dump({"b": 1, "a": ["é"]}, sort_keys=False) == "b: 1\na:\n- é\n"
 
 
 @relied_on("gradio", "EventData._data")
@@ -340,7 +352,8 @@ def test_what_is_used_is_entered():
                 own.add(node.attr)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 own.add(node.id)
-    own -= {"_commit_hash", "_cb", "_cb_config", "_get_top_k_continuations"}  # set or defined here, and not ours
+    # Set or defined here, and not ours.
+    own -= {"_commit_hash", "_cb", "_cb_config", "_get_top_k_continuations", "_GLOBAL_CLIENT_FACTORY"}
     entered = " ".join(f"{entry.name} {entry.why}" for entry in PRIVATE)
     missing = [
         f"{file.relative_to(PACKAGE)}:{line} uses {name}"

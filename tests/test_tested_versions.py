@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from small_models import byte_level_gpt2, tiny
+from small_models import byte_level_gpt2
+from tiny_model import tiny
 
 from fundamentallm_hf import Generator, UserError, controlled_generate, load_model
 from fundamentallm_hf.portable.decoding import tested_versions

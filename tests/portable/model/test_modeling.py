@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from small_models import SHAPE, tiny
+from tiny_model import SHAPE, tiny
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DynamicCache, StaticCache
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, FundamentaLLMModel
