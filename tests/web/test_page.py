@@ -118,7 +118,7 @@ def test_stop_ends_the_computation_and_the_model_is_free_again(visit, served):
     fill(page, "num_samples", 4)
     began = time.monotonic()
     page.click("#write")
-    page.wait_for_selector("#texts .card[aria-busy=true] .caret")
+    page.wait_for_function("document.querySelector('#texts .card[aria-busy=true] .caret')", polling=50)
     page.click("#stop")
     wait_for_text(page)
     took = time.monotonic() - began
@@ -139,7 +139,7 @@ def test_a_visitor_who_leaves_ends_what_was_asked_for(visit, served):
     fill(page, "max_tokens", 500)
     fill(page, "num_samples", 4)
     page.click("#write")
-    page.wait_for_selector("#texts .card[aria-busy=true] .caret")
+    page.wait_for_function("document.querySelector('#texts .card[aria-busy=true] .caret')", polling=50)
     assert len(writer.stops) == 1
     page.close()
     began = time.monotonic()
