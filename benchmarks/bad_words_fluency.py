@@ -53,7 +53,7 @@ def write(model, banned: Sequence[str], way: str, texts: int, tokens: int, **sam
                 tables,
                 prompt_columns=columns,
                 end_tokens=[model.config.eos_token_id],
-                last_step=lambda longer: torch.full((len(longer),), longer.shape[1] >= columns + tokens),
+                remaining=lambda ids: [columns + tokens - ids.shape[1]] * len(ids),
                 temperature=sampling["temperature"],
             )
         ]

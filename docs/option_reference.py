@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
+from fundamentallm_hf.cli.generate import generate
 from fundamentallm_hf.cli.interactive.commands import COMMANDS
-from fundamentallm_hf.cli.main import generate
 from fundamentallm_hf.cli.options import GroupedCommand
 from fundamentallm_hf.settings.generation_settings import SETTINGS
 

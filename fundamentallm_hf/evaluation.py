@@ -1,7 +1,16 @@
 """How well a causal language model predicts a text: loss, perplexity, bits per character, accuracy.
 
-Works with any causal model and tokenizer of transformers, one character per token or not. This file knows nothing of
-training, of the command line or of how results are shown; it prints nothing.
+Works with any causal model and tokenizer of transformers, one character per token or not.
+
+The text is read through a sliding window. A window holds `window` tokens of input and predicts the token after each of
+them. The next one starts `stride` tokens later and scores only what is new to it; the last is moved back to end with
+the text. So each token is predicted once: from all the text before it while that fits the window, and from
+`window - stride + 1` to `window` tokens afterwards. A smaller stride gives the model more context and takes more time:
+about `window / stride` passes over the text.
+
+The first token has nothing to be predicted from. It is not scored, and the characters it completes are not counted,
+unless the tokenizer puts a start token before every text (Llama's does; FundamentaLLM's and GPT-2's do not): then it is
+scored from that. A character that is split over several tokens counts if any token that holds a part of it is scored.
 """
 
 import dataclasses
@@ -69,23 +78,12 @@ def evaluate(
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Measure how well the model predicts a text, every token once, through a sliding window.
-
-    A window holds `window` tokens of input and predicts the token after each of them. The next one starts `stride`
-    tokens on and scores only what is new to it; the last is moved back to end with the text. So each token is
-    predicted from all the text before it while that fits the window, and from `window - stride + 1` to `window` tokens
-    afterwards. A small stride gives the model more context and takes more time: about `window / stride` passes over
-    the text.
-
-    The text's first token has nothing to be predicted from and is not scored, and the characters it completes are not
-    counted, unless the tokenizer puts a start token of its own before every text (Llama's does; FundamentaLLM's and
-    GPT-2's do not): then it is scored from that. A character split over several tokens counts if any token that holds
-    a part of it is scored.
+    """Measure how well the model predicts a text through a sliding window, every token once.
 
     Args:
         model: any causal model; its mode (training or evaluation) is left as it was found.
         tokenizer: the tokenizer that belongs to it.
-        text: what to predict.
+        text: what to predict. Its first token is scored only if the tokenizer puts a start token before every text.
         window: tokens, 1 to `config.max_position_embeddings`; by default that limit, but at most 1024.
         stride: tokens, 1 to `window`; by default half the window.
         batch_size: windows per forward pass. The logits of one batch are all that is ever held.
@@ -98,14 +96,10 @@ def evaluate(
     Example:
 
     ```python
-    >>> from fundamentallm_hf.portable.model.configuration_fundamentallm import FundamentaLLMConfig
-    >>> from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLMForCausalLM
-    >>> from fundamentallm_hf.model_io.tokenizer import build_tokenizer, character_vocabulary
-    >>> model = FundamentaLLMForCausalLM(FundamentaLLMConfig(vocab_size=8, hidden_size=4, num_hidden_layers=1))
-    >>> _ = model.get_input_embeddings().weight.data.zero_()  # all eight tokens are equally likely
-    >>> tokenizer = build_tokenizer(character_vocabulary(["abcd"]), max_length=256)
-    >>> round(evaluate(model, tokenizer, "abcdabcd").bits_per_character, 4)
-    3.0
+    >>> from fundamentallm_hf import evaluate, load_model
+    >>> model = load_model(device="cpu")
+    >>> evaluate(model, model.tokenizer, "Once upon a time").tokens
+    15
 
     ```
     """
@@ -113,23 +107,58 @@ def evaluate(
     if batch_size < 1:
         raise UsageError(f"the batch size has to be at least 1 window but is {batch_size}")
     ids, unscored, characters = _encode(tokenizer, text)
+    _check_ids(model, ids)
+    unknown = ids[unscored:].count(tokenizer.unk_token_id) if unknown_characters(tokenizer, text) else 0
+    # What the start tokens predict of each other is not scored.
+    spans = [
+        (begin, min(max(new, unscored - 1), end), end) for begin, new, end in window_spans(len(ids) - 1, window, stride)
+    ]
+    batches = [spans[first : first + batch_size] for first in range(0, len(spans), batch_size)]
+    nats, hits, tokens = _score(model, torch.tensor(ids), batches, progress)
+    loss = nats / tokens
+    return Evaluation(
+        loss=loss,
+        perplexity=math.inf if loss > 700 else math.exp(loss),
+        bits_per_character=nats / math.log(2) / characters,
+        accuracy=hits / tokens,
+        tokens=tokens,
+        characters=characters,
+        window=window,
+        stride=stride,
+        unknown_tokens=unknown,
+    )
+
+
+def _check_ids(model: PreTrainedModel, ids: list[int]) -> None:
     size = getattr(model.config.get_text_config(), "vocab_size", None)
     if size is not None and max(ids) >= size:
         raise UserError(
             f"the tokenizer gives the id {max(ids)} but the model has only {size} tokens: use the model's own tokenizer"
         )
-    total = len(ids) - unscored
-    unknown = ids[unscored:].count(tokenizer.unk_token_id) if unknown_characters(tokenizer, text) else 0
 
-    sequence = torch.tensor(ids)
-    spans = window_spans(len(ids) - 1, window, stride)
+
+def _score(
+    model: PreTrainedModel,
+    sequence: torch.Tensor,
+    batches: list[list[tuple[int, int, int]]],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[float, int, int]:
+    """Predict the tokens of all windows.
+
+    Args:
+        model: is set to evaluation mode meanwhile.
+        sequence: (length,) the tokens.
+        batches: windows, each as `window_spans` gives them.
+        progress: as in `evaluate`.
+
+    Returns:
+        The sum of the cross-entropies in nats, the number of tokens that were held to be the likeliest, and the number
+        of scored tokens.
+    """
     nats, hits, done = 0.0, 0, 0
+    total = sum(end - new for batch in batches for _, new, end in batch)
     with _evaluation_mode(model), torch.inference_mode():
-        for first in range(0, len(spans), batch_size):
-            # What the start tokens predict of each other is passed over.
-            batch = [
-                (begin, min(max(new, unscored - 1), end), end) for begin, new, end in spans[first : first + batch_size]
-            ]
+        for batch in batches:
             inputs = torch.stack([sequence[begin:end] for begin, _, end in batch]).to(model.device)
             logits = _last_logits(model, inputs, max(end - new for _, new, end in batch))
             # Row by row: the log-softmax in float32 then needs room for one window, not for the batch.
@@ -141,19 +170,7 @@ def evaluate(
                 done += end - new
             if progress is not None:
                 progress(done, total)
-
-    loss = nats / total
-    return Evaluation(
-        loss=loss,
-        perplexity=math.inf if loss > 700 else math.exp(loss),
-        bits_per_character=nats / math.log(2) / characters,
-        accuracy=hits / total,
-        tokens=total,
-        characters=characters,
-        window=window,
-        stride=stride,
-        unknown_tokens=unknown,
-    )
+    return nats, hits, total
 
 
 def window_spans(predictions: int, window: int, stride: int) -> list[tuple[int, int, int]]:
@@ -281,8 +298,8 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 __all__ = ["Evaluation", "evaluate", "read_text", "window_spans"]
 
 
-def evaluation_place(model: str | None, dtype: str) -> Path:
-    """Where the evaluation of a model is kept, asked before any work starts.
+def evaluation_file(model: str | None, dtype: str) -> Path:
+    """The file that keeps the evaluations of a model, asked before any work starts.
 
     Args:
         model: its folder or checkpoint.
@@ -309,7 +326,7 @@ def add_evaluation(
     """Keep what an evaluation found beside the model, in place of what was found on the same text before.
 
     Args:
-        file: from `evaluation_place`.
+        file: from `evaluation_file`.
         model: what was evaluated.
         result: what was found, by name.
         name: what the text is called.

@@ -1,17 +1,22 @@
-"""Paths as users type them, text files as UTF-8, and folders that are written atomically.
+"""Paths as users type them, text files as UTF-8, and files and folders that are written atomically.
 
-A folder is written next to its target under a hidden name and moved into place when it is complete, so whoever looks at
-the target sees the old folder or the new one. A run that is killed leaves only hidden folders behind, named after the
-target and ending in `.partial` (a new folder, unfinished) or `.replaced` (the old one, complete, between two renames).
+A file or folder is written next to its target under a hidden name and moved into place when it is complete, so whoever
+looks at the target sees the old content or the new one. A run that is killed leaves only hidden names behind. Those of
+folders end in `.partial` (a new folder, unfinished) or `.replaced` (the old one, complete, between two renames).
 Every failure is a `UserError` of one line.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import IO
 
 from fundamentallm_hf.portable.errors import UserError
 
@@ -127,20 +132,20 @@ def check_target(target: str | os.PathLike[str], *, force: bool = False) -> Path
     shown = repr(str(target))
     folder = Path(os.path.realpath(target))
     try:
-        standing = next(place for place in (folder, *folder.parents) if place.exists())
+        standing = next(each for each in (folder, *folder.parents) if each.exists())
         if not standing.is_dir():
             where = "is a file" if standing == folder else f"lies inside the file {str(standing)!r}"
             raise UserError(f"cannot write a folder to {shown}, which {where}: give the path of a folder")
-        for place, name in ((Path.cwd(), "working directory"), (Path(os.environ.get("HOME", "/")), "home directory")):
-            if place.resolve().is_relative_to(folder):
+        for kept, name in ((Path.cwd(), "working directory"), (Path(os.environ.get("HOME", "/")), "home directory")):
+            if kept.resolve().is_relative_to(folder):
                 raise UserError(
                     f"cannot write a folder to {shown}, which would replace the {name}: give a folder of its own"
                 )
         if standing == folder and not force and any(folder.iterdir()):
             raise UserError(f"{shown} is not empty: give another folder, or force its replacement")
-        place = folder.parent if standing == folder else standing
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise UserError(f"cannot write to {str(place)!r}: permission denied")
+        parent = folder.parent if standing == folder else standing
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise UserError(f"cannot write to {str(parent)!r}: permission denied")
     except OSError as error:
         raise UserError(f"cannot write {shown}: {one_line(error)}") from error
     return folder
@@ -148,7 +153,7 @@ def check_target(target: str | os.PathLike[str], *, force: bool = False) -> Path
 
 @contextmanager
 def in_one_step(folder: Path, force: bool) -> Iterator[Path]:
-    """Fill a folder under a hidden name beside `folder`; what is in it takes that place when the block ends well."""
+    """Fill a folder under a hidden name next to `folder`, and rename it to `folder` when the block ends well."""
     # Siblings lie on the same file system, where a rename is one step. Not mkdtemp: its folders are their owner's only.
     hidden = f".{folder.name[:40]}.{secrets.token_hex(4)}"
     partial, replaced = folder.with_name(f"{hidden}.partial"), folder.with_name(f"{hidden}.replaced")
@@ -166,6 +171,95 @@ def in_one_step(folder: Path, force: bool) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+class OutputFile:
+    """A file that is written atomically. The hidden file is made at once, so that what cannot be written fails early.
+
+    Pipes and devices are written to as they are.
+
+    Args:
+        path: the target.
+        force: replace what is there.
+        append: keep what is there and add to it.
+        name: what it is called in errors.
+        way_out: what they advise where it exists.
+
+    Raises:
+        UserError: the file is there already and neither was said, or nothing can be written there.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        force: bool = False,
+        append: bool = False,
+        name: str = "output-file",
+        way_out: str = "use --force to replace it or --append to add to it",
+    ) -> None:
+        self.name, self._way_out = name, way_out
+        self.path = Path(os.path.realpath(Path(path).expanduser()))
+        self._hidden: Path | None = None
+        try:
+            self.stream = self._prepare(path, force, append)
+        except BaseException as error:
+            self._clear()
+            if isinstance(error, OSError):
+                raise UserError(f"cannot write {name} {path}: {error.strerror or error}") from error
+            raise
+
+    def _prepare(self, shown: str, force: bool, append: bool) -> IO[str]:
+        there = self.path.exists()
+        if self.path.is_dir():
+            raise UserError(f"{self.name} {shown} is a folder: give the name of a file")
+        if not self.path.parent.is_dir():
+            raise UserError(f"{self.name} {shown} lies in {self.path.parent}, which is no folder: make it first")
+        if there and not stat.S_ISREG(self.path.stat().st_mode):
+            return self.path.open("a", encoding="utf-8", newline="\n")
+        if there and not (force or append):
+            raise UserError(f"{self.name} {shown} exists: {self._way_out}")
+        if there and not os.access(self.path, os.W_OK):
+            raise UserError(f"cannot write {self.name} {shown}: it is write-protected")
+        number, hidden = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
+        os.close(number)
+        self._hidden = Path(hidden)
+        # The mode that the file had, or that a new one gets here.
+        mask = os.umask(0)
+        os.umask(mask)
+        self._hidden.chmod(stat.S_IMODE(self.path.stat().st_mode) if there else 0o666 & ~mask)
+        if there and append:
+            shutil.copyfile(self.path, self._hidden)
+        return self._hidden.open("a", encoding="utf-8", newline="\n")
+
+    def _clear(self) -> None:
+        if self._hidden is not None:
+            self._hidden.unlink(missing_ok=True)
+
+    def __enter__(self) -> "OutputFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self.stream.close()
+            if kind is None and self._hidden is not None:
+                self._hidden.replace(self.path)
+        except OSError as failure:
+            raise UserError(f"cannot write {self.name} {self.path}: {failure.strerror or failure}") from failure
+        finally:
+            self._clear()
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a text file, without the empty ones.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    return [line for line in read_text(path).splitlines() if line.strip()]
 
 
 def one_line(error: Exception) -> str:

@@ -16,13 +16,13 @@ class Private:
         of: the package it is of, as it is imported.
         name: where it lies there.
         why: what for, and why no public interface does.
-        since: the first version that is known to have it in this form, where that is later than the lowest admitted.
+        since: the first version that has it in this form, as far as is known.
     """
 
     of: str
     name: str
     why: str
-    since: str = ""
+    since: str = "the lowest version that is admitted"
 
 
 PRIVATE = (
@@ -132,13 +132,13 @@ PRIVATE = (
     Private(
         "re",
         "_parser",
-        "reads a pattern exactly as `re.compile` does. Since 3.11; `sre_parse`, which it was before, is deprecated.",
-        since="3.11",
+        "reads a pattern exactly as `re.compile` does. `sre_parse`, which it was before, is deprecated.",
+        since="Python 3.11",
     ),
     Private(
         "re",
         "_compiler.compile",
         "compiles one node of a parsed pattern, to try letters on.",
-        since="3.11",
+        since="Python 3.11",
     ),
 )

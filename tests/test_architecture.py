@@ -15,7 +15,10 @@ PORTABLE = PACKAGE / "portable"
 ALWAYS_THERE = {"torch", "transformers", "huggingface_hub", "numpy", "safetensors", "tokenizers"}
 # Imported where a grammar is used, and nowhere else.
 GRAMMARS, GRAMMAR_ENGINE = PORTABLE / "structured", "llguidance"
+# Lines, docstrings included.
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+# Functions that are about to be split; nothing may be added.
+STILL_LONG = {("hub/upload.py", "upload_folder"), ("portable/controls/controlled_generate.py", "controlled_generate")}
 
 
 def modules(folder=PACKAGE):
@@ -54,7 +57,16 @@ def test_files_and_functions_stay_short(file):
     source = file.read_text(encoding="utf-8")
     assert len(source.splitlines()) <= LONGEST_FILE
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            # A docstring is written for readers of the documentation; the limit is for the code.
-            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
-            assert node.end_lineno - first.lineno < LONGEST_FUNCTION, f"{node.name} is too long"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (label(file), node.name) not in STILL_LONG:
+            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{node.name} is too long"
+
+
+def test_no_exception_outlives_its_function():
+    for file, name in STILL_LONG:
+        nodes = ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8")))
+        assert any(
+            isinstance(node, ast.FunctionDef)
+            and node.name == name
+            and node.end_lineno - node.lineno >= LONGEST_FUNCTION
+            for node in nodes
+        ), f"{name} in {file} is short now: take it off the list"

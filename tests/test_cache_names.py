@@ -18,6 +18,8 @@ from fundamentallm_hf.portable.decoding.cache_names import (
     under_one_name,
 )
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -6,6 +6,8 @@ import sys
 import pytest
 from command import MODEL
 
+pytestmark = pytest.mark.core
+
 LOOK = """
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING

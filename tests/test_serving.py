@@ -9,13 +9,14 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 from small_models import byte_level_gpt2
-from transformers import GenerationConfig
+from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from fundamentallm_hf import load_model
+from fundamentallm_hf import controlled_generate, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
 pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
@@ -77,9 +78,8 @@ class Server:
         return "".join(part["choices"][0]["text"] for part in parts if part.get("choices"))
 
     def close(self):
-        self.process.terminate()
-        self.process.wait(60)
-        self.process.stderr.close()
+        self.process.kill()
+        self.process.communicate()
 
 
 @pytest.fixture(scope="module", params=[(), ("--continuous-batching",)], ids=["one by one", "in a common batch"])
@@ -154,20 +154,15 @@ def test_other_models_have_the_controls_too(server, other, stream):
     model, folder = other
     config = {"do_sample": True, "temperature": 2.0, "seed": 1, "max_new_tokens": TOKENS, "bad_words": ["/[a-m]/"]}
     found = server.ask(folder, "once upon", config=config, stream=stream)
-    from functools import partial
-
-    from fundamentallm_hf import controlled_generate
-
     ids = model.tokenizer("once upon", return_tensors="pt").input_ids
     bound = partial(controlled_generate, tokenizer=model.tokenizer)
     out = model.generate(ids, generation_config=GenerationConfig(**config), custom_generate=bound)
-    assert found == model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    # A character that is begun with the last token and not ended comes as "\ufffd", or not at all.
+    assert found.rstrip("\ufffd") == model.tokenizer.decode(out[0, ids.shape[1] :]).rstrip("\ufffd")
     assert not set("abcdefghijklm") & set(found)
 
 
 def test_transformers_own_batches_take_plain_configs_and_refuse_controls(demo):
-    from transformers import ContinuousBatchingConfig
-
     small = ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=128)
     prompts = [demo.tokenizer(text).input_ids for text in ("Once upon a time", "Tom")]
     config = GenerationConfig(**GREEDY, eos_token_id=3, pad_token_id=0)

@@ -16,6 +16,8 @@ from fundamentallm_hf.portable.decoding import tested_versions
 from fundamentallm_hf.portable.decoding.cache_names import NAMES
 from fundamentallm_hf.portable.decoding.tested_versions import TESTED, UntestedVersionError, is_tested, step_difference
 
+pytestmark = pytest.mark.core
+
 PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 HOW = {"max_new_tokens": 3, "do_sample": False}
 

@@ -1,7 +1,4 @@
-"""Makes the command's options out of the table of settings, and groups them in its help.
-
-This file knows nothing of what the options do.
-"""
+"""Makes the command's options out of the table of settings, and groups them in its help."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -15,6 +12,8 @@ from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import DEVICES, DTYPES, SETTINGS
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+# Headings of the help.
 MODEL, PROMPT, OUTPUT = "Model", "Prompt", "Output"
 
 
@@ -132,7 +131,7 @@ def model_options(command: Callable) -> Callable:
             "--trust-remote-code/--no-trust-remote-code",
             default=False,
             show_default="off",
-            help="Run the code that a Hub repository carries. FundamentaLLM models never need it.",
+            help="Run the code of a Hub repository. FundamentaLLM models do not need it.",
         ),
         option(MODEL, "--revision", metavar="NAME", help="Branch, tag or commit of a model on the Hub."),
         option(
@@ -141,7 +140,7 @@ def model_options(command: Callable) -> Callable:
             type=click.Choice(DTYPES),
             default="auto",
             show_default=True,
-            help="Precision of the weights; auto is what they were saved in.",
+            help="Precision of the weights; auto keeps the saved one.",
         ),
         option(
             MODEL,
@@ -150,7 +149,7 @@ def model_options(command: Callable) -> Callable:
             default="auto",
             show_default=True,
             metavar=f"[{'|'.join(DEVICES)}]",
-            help="Where the model runs; auto is a GPU where there is one.",
+            help="Device to run on; auto is a GPU if there is one.",
         ),
     ):
         command = decorate(command)

@@ -1,117 +1,27 @@
-"""Writes texts where they were asked for: as text, JSON or a JSON line each, on stdout or into a file.
+"""Writes completions on stdout or into a file, as text, JSON or JSON lines, and formats what is shown with them."""
 
-A file is written beside its target under a hidden name and moved into place when it is complete. This file knows
-nothing of how texts come to be.
-"""
-
-import contextlib
 import json
-import os
-import shutil
-import stat
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from fundamentallm_hf.files import OutputFile
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 if TYPE_CHECKING:
-    from fundamentallm_hf.generation.generator import Completion
+    from fundamentallm_hf.generation.completion import Completion
     from fundamentallm_hf.generation.probabilities import Prediction
 
 FORMATS = ("text", "json", "jsonl")
-# Predictions shown for a place.
+# Predictions shown for a position.
 TOP = 10
 _BAR = 20
 _LINE_BREAKS = "\x85\u2028\u2029"
 
 
-class OutputFile:
-    """A file that is there whole or not at all; the place to write is made, and so known to be good, at once.
-
-    Pipes and devices are written to as they are.
-
-    Args:
-        path: the target.
-        force: replace what is there.
-        append: keep what is there and write behind it.
-        name: what it is called in errors.
-        way_out: what they advise where it exists.
-
-    Raises:
-        UserError: the file is there already and neither was said, or nothing can be written there.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        *,
-        force: bool = False,
-        append: bool = False,
-        name: str = "output-file",
-        way_out: str = "use --force to replace it or --append to write behind it",
-    ) -> None:
-        self.name, self._way_out = name, way_out
-        self.path = Path(os.path.realpath(Path(path).expanduser()))
-        self._hidden: Path | None = None
-        try:
-            self.stream = self._prepare(path, force, append)
-        except BaseException as error:
-            self._clear()
-            if isinstance(error, OSError):
-                raise UserError(f"cannot write {name} {path}: {error.strerror or error}") from error
-            raise
-
-    def _prepare(self, shown: str, force: bool, append: bool) -> IO[str]:
-        there = self.path.exists()
-        if self.path.is_dir():
-            raise UserError(f"{self.name} {shown} is a folder: give the name of a file")
-        if not self.path.parent.is_dir():
-            raise UserError(f"{self.name} {shown} lies in {self.path.parent}, which is no folder: make it first")
-        if there and not stat.S_ISREG(self.path.stat().st_mode):
-            return self.path.open("a", encoding="utf-8", newline="\n")
-        if there and not (force or append):
-            raise UserError(f"{self.name} {shown} exists: {self._way_out}")
-        if there and not os.access(self.path, os.W_OK):
-            raise UserError(f"cannot write {self.name} {shown}: it is write-protected")
-        number, hidden = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
-        os.close(number)
-        self._hidden = Path(hidden)
-        # The mode that the file had, or that a new one gets here.
-        mask = os.umask(0)
-        os.umask(mask)
-        self._hidden.chmod(stat.S_IMODE(self.path.stat().st_mode) if there else 0o666 & ~mask)
-        if there and append:
-            shutil.copyfile(self.path, self._hidden)
-        return self._hidden.open("a", encoding="utf-8", newline="\n")
-
-    def _clear(self) -> None:
-        if self._hidden is not None:
-            self._hidden.unlink(missing_ok=True)
-
-    def __enter__(self) -> "OutputFile":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            with contextlib.suppress(BrokenPipeError):
-                self.stream.close()
-            if kind is None and self._hidden is not None:
-                self._hidden.replace(self.path)
-        except OSError as failure:
-            raise UserError(f"cannot write {self.name} {self.path}: {failure.strerror or failure}") from failure
-        finally:
-            self._clear()
-
-
-class Output:
+class CompletionWriter:
     """Takes finished texts and writes them in a format.
 
     Args:
@@ -211,8 +121,8 @@ def check_output(form: str, file: str | None, force: bool, append: bool) -> None
         UsageError: they do.
     """
     if force and append:
-        raise UsageError("force and append are both set: --force replaces the output-file, --append writes behind it")
+        raise UsageError("force and append are both set: --force replaces the output-file, --append adds to it")
     if file is None and (force or append):
         raise UsageError(f"{'force' if force else 'append'} is set but there is no output-file to write")
     if append and form == "json":
-        raise UsageError("append is set, but behind a JSON document no second one can stand: use --format jsonl")
+        raise UsageError("append is set, but a JSON document cannot follow another: use --format jsonl")

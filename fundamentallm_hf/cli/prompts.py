@@ -1,4 +1,4 @@
-"""Where the command's prompts come from: options, a file, stdin. This file knows nothing of what becomes of them."""
+"""Reads the prompts of the command: from options, a file or stdin."""
 
 import sys
 

@@ -1,7 +1,6 @@
 """Writes settings down, and reads them again: a JSON or YAML file of settings by name, or a text's record.
 
-A record is a line of the command's own jsonl output. It holds all that wrote its text, so it writes it again. This file
-knows nothing of what the settings do.
+A record is a line of the command's jsonl output. It holds everything that generated its text, so it reproduces it.
 """
 
 import difflib
@@ -10,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fundamentallm_hf.files import NotTextError, read_text
+from fundamentallm_hf.files import NotTextError, OutputFile, read_text
 from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
 
-from .output import OutputFile
 from .prompts import read_stdin
 
 # Beside the settings, what else tells a text: the options by these names.
@@ -29,7 +27,7 @@ class SavedSettings:
     Attributes:
         settings: by their names in Python, each of them checked.
         others: what it says of `OTHERS`.
-        sample: of the texts that these settings write, the place of the one that is meant; None for all of them.
+        sample: of the texts that these settings write, the index of the one that is meant; None for all of them.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)

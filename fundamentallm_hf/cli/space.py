@@ -1,7 +1,4 @@
-"""What `fundamentallm space` does: loads a model and serves the web demo with it.
-
-The page itself is in `web/`. This file knows only how it is started, and what to say where gradio is missing.
-"""
+"""`fundamentallm space`: loads a model and serves the web demo with it."""
 
 import contextlib
 import importlib.util
@@ -13,9 +10,28 @@ import click
 
 from fundamentallm_hf.portable.errors import UserError
 
+from .options import CONTEXT, model_options
 from .terminal import Notes
 
 NEEDED = ("gradio", "mcp")
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("--model", metavar="MODEL", help="As for generate.  [default: the bundled story model]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: 7860, or the next free one]")
+@click.option("--open/--no-open", "browser", default=False, show_default="off", help="Open it in the browser.")
+@model_options
+def space(**options: Any) -> None:
+    """Start the web demo, a page that shows what every control does.
+
+    It also serves programs, through named endpoints and an MCP server; the page explains how to use them.
+
+    \b
+    fundamentallm space
+    fundamentallm space --model my_model/final_model.pt --port 8000
+    """
+    serve_page(**options)
 
 
 def serve_page(*, model: str | None, host: str, port: int | None, browser: bool, **loading: Any) -> None:

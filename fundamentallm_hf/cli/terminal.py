@@ -1,7 +1,7 @@
 """How the command behaves as a program: what it says beside its results, and how it ends.
 
 Results go to stdout, everything else to stderr. Exit codes: 0, 1 for a failure, 2 for a wrong use, 130 after Ctrl-C; a
-reader that closes the pipe is no failure. This file knows nothing of models or text.
+reader that closes the pipe is no failure.
 """
 
 import os

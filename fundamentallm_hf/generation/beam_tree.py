@@ -1,7 +1,7 @@
-"""The beams of a search as a tree: what was kept at every step, where it was given up, and with which score.
+"""The beams of a search as a tree: what was kept at every step, where it was dropped, and its score.
 
-Beam search returns the texts that have won; the others are gone. A recorder that stands behind all processors sees
-every beam that is alive, and what the last token of each was worth. This file knows nothing of how a tree is drawn.
+Beam search returns only the texts that have won. A recorder after all processors sees every beam that is alive, and the
+score of its last token.
 """
 
 import math
@@ -21,9 +21,9 @@ class Branch:
     """A stretch of text that beams have shared, from where it leaves another to where it was given up or won.
 
     Attributes:
-        text: what it adds behind the place where it leaves.
-        start: that place, in characters behind the prompt.
-        parent: which branch it leaves, by its place in the list; None for the first, which is the chosen text.
+        text: what it adds after the position where it leaves.
+        start: that position, in characters after the prompt.
+        parent: which branch it leaves, by its index in the list; None for the first, which is the chosen text.
         score: at its end, the sum of its tokens' log-probabilities after settings and controls, in nats, from the
             prompt on. The ranking at the end of a search also divides by the length.
         steps: how many tokens it was kept for.
@@ -87,7 +87,7 @@ class BeamRecorder(Recorder):
         last_step = max(map(len, self._last), default=0)
         children = self._children(chosen)
         branches: list[Branch] = []
-        # Where a branch leaves another: its first row, its place in characters, and which one it leaves.
+        # Where a branch leaves another: its first row, its position in characters, and which one it leaves.
         waiting: list[tuple[Row, int, int | None]] = []
         for child in sorted(children.get(root, ()), key=lambda child: child != chosen[: len(child)]):
             waiting.append((child, 0, 0 if waiting else None))

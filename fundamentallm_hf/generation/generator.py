@@ -1,95 +1,69 @@
-"""From settings to text: the `Generator`, which Python, the command line and the web demo all use.
-
-A generator turns settings into arguments of transformers' text-generation pipeline and its output into completions.
-How the next token is chosen is the business of `generate()` and of the controls; this file only asks for it.
-"""
+"""Generates text from settings: the `Generator`, which Python, the command line and the web demo use."""
 
 import secrets
 import threading
 import warnings
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
-from transformers import (
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-    TextGenerationPipeline,
-)
+from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from fundamentallm_hf.model_io.loading import tokenizer_of
 from fundamentallm_hf.model_io.tokenizer import unknown_characters
 from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate
-from fundamentallm_hf.portable.decoding.context_window import WindowFullCriteria, check_overflow
-from fundamentallm_hf.portable.decoding.endings import (
-    ClosedEndCriteria,
-    CompleteEndCriteria,
-    LengthPenaltyLogitsProcessor,
-)
+from fundamentallm_hf.portable.decoding.context_window import WindowFullCriteria
+from fundamentallm_hf.portable.decoding.endings import ClosedEndCriteria, CompleteEndCriteria
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, Recorder
-from fundamentallm_hf.portable.decoding.stop_strings import find_stop, settled
 from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionError
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
+from fundamentallm_hf.settings.word_files import read_word_files
 
-from .batches import all_parts, in_batches
+from .batch import Batch, CompletionPipeline, RowReader, torch_seeded
 from .beam_tree import BeamRecorder, Branch
-from .completion import Completion, likeliest
+from .completion import Completion, all_parts, in_batches, likeliest
+from .generate_arguments import end_tokens, generate_arguments, is_fundamentallm
 from .probabilities import (
     Prediction,
     TokenNames,
     log_probability,
     next_predictions,
-    own_log_probabilities,
+    raw_log_probabilities,
     token_predictions,
 )
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
 
-LEAST_TEMPERATURE = 1e-9
 
+@dataclass(frozen=True)
+class _Extras:
+    """What a call asks for besides the text; see `Generator.complete`.
 
-class CompletionPipeline(TextGenerationPipeline):
-    """The stock text-generation pipeline up to the tokens: its records are pairs of given and added ones."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Write, as the stock pipeline does; but who asks ten times on a GPU is not advised to give a data set."""
-        self.call_count = 0
-        return super().__call__(*args, **kwargs)
-
-    def postprocess(self, model_outputs: dict[str, Any], *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        given = model_outputs["input_ids"]
-        columns = given.shape[-1] if given is not None else 1  # an empty prompt becomes one start token
-        rows = model_outputs["generated_sequence"][0].tolist()
-        return [{"given": row[:columns], "added": row[columns:]} for row in rows]
-
-
-@contextmanager
-def torch_seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Seed torch's own stream of random numbers for a while and leave it as it was; None does nothing.
-
-    The stream belongs to the whole process: a thread that draws from it meanwhile changes what comes.
+    Attributes:
+        streamer: gets the tokens of a single text as they are chosen.
+        recorder: sees the scores of every step.
     """
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+
+    scored: bool = False
+    probabilities: int = 0
+    interrupt: threading.Event | None = None
+    streamer: TokenTextStreamer | None = None
+    recorder: Recorder | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.interrupt is not None and self.interrupt.is_set()
 
 
 class Generator:
-    """Writes text with one model.
+    """Generates text with one model.
 
     Args:
         model: any causal language model of transformers, as `load_model` returns it.
         tokenizer: its tokenizer; by default the one the model carries or came with.
-        notice: called with what a user should know beforehand, in one line: characters that the model has no token
-            for. By default it becomes a Python warning. Nothing is said twice.
+        notice: called with a line that a user should know, such as characters that the model has no token for. By
+            default it becomes a Python warning. Nothing is reported twice.
         settings: defaults for every call, by the names of `GenerationSettings`.
 
     Raises:
@@ -122,19 +96,19 @@ class Generator:
         self._told: set[str] = set()
 
     def generate(self, prompt: str, **settings: Any) -> str:
-        """Write one text.
+        """Generate one text.
 
         Args:
-            prompt: how it begins; may be empty.
-            settings: for this call, over the generator's own.
+            prompt: the start of the text; may be empty.
+            settings: for this call, in place of the generator's.
 
         Returns:
             The prompt and what the model added to it.
 
         Raises:
-            UserError: a setting cannot be used, or the text does not fit where it has to.
+            UserError: a setting cannot be used, or the text does not fit into the context window where it has to.
         """
-        return self._run([prompt], self._for_one(settings))[0].text
+        return self._run([prompt], self._for_one(settings), _Extras())[0].text
 
     def complete(
         self,
@@ -145,14 +119,14 @@ class Generator:
         interrupt: threading.Event | None = None,
         **settings: Any,
     ) -> list[Completion]:
-        """Write `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
+        """Generate `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
 
         Args:
             prompts: one or several.
-            scored: work out the log-probability of every text.
-            probabilities: work out the probabilities of every token, with so many alternatives to each.
+            scored: compute the log-probability of every text.
+            probabilities: compute the probabilities of every token, with this many alternatives to each; 0 is off.
             interrupt: ends the computation at the next token once another thread sets it.
-            settings: for this call, over the generator's own.
+            settings: for this call, in place of the generator's.
 
         Returns:
             The completions, those of the first prompt first.
@@ -160,9 +134,8 @@ class Generator:
         Raises:
             UserError: as in `generate`.
         """
-        chosen = self.settings.but(**settings)
         listed = [prompts] if isinstance(prompts, str) else list(prompts)
-        return self._run(listed, chosen, interrupt=interrupt, scored=scored, probabilities=probabilities)
+        return self._run(listed, self._for_call(settings), _Extras(scored, probabilities, interrupt))
 
     def iterate(
         self,
@@ -173,12 +146,12 @@ class Generator:
         probabilities: int = 0,
         **settings: Any,
     ) -> Iterator[list[Completion]]:
-        """Write what `complete` writes, however much it is, in batches.
+        """Generate what `complete` generates, for any number of prompts, in batches.
 
         Args:
             prompts: any number.
-            rows: texts to write at a time, at most. A prompt's beams are never parted, nor are two prompts given one
-                stream of random numbers.
+            rows: texts to generate at a time, at most. The beams of a prompt stay in one batch, and sampled beams of
+                two prompts never do.
             scored, probabilities, settings: as in `complete`.
 
         Yields:
@@ -187,19 +160,19 @@ class Generator:
         Raises:
             UserError: as in `generate`.
         """
-        chosen = self.settings.but(**settings)
+        chosen = self._for_call(settings)
         chosen.check()
-        write = partial(self._run, scored=scored, probabilities=probabilities)
+        write = partial(self._run, extras=_Extras(scored, probabilities))
         yield from in_batches(write, prompts, chosen, rows)
 
     def next_tokens(self, prompt: str, *, top: int = 10, **settings: Any) -> list[Prediction]:
-        """The likeliest tokens behind a prompt, by the model alone and after the settings and controls.
+        """The most probable tokens after a prompt, by the model alone and after the settings and controls.
 
         Args:
-            prompt: what stands before them; may be empty.
-            top: how many. A token is among them if it is likely either way, so what a control closes can be seen.
-            settings: for this call, over the generator's own. They are those of a whole text, of which only the first
-                token is looked at: a word that must be included needs the room of `max_tokens`.
+            prompt: the text before them; may be empty.
+            top: how many. A token is among them if it is probable either way, so what a control masks can be seen.
+            settings: for this call, in place of the generator's. They are those of a whole text, of which only the
+                first token is looked at: a word that must be included has to fit into `max_tokens`.
 
         Raises:
             UserError: as in `generate`.
@@ -213,25 +186,25 @@ class Generator:
 
         ```
         """
-        chosen = self.settings.but(**settings).but(num_samples=1, best=None)
+        chosen = self._for_call(settings).but(num_samples=1, best=None)
         recorder = ProbabilityRecorder(0, greedy=not chosen.sampled and chosen.beam_size == 1)
         at_once = threading.Event()
         at_once.set()
-        self._run([prompt], chosen, interrupt=at_once, recorder=recorder)
+        self._run([prompt], chosen, _Extras(interrupt=at_once, recorder=recorder))
         tokens = self._ids(prompt)
-        own = next(own_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
+        raw = next(raw_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
         assert recorder.first is not None
-        return next_predictions(TokenNames(self.tokenizer), own, recorder.first, top)
+        return next_predictions(TokenNames(self.tokenizer), raw, recorder.first, top)
 
     def search(
         self, prompt: str, *, interrupt: threading.Event | None = None, **settings: Any
     ) -> tuple[Completion, list[Branch]]:
-        """Search with beams for one text, and tell which others were kept for a while.
+        """Search with beams for one text, and return the other beams too.
 
         Args:
-            prompt: how it begins; may be empty.
+            prompt: the start of the text; may be empty.
             interrupt: as in `complete`.
-            settings: for this call, over the generator's own; `beam_size` has to be at least 2.
+            settings: for this call, in place of the generator's; `beam_size` has to be at least 2.
 
         Returns:
             The text that `generate` returns, and the tree of beams; its first branch is that text.
@@ -239,13 +212,13 @@ class Generator:
         Raises:
             UserError: as in `generate`, or there is only one beam.
         """
-        chosen = self.settings.but(**settings).but(num_samples=1, best=None)
+        chosen = self._for_call(settings).but(num_samples=1, best=None)
         if chosen.beam_size < 2:
             line = f"beam-size has to be at least 2 for a search but is {chosen.beam_size}"
             raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
-        ends = self.model.generation_config.eos_token_id
-        recorder = BeamRecorder([ends] if isinstance(ends, int) else ends or ())
-        completion = self._run([prompt], chosen, interrupt=interrupt, recorder=recorder, scored=True)[0]
+        recorder = BeamRecorder(end_tokens(self.model))
+        extras = _Extras(scored=True, interrupt=interrupt, recorder=recorder)
+        completion = self._run([prompt], chosen, extras)[0]
         return completion, recorder.branches(TokenNames(self.tokenizer).text)
 
     def _ids(self, prompt: str) -> list[int]:
@@ -262,36 +235,39 @@ class Generator:
         interrupt: threading.Event | None = None,
         **settings: Any,
     ) -> TextStream[Completion]:
-        """Write one text and hand over what is added as it comes.
+        """Generate one text, and return its pieces as they are generated.
 
         Args:
-            prompt: how it begins; may be empty.
-            scored, probabilities, interrupt, settings: as in `complete`; what they ask for is in the result.
+            prompt: the start of the text; may be empty.
+            scored, probabilities, interrupt, settings: as in `complete`.
 
         Returns:
             An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation.
 
         Raises:
-            UserError: as in `generate`; what only shows in the work itself is raised when iterating.
+            UserError: as in `generate`; errors of the generation itself are raised when iterating.
         """
         chosen = self._for_one(settings)
         chosen.check()
 
-        options: dict[str, Any] = {"scored": scored, "probabilities": probabilities}
-
         def work(take: Callable[[str], None], stop: threading.Event) -> Completion:
-            if chosen.beam_size > 1 or chosen.best:  # which text is the likeliest shows at the end
-                completion = self._run([prompt], chosen, interrupt=stop, **options)[0]
+            extras = _Extras(scored, probabilities, stop)
+            if chosen.beam_size > 1 or chosen.best:  # which text is the most probable is known at the end
+                completion = self._run([prompt], chosen, extras)[0]
                 take(completion.completion)
                 return completion
             streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens)
-            return self._run([prompt], chosen, streamer, stop, **options)[0]
+            return self._run([prompt], chosen, replace(extras, streamer=streamer))[0]
 
         return TextStream(work, interrupt)
 
+    def _for_call(self, settings: dict[str, Any]) -> GenerationSettings:
+        """The settings of a call. A file of words is read here, once, however many batches follow."""
+        return read_word_files(self.settings.but(**settings))
+
     def _for_one(self, settings: dict[str, Any]) -> GenerationSettings:
         """The settings for one text: that of one sample, or the best of several."""
-        chosen = self.settings.but(**settings)
+        chosen = self._for_call(settings)
         return chosen.but(num_samples=1) if chosen.best is None else chosen.but(best=1)
 
     def _tell_unknown(self, prompts: Sequence[str]) -> None:
@@ -308,69 +284,78 @@ class Generator:
             self._told.add(text)
             self._notice(text)
 
-    def _run(
-        self,
-        prompts: list[str],
-        settings: GenerationSettings,
-        streamer: TokenTextStreamer | None = None,
-        interrupt: threading.Event | None = None,
-        recorder: Recorder | None = None,
-        scored: bool = False,
-        probabilities: int = 0,
-    ) -> list[Completion]:
+    def _run(self, prompts: list[str], settings: GenerationSettings, extras: _Extras) -> list[Completion]:
+        """Generate all samples of all prompts: in one batch, where they can be parts of one."""
         if not prompts:
             return []
         settings.check()
-        write = partial(self._run, interrupt=interrupt, scored=scored, probabilities=probabilities)
-        scored = scored or settings.best is not None
         self._tell_unknown([*prompts, *settings.stop])
         seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
-        # A row alone can have a seed of its own; beams take from each other and draw from torch's stream.
-        beams = settings.beam_size > 1
-        if beams and seed is not None and settings.num_samples > settings.beam_size:
-            again = settings.but(seed=seed)
+        if settings.beam_size > 1 and seed is not None and settings.num_samples > settings.beam_size:
+            write, again = partial(self._run, extras=extras), settings.but(seed=seed)
             return [each for prompt in prompts for each in all_parts(write, prompt, again, settings.beam_size)]
-        row_seed, torch_seed = (None, seed) if beams else (seed, None)
-        if probabilities:
-            recorder = ProbabilityRecorder(probabilities, greedy=not settings.sampled and not beams, beams=beams)
-        arguments: dict[str, Any] = {
-            "max_new_tokens": settings.max_tokens,
-            "num_return_sequences": settings.num_samples,
-            "num_beams": settings.beam_size,
-            "do_sample": settings.sampled,
-        }
-        if settings.sampled:
-            # Logits divided by less are no numbers any more; and no smaller one chooses otherwise.
-            temperature = max(1.0 if settings.temperature is None else settings.temperature, LEAST_TEMPERATURE)
-            arguments |= {"temperature": temperature, "top_k": settings.top_k or 0, "top_p": settings.top_p or 1.0}
-            if settings.min_p is not None or self.model.generation_config.min_p:
-                arguments["min_p"] = settings.min_p or 0.0
-        arguments |= self._controls(settings) | {"seed": row_seed}
-        if recorder is not None:
-            given_processors = arguments.get("logits_processor") or ()
-            arguments["logits_processor"] = LogitsProcessorList([*given_processors, recorder])
-        encoded = self.tokenizer(prompts, verbose=False).input_ids
-        lengths = [len(ids) or 1 for ids in encoded]
-        rooms = self._rooms(lengths, settings)
-        ends_at_window = not self._own and any(room < settings.max_tokens for room in rooms)
-        # An empty row cannot be padded. And rows that have ended are computed along with the others, where one at the
-        # end of its window would run past its last position.
-        if len(prompts) > 1 and (not all(encoded) or (ends_at_window and len(set(lengths)) > 1)):
-            return [each for prompt in prompts for each in write([prompt], settings.but(seed=seed))]
+        batch = Batch.of(prompts, settings, seed, self.model, self.tokenizer)
+        if not batch.fits_together:
+            return [each for prompt in prompts for each in self._run([prompt], settings.but(seed=seed), extras)]
+        if extras.probabilities:
+            greedy = not settings.sampled and not batch.beams
+            recorder = ProbabilityRecorder(extras.probabilities, greedy=greedy, beams=batch.beams)
+            extras = replace(extras, recorder=recorder)
+        return self._run_batch(batch, replace(extras, scored=extras.scored or settings.best is not None))
+
+    def _run_batch(self, batch: Batch, extras: _Extras) -> list[Completion]:
         blocked, complete = ClosedEndCriteria(tell=False), CompleteEndCriteria()
-        criteria = StoppingCriteriaList([blocked, complete, *([StopWhenSet(interrupt)] if interrupt else [])])
-        if self._own:
-            arguments |= {"overflow": settings.overflow or "slide", "tokenizer": self.tokenizer, "streamer": streamer}
+        criteria = StoppingCriteriaList([blocked, complete])
+        records = self._generate_tokens(batch, criteria, extras)
+        reader = RowReader(self.model, self.tokenizer, batch.settings, extras.interrupted)
+        names = TokenNames(self.tokenizer) if extras.probabilities else None
+        completions = []
+        for prompt, budget, length, of_prompt in zip(batch.prompts, batch.budgets, batch.lengths, records, strict=True):
+            of_this = []
+            for index, record in enumerate(of_prompt):
+                given, added = record["given"], record["added"]
+                read = reader.read(given, added, budget)
+                row, padding = given + added[: read.tokens], len(given) - length
+                reason = read.finish_reason
+                if blocked.holds(row):
+                    reason = "blocked"
+                elif complete.holds(row):
+                    reason = "complete"
+                seed = batch.seed if batch.seed is None or batch.beams else batch.seed + index
+                score = log_probability(self.model, row[padding:], length) if extras.scored else None
+                found = None
+                if isinstance(extras.recorder, BeamRecorder):
+                    extras.recorder.chosen = row
+                if names is not None and isinstance(extras.recorder, ProbabilityRecorder):
+                    found = token_predictions(self.model, names, row, len(given), padding, extras.recorder)
+                of_this.append(Completion(prompt, read.text, reason, read.tokens, seed, score, found, index))
+            best = batch.settings.best
+            completions += of_this if best is None else likeliest(of_this, best)
+        return completions
+
+    def _generate_tokens(self, batch: Batch, criteria: StoppingCriteriaList, extras: _Extras) -> list[list[dict]]:
+        """Run the pipeline: for each prompt, a record of `CompletionPipeline` for each sample."""
+        arguments = generate_arguments(self.model, batch.settings, self._tell)
+        # A row alone can have a seed of its own. Beams take from each other and draw from torch's generator.
+        arguments["seed"], torch_seed = (None, batch.seed) if batch.beams else (batch.seed, None)
+        if extras.recorder is not None:
+            processors = arguments.get("logits_processor") or ()
+            arguments["logits_processor"] = LogitsProcessorList([*processors, extras.recorder])
+        if extras.interrupt is not None:
+            criteria.append(StopWhenSet(extras.interrupt))
+        if is_fundamentallm(self.model):
+            overflow = batch.settings.overflow or "slide"
+            arguments |= {"overflow": overflow, "tokenizer": self.tokenizer, "streamer": extras.streamer}
         else:
-            if ends_at_window:
-                criteria.append(WindowFullCriteria(rooms, max(lengths)))
-            controlled = partial(controlled_generate, tokenizer=self.tokenizer, streamer=streamer)
+            if batch.ends_at_window:
+                criteria.append(WindowFullCriteria(batch.budgets, max(batch.lengths)))
+            controlled = partial(controlled_generate, tokenizer=self.tokenizer, streamer=extras.streamer)
             arguments["custom_generate"] = controlled
         try:
             with torch_seeded(torch_seed, self.model.device):
-                records = self.pipeline(
-                    prompts,
-                    batch_size=len(prompts),
+                return self.pipeline(
+                    batch.prompts,
+                    batch_size=len(batch.prompts),
                     tokenizer_encode_kwargs={"verbose": False},  # it would warn of prompts longer than the window
                     stopping_criteria=criteria,
                     **arguments,
@@ -379,112 +364,3 @@ class Generator:
             raise UsageError.of(error) from error
         except UntestedVersionError as error:
             raise UserError(str(error)) from error
-        interrupted = interrupt is not None and interrupt.is_set()
-        names = TokenNames(self.tokenizer) if probabilities else None
-        completions = []
-        for prompt, room, length, of_prompt in zip(prompts, rooms, lengths, records, strict=True):
-            of_this = []
-            for index, record in enumerate(of_prompt):
-                given, added = record["given"], record["added"]
-                text, tokens, reason = self._read(given, added, settings, room, interrupted)
-                row, padding = given + added[:tokens], len(given) - length
-                if blocked.holds(row):
-                    reason = "blocked"
-                elif complete.holds(row):
-                    reason = "complete"
-                own_seed = seed if seed is None or beams else seed + index
-                score = log_probability(self.model, row[padding:], length) if scored else None
-                found = None
-                if isinstance(recorder, BeamRecorder):
-                    recorder.chosen = row
-                if names is not None and isinstance(recorder, ProbabilityRecorder):
-                    found = token_predictions(self.model, names, row, len(given), padding, recorder)
-                of_this.append(Completion(prompt, text, reason, tokens, own_seed, score, found, index))
-            completions += of_this if settings.best is None else likeliest(of_this, settings.best)
-        return completions
-
-    def _read(
-        self, given: list[int], added: list[int], settings: GenerationSettings, room: int, interrupted: bool
-    ) -> tuple[str, int, str]:
-        """The text that a row adds, its number of tokens, and why it ended."""
-        ends = self.model.generation_config.eos_token_id
-        ends = {ends} if isinstance(ends, int) else set(ends or ())
-        # Behind a row that ended before its neighbours stand end tokens, padding, or -1 from beams without either.
-        end = next((place for place, token in enumerate(added) if token in ends or token < 0), None)
-        ended = end is not None and added[end] in ends
-        if end is None:
-            end = len(added)
-            while end and added[end - 1] == self.tokenizer.pad_token_id:
-                end -= 1
-
-        def text_of(tokens: int) -> str:
-            return self.tokenizer.decode(given + added[:tokens], skip_special_tokens=True)
-
-        before, whole, least = len(text_of(0)), text_of(end), min(settings.min_tokens, end)
-        cut = find_stop(whole, settings.stop, before, len(settled(text_of(least))) if settings.min_tokens else 0)
-        if cut is not None:
-            kept = whole[: max(cut, before)]
-            tokens = bisect_left(range(end), True, key=lambda tokens: text_of(tokens).startswith(kept))
-            return kept[before:], tokens, "stop"
-        # Beams fill ended rows with end tokens too. One behind a full window is such a filling: the model had no room
-        # left to end the text.
-        if end >= settings.max_tokens:
-            reason = "length"
-        elif end >= room:
-            reason = "window"
-        else:
-            reason = "eos" if ended else "interrupted" if interrupted else "length"
-        return whole[before:], end, reason
-
-    def _controls(self, settings: GenerationSettings) -> dict[str, Any]:
-        """The fields of the generation config that differ from what `generate()` does by itself."""
-        penalty, ends = settings.length_penalty, self.model.generation_config.eos_token_id
-        processors = None
-        if penalty != 1 and settings.beam_size == 1:
-            if ends is None:
-                self._tell(f"length-penalty is {penalty:g} but has no effect: the model has no token that ends a text")
-            else:
-                # As a field of the config, the pipeline would warn that it is ignored where there are no beams.
-                ids = [ends] if isinstance(ends, int) else ends
-                processors = LogitsProcessorList([LengthPenaltyLogitsProcessor(penalty, ids)])
-            penalty = 1.0
-        values = {
-            "min_new_tokens": settings.min_tokens or None,
-            "stop": list(settings.stop) or None,
-            "length_penalty": penalty if penalty != 1 else None,
-            "logits_processor": processors,
-            "repetition_penalty": settings.repetition_penalty if settings.repetition_penalty != 1 else None,
-            "no_repeat_ngram_size": settings.no_repeat_ngram or None,
-            "repetition_unit": settings.repetition_unit,
-            "bad_words": settings.banned() or None,
-            "must_include": list(settings.must_include) or None,
-            "must_include_ordered": settings.must_include_ordered or None,
-            "must_include_prompt": settings.must_include_prompt or None,
-            "case_sensitive": settings.case_sensitive or None,
-            "guide_attribute": list(settings.guide_attribute) or None,
-            "guide_strength": settings.guide_strength if settings.guide_attribute else None,
-            "pattern": settings.pattern or None,
-            "json_schema": settings.json_schema or None,
-            "grammar": settings.grammar or None,
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
-    @property
-    def _own(self) -> bool:
-        return self.model.config.model_type == "fundamentallm"
-
-    def _rooms(self, lengths: Sequence[int], settings: GenerationSettings) -> list[int]:
-        """For how many tokens the window has room behind prompts of these lengths; `max_tokens` where it ends nothing.
-
-        Models other than FundamentaLLM's end at their window: they cannot be made to read on from its last part.
-        """
-        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if window is None or (self._own and settings.overflow != "stop"):
-            return [settings.max_tokens] * len(lengths)
-        if not self._own:
-            cannot = f"a model of type {self.model.config.model_type} cannot slide"
-            try:
-                check_overflow(settings.overflow or "stop", lengths, settings.max_tokens, window, cannot)
-            except ValueError as error:
-                raise UsageError.of(error) from error
-        return [window - length for length in lengths]

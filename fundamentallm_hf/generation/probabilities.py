@@ -1,7 +1,7 @@
-"""How likely tokens are: by the model alone, and after the settings and controls of a generation.
+"""Probabilities of tokens: raw, by the model alone, and after the settings and controls of a generation.
 
-The model's own probabilities are read from the finished text, in the same context as when it was written. This file
-knows nothing of how tokens are chosen; what the settings make of the probabilities, `recording.py` has seen.
+Raw probabilities are computed from the finished text, in the same context as when it was generated. The probabilities
+after settings and controls come from a `ProbabilityRecorder`.
 """
 
 import inspect
@@ -29,7 +29,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One token in one place of a text.
+    """One token at one position of a text.
 
     Attributes:
         token: its id.
@@ -37,8 +37,8 @@ class Prediction:
         label: how to show it: `"c"`, `" " (space)`, `<EOS>`.
         probability: after the settings and controls: the chance with which it is chosen. At temperature 0 that is 0 or
             1; in beam search it is the weight that the step gives to the beam.
-        model_probability: the model's own.
-        alternatives: the likeliest tokens of the same place, by the model alone or after settings and controls.
+        model_probability: the raw probability, by the model alone.
+        alternatives: the most probable tokens at the same position, by the model alone or after settings and controls.
     """
 
     token: int
@@ -96,8 +96,8 @@ class TokenNames:
 
 
 @torch.no_grad()
-def own_log_probabilities(model: PreTrainedModel, tokens: Sequence[int], first: int) -> Iterator[torch.Tensor]:
-    """The model's own log-probabilities of what comes next, in the context that it has when it writes.
+def raw_log_probabilities(model: PreTrainedModel, tokens: Sequence[int], first: int) -> Iterator[torch.Tensor]:
+    """The model's raw log-probabilities of what comes next, in the context that it has when it writes.
 
     Args:
         model: any causal language model.
@@ -124,7 +124,7 @@ def own_log_probabilities(model: PreTrainedModel, tokens: Sequence[int], first: 
 
 
 def log_probability(model: PreTrainedModel, tokens: Sequence[int], first: int) -> float:
-    """The model's own log-probability of the tokens behind the first `first` ones, summed up, in nats.
+    """The model's raw log-probability of the tokens behind the first `first` ones, summed up, in nats.
 
     Args:
         model: any causal language model.
@@ -143,25 +143,25 @@ def log_probability(model: PreTrainedModel, tokens: Sequence[int], first: int) -
 
     ```
     """
-    total, place = 0.0, first
-    for rows in own_log_probabilities(model, tokens[:-1], first) if len(tokens) > first else ():
-        following = torch.tensor(tokens[place : place + len(rows)])
+    total, position = 0.0, first
+    for rows in raw_log_probabilities(model, tokens[:-1], first) if len(tokens) > first else ():
+        following = torch.tensor(tokens[position : position + len(rows)])
         total += float(rows.gather(-1, following[:, None]).double().sum())
-        place += len(rows)
+        position += len(rows)
     return total
 
 
-def next_predictions(names: TokenNames, own: torch.Tensor, final: torch.Tensor, top: int) -> list[Prediction]:
+def next_predictions(names: TokenNames, raw: torch.Tensor, final: torch.Tensor, top: int) -> list[Prediction]:
     """The likeliest next tokens, by the model alone or after settings and controls, so that what is closed shows, too.
 
     Args:
         names: of the tokens.
-        own: (vocabulary,) the model's own probabilities.
+        raw: (vocabulary,) the model's raw probabilities.
         final: (vocabulary,) the probabilities by which the token is chosen.
         top: how many.
     """
-    picked = torch.maximum(own, final).topk(min(top, len(own))).indices.tolist()
-    found = [_prediction(names, token, float(final[token]), float(own[token])) for token in picked]
+    picked = torch.maximum(raw, final).topk(min(top, len(raw))).indices.tolist()
+    found = [_prediction(names, token, float(final[token]), float(raw[token])) for token in picked]
     return sorted(found, key=lambda each: (-each.probability, -each.model_probability))
 
 
@@ -185,22 +185,22 @@ def token_predictions(
     """
     found: list[Prediction] = []
     tokens = torch.tensor(list(row))
-    place = given
-    for block in own_log_probabilities(model, row[padding:-1], given - padding) if len(row) > given else ():
-        for own in block.exp():
-            known = recorder.likeliest(tokens[:place])
+    position = given
+    for block in raw_log_probabilities(model, row[padding:-1], given - padding) if len(row) > given else ():
+        for raw in block.exp():
+            known = recorder.likeliest(tokens[:position])
             # As in `next_predictions`: likely either way, so that what is closed or raised shows.
-            listed = [_prediction(names, each, final, float(own[each])) for each, final in known.items()]
+            listed = [_prediction(names, each, final, float(raw[each])) for each, final in known.items()]
             listed.sort(key=lambda each: -max(each.probability, each.model_probability))
             alternatives = sorted(listed[: recorder.top], key=lambda each: (-each.probability, -each.model_probability))
-            token = int(tokens[place])
-            chance = recorder.chosen(tokens[: place + 1])
-            found.append(_prediction(names, token, chance, float(own[token]), tuple(alternatives)))
-            place += 1
+            token = int(tokens[position])
+            chance = recorder.chosen(tokens[: position + 1])
+            found.append(_prediction(names, token, chance, float(raw[token]), tuple(alternatives)))
+            position += 1
     return tuple(found)
 
 
 def _prediction(
-    names: TokenNames, token: int, final: float, own: float, alternatives: tuple[Prediction, ...] = ()
+    names: TokenNames, token: int, final: float, raw: float, alternatives: tuple[Prediction, ...] = ()
 ) -> Prediction:
-    return Prediction(token, names.text(token), names.label(token), final, own, alternatives)
+    return Prediction(token, names.text(token), names.label(token), final, raw, alternatives)

@@ -1,22 +1,24 @@
 """Text as it is written: a streamer that decodes token by token, and an iterator that can be stopped.
 
 transformers' own text streamers hold text back until a word is complete, which a character model can do without, and
-go on computing when nobody listens any more. This file knows nothing of models or settings.
+go on computing when nobody listens any more.
 """
 
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from fundamentallm_hf.portable.decoding.stop_strings import find_held, find_stop
 
 Result = TypeVar("Result")
+# A token that stands for a byte: what it shows may change with the one behind it.
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class TokenTextStreamer(BaseStreamer):
@@ -26,7 +28,7 @@ class TokenTextStreamer(BaseStreamer):
     of a stop text waits until it is known whether it is one; a stop text and what follows it are never handed over.
 
     Args:
-        tokenizer: a fast tokenizer.
+        tokenizer: the model's.
         take: called with every piece of text.
         stops: texts that end the text.
         min_tokens: a stop text counts behind that many new tokens.
@@ -43,7 +45,10 @@ class TokenTextStreamer(BaseStreamer):
         self.take = take
         self.stops = stops
         self.free_tokens = min_tokens
-        self.stream: DecodeStream | None = None
+        # Tokens from the first of these on are decoded at every step, of which those before the second are known.
+        self.context = self.settled = 0
+        self.special = frozenset(tokenizer.all_special_ids)
+        self.started = False
         self.tokens: list[int] = []
         self.text = ""
         self.prompt_end = self.handed_over = self.stops_from = 0
@@ -51,15 +56,17 @@ class TokenTextStreamer(BaseStreamer):
     def put(self, value: torch.Tensor) -> None:
         """`value`: (1, length) for the prompt, (1,) for each new token, all on the CPU."""
         tokens = value.flatten().tolist()
-        self.tokens += tokens
-        if self.stream is None:
+        if not self.started:
             # The prompt comes first; decoding after it keeps the space that a SentencePiece token begins with.
-            self.stream = DecodeStream(ids=tokens, skip_special_tokens=True)
-            self.text = self._decode()
+            self.started = True
+            self.tokens = tokens
+            self.text = self._decode(self.tokens)
+            self.settled = len(tokens)
             self.prompt_end = self.handed_over = len(self.text)
             return
         for token in tokens:
-            self.text += self.stream.step(self.tokenizer.backend_tokenizer, token) or ""
+            self.tokens.append(token)
+            self.text += self._completed(token)
             if self.free_tokens:
                 self.free_tokens -= 1
                 self.stops_from = len(self.text)
@@ -68,12 +75,29 @@ class TokenTextStreamer(BaseStreamer):
 
     def end(self) -> None:
         """Hand over what was held back: the beginning of no stop text, or the bytes of an unfinished character."""
-        self.text = self._decode()
+        self.text = self._decode(self.tokens)
         end = self._stop()
         self._hand_over(len(self.text) if end is None else end)
 
-    def _decode(self) -> str:
-        return self.tokenizer.decode(self.tokens, skip_special_tokens=True)
+    def _completed(self, token: int) -> str:
+        """The text that is known for certain behind one more token, and was not before."""
+        name = str(self.tokenizer.convert_ids_to_tokens(token))
+        if token in self.special or _BYTE_TOKEN.fullmatch(name):
+            return ""  # bytes that are decoded together may follow, also behind what shows nothing
+        known = self._decode(self.tokens[self.context : self.settled])
+        now = self._decode(self.tokens[self.context :])
+        if now.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        # Where the prompt ended amid a character, its text has changed.
+        added = now[len(known) :] if now.startswith(known) else self._decode(self.tokens)[len(self.text) :]
+        # A decoder may take spaces from the beginning, so what is decoded has to begin with something else.
+        if added.strip():
+            self.context = self.settled
+        self.settled = len(self.tokens)
+        return added
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def _stop(self) -> int | None:
         return find_stop(self.text, self.stops, self.prompt_end, self.stops_from)

@@ -5,33 +5,40 @@ gives up where an answer was lost. This file knows nothing of repositories and f
 """
 
 import logging
-import re
 import signal
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub.utils import (
-    _http,
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-    set_client_factory,
-)
+import huggingface_hub
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from huggingface_hub.utils import tqdm as hf_tqdm
 
 from fundamentallm_hf.portable.errors import UserError
 
 from .error_messages import is_passing, redact, seconds_asked, status_of
+from .internals import (
+    RequestHook,
+    says_nothing_new,
+    status_in_log,
+    tells_of_broken_connection,
+    tells_of_resuming,
+    wait_in_log,
+)
 
 # Seconds without a byte after which a request counts as lost.
 SILENCE = 60.0
 TRIES = 3
 LONGEST_WAIT = 60.0
+BROKEN = "the connection broke"
 
 Result = TypeVar("Result")
 Notice = Callable[[str], None]
@@ -57,7 +64,7 @@ def try_again(action: Callable[[], Result], notice: Notice, tries: int = TRIES) 
             if attempt == tries or wait > LONGEST_WAIT or not is_passing(error):
                 raise
             status = status_of(error)
-            notice(f"{f'the Hub answers {status}' if status else 'the connection broke'}: trying again in {wait:g} s")
+            notice(f"{f'the Hub answers {status}' if status else BROKEN}: trying again in {wait:g} s")
             time.sleep(wait)
     raise AssertionError("tries has to be at least 1")
 
@@ -84,61 +91,123 @@ class Interrupted(UserError):
         super().__init__("interrupted: what was fetched or sent so far stays, and the next try goes on from there")
 
 
+@dataclass(eq=False)
+class _Talk:
+    """One conversation, from its beginning to its end."""
+
+    notice: Notice
+    progress: bool
+    silence: float
+
+    def say(self, text: str) -> None:
+        """A line for the user of this conversation."""
+        if not self.progress:
+            self.notice(text)
+            return
+        with Bar.external_write_mode(file=sys.stderr):  # or the bars would be drawn over it
+            self.notice(text)
+
+
+# The conversation of the thread that runs. Threads that huggingface_hub starts belong to none.
+_current: ContextVar[_Talk | None] = ContextVar("conversation", default=None)
+
+
 @contextmanager
 def conversation(notice: Notice, *, progress: bool = False, silence: float = SILENCE) -> Iterator[None]:
     """Talk to the Hub: no request waits for ever, and what huggingface_hub logs is told in a line, without tokens.
 
-    The limits hold for all that this process does with huggingface_hub meanwhile.
+    Several threads may do so at once. Each is told of its own requests; what huggingface_hub logs in threads that it
+    has started, which do not say for whom, is told to all. The limits hold for all that this process does with
+    huggingface_hub meanwhile. When the last conversation ends, the process is as it was before the first.
 
     Args:
         notice: is told what a user should know, such as a wait.
-        progress: whether huggingface_hub shows its progress bars.
+        progress: whether huggingface_hub shows its progress bars; while one conversation wants them, all have them.
         silence: seconds without a byte after which a request counts as lost.
     """
+    talk = _Talk(notice, progress, silence)
+    _process.enter(talk)
+    token = _current.set(talk)
+    try:
+        with _ends_threads():
+            yield
+    finally:
+        _current.reset(token)
+        _process.leave(talk)
 
-    def say(text: str) -> None:
-        if not progress:
-            notice(text)
-            return
-        with Bar.external_write_mode(file=sys.stderr):  # or the bars would be drawn over it
-            notice(text)
 
-    # There is no public way to ask for the factory in use, and a client that is lost is made anew by it.
-    factory = _http._GLOBAL_CLIENT_FACTORY
+class _Process:
+    """What conversations change for the whole process: the first to begin changes it, the last to end restores it."""
 
-    def limit(request: Any) -> None:
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.talks: list[_Talk] = []
+        self.restore = ExitStack()
+
+    def enter(self, talk: _Talk) -> None:
+        with self.lock:
+            if not self.talks:
+                with ExitStack() as changes:
+                    self._change(changes)
+                    self.restore = changes.pop_all()
+            self.talks.append(talk)
+            self._show_bars()
+
+    def leave(self, talk: _Talk) -> None:
+        with self.lock:
+            self.talks.remove(talk)
+            if self.talks:
+                self._show_bars()
+                return
+            Bar.stop.clear()
+            self.restore.close()
+
+    def talks_of_thread(self) -> list[_Talk]:
+        """The conversation of the thread that runs; all of them for one that huggingface_hub has started."""
+        talk = _current.get()
+        return [talk] if talk is not None else list(self.talks)
+
+    def _change(self, changes: ExitStack) -> None:
+        changes.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("always", category=UserWarning)
+        warnings.showwarning = partial(self._tell, warnings.showwarning)
+        logger = logging.getLogger("huggingface_hub")
+        changes.callback(_set_logger, logger, logger.handlers, logger.propagate)
+        _set_logger(logger, [_ToNotices()], False)
+        changes.callback(RequestHook(self._limit).remove)
+        # First to be restored: whatever huggingface_hub warns of when it is asked to still belongs to a conversation.
+        changes.callback(disable_progress_bars if are_progress_bars_disabled() else enable_progress_bars)
+
+    def _show_bars(self) -> None:
+        (enable_progress_bars if any(talk.progress for talk in self.talks) else disable_progress_bars)()
+
+    def _limit(self, request: Any) -> None:
         if Bar.stop.is_set():
             raise Interrupted
+        # Some requests ask for no limit at all, so the client's own would not do.
+        silence = max((talk.silence for talk in self.talks_of_thread()), default=SILENCE)
         limits = request.extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
         request.extensions["timeout"] = {
             name: silence if seconds is None else seconds for name, seconds in limits.items()
         }
 
-    def patient() -> Any:
-        client = factory()
-        # Some requests ask for no limit at all, so the client's own would not do.
-        client.event_hooks = client.event_hooks | {"request": [*client.event_hooks["request"], limit]}
-        return client
+    def _tell(
+        self, shown: Callable[..., None], message: Warning | str, category: type[Warning], file: str, *others: Any
+    ) -> None:
+        """Pass a warning on: those for users to them, those that are none of this conversation as they would go."""
+        if _current.get() is None and not Path(file).is_relative_to(_HUGGINGFACE_HUB):
+            shown(message, category, file, *others)
+        elif category is UserWarning:  # others are for whoever works on huggingface_hub
+            for talk in self.talks_of_thread():
+                talk.say(_plain(str(message)))
 
-    def tell(message: Warning | str, category: type[Warning], *place: Any, **keywords: Any) -> None:
-        if category is UserWarning:  # others are for whoever works on huggingface_hub
-            say(_plain(str(message)))
 
-    logger = logging.getLogger("huggingface_hub")
-    handlers, propagate, hidden = logger.handlers, logger.propagate, are_progress_bars_disabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = tell
-        set_client_factory(patient)
-        logger.handlers, logger.propagate = [_ToNotices(say)], False
-        (enable_progress_bars if progress else disable_progress_bars)()
-        try:
-            with _ends_threads():
-                yield
-        finally:
-            (disable_progress_bars if hidden else enable_progress_bars)()
-            logger.handlers, logger.propagate = handlers, propagate
-            set_client_factory(factory)
+def _set_logger(logger: logging.Logger, handlers: list[logging.Handler], propagate: bool) -> None:
+    logger.handlers, logger.propagate = handlers, propagate
+
+
+_HUGGINGFACE_HUB = Path(huggingface_hub.__file__).parent
+_process = _Process()
 
 
 @contextmanager
@@ -160,29 +229,32 @@ def _ends_threads() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-        Bar.stop.clear()
 
 
 class _ToNotices(logging.Handler):
-    """Turns what huggingface_hub logs into lines for a user."""
+    """Turns what huggingface_hub logs into lines for users."""
 
-    def __init__(self, notice: Notice) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.notice = notice
-        self.reason = "the connection broke"
+        # Of a wait, the reason is told in the line before it, in the same thread.
+        self.last = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if found := re.match(r"HTTP Error (\d+) thrown", text):
-            self.reason = f"the Hub answers {found[1]}"
-        elif " thrown while requesting " in text:
-            self.reason = "the connection broke"
-        elif found := re.match(r"(?:Rate limited\. Waiting|Retrying in) ([\d.]+)s", text):
-            self.notice(f"{self.reason}: trying again in {float(found[1]):g} s")
-        elif "Trying to resume download" in text:
-            self.notice("the connection broke: going on from where it stopped")
-        elif "Skipping to prevent empty commit" not in text and "Max retries exceeded" not in text:
-            self.notice(_plain(text))
+        if status := status_in_log(text):
+            self.last.reason = f"the Hub answers {status}"
+        elif tells_of_broken_connection(text):
+            self.last.reason = BROKEN
+        elif (wait := wait_in_log(text)) is not None:
+            self._say(f"{getattr(self.last, 'reason', BROKEN)}: trying again in {wait:g} s")
+        elif tells_of_resuming(text):
+            self._say(f"{BROKEN}: going on from where it stopped")
+        elif not says_nothing_new(text):
+            self._say(_plain(text))
+
+    def _say(self, text: str) -> None:
+        for talk in _process.talks_of_thread():
+            talk.say(text)
 
 
 def _plain(text: str) -> str:

@@ -22,9 +22,9 @@ from fundamentallm_hf.files import check_target, in_one_step, one_line
 from fundamentallm_hf.portable.errors import UserError
 
 from .connection import Bar, Notice, conversation, try_again
-from .error_messages import hub_error, is_passing
+from .error_messages import HubError, hub_error, is_passing
 from .scan import check_names, is_pickle_name
-from .upload import LIBRARY, file_hash, split_name
+from .upload import LIBRARY, is_same, split_name
 
 # What a model is loaded from lies at the top of its repository, in files that end so, and in these folders.
 LOADED = (".json", ".txt", ".model", ".py", ".jinja", ".tiktoken", ".bpe", ".vocab", ".md", "")
@@ -135,7 +135,8 @@ def fetch(
                 if found is None:
                     raise
                 if not constants.is_offline_mode():
-                    reason = str(hub_error(where, error)).removeprefix(where).partition(":")[0].strip()
+                    told = hub_error(where, error)
+                    reason = told.reason if isinstance(told, HubError) else "cannot be reached"
                     notice(f"{where} {reason}: taking the files of commit {found.commit[:12]} on this machine")
                 return found
             snapshot = _download(api, repo_id, commit, where, choose, notice)
@@ -224,12 +225,9 @@ def _on_this_machine(repo_id: str, revision: str | None, choose: Choice, listed:
 
 def _download(api: HfApi, repo_id: str, commit: str, where: str, choose: Choice, notice: Notice) -> Snapshot:
     """Get the files of a commit, and see that they are what the Hub says they are."""
-
-    def listed() -> dict[str, Any]:
-        tree = api.list_repo_tree(repo_id, recursive=True, revision=commit)
-        return {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
-
-    entries = try_again(listed, notice)
+    # huggingface_hub tries each of these requests again by itself.
+    tree = api.list_repo_tree(repo_id, recursive=True, revision=commit)
+    entries: dict[str, Any] = {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
     check_names(entries, where)
     names = tuple(choose(list(entries)))
     for again in (False, True):
@@ -242,7 +240,8 @@ def _download(api: HfApi, repo_id: str, commit: str, where: str, choose: Choice,
             )
 
         folder = Path(try_again(get, notice))
-        damaged = [name for name in new if not _is_sound(folder / name, entries[name])]
+        # Not by HfApi.verify_repo_checksums, which lists the files once more and reads all that were got before, too.
+        damaged = [name for name in new if not is_same(folder / name, entries[name])]
         if not damaged:
             break
         for name in damaged:  # or it would be taken for the file from now on
@@ -272,10 +271,6 @@ def _remember(snapshot: Snapshot, revision: str) -> None:
         note.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(snapshot.commit)
         os.replace(partial, note)  # noqa: PTH105 - in one step
-
-
-def _is_sound(file: Path, entry: Any) -> bool:
-    return file_hash(file, sha256=True) == entry.lfs.sha256 if entry.lfs else file_hash(file, False) == entry.blob_id
 
 
 def _check_room(where: str, needed: int) -> None:

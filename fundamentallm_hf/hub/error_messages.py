@@ -7,7 +7,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -20,12 +20,15 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import httpx, parse_ratelimit_headers
 
 from fundamentallm_hf.portable.errors import UserError
+
+from .internals import complaints_about_card, is_wrong_length
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{10,}|\b((?i:Bearer|Basic)) +[^\s'\",]+")
@@ -68,7 +71,7 @@ def is_passing(error: BaseException) -> bool:
     """Whether an error may be gone at the next try: the Hub is busy, or the connection broke."""
     lasting = (UserError, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
     return not isinstance(error, lasting) and any(
-        isinstance(cause, httpx.TransportError) or (status_of(cause) in _BUSY) or _is_short(cause)
+        isinstance(cause, httpx.TransportError) or (status_of(cause) in _BUSY) or is_wrong_length(cause)
         for cause in causes(error)
     )
 
@@ -88,6 +91,12 @@ def status_of(error: BaseException) -> int | None:
     return error.response.status_code if isinstance(error, HfHubHTTPError) else None
 
 
+def told_by(error: BaseException) -> str:
+    """The server's own words in an error, in a line; "" where it gave none."""
+    message = error.server_message if isinstance(error, HfHubHTTPError) else None
+    return " ".join((message or "").split()).rstrip(".")[:200]
+
+
 def seconds_asked(error: BaseException) -> float | None:
     """How long the Hub asks to wait before the next try (RFC 9110, section 10.2.3); None where it does not say."""
     for cause in causes(error):
@@ -102,11 +111,31 @@ def seconds_asked(error: BaseException) -> float | None:
     return None
 
 
-def hub_error(where: str, error: Exception) -> UserError:
+class HubError(UserError):
+    """An error of the Hub or on the way there, in one line without tokens.
+
+    Attributes:
+        about: what the line begins with, such as a repository and its revision; "" where it is about something else.
+        reason: what is wrong, such as "is out of reach", without why and without what to do.
+    """
+
+    def __init__(self, about: str, reason: str, details: str = "") -> None:
+        self.about, self.reason = about, redact(reason)
+        super().__init__(redact(f"{about} {reason}{details}".lstrip()))
+
+
+class ChangedError(HubError):
+    """Somebody else has changed the repository since it was looked at, so nothing was written over."""
+
+    def __init__(self, about: str, told: str = "") -> None:
+        super().__init__(about, "was changed by somebody else meanwhile", f"{f' ({told})' if told else ''}: try again")
+
+
+def hub_error(about: str, error: Exception) -> UserError:
     """An error of the Hub or on the way there, as one line to be read.
 
     Args:
-        where: the repository it is about, with its revision.
+        about: the repository with its revision, or the Hub's host.
         error: as it was raised by huggingface_hub.
     """
     found = list(causes(error))
@@ -114,10 +143,10 @@ def hub_error(where: str, error: Exception) -> UserError:
         if isinstance(cause, UserError):
             return cause
     for cause in found:
-        if (text := _explain(cause)) is not None:
-            return UserError(redact(f"{where} {text}" if not text.startswith("!") else text[1:]))
+        if (told := _explain(about, cause)) is not None:
+            return told
     lines = " ".join(str(error).split()) or type(error).__name__
-    return UserError(redact(f"{where}: {lines[:300]}"))
+    return UserError(redact(f"{about}: {lines[:300]}"))
 
 
 def page(repo_id: str, place: str) -> str:
@@ -130,76 +159,100 @@ def host() -> str:
     return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2] or "the Hub"
 
 
-def _is_short(error: BaseException) -> bool:
-    return isinstance(error, OSError) and "Consistency check failed" in str(error)
-
-
-def _explain(error: BaseException) -> str | None:
-    """What to say behind the name of a repository, or instead of it where it begins with "!"; None: look further."""
+def _explain(about: str, error: BaseException) -> HubError | None:
+    """The line for an error; None: look further."""
+    server = _server(about)
     if isinstance(error, LocalTokenNotFoundError):
-        return f"!you are not logged in to {host()}: {LOG_IN} to a token with write access"
+        return HubError("", f"you are not logged in to {host()}", f": {LOG_IN} to a token with write access")
     if isinstance(error, OfflineModeIsEnabled):
-        return "is not on this machine as a whole, and HF_HUB_OFFLINE is set: get it once with a network"
+        reason = "is not on this machine as a whole, and HF_HUB_OFFLINE is set"
+        return HubError(about, reason, ": get it once with a network")
     if isinstance(error, GatedRepoError):
-        return f"is gated: ask for access on its page at {host()}, then {LOG_IN}"
+        return HubError(about, "is gated", f": ask for access on its page at {server}, then {LOG_IN}")
     if isinstance(error, DisabledRepoError):
-        return f"has been disabled on {host()}: its page says why"
+        return HubError(about, f"has been disabled on {server}", ": its page says why")
     if isinstance(error, RevisionNotFoundError):
-        return "has no such revision: check the branch, tag or commit"
+        return HubError(about, "has no such revision", ": check the branch, tag or commit")
     if isinstance(error, RepositoryNotFoundError):
         if tokens():
-            return f"is not on {host()}, or is private and not open to your token: check the name and the token"
-        return f"is not on {host()}, or is private: check the name, or {LOG_IN}"
+            reason = f"is not on {server}, or is private and not open to your token"
+            return HubError(about, reason, ": check the name and the token")
+        return HubError(about, f"is not on {server}, or is private", f": check the name, or {LOG_IN}")
+    if isinstance(error, RemoteEntryNotFoundError):
+        file = unquote(error.response.url.path).partition("/resolve/")[2].partition("/")[2]
+        return HubError(about, f"lacks the file {file}" if file else "lacks a file")
+    if (complaints := complaints_about_card(error)) is not None:
+        told = "; ".join(complaints) or "its metadata is not valid"
+        return HubError(about, "cannot have this card", f": {told}; correct the top of README.md")
     if isinstance(error, HfHubHTTPError):
-        return _explain_status(error)
+        return _explain_status(about, error)
     if isinstance(error, IncompleteSnapshotError | LocalEntryNotFoundError):
-        return None if error.__cause__ or error.__context__ else "is not on this machine as a whole: get it again"
+        if error.__cause__ or error.__context__:
+            return None
+        return HubError(about, "is not on this machine as a whole", ": get it again")
     if isinstance(error, EntryNotFoundError):
-        return f"lacks a file: {' '.join(str(error).split())[:200]}"
+        return HubError(about, "lacks a file", f": {' '.join(str(error).split())[:200]}")
     if isinstance(error, HFValidationError):
-        return f"!{' '.join(str(error).split()).rstrip('.')}: give a name such as user/name"
+        return HubError("", " ".join(str(error).split()).rstrip("."), ": give a name such as user/name")
+    return _explain_connection(about, error)
+
+
+def _explain_connection(about: str, error: BaseException) -> HubError | None:
+    server = _server(about)
     if isinstance(error, httpx.TimeoutException):
-        return f"is out of reach: {host()} said nothing for too long; check the connection and try again"
+        details = f": {server} said nothing for too long; check the connection and try again"
+        return HubError(about, "is out of reach", details)
     if isinstance(error, httpx.LocalProtocolError | UnicodeEncodeError):
-        return f"cannot be asked for: the token or another header holds what HTTP does not allow; {LOG_IN}"
+        details = f": the token or another header holds what HTTP does not allow; {LOG_IN}"
+        return HubError(about, "cannot be asked for", details)
     if isinstance(error, httpx.TransportError):
-        return f"is out of reach: the connection to {host()} failed ({_reason(error)}); check it and try again"
-    if isinstance(error, OSError):
-        return _explain_disk(error)
-    if isinstance(error, ValueError) and str(error).startswith("Invalid metadata in README.md"):
-        told = "; ".join(line.strip("- ") for line in str(error).splitlines()[1:])
-        return f"cannot have this card: {told or 'its metadata is not valid'}; correct the top of README.md"
-    return None
+        details = f": the connection to {server} failed ({_reason(error)}); check it and try again"
+        return HubError(about, "is out of reach", details)
+    return _explain_disk(about, error) if isinstance(error, OSError) else None
 
 
-def _explain_status(error: HfHubHTTPError) -> str:
-    status = error.response.status_code
-    told = " ".join((error.server_message or "").split()).rstrip(".")[:200]
+def _explain_status(about: str, error: HfHubHTTPError) -> HubError:
+    status, server = error.response.status_code, _server(about)
+    told = told_by(error)
     if status == 401:
-        return f"!{host()} does not accept your token: {LOG_IN} to a valid one (HF_TOKEN wins over a login)"
+        details = f": {LOG_IN} to a valid one (HF_TOKEN wins over a login)"
+        return HubError("", f"{host()} does not accept your token", details)
     if status == 403:
-        return f"is closed to your token ({told or 'forbidden'}): use one that may write there, or another name"
+        details = f" ({told or 'forbidden'}): use one that may write there, or another name"
+        return HubError(about, "is closed to your token", details)
     if status == 402:
-        return f"needs a plan that you do not have ({told or 'payment required'})"
+        return HubError(about, "needs a plan that you do not have", f" ({told or 'payment required'})")
     if status in (409, 412):
-        return f"was changed by somebody else meanwhile ({told or status}): try again"
+        return ChangedError(about, told or str(status))
     if status == 429:
         wait = seconds_asked(error)
         when = f"in {wait:.0f} seconds" if wait else "later"
-        return f"cannot be reached: {host()} asks for fewer requests; try again {when}"
-    if status >= 500:
-        return f"cannot be reached: {host()} fails at the moment ({status}); try again later"
-    return f"was refused by {host()} ({status}{': ' + told if told else ''})"
+        return HubError(about, "cannot be reached", f": {server} asks for fewer requests; try again {when}")
+    if status == 501:
+        return HubError(about, f"asks for what {server} does not offer", f" ({status}{': ' + told if told else ''})")
+    if status in _BUSY:
+        says = f" (it says: {told})" if told else ""
+        details = f": {server} fails at the moment ({status}); try again later{says}"
+        return HubError(about, "cannot be reached", details)
+    refused = f"was refused by {server}" if server != "it" else "refused what was asked for"
+    return HubError(about, refused, f" ({status}{': ' + told if told else ''})")
 
 
-def _explain_disk(error: OSError) -> str | None:
+def _explain_disk(about: str, error: OSError) -> HubError | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"does not fit on the disk{_at(error)}: free some space, or set HF_HOME to a larger disk"
+        details = f"{_at(error)}: free some space, or set HF_HOME to a larger disk"
+        return HubError(about, "does not fit on the disk", details)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"cannot be stored{_at(error)}: {error.strerror or error}; set HF_HOME to a folder that you may write"
-    if _is_short(error):
-        return "came with a file of another size than it should have: try again"
+        details = f"{_at(error)}: {error.strerror or error}; set HF_HOME to a folder that you may write"
+        return HubError(about, "cannot be stored", details)
+    if is_wrong_length(error):
+        return HubError(about, "came with a file of another size than it should have", ": try again")
     return None
+
+
+def _server(about: str) -> str:
+    """The Hub's host, in a line that begins with something; "it" where that is the host already."""
+    return "it" if about == host() else host()
 
 
 def _at(error: OSError) -> str:

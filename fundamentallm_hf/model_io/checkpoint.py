@@ -1,8 +1,7 @@
-"""Reads FundamentaLLM's `.pt` checkpoints, and turns them into models and Hugging Face folders.
+"""Reads FundamentaLLM's `.pt` checkpoints, and converts them to models and Hugging Face folders.
 
-A checkpoint is untrusted: it is read as weights and plain values only, nothing in it is ever run, and everything it
-says is held against everything else (weights, config, vocabulary) before a model is built. This file knows nothing of
-generation, of training or of the Hub; how a folder is written safely is told in `model_folder.py`.
+A checkpoint is untrusted. Only weights and plain values are read, nothing in it is ever run, and everything it says is
+checked against everything else (weights, config, vocabulary) before a model is built.
 """
 
 import json
@@ -50,7 +49,7 @@ class Checkpoint:
         state_dict: the weights of `FundamentaLLMForCausalLM`, on the CPU, all of one dtype; tied weights once.
         tokenizer: the stock fast tokenizer of the checkpoint's characters.
         provenance: `epoch`, `step`, `metrics` and `training_config` as far as the file holds them, as plain values
-            and without anything that names a place on the machine it was trained on.
+            and without any path of the machine it was trained on.
     """
 
     config: FundamentaLLMConfig
@@ -200,10 +199,10 @@ def is_fundamentallm_source(path: str | os.PathLike[str]) -> bool:
 
     ```
     """
-    place = Path(path)
-    if place.is_dir():
-        return not (place / "config.json").is_file() and _best_file(place) is not None
-    return place.suffix == ".pt"
+    path = Path(path)
+    if path.is_dir():
+        return not (path / "config.json").is_file() and _best_file(path) is not None
+    return path.suffix == ".pt"
 
 
 def _best_file(folder: Path) -> Path | None:
@@ -296,7 +295,7 @@ def _find_weights(loaded: Any, file: Path) -> dict[str, Tensor]:
 
 
 def _find_config(loaded: Mapping[str, Any], file: Path) -> tuple[Mapping[str, Any], str]:
-    """The raw model config, and how to name the place it comes from."""
+    """The raw model config, and what errors call the file it is from."""
     if (fields := loaded.get("model_config")) is not None:
         origin = f"model_config in {str(file)!r}"
     else:
@@ -318,10 +317,10 @@ def _find_config(loaded: Mapping[str, Any], file: Path) -> tuple[Mapping[str, An
 
 
 def _find_vocabulary(file: Path) -> tuple[dict[str, int], Path]:
-    # Not the file's own place if it is a link, as in the Hub's cache, but that of the link.
+    # Not the target of a link, as in the Hub's cache, but the link.
     folder = file.parent.resolve()
-    places = [folder / "tokenizer.json", folder.parent / "tokenizer.json"]
-    found = next((place for place in places if place.exists()), None)
+    paths = [folder / "tokenizer.json", folder.parent / "tokenizer.json"]
+    found = next((path for path in paths if path.exists()), None)
     if found is None:
         raise UserError(
             f"there is no tokenizer.json for {str(file)!r}, neither in {str(folder)!r} nor in {str(folder.parent)!r}: "
@@ -343,7 +342,7 @@ def _find_vocabulary(file: Path) -> tuple[dict[str, int], Path]:
 
 
 def _plain_values(value: Any) -> Any:
-    """Numbers, words and what is made of them; everything else, and what names a place on disk, is left out."""
+    """Numbers, words and what is made of them; everything else, and paths are left out."""
     if isinstance(value, Mapping):
         return {
             name: _plain_values(item)

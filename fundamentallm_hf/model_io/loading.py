@@ -1,11 +1,9 @@
-"""Finds a model wherever it is: a FundamentaLLM checkpoint, a Hugging Face folder, the Hub, or the bundled demo.
-
-This file decides what a name means and where the model runs; reading checkpoints is `checkpoint.py`'s work.
-"""
+"""Loads models: FundamentaLLM checkpoints, Hugging Face folders, repositories on the Hub, and the bundled model."""
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -99,7 +97,7 @@ def load_model(
 
     ```
     """
-    place, dtype = choose_device(device), choose_dtype(dtype)
+    target, dtype = choose_device(device), choose_dtype(dtype)
     name = str(source) if source is not None else str(DEMO_MODEL)
     path = local_path(name)
     if revision is not None and path.exists():
@@ -111,25 +109,14 @@ def load_model(
         if dtype is not None:
             model = model.to(dtype=dtype)
     else:
-        tell = notice or (lambda text: warnings.warn(text, stacklevel=2))
-        commit = None
-        if path.exists():
-            if not (path / "config.json").is_file():
-                raise UserError(f"{name} is neither a FundamentaLLM checkpoint nor a folder with a config.json")
-            folder = path
-        elif is_local(name):
-            raise UserError(f"there is no {name}: give a checkpoint, a folder or a Hub id such as user/name")
-        else:
-            snapshot = fetch(name, revision, notice=tell, progress=progress)
-            check_weights([*snapshot.files, *snapshot.left_out], name)
-            folder, commit = snapshot.folder, snapshot.commit
-            name = snapshot.repo_id
-        check_index(folder, name)
-        runs_code = check_code(folder, name, commit, trust_remote_code, tell)
-        model, tokenizer = _from_pretrained(folder, name, dtype, runs_code)
-        model.config._commit_hash = commit
+        notice = notice or (lambda text: warnings.warn(text, stacklevel=2))
+        found = _find_folder(name, path, revision, notice, progress)
+        check_index(found.folder, found.name)
+        runs_code = check_code(found.folder, found.name, found.commit, trust_remote_code, notice)
+        model, tokenizer = _from_pretrained(found.folder, found.name, dtype, runs_code)
+        model.config._commit_hash = found.commit
     model.tokenizer = tokenizer
-    return model.to(place).eval()
+    return model.to(target).eval()
 
 
 def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
@@ -167,6 +154,31 @@ def find_checkpoint(source: str | Path, notice: Notice) -> Path:
             f"{name} holds no FundamentaLLM checkpoint (.pt): there is nothing to convert, load it as it is"
         )
     return snapshot.folder
+
+
+class _Found(NamedTuple):
+    """A model in a folder, what errors call it, and its commit if it is from the Hub."""
+
+    folder: Path
+    name: str
+    commit: str | None
+
+
+def _find_folder(name: str, path: Path, revision: str | None, notice: Notice, progress: bool) -> _Found:
+    """The folder of a Hugging Face model; one on the Hub is fetched.
+
+    Raises:
+        UserError: there is none, or its weights are not safe to read.
+    """
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{name} is neither a FundamentaLLM checkpoint nor a folder with a config.json")
+        return _Found(path, name, None)
+    if is_local(name):
+        raise UserError(f"there is no {name}: give a checkpoint, a folder or a Hub id such as user/name")
+    snapshot = fetch(name, revision, notice=notice, progress=progress)
+    check_weights([*snapshot.files, *snapshot.left_out], name)
+    return _Found(snapshot.folder, snapshot.repo_id, snapshot.commit)
 
 
 def _from_pretrained(

@@ -1,6 +1,6 @@
 """Writes Hugging Face model folders, with all that belongs to a model in them.
 
-That a folder is whole or not there is the work of `files.py`. This file knows nothing of where models come from.
+That a folder is whole or not there is the work of `files.py`.
 """
 
 import os

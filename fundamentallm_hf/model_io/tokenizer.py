@@ -1,7 +1,6 @@
-"""Builds the stock fast tokenizer of a character vocabulary, and names the characters it lacks.
+"""Builds the stock fast tokenizer of a character vocabulary, and finds the characters that a tokenizer lacks.
 
-The result is a plain `PreTrainedTokenizerFast`: it loads with `AutoTokenizer` and needs no code of ours. This file
-knows nothing of models or of where vocabularies are kept on disk.
+The result is a plain `PreTrainedTokenizerFast`: it loads with `AutoTokenizer` and needs no code of this package.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,8 +1,7 @@
-"""FundamentaLLM's names and shapes, and what Hugging Face calls them.
+"""Maps FundamentaLLM's config fields and tensor names to those of Hugging Face.
 
-Everything that is known of the inside of a FundamentaLLM checkpoint stands here: the names of its config and of its
-tensors, and the shapes that the one demands of the other. This file knows nothing of files; where a config or weights
-come from is text for its error messages.
+This is the only file that knows the inside of a FundamentaLLM checkpoint: the names of its config fields and tensors,
+and the shapes that the config demands of the tensors.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,13 +18,13 @@ EMBEDDING, OUTPUT, SINUSOIDAL_TABLE = "token_embedding.weight", "output_proj.wei
 HF_EMBEDDING, HF_OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
-def translate_config(raw: Mapping[str, Any], origin: str, **own: Any) -> FundamentaLLMConfig:
+def translate_config(raw: Mapping[str, Any], origin: str, **extra: Any) -> FundamentaLLMConfig:
     """The config under Hugging Face's names.
 
     Args:
         raw: names and values as FundamentaLLM writes them; unknown names and empty values are left out.
-        origin: how to name the place where they stand in an error.
-        own: fields of the config that FundamentaLLM does not have.
+        origin: what errors call the file that they are from.
+        extra: fields of the config that FundamentaLLM does not have.
 
     Raises:
         UserError: no model can have this config, or two names for the same thing have different values.
@@ -58,7 +57,7 @@ def translate_config(raw: Mapping[str, Any], origin: str, **own: Any) -> Fundame
     if isinstance(expansion, bool) or not isinstance(expansion, int | float):
         raise UserError(f"{origin} has an ffn_expansion of {expansion!r}: expected a number such as 4")
     try:
-        return FundamentaLLMConfig(**fields, **own)
+        return FundamentaLLMConfig(**fields, **extra)
     except Exception as error:  # the checks of huggingface_hub raise errors that have no common base but this
         reason = str(error).splitlines()[-1].strip().removeprefix("ValueError: ").removeprefix("TypeError: ")
         raise UserError(f"{origin} describes no FundamentaLLM model: {reason}") from error
@@ -102,7 +101,7 @@ def translate_weights(
             computed in its place, and dropped; the output layer is dropped if `config` ties it to the embedding.
         config: the shape that the weights have to have.
         shown: how to name the checkpoint in an error.
-        origin: how to name the place where the config stands.
+        origin: what errors call the file that the config is from.
 
     Raises:
         UserError: a tensor is missing, superfluous or of another shape, or the positions are not the usual ones.

@@ -3,7 +3,7 @@
 What is generated stands between two comments, `<!-- fundamentallm: NAME DIGEST -->` and
 `<!-- /fundamentallm: NAME -->`, and a last comment notes which sections and which metadata were generated. So the next
 writing can tell three things apart: what it wrote itself and may replace, what somebody changed or added, which stays,
-and what somebody deleted, which stays away. This file knows nothing of models or of what a card says.
+and what somebody deleted, which stays away.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """Whether the metadata of a card is such as the Hub takes, as far as that shows without asking it.
 
-The Hub itself is asked when a card is pushed. This file knows nothing of what else a card says.
+The Hub itself is asked when a card is pushed. huggingface_hub's `ModelCardData` reads `model-index` here; it checks no
+other field, and a card that it writes loses what people add to a result, and all models but one.
 """
 
 import math

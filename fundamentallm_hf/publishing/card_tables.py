@@ -1,7 +1,4 @@
-"""Facts as rows of tables and as figures in Markdown, whatever characters they hold.
-
-This file knows nothing of which facts a card tells.
-"""
+"""Facts as rows of tables and as figures in Markdown, whatever characters they hold."""
 
 import re
 from collections.abc import Iterable, Mapping

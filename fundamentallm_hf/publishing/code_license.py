@@ -1,4 +1,4 @@
-"""The licence of this package, which goes wherever its code goes. This file knows nothing of where that is."""
+"""The licence of this package, which is added wherever its code is copied."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Makes a repository of the controls, from which any model's `generate()` fetches them.
 
-It holds this package's own files as a recipe, `custom_generate/generate.py` (see transformers' documentation of
-`custom_generate`), what it requires, a card and the licence. This file knows nothing of the Hub.
+It holds this package's code as `custom_generate/generate.py` (see transformers' documentation of `custom_generate`),
+its requirements, a card and the licence.
 """
 
 import re
@@ -70,11 +70,11 @@ def write_controls(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with in_one_step(target, force) as partial:
-            place = partial / FOLDER
-            place.mkdir()
+            recipe = partial / FOLDER
+            recipe.mkdir()
             for name, source in files.items():
-                (place / name).write_text(source, encoding="utf-8")
-            (place / "requirements.txt").write_text(_requirements(), encoding="utf-8")
+                (recipe / name).write_text(source, encoding="utf-8")
+            (recipe / "requirements.txt").write_text(_requirements(), encoding="utf-8")
             (partial / CARD).write_text(card, encoding="utf-8")
             (partial / "LICENSE").write_text(code_license(), encoding="utf-8")
     except OSError as error:
@@ -122,7 +122,7 @@ def _attributes() -> str:
 
 def _bundled() -> Mapping[str, Attribute]:
     """Those that serve any model: experts serve the bundled one alone, so of them only the words that go with them."""
-    found = {place.name: Attribute.load(place) for place in sorted(BUNDLED.iterdir()) if place.is_dir()}
+    found = {each.name: Attribute.load(each) for each in sorted(BUNDLED.iterdir()) if each.is_dir()}
     return {
         name: replace(each, kind="words", experts=b"") if each.kind == "experts" else each
         for name, each in found.items()

@@ -1,7 +1,7 @@
-"""Writes the card of a model, the README.md of its repository, out of what lies in its folder.
+"""Writes the card of a model, the README.md of its repository, from the files in its folder.
 
-The words stand in `model_card_template.md`, the facts come from `model_facts.py`, and what people did to a card
-survives through `card_merge.py`. This file puts facts into words and examples; it knows nothing of the Hub.
+The text is in `model_card_template.md`, the facts come from `model_facts.py`, and `card_merge.py` keeps what people
+have edited.
 """
 
 import json
@@ -140,7 +140,7 @@ def _name(folder: Path, repo_id: str | None) -> str:
 
 def _metadata(facts: ModelFacts, name: str) -> dict[str, Any]:
     made: dict[str, Any] = {key: facts.training[key] for key in _METADATA if facts.training.get(key)}
-    tags = (["fundamentallm"] if facts.own else []) + (["character-level"] if facts.characters else [])
+    tags = (["fundamentallm"] if facts.is_fundamentallm else []) + (["character-level"] if facts.characters else [])
     made |= {"library_name": "transformers", "pipeline_tag": "text-generation"}
     made["tags"] = [*tags, "controlled-generation"]
     made["widget"] = [{"text": prompt} for prompt in _prompts(facts, {})[:3]]
@@ -183,7 +183,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
         "generate": "fundamentallm generate" + ("" if bundled else f" {_shell(model)}"),
         "load": "load_model()" if bundled else f"load_model({_python(model)})",
         "plain_use": "" if bundled else _plain_use(facts, model, prompt),
-        "plain_controls": "" if bundled or not facts.own else _plain_controls(facts, prompt, banned),
+        "plain_controls": "" if bundled or not facts.is_fundamentallm else _plain_controls(facts, prompt, banned),
         "prompt": _shell(prompt),
         "prompt_text": _python(prompt),
         "banned": _shell(",".join(banned)),
@@ -212,7 +212,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
 
 
 def _summary(facts: ModelFacts) -> str:
-    kind = "FundamentaLLM" if facts.own else cell(facts.config.get("model_type"))
+    kind = "FundamentaLLM" if facts.is_fundamentallm else cell(facts.config.get("model_type"))
     unit = "character-level " if facts.characters else ""
     return (
         f"A {unit}language model of {count(facts.parameters)} parameters ({kind} architecture), with control over the "
@@ -221,8 +221,10 @@ def _summary(facts: ModelFacts) -> str:
 
 
 def _plain_use(facts: ModelFacts, model: str, prompt: str) -> str:
-    trust = ", trust_remote_code=True" if facts.own else ""
-    needs = "With nothing but transformers" + (", which runs the code that lies here:" if facts.own else ":")
+    trust = ", trust_remote_code=True" if facts.is_fundamentallm else ""
+    needs = "With nothing but transformers" + (
+        ", which runs the code that lies here:" if facts.is_fundamentallm else ":"
+    )
     return f"""{needs}
 
 ```python
@@ -307,13 +309,17 @@ def _limits(facts: ModelFacts) -> Iterable[str]:
     unit = "characters" if facts.characters else "tokens"
     window = facts.config.get("max_position_embeddings", facts.config.get("n_positions"))
     if isinstance(window, int):
-        goes_on = "; longer texts go on from their last part, and what lies before is forgotten" if facts.own else ""
+        goes_on = (
+            "; longer texts go on from their last part, and what lies before is forgotten"
+            if facts.is_fundamentallm
+            else ""
+        )
         yield f"It sees {window:,} {unit} at once{goes_on}."
     if facts.characters:
         yield "What is not in its alphabet it can neither read nor write; `fundamentallm` names such characters."
     if not facts.ends:
         yield "It has no token that ends a text, so it writes until a limit on new tokens or a stop text is reached."
-    if facts.own and facts.counts is None:
+    if facts.is_fundamentallm and facts.counts is None:
         yield "No word counts lie beside it, so controls weigh words by what the model says of them alone."
     if not facts.evaluations:
         yield "Nobody has measured it yet: `fundamentallm evaluate MODEL held_out.txt --save` does."
@@ -327,8 +333,8 @@ def _prompts(facts: ModelFacts, there: Mapping[str, Any]) -> list[str]:
     """How examples begin: as the card's own widget does, else with what the model can write."""
     widget = there.get("widget")
     texts = [each.get("text") for each in widget if isinstance(each, dict)] if isinstance(widget, list) else []
-    own = [text for text in texts if isinstance(text, str) and re.fullmatch(r"[^\n\r`]{1,200}", text)]
-    fitting = [text for text in (*own, *PROMPTS) if facts.writes(text)]
+    from_card = [text for text in texts if isinstance(text, str) and re.fullmatch(r"[^\n\r`]{1,200}", text)]
+    fitting = [text for text in (*from_card, *PROMPTS) if facts.writes(text)]
     return fitting or ["".join(char for char in facts.characters if char.isalnum())[:3] or facts.characters[:1]]
 
 

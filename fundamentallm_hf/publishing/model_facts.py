@@ -1,7 +1,6 @@
-"""Reads out of a model folder what can be told of the model: its shape, size, alphabet, attributes and records.
+"""Reads the facts of a model folder: shape, size, alphabet, attributes, training and evaluations.
 
-Nothing is loaded as a model and nothing in the folder is run; what is damaged is left out or refused in one line. This
-file knows nothing of how facts are put into words.
+Nothing is loaded as a model and nothing in the folder is run. What is damaged is left out or refused in one line.
 """
 
 import json
@@ -56,7 +55,7 @@ class ModelFacts:
     evaluations: tuple[Mapping[str, Any], ...] = ()
 
     @property
-    def own(self) -> bool:
+    def is_fundamentallm(self) -> bool:
         """Whether it is a FundamentaLLM model."""
         return self.config.get("model_type") == OWN_TYPE
 
@@ -106,9 +105,9 @@ def read_facts(folder: str | Path) -> ModelFacts:
         vocabulary=vocabulary,
         specials=specials,
         attributes={
-            place.name: Attribute.load(place)
-            for place in sorted((folder / ATTRIBUTES).glob("*"))
-            if (place / ATTRIBUTE_FILE).is_file()
+            each.name: Attribute.load(each)
+            for each in sorted((folder / ATTRIBUTES).glob("*"))
+            if (each / ATTRIBUTE_FILE).is_file()
         },
         counts=WordCounts.load(counts) if counts.is_file() else None,
         training=training[-1] if training else {},

@@ -1,24 +1,31 @@
-"""Publishes a model on the Hub: all that belongs to it in one commit, ready for use with or without this package.
+"""Publishes a model on the Hub in one commit, ready for use with or without this package.
 
-The model is written anew into a folder of its own, so nothing goes along that merely lies beside it, such as the state
-of an optimizer. How the folder is scanned and sent is told in `scan.py` and `upload.py`.
+The model is saved into a new folder, so that no other files are sent with it, such as the state of an optimizer.
 """
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from fundamentallm_hf.files import local_path
-from fundamentallm_hf.hub.connection import Notice, conversation, try_again
+from fundamentallm_hf.files import NotTextError, local_path, read_text
+from fundamentallm_hf.hub.connection import SILENCE, Notice, conversation, try_again
 from fundamentallm_hf.hub.error_messages import hub_error
 from fundamentallm_hf.hub.upload import LIBRARY, Upload, login_name, split_target, upload_folder
 from fundamentallm_hf.model_io.checkpoint import convert_checkpoint, is_fundamentallm_source
@@ -144,19 +151,23 @@ def _publish(
 ) -> Upload:
     """Write the folder, its card, and send it."""
     name, revision = split_target(repo_id, options.pop("revision", None))
-    with _quiet(), tempfile.TemporaryDirectory() as place:
+    with _quiet(), tempfile.TemporaryDirectory() as scratch:
         # The folder's name stands in no file, but the last part of it is what a card may call a model.
-        folder = Path(place, name.rpartition("/")[2])
+        folder = Path(scratch, name.rpartition("/")[2])
         write(folder)
         _copy_beside(beside, folder)
         if (folder / "modeling_fundamentallm.py").exists():
             (folder / CODE_LICENSE).write_text(code_license(), encoding="utf-8")
         card = folder / CARD
-        written = card.read_text(encoding="utf-8") if card.exists() else None
-        if not options.get("dry_run"):
-            written = card_there(name, revision, token, notice) or written
+        written = read_text(card, CARD) if card.exists() else None
+        there = None if options.get("dry_run") else card_there(name, revision, token, notice)
+        if there is not None:
+            written = there.text or written
         card.write_text(_card(folder, name, written, license, tags), encoding="utf-8")
-        return upload_folder(folder, name, revision=revision, delete=_STALE, token=token, notice=notice, **options)
+        base = None if there is None else there.commit
+        return upload_folder(
+            folder, name, revision=revision, base=base, delete=_STALE, token=token, notice=notice, **options
+        )
 
 
 def _copy_beside(origin: Path | None, folder: Path) -> None:
@@ -174,41 +185,80 @@ def _card(folder: Path, repo_id: str, existing: str | None, license: str | None,
     return card
 
 
-def card_there(repo_id: str, revision: str | None, token: str | bool | None, notice: Notice) -> str | None:
-    """The card in the repository, which people may have edited; None if there is none yet."""
+@dataclass(frozen=True)
+class CardThere:
+    """The card in a repository, and what it was read from.
+
+    Attributes:
+        text: the card; None if there is none.
+        commit: the one it was read at, on which a commit with a new card has to build, or an edit that somebody makes
+            meanwhile would be lost; "" where there is no repository.
+    """
+
+    text: str | None
+    commit: str
+
+
+def card_there(repo_id: str, revision: str | None, token: str | bool | None, notice: Notice) -> CardThere:
+    """The card in the repository, which people may have edited."""
     api = HfApi(token=token, library_name=LIBRARY)
 
-    def get() -> str | None:
+    def get() -> CardThere:
         for each in dict.fromkeys((revision, None)):  # a branch that is not there yet begins as the default branch
             try:
-                commit = api.model_info(repo_id, revision=each).sha
-                with tempfile.TemporaryDirectory() as place:  # one file of a commit has no use in the cache
-                    card = hf_hub_download(repo_id, CARD, revision=commit, token=token, cache_dir=place)
-                    return Path(card).read_text(encoding="utf-8")
+                commit = str(api.model_info(repo_id, revision=each, timeout=SILENCE).sha)
             except RevisionNotFoundError:
                 continue
-            except (RepositoryNotFoundError, EntryNotFoundError):
-                return None
-        return None
+            except GatedRepoError:
+                raise
+            except RepositoryNotFoundError:
+                break
+            try:
+                with tempfile.TemporaryDirectory() as place:  # one file of a commit has no use in the cache
+                    card = hf_hub_download(repo_id, CARD, revision=commit, token=token, cache_dir=place)
+                    return CardThere(read_text(card, f"the card of {repo_id}"), commit)
+            except EntryNotFoundError as error:
+                if isinstance(error, LocalEntryNotFoundError):  # the Hub was not reached
+                    raise
+                return CardThere(None, commit)
+        return CardThere(None, "")
 
     try:
         with conversation(notice):
             return try_again(get, notice)
-    except UnicodeDecodeError:
+    except NotTextError:
         raise UserError(f"the card of {repo_id} is not UTF-8 text: correct its README.md on the Hub first") from None
     except Exception as error:
         raise hub_error(repo_id, error) from None
 
 
+_quiet_lock = threading.Lock()
+_quiet_pushes = 0
+_shown_before = True
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bar for writing weights, which takes a moment."""
-    shown, hidden = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
-    logging.disable_progress_bar()  # it also disables the Hub's
+    """No bar of transformers for writing weights, which takes a moment; those of the Hub stay as they are.
+
+    The switch is the whole process's: the first of several pushes turns it off, and the last puts it back.
+    """
+    global _quiet_pushes, _shown_before
+    with _quiet_lock:
+        if not _quiet_pushes:
+            _shown_before = logging.is_progress_bar_enabled()
+            _switch_bars(False)
+        _quiet_pushes += 1
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
-        if not hidden:
-            enable_progress_bars()
+        with _quiet_lock:
+            _quiet_pushes -= 1
+            if not _quiet_pushes:
+                _switch_bars(_shown_before)
+
+
+def _switch_bars(shown: bool) -> None:
+    hidden = are_progress_bars_disabled()
+    (logging.enable_progress_bar if shown else logging.disable_progress_bar)()  # they switch the Hub's as well
+    (disable_progress_bars if hidden else enable_progress_bars)()

@@ -2,11 +2,12 @@
 
 The model reads every text once. What its last layer made of each token is kept, and on that each adapter learns, as a
 language model, which token comes next in texts of its own kind: seconds of work, whatever the size of the model. What
-takes time is the reading. This file knows nothing of guides.
+takes time is the reading.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from fundamentallm_hf.portable.guides.output_experts import (
 
 from .word_training import area_under_curve
 
+SIDES = ("with", "without")
 # Tokens that are read of each side at most; fewer where the model is large: parameters times tokens.
 MOST_TOKENS, _MOST_WORK = 500_000, 8e12
 # Each side learns in so many passes, at most and at least so many steps of so many tokens.
@@ -80,7 +82,7 @@ def train_experts(
 
     Args:
         model: a causal language model.
-        tokenizer: its own, a fast one.
+        tokenizer: the tokenizer of the model, a fast one.
         with_texts: texts that have the attribute, such as the lines of a file.
         without_texts: texts that lack it.
         progress: called with what is done, how far it is, and how far it has to go.
@@ -100,27 +102,17 @@ def train_experts(
     except ValueError as error:
         raise UserError(f"{error}: choose --kind words") from error
     most = min(most_tokens, int(_MOST_WORK / sum(each.numel() for each in model.parameters())))
-    sides = []
-    for name, given in (("with", with_texts), ("without", without_texts)):
-        passages = [Passage(each) if isinstance(each, str) else each for each in given]
-
-        def told(done: int, total: int, name: str = name) -> None:
-            progress(f"reading texts {name}", done, total)
-
-        read = _Reader(model, tokenizer, most).read(passages, told)
-        if not len(read.targets):
-            raise UserError(f"the texts {name} the attribute hold nothing to learn from: give some, one a line")
-        sides.append(read)
+    reader = _Reader(model, tokenizer, most)
+    sides = [
+        _read_side(reader, name, given, progress)
+        for name, given in zip(SIDES, (with_texts, without_texts), strict=True)
+    ]
     holds_out = min(side.passages for side in sides) >= _LEAST
     held = [(side.owners % _HELD_OUT == _HELD_OUT - 1) & holds_out for side in sides]
-    width = sides[0].states.shape[1]
-    pair = ExpertPair(width, bottleneck, output.signature)
-    for name, adapter, side, out in zip(("with", "without"), (pair.having, pair.lacking), sides, held, strict=True):
-
-        def learnt(done: int, total: int, name: str = name) -> None:
-            progress(f"learning texts {name}", done, total)
-
-        _learn(adapter, output, side.states[~out], side.targets[~out], learnt, seed, batch)
+    pair = ExpertPair(sides[0].states.shape[1], bottleneck, output.signature)
+    for name, adapter, side, out in zip(SIDES, (pair.having, pair.lacking), sides, held, strict=True):
+        report = partial(progress, f"learning texts {name}")
+        _learn(adapter, output, side.states[~out], side.targets[~out], report, seed, batch)
     pair.eval().requires_grad_(False)
     # What is kept is half precise, so that is what is measured and given back.
     pair = ExpertPair.from_bytes(pair.to_bytes())
@@ -130,6 +122,16 @@ def train_experts(
         separation = area_under_curve(*means)
     tokens = [int((~out).sum()) for out in held]
     return ExpertTraining(pair, separation, (sides[0].passages, sides[1].passages), (tokens[0], tokens[1]))
+
+
+def _read_side(
+    reader: "_Reader", name: str, texts: Sequence[str | Passage], progress: Callable[[str, int, int], None]
+) -> "_Side":
+    passages = [Passage(each) if isinstance(each, str) else each for each in texts]
+    read = reader.read(passages, partial(progress, f"reading texts {name}"))
+    if not len(read.targets):
+        raise UserError(f"the texts {name} the attribute hold nothing to learn from: give some, one a line")
+    return read
 
 
 @dataclass(frozen=True)
@@ -157,11 +159,11 @@ class _Reader:
         order = sorted(range(len(passages)), key=lambda index: len(passages[index].text))
         # If not all are read, it is not the long ones that are left out.
         generator = torch.Generator().manual_seed(0)
-        groups = [order[place : place + _ROWS] for place in range(0, len(order), _ROWS)]
-        for done, place in enumerate(torch.randperm(len(groups), generator=generator).tolist()):
+        groups = [order[first : first + _ROWS] for first in range(0, len(order), _ROWS)]
+        for done, picked in enumerate(torch.randperm(len(groups), generator=generator).tolist()):
             if count >= self.most:
                 break
-            group = [passages[index] for index in groups[place]]
+            group = [passages[index] for index in groups[picked]]
             for found, following in self._read_group(group):
                 if len(following):
                     states.append(found)
@@ -196,9 +198,9 @@ class _Reader:
         for row, (each, (ids, offsets)) in enumerate(zip(group, rows, strict=True)):
             spans = each.spans if each.spans is not None else [(0, len(each.text))]
             inside = [
-                place
-                for place in range(1, len(ids))
-                if any(first <= offsets[place][0] < last for first, last in spans) and offsets[place][1] > 0
+                index
+                for index in range(1, len(ids))
+                if any(first <= offsets[index][0] < last for first, last in spans) and offsets[index][1] > 0
             ]
             picked = torch.tensor(inside, dtype=torch.long)
             states = passed[-1][row, (picked - 1).to(device)].half().cpu()
@@ -251,6 +253,6 @@ def _means(pair: ExpertPair, output: OutputWeights, side: _Side, held: torch.Ten
             for part in rows.split(256)
         ]
     )
-    _, places = owners.unique(return_inverse=True)
-    sums = torch.zeros(int(places.max()) + 1).index_add(0, places, ratios)
-    return (sums / places.bincount()).tolist()
+    _, passages = owners.unique(return_inverse=True)
+    sums = torch.zeros(int(passages.max()) + 1).index_add(0, passages, ratios)
+    return (sums / passages.bincount()).tolist()

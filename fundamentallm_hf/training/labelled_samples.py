@@ -1,8 +1,8 @@
-"""Texts that a model writes itself, sorted by a judge: what experts learn from where there is a judge and no texts.
+"""Texts that a model generates itself, labelled by a classifier: training data for experts where there are no texts.
 
-Experts that learn from them know how the model itself comes to write what the judge means: the log of their ratio is
-the evidence, token by token, of how a text will be judged as a whole. That is the idea of NADO (Meng et al. 2022),
-whose second model estimates the judge's verdict itself. This file knows nothing of attributes or of guides.
+Experts that learn from them model how the model itself comes to generate what the classifier recognises: the log of
+their ratio is the evidence, token by token, of how the whole text will be classified. That is the idea of NADO (Meng et
+al. 2022), whose second model estimates the classifier's verdict.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fundamentallm_hf.generation.generator import torch_seeded
+from fundamentallm_hf.generation.batch import torch_seeded
 from fundamentallm_hf.portable.errors import UserError
 
 from .expert_training import Passage
@@ -54,7 +54,7 @@ def write_texts(
 
     Args:
         model: a causal language model.
-        tokenizer: its own.
+        tokenizer: the tokenizer of the model.
         openings: taken in turn, from the first on, as often as it needs; an empty one is the model's token for the
             beginning of a text, if it has one.
         number: of texts.

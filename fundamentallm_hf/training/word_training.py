@@ -2,7 +2,7 @@
 
 The weight of a word is the log-odds ratio of its use in the two, smoothed by an informative Dirichlet prior and kept
 where it is larger than chance (Monroe, Colaresi and Quinn 2008, section 3.4). So a text's weights, summed up, are about
-the log of how much likelier it is among the one than among the other. This file knows nothing of models or of guides.
+the log of how much likelier it is among the one than among the other.
 """
 
 import math
@@ -113,8 +113,8 @@ def log_odds(with_counts: Mapping[str, int], without_counts: Mapping[str, int]) 
     prior = {word: _PRIOR * count for word, count in background.items()}
     prior_sum, sums = sum(prior.values()), (sum(with_counts.values()), sum(without_counts.values()))
     scored = []
-    for word, own in prior.items():
-        some, others = with_counts.get(word, 0) + own, without_counts.get(word, 0) + own
+    for word, expected in prior.items():
+        some, others = with_counts.get(word, 0) + expected, without_counts.get(word, 0) + expected
         difference = math.log(some / (sums[0] + prior_sum - some)) - math.log(others / (sums[1] + prior_sum - others))
         deviation = math.sqrt(1 / some + 1 / others)
         if abs(difference) > _CLEAR * deviation:
@@ -126,11 +126,11 @@ def log_odds(with_counts: Mapping[str, int], without_counts: Mapping[str, int]) 
 def area_under_curve(higher: Sequence[float], lower: Sequence[float]) -> float:
     """The chance that one of `higher` is above one of `lower`; a tie counts half (Mann and Whitney 1947)."""
     ranked = sorted([(value, True) for value in higher] + [(value, False) for value in lower])
-    ranks, place = 0.0, 0
-    while place < len(ranked):
-        end = place
-        while end < len(ranked) and ranked[end][0] == ranked[place][0]:
+    ranks, first = 0.0, 0
+    while first < len(ranked):
+        end = first
+        while end < len(ranked) and ranked[end][0] == ranked[first][0]:
             end += 1
-        ranks += (place + end + 1) / 2 * sum(is_higher for _, is_higher in ranked[place:end])
-        place = end
+        ranks += (first + end + 1) / 2 * sum(is_higher for _, is_higher in ranked[first:end])
+        first = end
     return (ranks - len(higher) * (len(higher) + 1) / 2) / (len(higher) * len(lower))

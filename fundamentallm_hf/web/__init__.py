@@ -1,4 +1,4 @@
-"""The web demo: a page on which one sees what every control does, and the same for programs.
+"""The web demo: a page that shows what every control does, and endpoints for programs.
 
 It is a `gr.Blocks` (`page.py`), and needs gradio: `pip install 'fundamentallm-hf[space]'`. Settings come from
 `generation_settings.py` and texts from the `Generator`, as everywhere; the modules here check what visitors ask for,

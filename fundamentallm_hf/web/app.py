@@ -1,6 +1,6 @@
-"""Starts the page: loads the model, builds what shows it, and says how it is served.
+"""Starts the web demo: loads the model, builds the page, and sets the theme and options of its server.
 
-`space/app.py` and the command `fundamentallm space` both come here.
+`space/app.py` and the command `fundamentallm space` both use it.
 """
 
 import os
@@ -18,7 +18,8 @@ import gradio as gr
 from fundamentallm_hf.generation.generator import Generator
 from fundamentallm_hf.model_io.loading import load_model
 
-from .page import WAITING, Page
+from .actions import WAITING
+from .page import Page
 from .runner import Writer
 
 HERE = Path(__file__).parent

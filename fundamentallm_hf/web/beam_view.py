@@ -1,7 +1,4 @@
-"""The tree of beams as a picture: each branch in a line of its own, leaving another where the two part.
-
-This file knows nothing of how beams are found; `beam_tree.py` tells it. All text is escaped.
-"""
+"""Draws the tree of beams as HTML: each branch on a line, starting where it leaves another. All text is escaped."""
 
 from collections.abc import Sequence
 
@@ -47,10 +44,10 @@ def tree_html(prompt: str, branches: Sequence[Branch]) -> str:
     if not branches:
         return ""
     # In the order of where they begin, so that lines are used again from left to right.
-    order = sorted(range(len(branches)), key=lambda place: (branches[place].start, place))
-    place_of = {old: new for new, old in enumerate(order)}
+    order = sorted(range(len(branches)), key=lambda index: (branches[index].start, index))
+    new_index = {old: new for new, old in enumerate(order)}
     sorted_branches = [
-        Branch(b.text, b.start, None if b.parent is None else place_of[b.parent], b.score, b.steps, b.alive)
+        Branch(b.text, b.start, None if b.parent is None else new_index[b.parent], b.score, b.steps, b.alive)
         for b in (branches[old] for old in order)
     ]
     lanes = lanes_of(sorted_branches)

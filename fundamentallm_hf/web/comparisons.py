@@ -1,7 +1,4 @@
-"""Which settings are held against each other: several temperatures, or with and without each control.
-
-This file knows nothing of how texts are written or shown.
-"""
+"""Makes the settings of a comparison: several temperatures, or with and without each control."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,6 +10,8 @@ from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSe
 from .limits import LIMITS, Limits
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.5)
+# Beams that are searched for the tree where the settings ask for none.
+BEAMS = 4
 # What a text can be without: what shapes it, other than by chance or by its length.
 REMOVABLE = (
     *(control.name for control in CONTROLS.values() if control.shapes_text and not control.refines),

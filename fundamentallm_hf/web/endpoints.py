@@ -1,11 +1,11 @@
 """The page's functions for programs: named endpoints with typed arguments, which are tools of its MCP server, too.
 
-Arguments, their types, defaults and descriptions are those of the table of settings. What cannot be done is answered
-with one sentence. This file knows nothing of how the page looks.
+Arguments, their types, defaults and descriptions are those of the table of settings. Errors are answered with one
+sentence.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Any, get_args, get_origin
 
@@ -66,37 +66,37 @@ def type_of(setting: Setting) -> Any:
 
 def with_settings(function: Callable) -> Callable:
     """Give a function that takes `**settings` an argument for each setting that is open to visitors, and its help."""
-    own = inspect.signature(function, eval_str=True)
-    parameters = [each for each in own.parameters.values() if each.kind != inspect.Parameter.VAR_KEYWORD]
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [each for each in signature.parameters.values() if each.kind != inspect.Parameter.VAR_KEYWORD]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for name, setting in OPEN.items():
         default = list(setting.default) if setting.kind is tuple else setting.default
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=type_of(setting)))
     names = [each.name for each in parameters]
 
-    # gradio hands arguments over by their places.
+    # gradio passes arguments by position.
     if inspect.isgeneratorfunction(function):
 
         @wraps(function)
-        def placed(*arguments: Any, **keywords: Any) -> Any:
+        def with_each(*arguments: Any, **keywords: Any) -> Any:
             yield from function(**dict(zip(names, arguments, strict=False)) | keywords)
     else:
 
         @wraps(function)
-        def placed(*arguments: Any, **keywords: Any) -> Any:
+        def with_each(*arguments: Any, **keywords: Any) -> Any:
             return function(**dict(zip(names, arguments, strict=False)) | keywords)
 
-    returned = own.return_annotation
+    returned = signature.return_annotation
     if get_origin(returned) is Iterator:
         (returned,) = get_args(returned)
-    placed.__signature__ = inspect.Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
-    placed.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": returned}
-    del placed.__wrapped__
+    with_each.__signature__ = inspect.Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
+    with_each.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": returned}
+    del with_each.__wrapped__
     document = inspect.cleandoc(function.__doc__ or "")
     lines = [f"    {name}: {_help(setting)}" for name, setting in OPEN.items()]
     head, returns, tail = document.partition("\nReturns:")
-    placed.__doc__ = f"{head.rstrip()}\n" + "\n".join(lines) + f"\n{returns}{tail}"
-    return placed
+    with_each.__doc__ = f"{head.rstrip()}\n" + "\n".join(lines) + f"\n{returns}{tail}"
+    return with_each
 
 
 def _help(setting: Setting) -> str:
@@ -115,117 +115,125 @@ def record(written: Written) -> dict[str, Any]:
     return fields | {"context_slides": written.slides, "seconds": round(written.seconds, 3)}
 
 
-def make_endpoints(writer: Writer) -> dict[str, Callable]:
-    """The endpoints by name, all of which check what they are given.
+class Endpoints:
+    """What programs can ask for. Every method checks what it is given.
+
+    The docstrings describe the tools of the MCP server.
 
     Args:
         writer: computes.
     """
 
-    @with_settings
-    def write(prompt: str, **settings: Any) -> list[dict[str, Any]]:
-        """Write text with the model, under the control of the settings.
+    NAMES = ("write", "stream", "see", "next_tokens", "beams", "compare", "attributes")
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+
+    def by_name(self) -> dict[str, Callable]:
+        """The endpoints as gradio takes them: with an argument for each setting, and errors as sentences."""
+        found: dict[str, Callable] = {}
+        for name in self.NAMES:
+            method = getattr(self, name)
+            kinds = [each.kind for each in inspect.signature(method).parameters.values()]
+            takes_settings = inspect.Parameter.VAR_KEYWORD in kinds
+            found[name] = answered(with_settings(method) if takes_settings else method)
+        return found
+
+    def write(self, prompt: str, **settings: Any) -> list[dict[str, Any]]:
+        """Generate text with the model, under the control of the settings.
 
         Args:
-            prompt: How the text begins; may be empty.
+            prompt: The start of the text; may be empty.
 
         Returns:
-            A record for each text: the text, what was added, why it ended, its seed, how likely the model finds it.
+            A record for each text: the text, what was added, why it ended, its seed, its log-probability.
         """
         read = read_prompt(prompt), read_settings(settings)
-        found = list(writer.write(*read))[-1]
+        found = list(self.writer.write(*read))[-1]
         return [record(each) for each in found]
 
-    @with_settings
-    def stream(prompt: str, **settings: Any) -> Iterator[list[str]]:
-        """Write text with the model and hand it over as it grows; ends with the whole texts.
+    def stream(self, prompt: str, **settings: Any) -> Iterator[list[str]]:
+        """Generate text with the model and stream it; ends with the whole texts.
 
         Args:
-            prompt: How the text begins; may be empty.
+            prompt: The start of the text; may be empty.
 
         Returns:
             The texts, prompt and what was added so far, one for each sample.
         """
         read = read_prompt(prompt), read_settings(settings)
-        for texts in writer.write(*read):
+        for texts in self.writer.write(*read):
             yield [each.prompt + each.text for each in texts]
 
-    @with_settings
-    def see(prompt: str, **settings: Any) -> list[dict[str, Any]]:
-        """Write text and tell of every token how likely it was, and what else could have come in its place.
+    def see(self, prompt: str, **settings: Any) -> list[dict[str, Any]]:
+        """Generate text and report the probability of every token, and of its alternatives.
 
         Args:
-            prompt: How the text begins; may be empty.
+            prompt: The start of the text; may be empty.
 
         Returns:
             A record for each text, with the probabilities of its tokens before and after the settings.
         """
         read = read_prompt(prompt), read_settings(settings)
-        found = list(writer.write(*read))[-1]
+        found = list(self.writer.write(*read))[-1]
         made = []
         for each in found:
             probabilities = each.completion.probabilities if each.completion else ()
             made.append(record(each) | {"probabilities": [token.to_dict() for token in probabilities or ()]})
         return made
 
-    @with_settings
-    def next_tokens(prompt: str, top: int = 10, **settings: Any) -> list[dict[str, Any]]:
-        """Tell which tokens could come next, by the model alone and after the settings, without writing any.
+    def next_tokens(self, prompt: str, top: int = 10, **settings: Any) -> list[dict[str, Any]]:
+        """Report which tokens could come next, by the model alone and after the settings, without generating any.
 
         Args:
-            prompt: What stands before them; may be empty.
-            top: How many tokens to tell of.
+            prompt: The text before them; may be empty.
+            top: How many tokens to report.
 
         Returns:
-            The tokens with their probability after the settings, and the model's own.
+            The tokens with their probability after the settings, and the raw one.
         """
         if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= LIMITS.entries:
             raise UserError(f"top has to be a whole number from 1 to {LIMITS.entries} but is {str(top)[:40]!r}")
         read = read_prompt(prompt), read_settings(settings)
-        return [each.to_dict() for each in writer.next_tokens(*read, top)]
+        return [each.to_dict() for each in self.writer.next_tokens(*read, top)]
 
-    @with_settings
-    def beams(prompt: str, **settings: Any) -> dict[str, Any]:
-        """Search with beams, and tell which texts were kept for a while and with which scores.
+    def beams(self, prompt: str, **settings: Any) -> dict[str, Any]:
+        """Search with beams, and report which texts were kept meanwhile and with which scores.
 
         Args:
-            prompt: How the text begins; may be empty.
+            prompt: The start of the text; may be empty.
 
         Returns:
             The record of the chosen text, and the branches of the tree, of which the first is that text.
         """
         read = read_prompt(prompt), read_settings(settings)
-        written, branches = writer.search(*read)
+        written, branches = self.writer.search(*read)
         return {"chosen": record(written), "branches": [each.to_dict() for each in branches]}
 
-    @with_settings
-    def compare(prompt: str, temperatures: list[float] = [], **settings: Any) -> list[dict[str, Any]]:  # noqa: B006
-        """Write the same prompt with the same seed several times: at several temperatures, or without each control.
+    def compare(self, prompt: str, temperatures: list[float] = [], **settings: Any) -> list[dict[str, Any]]:  # noqa: B006
+        """Generate from one prompt and seed several times: at several temperatures, or without each control.
 
         Args:
-            prompt: How the texts begin; may be empty.
-            temperatures: Those to compare; none compares the text with those that each lack one of its controls.
+            prompt: The start of the texts; may be empty.
+            temperatures: Those to compare; if empty, each control is left out in turn instead.
 
         Returns:
-            A record for each text, with a title that tells it from the others.
+            A record for each text, with a title that says how it differs.
         """
         checked, settings_read = read_prompt(prompt), read_settings(settings)
         if not isinstance(temperatures, list):
             raise UserError(f"temperatures has to be a list of numbers but is {str(temperatures)[:40]!r}")
         columns = by_temperature(settings_read, temperatures) if temperatures else without_each(settings_read)
-        found = list(writer.compare(checked, [each.settings for each in check_columns(columns)]))[-1]
+        found = list(self.writer.compare(checked, [each.settings for each in check_columns(columns)]))[-1]
         return [{"title": column.title} | record(each) for column, each in zip(columns, found, strict=False)]
 
-    def attributes() -> list[dict[str, str]]:
+    def attributes(self) -> list[dict[str, str]]:
         """List the attributes that texts can be guided towards with guide_attribute.
 
         Returns:
             The name of each, and what it does.
         """
-        return attribute_list(writer)
-
-    made = (write, stream, see, next_tokens, beams, compare, attributes)
-    return {function.__name__: answered(function) for function in made}
+        return attribute_list(self.writer)
 
 
 def check_columns(columns: list[Column]) -> list[Column]:
@@ -248,3 +256,51 @@ def attribute_list(writer: Writer) -> list[dict[str, str]]:
     except UserError:  # one that cannot be read is told of when it is asked for, and keeps no page from starting
         return []
     return [{"name": name, "description": attribute.description} for name, _, attribute in known]
+
+
+def programs_text(endpoints: Mapping[str, Callable], address: str) -> str:
+    """The part of the page for programs, in Markdown.
+
+    Args:
+        endpoints: by name.
+        address: of this page, without a slash at its end.
+    """
+    rows = []
+    for name, function in endpoints.items():
+        first = (inspect.getdoc(function) or "").partition("\n")[0]
+        names = inspect.signature(function).parameters
+        others = [each for each in names if each in ("prompt", "top", "temperatures")]
+        settings = ["every setting"] if len(names) > len(others) else []
+        takes = ", ".join([*(f"`{each}`" for each in others), *settings]) or "nothing"
+        rows.append(f"| `/{name}` | {takes} | {first} |")
+    listed = "\n".join(rows)
+    return f"""### Python
+```python
+from gradio_client import Client
+
+client = Client("{address}")
+for text in client.predict("Once upon a time", seed=7, must_include=["dragon"], api_name="/write"):
+    print(text["text"])
+```
+`client.view_api()` lists every argument with its type. Settings have the names, defaults and ranges of
+`fundamentallm generate --help`; a list is a list of texts.
+
+| endpoint | takes | what it does |
+|---|---|---|
+{listed}
+
+### MCP
+The same functions are tools for assistants that speak the Model Context Protocol. Their server is at
+`{address}/gradio_api/mcp/`:
+```json
+{{"mcpServers": {{"fundamentallm": {{"url": "{address}/gradio_api/mcp/"}}}}}}
+```
+
+### Limits
+A prompt has at most {LIMITS.prompt} characters and a text {LIMITS.tokens} new tokens; at most {LIMITS.samples} samples
+and {LIMITS.beams} beams; all texts of a request together at most {LIMITS.total} tokens. A list has at most
+{LIMITS.entries} entries ({LIMITS.required} of must-include) of {LIMITS.entry} characters, a pattern, schema or grammar
+{LIMITS.text} characters. A request that computes for longer than {LIMITS.seconds:g} seconds ends as if stopped. No
+request can name a file or a model. What goes beyond is refused with a sentence, and so is a request that comes while
+too many are waiting.
+"""

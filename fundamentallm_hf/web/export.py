@@ -1,7 +1,7 @@
-"""How to have what is on screen again, exactly: as Python, as a command, as a request, as a link, as JSON.
+"""Exports what is on screen so that it can be reproduced: as Python, a command, a request, a link, or JSON.
 
-Every way names the same prompt, settings and seed. Values are quoted for where they go, so that no prompt can become
-something else there. This file knows nothing of pages or models.
+All of them hold the same prompt, settings and seed. Values are quoted for where they go, so that no prompt can become
+code there.
 """
 
 import json

@@ -1,7 +1,6 @@
 """The fields of the page: one for each setting that is open to visitors, made out of the table of settings.
 
-Names, help, choices and ranges are the table's. What is decided here is only how a value is entered: a slider, a
-number, a list. This file knows nothing of what happens with the values.
+Names, help, choices and ranges come from the table. This file decides how a value is entered, for example by a slider.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,6 @@
-"""Where the words of a list stand in a finished text: those that were required, and what almost became a banned one.
+"""Finds the words of a list in a finished text: required ones, and what almost became a banned one.
 
-The places are found by the machines that carry the controls out, so the page shows what they mean by a match. This file
-knows nothing of pages or models.
+The matchers of the controls find them, so the page shows exactly what the controls match.
 """
 
 import re
@@ -25,7 +24,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a text.
+    """A span of a text.
 
     Attributes:
         start, end: in characters.
@@ -74,14 +73,14 @@ def find_required(text: str, begin: int, entries: Sequence[str], case_sensitive:
 
 
 def _ends(text: str, patterns: TextPatterns) -> list[int]:
-    """The places behind which an entry is complete."""
+    """The positions after which an entry is complete."""
     state, found = patterns.start, []
-    for place, char in enumerate(text):
+    for index, char in enumerate(text):
         pending = patterns.ends(state)
         state, hit = patterns.step(state, char)
         if hit:
             # Whole words are known to be complete one character later.
-            found.append(place if pending else place + 1)
+            found.append(index if pending else index + 1)
     if patterns.ends(state):
         found.append(len(text))
     return found
@@ -165,6 +164,6 @@ def _near(text: str, start: int, end: int, core: str, before: bool, after: bool)
 
 
 def _one(char: str, case_sensitive: bool) -> str:
-    """A character as it compares; itself where it would become several, so that places stay what they are."""
+    """A character as it compares; itself where it would become several, so that positions stay the same."""
     folded = fold_text(char, not case_sensitive)
     return folded if len(folded) == 1 else char

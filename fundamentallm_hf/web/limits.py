@@ -1,7 +1,6 @@
-"""What a visitor may ask for: how much, and nothing that would open a file. Checked for every request, on the server.
+"""Limits what a visitor may ask for: how much, and nothing that would open a file.
 
-Whoever calls, the page or a program, the values arrive here before anything is computed. This file knows nothing of
-pages or models; what a value means is written in `generation_settings.py`.
+Every request is checked here on the server before anything is computed, whether it comes from the page or a program.
 """
 
 import secrets
@@ -35,7 +34,7 @@ class Limits:
         entry: characters of an entry.
         text: characters of a pattern, a schema or a grammar.
         columns: texts side by side in a comparison.
-        alternatives: likeliest tokens for each place.
+        alternatives: likeliest tokens for each position.
         seconds: that one request may compute; then it ends as if stopped.
     """
 
@@ -83,11 +82,11 @@ def read_prompt(prompt: Any, limits: Limits = LIMITS) -> str:
 
 
 def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> GenerationSettings:
-    """Settings, checked against their ranges, each other, and the limits of this place.
+    """Settings, checked against their ranges, each other, and the limits of this demo.
 
     Args:
         values: by name; None is the default.
-        limits: of this place.
+        limits: of this demo.
 
     Returns:
         The settings, with a seed where one matters.

@@ -1,8 +1,7 @@
-"""What the page computes with the model: texts as they are written, comparisons, beams, the next token.
+"""Computes what the page asks for: texts as they are generated, comparisons, beams, the next token.
 
-Everything that touches the model goes through `Writer`, and its methods take and return plain values, so that a Space
-with ZeroGPU can run them in another process. Requests are checked before they come here (`limits.py`). This file knows
-nothing of pages.
+Everything that touches the model goes through `Writer`. Its methods take and return plain values, so that a Space with
+ZeroGPU can run them in another process. Requests are checked before (`limits.py`).
 """
 
 import threading
@@ -55,7 +54,7 @@ class Stops:
             return self._events.setdefault(ticket, threading.Event())
 
     def close(self, ticket: str, event: threading.Event) -> None:
-        """Forget a request that is done, unless another one has taken its place."""
+        """Forget a request that is done, unless another one has replaced it."""
         with self._lock:
             if self._events.get(ticket) is event:
                 del self._events[ticket]
@@ -89,7 +88,7 @@ class Writer:
     Args:
         generator: of the model; its own settings are the defaults.
         stops: where requests can be stopped.
-        limits: of this place.
+        limits: of this demo.
         apart: decorates what computes, so that it runs in another process (`spaces.GPU`). None runs it here.
     """
 

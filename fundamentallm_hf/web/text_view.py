@@ -1,7 +1,6 @@
-"""Texts as HTML: as they are written, side by side, and token by token with what each was chosen from.
+"""Shows texts as HTML: as they are generated, side by side, and token by token with the alternatives.
 
-All text is escaped here, whoever wrote it, and nothing of it is ever a template. What is clicked is dealt with by
-`script.js`; how it looks is written in `style.css`. This file knows nothing of models or requests.
+All text is escaped here, and none of it is ever used as a template. `script.js` handles clicks, `style.css` the look.
 """
 
 import html
@@ -143,16 +142,16 @@ def _token_card(written: Written, number: int, settings: GenerationSettings, man
     words = settings.case_sensitive
     required = find_required(completion.text, begin, settings.must_include, words)
     near = find_near_misses(completion.text, begin, settings.bad_words, words)
-    spans, place = [], begin
+    spans, start = [], begin
     for index, token in enumerate(completion.probabilities):
-        end = place + len(token.text)
+        end = start + len(token.text)
         classes = [f"p{step_of(token.probability)}", f"m{step_of(token.model_probability)}"]
-        # One more class for a place where the settings took the model's own first choice away.
+        # One more class for a position where the settings took the model's own first choice away.
         best = max(token.alternatives, key=lambda each: each.model_probability, default=None)
         if best is not None and best.model_probability > 0.1 and best.probability == 0:
             classes.append("turned")
         for name, marks in (("required", required), ("near", near)):
-            if any(mark.start < end and mark.end > place for mark in marks):
+            if any(mark.start < end and mark.end > start for mark in marks):
                 classes.append(name)
         # Only one token of a text is reached with Tab; arrows go on from there.
         focus = 0 if index == 0 else -1
@@ -160,7 +159,7 @@ def _token_card(written: Written, number: int, settings: GenerationSettings, man
             f'<span role="button" tabindex="{focus}" class="tok {" ".join(classes)}" data-i="{index}" '
             f'aria-label="{escape(_spoken(token))}">{_shown(token)}</span>'
         )
-        place = end
+        start = end
     data = json.dumps([_packed(token) for token in completion.probabilities], separators=(",", ":"))
     heading = f"<h3>Sample {number + 1}</h3>" if many else ""
     return (
@@ -216,9 +215,9 @@ def _found(text: str, required: Sequence[Mark], near: Sequence[Mark], settings: 
     if settings.must_include:
         words = []
         for entry in settings.must_include:
-            places = [text[mark.start : mark.end] for mark in required if mark.entry == entry]
-            counted = f", {len(places)} times" if len(places) > 1 else ""
-            sign = f"✓ {places[0]}{counted}" if places else "not written"
+            found = [text[mark.start : mark.end] for mark in required if mark.entry == entry]
+            counted = f", {len(found)} times" if len(found) > 1 else ""
+            sign = f"✓ {found[0]}{counted}" if found else "not written"
             words.append(f"<li><b>{escape(entry)}</b> {escape(sign)}</li>")
         lines.append(f'<div class="found"><span class="key required">required</span><ul>{"".join(words)}</ul></div>')
     if near:

@@ -6,7 +6,7 @@ import os
 import pytest
 from command import MODEL, load_once, run
 
-from fundamentallm_hf.cli.output import OutputFile
+from fundamentallm_hf.files import OutputFile
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import SETTINGS
 

@@ -11,6 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, Generator, UserError
 from fundamentallm_hf.model_io.tokenizer import build_tokenizer, character_vocabulary
 
+pytestmark = pytest.mark.core
+
 SAMPLED = {"seed": 3, "max_tokens": 20, "temperature": 0.8}
 
 
@@ -80,6 +82,17 @@ def test_each_sample_of_several_prompts_comes_out_the_same_alone(generator):
     assert [completion.prompt for completion in together] == ["To be"] * 3 + ["KING: My lord,"] * 3
     for completion in together:
         assert generator.complete(completion.prompt, **{**SAMPLED, "seed": completion.seed})[0] == completion
+
+
+def test_a_file_of_words_is_read_once_for_all_batches(generator, tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_text("the\n", encoding="utf-8")
+    batches = generator.iterate(["To be", "To be"], rows=1, bad_words_file=str(file), temperature=0, max_tokens=8)
+    (first,) = next(batches)
+    file.unlink()
+    ((second,),) = batches
+    assert first == second
+    assert "the" not in first.completion.split()
 
 
 def test_the_stream_gives_the_same_text_piece_by_piece(generator):

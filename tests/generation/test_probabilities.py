@@ -12,7 +12,7 @@ from fundamentallm_hf.generation.probabilities import (
     TokenNames,
     log_probability,
     next_predictions,
-    own_log_probabilities,
+    raw_log_probabilities,
 )
 from fundamentallm_hf.portable.decoding.context_window import window_start
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
@@ -75,7 +75,7 @@ def test_log_probabilities_are_those_of_the_context_that_the_model_had(shakespea
         shown = torch.tensor([ids[window_start(length, 128) : length]])
         expected += float(shakespeare(shown).logits[0, -1].log_softmax(-1)[ids[length]])
     assert log_probability(shakespeare, ids, first) == pytest.approx(expected, abs=1e-3)
-    rows = torch.cat(list(own_log_probabilities(shakespeare, ids, first)))
+    rows = torch.cat(list(raw_log_probabilities(shakespeare, ids, first)))
     assert rows.shape == (len(ids) - first + 1, 71)
     assert rows.exp().sum(-1) == pytest.approx(torch.ones(len(rows)).numpy(), abs=1e-4)
 

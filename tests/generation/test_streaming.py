@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from toy_tokenizers import FAMILIES, toy_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from fundamentallm_hf.generation.streaming import TokenTextStreamer
@@ -96,3 +97,24 @@ def test_a_row_is_done_at_the_token_that_completes_a_stop_text(prompt, added, st
         assert done == [expected] * 2
         if expected:
             break
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_whatever_the_tokens_are_the_stream_adds_up_to_the_decoded_text(family, data):
+    tokenizer = toy_tokenizer(family)
+    part = st.integers(0, len(tokenizer) - 1).map(lambda token: [token])
+    spelled = st.sampled_from(["\n", "é", "日", "😀", " a", "42"]).map(
+        lambda text: tokenizer(text, add_special_tokens=False).input_ids
+    )
+    prompt = tokenizer(data.draw(st.sampled_from(["the cat", "a", "42 "])), add_special_tokens=False).input_ids
+    tokens = [token for ids in data.draw(st.lists(part | spelled, max_size=14)) for token in ids]
+    pieces = []
+    streamer = TokenTextStreamer(tokenizer, pieces.append)
+    streamer.put(torch.tensor([prompt]))
+    for token in tokens:
+        streamer.put(torch.tensor([token]))
+    streamer.end()
+    decoded = [tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, prompt + tokens)]
+    assert "".join(pieces) == decoded[1][len(decoded[0]) :]

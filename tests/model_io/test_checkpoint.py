@@ -21,6 +21,8 @@ from fundamentallm_hf import FundamentaLLMForCausalLM, UserError, convert_checkp
 from fundamentallm_hf.model_io.checkpoint import load_checkpoint, read_checkpoint
 from fundamentallm_hf.portable.decoding.cache_names import CACHE
 
+pytestmark = pytest.mark.core
+
 NAMES = ["learned", "sinusoidal"]
 CODE = ["configuration_fundamentallm.py", "context_window.py", "controls.py", "modeling_fundamentallm.py"]
 

@@ -26,6 +26,8 @@ from fundamentallm_hf.publishing.card_metadata import check_metadata
 from fundamentallm_hf.publishing.code_license import code_license
 from fundamentallm_hf.publishing.controls_repository import FOLDER, recipe_files, requirements, write_controls
 
+pytestmark = pytest.mark.core
+
 NAME, MODEL = "user/controlled-generation", "HuggingFaceTB/SmolLM2-135M-Instruct"
 CASES = [
     {"do_sample": True, "seed": 1, "temperature": 2.0, "bad_words": ["a", "*t*", "/[0-9]/"]},
@@ -234,3 +236,23 @@ def test_the_command_writes_it_into_a_folder_and_sends_nothing(tmp_path):
     assert run("push-controls", NAME, "--output", tmp_path / "controls").exit_code == 1
     assert run("push-controls", NAME, "--output", tmp_path / "controls", "--force").exit_code == 0
     assert run("push-controls", NAME, "--dry-run", "--force").exit_code == 2
+
+
+FIRST_CALL = """
+import logging
+said, handler = [], logging.Handler()
+handler.emit = lambda record: said.append(record.getMessage())
+logging.getLogger("transformers").addHandler(handler)
+model = AutoModelForCausalLM.from_pretrained(given["own"], trust_remote_code=True)
+said.clear()
+model.generate(torch.tensor([[9, 8]]), bad_words=["the"], max_new_tokens=3, **given["how"])
+result = [said, type(model.tokenizer).__name__]
+"""
+
+
+@pytest.mark.parametrize("how", [{}, {"custom_generate": NAME, "trust_remote_code": True}])
+def test_the_first_call_warns_of_no_other_type_of_model(place, how):
+    """The tokenizer is found by the config that the model has, not by one that is read again and needs code."""
+    said, kind = run_without_package(FIRST_CALL, {"own": "shakespeare", "how": how}, place)
+    assert [line for line in said if "model of type" in line] == []
+    assert "Tokenizer" in kind

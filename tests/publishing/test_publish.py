@@ -3,19 +3,22 @@
 import json
 import re
 import shutil
+from contextlib import ExitStack
 
 import pytest
 import torch
 from command import MODEL, run
 from conftest import FIXTURES, offline
 from hub_server import OTHER_TOKEN
+from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import save_file
 from small_models import byte_level_gpt2
+from transformers.utils import logging
 from without_package import run_without_package
 
 from fundamentallm_hf import Generator, UserError, load_model
 from fundamentallm_hf.portable.guides.attributes import Attribute
-from fundamentallm_hf.publishing.publish import CODE_LICENSE, push, push_model
+from fundamentallm_hf.publishing.publish import CODE_LICENSE, _quiet, push, push_model
 
 NEEDED = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", CODE_LICENSE}
 
@@ -160,7 +163,7 @@ def test_no_work_is_done_without_a_login(hub, monkeypatch):
         ([MODEL, "stories"], 1, "the repository has to be a name such as user/stories but is 'stories'"),
         ([MODEL, "user/stories@a", "--revision", "b"], 2, "name one of the two"),
         (["no/such/model.pt", "user/stories"], 1, "does not exist"),
-        ([MODEL], 2, "lies on this machine: name a repository behind it, such as user/name"),
+        ([MODEL], 2, "is on this machine: add the name of a repository, such as user/name"),
         ([], 2, "Missing argument"),
     ],
 )
@@ -265,6 +268,44 @@ def test_generate_takes_a_pinned_hub_id_and_needs_no_network_the_second_time(hub
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
     assert "HF_HUB_OFFLINE is set" in result.stderr
+
+
+def test_pushes_that_overlap_leave_the_progress_bars_as_they_were():
+    def state():
+        return logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+
+    before = state()
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(_quiet())
+        second.enter_context(_quiet())
+        assert state() == (False, before[1])
+        first.close()
+        assert state() == (False, before[1])
+    assert state() == before
+
+
+def test_an_edit_while_a_push_is_on_its_way_is_not_lost(hub):
+    """Of the model's repository and of the controls': the edit stays, the push says so, and the next one keeps it."""
+    for name, arguments in (("user/stories", ("push", MODEL)), ("user/controls", ("push-controls",))):
+        assert run(*arguments, name).exit_code == 0
+        card = contents(hub, name)["README.md"].decode()
+        original, edits = hub.next_failure, [f"{card}\nMine, meanwhile.\n"]
+
+        def meanwhile(request, name=name, original=original, edits=edits):
+            found = original(request)
+            if edits and f"GET /{name}/resolve" in request:
+                hub.make(name, {"README.md": edits.pop()})
+            return found
+
+        hub.next_failure = meanwhile
+        result = run(*arguments, name)
+        assert not edits
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"Error: {name} was changed by somebody else meanwhile: try again\n"
+        assert "Mine, meanwhile." in contents(hub, name)["README.md"].decode()
+        hub.next_failure = original
+        assert run(*arguments, name).exit_code == 0
+        assert "Mine, meanwhile." in contents(hub, name)["README.md"].decode()
 
 
 def test_push_takes_source_names_of_all_kinds(hub, tmp_path):

@@ -122,10 +122,14 @@ def test_the_command_makes_experts_of_a_classifier(tmp_path, monkeypatch):
         (
             ["--texts", "48"],
             2,
-            "--openings, --texts and --tokens are for what a model writes itself: give --classifier",
+            "--openings, --texts and --tokens are for what a model generates: give --classifier",
         ),
         (["--classifier", "FOLDER", "--tokens", "9"], 2, "give --classifier and --kind experts"),
-        (["--classifier", "FOLDER", "--kind", "words"], 2, "--classifier has no place beside --with, --without and"),
+        (
+            ["--classifier", "FOLDER", "--kind", "words"],
+            2,
+            "--classifier cannot be combined with --with, --without",
+        ),
         (["--classifier", "FOLDER", "--kind", "experts"], 1, "name one of its labels: NEGATIVE, POSITIVE"),
         (["--classifier", "FOLDER", "--kind", "experts", "--texts", "7"], 2, "Invalid value for '--texts'"),
         (["--classifier", "FOLDER", "--kind", "experts", "--openings", "no.txt"], 1, "cannot read 'no.txt'"),

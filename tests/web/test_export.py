@@ -11,9 +11,10 @@ from command import load_once, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fundamentallm_hf.cli.generate
 import fundamentallm_hf.cli.main
 from fundamentallm_hf import GenerationSettings, Generator, load_model
-from fundamentallm_hf.cli.generate import read_request
+from fundamentallm_hf.cli.generate_request import read_request
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.web.export import as_command, as_json, as_link, as_python, read_link
 
@@ -61,7 +62,7 @@ def played(script, monkeypatch):
     arguments, _, stdin = done.stdout.partition("\x1e")
     requests = []
     monkeypatch.setattr(
-        fundamentallm_hf.cli.main, "run", lambda options, given: requests.append(read_request(options, given))
+        fundamentallm_hf.cli.generate, "run", lambda options, given: requests.append(read_request(options, given))
     )
     result = CliRunner().invoke(fundamentallm_hf.cli.main.cli, arguments.split("\x1f")[:-1], input=stdin)
     assert result.exit_code == 0, (script, result.output)

@@ -10,7 +10,7 @@ pytest.importorskip("gradio", reason="the web demo needs gradio")
 import httpx
 from web_server import start
 
-from fundamentallm_hf.web.page import BUSY, WAITING
+from fundamentallm_hf.web.actions import BUSY, WAITING
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ pytest.importorskip("gradio", reason="the web demo needs gradio")
 
 from web_server import open_browser, start
 
+from fundamentallm_hf.web.actions import WAITING
 from fundamentallm_hf.web.examples import EXAMPLES
 from fundamentallm_hf.web.limits import LIMITS
-from fundamentallm_hf.web.page import WAITING
 
 PICTURES = os.environ.get("PICTURES")
 SECONDS = 20_000  # of Playwright, in its milliseconds
@@ -182,7 +182,7 @@ def test_a_character_shows_what_it_was_chosen_from_and_the_text_goes_on_from_ano
     fill(page, "bad_words", "/,/")
     text = write(page)
     assert "," not in text
-    tab(page, "See")
+    tab(page, "Inspect")
     shown = "".join(page.locator(".tok").all_text_contents())
     assert shown == text.removeprefix("Once upon a time")
     # A place where the settings have taken something away.
@@ -214,7 +214,7 @@ def test_required_words_and_near_misses_are_marked_and_white_space_shows(visit):
     page = visit()
     page.get_by_text("Words that always appear").click()
     wait_for_text(page)
-    tab(page, "See")
+    tab(page, "Inspect")
     page.wait_for_selector(".tok.required")
     assert "✓ dragon" in page.locator(".found").first.inner_text().lower()
     assert not page.locator(".tok .sign").first.is_visible()
@@ -328,10 +328,10 @@ def test_a_place_that_cannot_be_branched_at_says_so(visit):
     page = visit("?prompt=It+was+on+&pattern=Monday|Tuesday&max_tokens=9")
     page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'It was on '")
     write(page)
-    tab(page, "See")
+    tab(page, "Inspect")
     page.locator(".tok").first.click()
     page.locator(".go").first.click()
-    page.get_by_text("cannot be begun in its middle").wait_for()
+    page.get_by_text("cannot be continued from its middle").wait_for()
 
 
 def test_who_comes_when_too_many_wait_is_told_so(visit, served):
@@ -351,7 +351,7 @@ def test_a_link_restores_the_settings_and_says_what_is_wrong_with_it(visit):
     page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'A cat'")
     assert page.locator("#field-bad_words").locator("textarea, input").first.input_value() == "ran, lil*"
     text = write(page)
-    tab(page, "Take away")
+    tab(page, "Export")
     link = page.locator("#link").locator("textarea, input").first.input_value()
     again = visit(link.partition("/?")[2].join(["?", ""]))
     again.wait_for_function("document.querySelector('#field-prompt textarea').value === 'A cat'")
@@ -367,7 +367,7 @@ def test_what_is_taken_away_writes_the_text_again(visit, served):
     fill(page, "max_tokens", 40)
     fill(page, "bad_words", r"ran, /x{1,2}/, a\, b")
     text = write(page)
-    tab(page, "Take away")
+    tab(page, "Export")
     page.wait_for_selector("#as-python .cm-content")
     page.locator("#as-python button").first.click()
     page.wait_for_timeout(200)
@@ -395,7 +395,7 @@ def test_the_page_fits_a_phone(visit):
         "['asked', 'answer', 'settings'].map(id => document.getElementById(id).getBoundingClientRect().top)"
     )
     assert tops == sorted(tops)
-    tab(page, "See")
+    tab(page, "Inspect")
     page.locator(".tok").nth(5).click()
     page.wait_for_selector(".panel .row")
     page.locator(".see").scroll_into_view_if_needed()
@@ -407,7 +407,7 @@ def test_the_page_is_readable_in_the_dark(visit):
     page = visit(dark=True)
     page.get_by_text("Words that always appear").click()
     wait_for_text(page)
-    tab(page, "See")
+    tab(page, "Inspect")
     page.locator(".tok.required").first.click()
     picture(page, "dark")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -420,7 +420,7 @@ def test_everything_is_done_with_the_keyboard(visit):
     page.locator("#write").focus()
     page.keyboard.press("Enter")
     wait_for_text(page)
-    page.get_by_role("tab", name="See", exact=True).focus()
+    page.get_by_role("tab", name="Inspect", exact=True).focus()
     page.keyboard.press("Enter")
     page.wait_for_selector(".tok")
     page.locator(".tok").first.focus()
@@ -441,7 +441,7 @@ def test_text_of_a_visitor_is_never_markup_or_a_template(visit):
     fill(page, "max_tokens", 4)
     fill(page, "must_include", "/[a-z<>]/")
     assert write(page).startswith(hostile)
-    tab(page, "See")
+    tab(page, "Inspect")
     assert page.locator(".see .prompt").inner_text() == hostile
     page.locator(".tok").first.click()
     tab(page, "Beams")
@@ -462,7 +462,7 @@ def test_a_long_text_answers_at_once(visit):
     page = visit()
     fill(page, "max_tokens", LIMITS.tokens)
     write(page)
-    tab(page, "See")
+    tab(page, "Inspect")
     page.wait_for_selector(f".tok[data-i='{LIMITS.tokens - 1}']")
     took = page.evaluate(
         """async () => {
@@ -486,12 +486,12 @@ def test_nothing_serious_stands_in_the_way_of_anybody(visit, dark):
     found = {}
     # What differs in the dark are colours.
     views = (
-        ("See", "Compare", "Take away") if dark else ("Write", "See", "Beams", "Compare", "Take away", "For programs")
+        ("Inspect", "Compare", "Export") if dark else ("Write", "Inspect", "Beams", "Compare", "Export", "For programs")
     )
     fill(page, "max_tokens", 20)
     for name in views:
         tab(page, name)
-        if name == "See":
+        if name == "Inspect":
             page.locator(".tok").nth(3).click()
         if name in ("Beams", "Compare"):
             page.click("#search" if name == "Beams" else "#compare")

@@ -1,6 +1,6 @@
 """The commands of the prompt loop: their names, what they take, their help, and how a beginning could go on.
 
-What they do is written in `session.py`. This file knows nothing of models or terminals, and imports nothing heavy.
+`session.py` implements them. Nothing slow is imported here.
 """
 
 import difflib
@@ -34,15 +34,15 @@ COMMANDS = {
     for command in (
         Command("help", "[NAME]", "Show the commands, or what a command or a setting does"),
         Command("set", "[NAME=VALUE]", "Change a setting; += and -= add to a list and take from it"),
-        Command("unset", "NAME", "Give a setting its default again, as /set NAME= does"),
+        Command("unset", "NAME", "Restore the default of a setting, as /set NAME= does"),
         Command("status", "", "Show the model and the current settings"),
-        Command("reset", "", "Set everything back to where this session began"),
+        Command("reset", "", "Restore the settings of the start"),
         Command("save", "FILE", "Write the settings to a file, which --config reads, too; --force FILE replaces one"),
         Command("load", "FILE", "Read the settings from such a file, or from whatever --config reads"),
-        Command("more", "[N]", "Go on from where the text stopped, or from sample N"),
-        Command("retry", "", "Write to the same prompt again, with another seed"),
-        Command("probs", "[TEXT]", "Show the likeliest next tokens behind the last text, or behind TEXT"),
-        Command("model", "[PATH]", f"Go on with another model; {BUNDLED} is the one that comes along"),
+        Command("more", "[N]", "Continue the text, or sample N"),
+        Command("retry", "", "Generate from the same prompt again, with another seed"),
+        Command("probs", "[TEXT]", "Show the most probable next tokens after the last text, or after TEXT"),
+        Command("model", "[PATH]", f"Use another model; {BUNDLED} is the one of this package"),
         Command("clear", "", "Clear the screen"),
         Command("quit", "", "Leave, as Ctrl-D does"),
     )

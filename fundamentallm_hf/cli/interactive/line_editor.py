@@ -1,6 +1,6 @@
 """Reads entries from a terminal: line editing, history across runs, completion, several lines at once.
 
-prompt_toolkit does the work; this file says which keys do what and where the history lies. It knows nothing of models.
+prompt_toolkit does the work; this file says which keys do what and where the history lies.
 """
 
 import os

@@ -1,8 +1,8 @@
 """The prompt loop without its terminal: what an entry does, and what is told about it.
 
-An entry is a prompt, or a command if it begins with one `/`. A session holds a generator, whose settings are the
-session's, and the last texts. It says what it has to say through an `Output`, and knows nothing of keys or screens.
-torch is imported with the first model, not before.
+An input line is a prompt, or a command if it starts with one `/`. A session holds a generator, whose settings are the
+session's, and the last completions, and shows everything through a `SessionOutput`. torch is imported with the first
+model.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSe
 from fundamentallm_hf.settings.typed_values import list_settings, read_assignment, show_value, unescape
 
 from .commands import ALIASES, BUNDLED, COMMANDS, HELP_END, describe_setting, find_command
-from .session_output import Output
+from .session_output import SessionOutput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,7 +61,7 @@ class Session:
         load: "Callable[[str | None], PreTrainedModel]",
         model: str | None,
         settings: GenerationSettings,
-        output: Output,
+        output: SessionOutput,
         escape: bool = True,
         batch_size: int = 32,
     ) -> None:

@@ -1,4 +1,4 @@
-"""What a session of the prompt loop has to say, by kinds. This file knows nothing of how it is shown."""
+"""The interface through which a session of the prompt loop shows text, replies and errors."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from fundamentallm_hf.generation.probabilities import Prediction
 
 
-class Output(Protocol):
+class SessionOutput(Protocol):
     """Where a session's words go. Texts are the result; everything else is talk."""
 
     def given(self, text: str) -> None:

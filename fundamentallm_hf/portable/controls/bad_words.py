@@ -17,7 +17,7 @@ from ..decoding.call_processors import CallProcessors
 from ..decoding.generate_call import Call
 from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
-from ..decoding.row_states import KEPT_LENGTHS, RowStates, row_key
+from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES, RowStates, row_key
 from ..decoding.sidecar_files import own_word_counts
 from ..text.characters import is_word
 from ..text.text_patterns import TextPatterns
@@ -72,8 +72,9 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         tokenizer: the model's tokenizer; not needed with compiled entries.
         case_sensitive: match case.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
+        padding: (prompt rows,) columns of padding before each prompt.
         end_tokens: ids that end the text; closed where the text must not end.
-        last_step: called with `(rows, length + 1)` token ids, tells the rows that would end there for want of room.
+        remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
         stop_strings: texts that end the text.
         lookahead: the model, to be asked for chances.
         policy: turns the model's logits into the probabilities by which tokens are chosen; softmax by default.
@@ -105,8 +106,9 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         *,
         case_sensitive: bool = False,
         prompt_columns: int | None = None,
+        padding: Sequence[int] = (),
         end_tokens: Sequence[int] = (),
-        last_step: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        remaining: Callable[[torch.Tensor], Sequence[int]] | None = None,
         stop_strings: Sequence[str] = (),
         lookahead: ModelLookahead | None = None,
         policy: Policy = lambda logits: logits.softmax(dim=-1),
@@ -118,8 +120,8 @@ class BadWordsLogitsProcessor(LogitsProcessor):
                 raise ValueError("bad words need the model's tokenizer to read its tokens as text: pass tokenizer=")
             bad_words = compile_bad_words(bad_words, tokenizer, len(tokenizer), case_sensitive)
         self.tables = bad_words
-        self.end_tokens = torch.tensor(list(end_tokens), dtype=torch.long)
-        self.last_step = last_step
+        self.end_tokens = torch.tensor([end for end in end_tokens if end < bad_words.size], dtype=torch.long)
+        self.remaining = remaining
         # Where a stop string begins with a mark, no word that stands before it could have been written.
         self.stop_strings = [stop for stop in stop_strings if self.tables.patterns.regex or is_word(stop[0])]
         self.lookahead = lookahead
@@ -127,16 +129,22 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         self.temperature = temperature
         self.trims = trims
         self.states: RowStates[TextState] = RowStates(
-            self.tables.start, self.tables.advance, self.tables.forget, prompt_columns
+            self.tables.start,
+            self.tables.advance,
+            self.tables.forget,
+            prompt_columns,
+            self.tables.advance_prompt,
+            padding,
         )
         # The chances that the model gave: by length and tokens of a text, of each next token that was asked about.
         self._asked: dict[int, dict[bytes, dict[int, float]]] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with bad words kept out."""
+        self.tables = self.tables.of_size(scores.shape[-1])
         states = self.states(input_ids)
         tables = [self.tables.table(state) for state in states]
-        shift = torch.stack([table.shift for table in tables])[:, : scores.shape[-1]]
+        shift = torch.stack([table.shift for table in tables])
         material = self._material(scores, tables)
         if material and self.lookahead is not None:
             self._ask(input_ids, states, material)
@@ -148,6 +156,15 @@ class BadWordsLogitsProcessor(LogitsProcessor):
             for row in material:
                 scores[row] = self._filtered(scores[row], shift[row])
         return torch.add(scores, shift, alpha=self.temperature)
+
+    def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
+        """(rows, size) bool: the tokens that are closed behind each row of `input_ids`, (rows, length)."""
+        self.tables = self.tables.of_size(size)
+        states = self.states(input_ids)
+        tables = [self.tables.table(state) for state in states]
+        shift = torch.stack([table.shift for table in tables])
+        self._close_ends(input_ids, states, tables, shift)
+        return shift == -torch.inf
 
     def _material(self, scores: torch.Tensor, tables: list[TokenTable]) -> dict[int, dict[int, float]]:
         """The rows in which a bad word could well be next: the tokens that would begin it, and their probabilities."""
@@ -245,10 +262,9 @@ class BadWordsLogitsProcessor(LogitsProcessor):
             if self.tables.ends(end):
                 closed[self.end_tokens] = True
             chance = float(probabilities[-1, closed].sum())
-        width = len(row) // length
         for cut in range(len(path) - 1, -1, -1):
             if needed is None or cut < needed:
-                key = row + b"".join(token.to_bytes(width, "little") for token in path[:cut])
+                key = row + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in path[:cut])
                 chances = self._asked.setdefault(length + cut, {}).setdefault(key, {})
                 chances[path[cut]] = min(CERTAIN, chances.get(path[cut], 0.0) + chance)
                 if cut:
@@ -258,15 +274,13 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         self, input_ids: torch.Tensor, states: list[TextState], tables: list[TokenTable], shift: torch.Tensor
     ) -> None:
         """Close what would end the text where it must not end."""
-        last: list[bool] | None = None
+        rooms: Sequence[int] | None = None
         for index, (state, table) in enumerate(zip(states, tables, strict=True)):
             if len(self.end_tokens) and self.tables.ends(state):
                 shift[index, self.end_tokens] = -torch.inf
-            if len(table.ending) and self.last_step is not None:
-                if last is None:
-                    last = self.last_step(torch.nn.functional.pad(input_ids, (0, 1))).tolist()
-                if last[index]:
-                    shift[index, table.ending] = -torch.inf
+            if len(table.ending) and self.remaining is not None:
+                rooms = self.remaining(input_ids) if rooms is None else rooms
+                shift[index, table.ending[table.needs >= rooms[index]]] = -torch.inf
         if self.stop_strings:
             for index, row in enumerate(input_ids.tolist()):
                 for token in self._bad_stops(row):
@@ -285,9 +299,10 @@ class BadWordsLogitsProcessor(LogitsProcessor):
 
     def _ends_badly(self, row: list[int], text: str) -> bool:
         columns = self.states.prompt_columns or 0
-        prompt = self.tables.vocabulary.text(row[:columns])
-        patterns = self.tables.patterns
-        state = patterns.forget(patterns.read(patterns.start, prompt)[0])
+        vocabulary, patterns = self.tables.vocabulary, self.tables.patterns
+        prompt = vocabulary.text(row[:columns])
+        begin = max((index + 1 for index in range(columns) if vocabulary.is_border(row[index])), default=0)
+        state = patterns.forget(patterns.read(patterns.start, vocabulary.text(row[begin:columns]))[0])
         return len(text) > len(prompt) and patterns.ends(patterns.read(state, text[len(prompt) :])[0])
 
 
@@ -307,8 +322,9 @@ def add_bad_words(step: CallProcessors) -> None:
         processor = BadWordsLogitsProcessor(
             compiled_bad_words(entries, step.call),
             prompt_columns=step.call.prompt_columns,
+            padding=step.call.padding,
             end_tokens=step.end_tokens,
-            last_step=step.call.last_step,
+            remaining=step.call.remaining,
             stop_strings=step.stop_strings,
             lookahead=step.call.lookahead,
             policy=step.policy,

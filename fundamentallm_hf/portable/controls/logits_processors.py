@@ -4,14 +4,20 @@ However a control was given, it arrives here in the merged generation config. Wh
 each out, is in `control_table.py`; the order in which processors act is in `phases.py`.
 """
 
-from transformers import LogitsProcessorList, StoppingCriteriaList
+from collections.abc import Iterable
+
+from transformers import LogitsProcessorList, PrefixConstrainedLogitsProcessor, StoppingCriteriaList
 
 from ..decoding.call_processors import CONSTRAINTS, WHOLE_TEXT, CallProcessors
 from ..decoding.endings import ClosedEndCriteria, OpenEndLogitsProcessor
 from ..decoding.generate_call import Call
 from ..decoding.phases import Phase
+from ..structured.structured_output import WholeTextLogitsProcessor
 from ..text.vocabulary import Vocabulary
+from .bad_words import BadWordsLogitsProcessor
 from .control_table import CONTROLS
+from .dead_ends import Closes, DeadEndLogitsProcessor, Wrapped
+from .must_include import MustIncludeLogitsProcessor
 
 
 def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaList, call: Call) -> None:
@@ -30,8 +36,25 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         closed = step.criterion(ClosedEndCriteria)
         complete = step.complete if step.any_in(WHOLE_TEXT) else None
         silent = Vocabulary.of(call.tokenizer).silent if call.tokenizer is not None else ()
+        _add_dead_ends(step, silent)
         step.add(
             Phase.END,
             OpenEndLogitsProcessor(call.closing_token, closed, call.is_sequential, silent, complete=complete),
         )
     processors[:] = step.in_order()
+
+
+def _add_dead_ends(step: CallProcessors, silent: Iterable[int]) -> None:
+    """Look ahead through all controls together, where a grammar or a function allows few tokens next to a ban."""
+    call = step.call
+    bans, stock = step.acting(BadWordsLogitsProcessor), step.acting(PrefixConstrainedLogitsProcessor)
+    whole = step.acting(WholeTextLogitsProcessor)
+    if not bans or not (stock or whole):
+        return
+    chain: list[Closes] = [*map(Wrapped, whole), *step.acting(MustIncludeLogitsProcessor), bans[0]]
+    closing = call.closing_token
+    ends = [*step.end_tokens, *([] if closing is None else [closing])]
+    looking = DeadEndLogitsProcessor(stock, chain, bans[0], ends, tuple(silent))
+    # A function that allows tokens wants to see every beam.
+    looking.check(call.prompts.repeat_interleave(call.config.num_beams or 1, dim=0), call.size)
+    step.add(Phase.END, looking)

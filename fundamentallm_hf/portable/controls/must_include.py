@@ -28,6 +28,7 @@ from .must_include_plan import Progress, Requirements
 
 # Of a vocabulary larger than the first number, only the likeliest tokens are tried when the budget is nearly used up.
 _ALL_TRIED, _TRIED = 512, 48
+_MOST_BYTES = 4  # of a character, each a token at worst
 
 
 class MustIncludeLogitsProcessor(LogitsProcessor):
@@ -40,6 +41,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         end_tokens: ids that end the text; closed until all is there.
         stop_strings: texts that end the text; not completed until all is there.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
+        padding: (prompt rows,) columns of padding before each prompt.
         temperature: by which scores are divided later on.
         lookahead: the model, to be asked for chances; without it word counts are all there is.
 
@@ -56,13 +58,14 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         end_tokens: Sequence[int] = (),
         stop_strings: Sequence[str] = (),
         prompt_columns: int | None = None,
+        padding: Sequence[int] = (),
         temperature: float = 1.0,
         lookahead: ModelLookahead | None = None,
     ) -> None:
         if not isinstance(must_include, Requirements):
             if tokenizer is None:
                 raise ValueError("must_include needs the model's tokenizer to read its tokens as text: pass tokenizer=")
-            must_include = Requirements(must_include, tokenizer, len(tokenizer))
+            must_include = Requirements(must_include, tokenizer, len(tokenizer), stops=stop_strings)
         self.requirements = must_include
         self.remaining = remaining
         self.end_tokens = list(end_tokens)
@@ -74,6 +77,8 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             must_include.advance,
             must_include.prompt_end,
             prompt_columns,
+            must_include.advance_prompt,
+            padding,
         )
 
     def check(self, input_ids: torch.Tensor) -> None:
@@ -101,17 +106,34 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             return scores
         rooms = self.remaining(input_ids)
         left = [self._places_left(progress, room) for progress, room in zip(states, rooms, strict=True)]
+        if scores.shape[-1] < self.requirements.size:
+            raise ValueError(
+                f"must_include was made for {self.requirements.size} scores but the model gives {scores.shape[-1]}: "
+                f"make Requirements of that size"
+            )
         shift = np.zeros(scores.shape)
         outlooks = self.placement(input_ids, scores, states, waiting, left)
         for index, progress in enumerate(states):
             if not waiting[index]:
                 continue
             self._weigh(outlooks[index], left[index], shift[index])
-            if self.requirements.missing(progress):
-                shift[index, self.end_tokens] = -math.inf
-                self._close_stops(input_ids[index], shift[index])
-            self._keep_room(progress, rooms[index], scores[index], shift[index])
+            self._close(progress, rooms[index], input_ids[index], scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
+
+    def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
+        """(rows, size) bool: the tokens that are closed behind each row of `input_ids`, (rows, length)."""
+        shift = np.zeros((len(input_ids), size))
+        for index, (progress, room) in enumerate(zip(self.states(input_ids), self.remaining(input_ids), strict=True)):
+            if self.requirements.waiting(progress):
+                self._close(progress, room, input_ids[index], torch.zeros(size), shift[index])
+        return torch.from_numpy(shift == -math.inf)
+
+    def _close(self, progress: Progress, room: int, row: torch.Tensor, scores: torch.Tensor, shift: np.ndarray) -> None:
+        """Close the ends where something is missing, and the tokens behind which it would not fit any more."""
+        if self.requirements.missing(progress):
+            shift[[end for end in self.end_tokens if end < len(shift)]] = -math.inf
+            self._close_stops(row, shift)
+        self._keep_room(progress, room, scores, shift)
 
     def _places_left(self, progress: Progress, room: int) -> float:
         """Places where an entry could begin, behind the next token and what the plan needs for itself."""
@@ -130,10 +152,14 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         if not self.stop_strings:
             return
         vocabulary = self.requirements.vocabulary
-        tail = vocabulary.text(row.tolist()[-max(map(len, self.stop_strings)) :])
+        longest = max(map(len, self.stop_strings))
+        tail = row.tolist()[-_MOST_BYTES * longest :]
+        text = vocabulary.text(tail)
         for stop in self.stop_strings:
-            for token in vocabulary.completing(tail[-len(stop) :], stop):
-                shift[token] = -math.inf
+            shift[list(vocabulary.completing(text[-len(stop) :], stop))] = -math.inf
+            if not stop.isascii():
+                parts = vocabulary.in_order.parts
+                shift[[token for token in parts if vocabulary.text([*tail, token]).endswith(stop)]] = -math.inf
 
     def _keep_room(self, progress: Progress, room: int, scores: torch.Tensor, shift: np.ndarray) -> None:
         """Close the tokens behind which what is missing would not fit any more."""
@@ -177,6 +203,7 @@ def add_must_include(step: CallProcessors) -> None:
         prompt_counts=bool(call.field("must_include_prompt")),
         counts=own_word_counts(call.model),
         barred=compiled_bad_words(bad_words, call) if bad_words else None,
+        stops=step.stop_strings,
     )
     processor = MustIncludeLogitsProcessor(
         requirements,
@@ -184,6 +211,7 @@ def add_must_include(step: CallProcessors) -> None:
         end_tokens=step.end_tokens,
         stop_strings=step.stop_strings,
         prompt_columns=call.prompt_columns,
+        padding=call.padding,
         temperature=step.temperature,
         lookahead=call.lookahead,
     )

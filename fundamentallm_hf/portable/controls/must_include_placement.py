@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..decoding.lookahead import ModelLookahead
-from ..decoding.row_states import KEPT_LENGTHS
+from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
 from ..text.token_tables import CERTAIN, TextState
 from .must_include_plan import Progress, Requirements
 
@@ -141,10 +141,9 @@ class Placement:
     def _outlooks(
         self, row: bytes, length: int, probabilities: np.ndarray, progress: Progress, waiting: Sequence[int]
     ) -> list[Outlook]:
-        width = len(row) // length
-        token = int.from_bytes(row[-width:], "little")
+        token = int.from_bytes(row[-TOKEN_BYTES:], "little")
         asked = self._asked.get(length, {}).get(row, {})
-        before = self._asked.get(length - 1, {}).get(row[:-width], {})
+        before = self._asked.get(length - 1, {}).get(row[:-TOKEN_BYTES], {})
         seen = self._before(row, length)
         outlooks = []
         for entry in waiting:
@@ -173,7 +172,7 @@ class Placement:
         return outlooks
 
     def _before(self, row: bytes, length: int) -> list[Seen]:
-        known = self._seen.get(length - 1, {}).get(row[: -(len(row) // length)])
+        known = self._seen.get(length - 1, {}).get(row[:-TOKEN_BYTES])
         return list(known or [Seen()] * len(self.requirements.tables))
 
     def _ask(
@@ -249,10 +248,9 @@ class Placement:
         """Work out the chance of the entry behind each beginning of `path`, from its end to its first token."""
         probabilities = (logits.float() / self.temperature).softmax(dim=-1)
         follows = probabilities[range(len(path) - 1), path[1:]].tolist()
-        width = len(row) // length
         chance = rest
         for cut in range(len(path) - 1, -1, -1):
-            key = row + b"".join(token.to_bytes(width, "little") for token in path[:cut])
+            key = row + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in path[:cut])
             chances = self._asked.setdefault(length + cut, {}).setdefault(key, {})
             chances[entry, path[cut]] = min(CERTAIN, chance)
             if cut:

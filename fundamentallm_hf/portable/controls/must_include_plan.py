@@ -6,14 +6,14 @@ knows nothing of models or of scores.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from ..text.text_patterns import PatternState, TextPatterns
 from ..text.token_tables import TextState, TokenTables
-from ..text.vocabulary import REPLACEMENT, Vocabulary
+from ..text.vocabulary import Vocabulary, add_piece
 from ..text.word_counts import WordCounts
 from ..text.word_lists import split_alternatives
 
@@ -30,11 +30,25 @@ class Progress(NamedTuple):
         places: for every entry where the text stands in it; None where it has appeared.
         barred: where the text stands in what must not appear, if anything.
         in_prompt: it is still the prompt, in which nothing counts.
+        held: the entries that have appeared among byte tokens, which a decoder may still give up.
+        tail: the end of the text, as far as a text that stops it may have begun there.
     """
 
     places: tuple[TextState | None, ...]
     barred: TextState | None
     in_prompt: bool = False
+    held: frozenset[int] = frozenset()
+    tail: str = ""
+
+
+class _Search(NamedTuple):
+    """Where a search for the shortest way begins."""
+
+    entry: int
+    place: PatternState
+    barred: PatternState | None
+    tail: str | None
+    begun: bytes = b""
 
 
 class Requirements:
@@ -50,10 +64,11 @@ class Requirements:
         counts: how words end; by default guessed from a sub-word tokenizer's vocabulary.
         barred: what must not appear (see `compile_bad_words`).
         prompt_counts: what the prompt holds has appeared.
+        stops: texts that end the text, so no entry is written with one of them in it.
 
     Raises:
         ValueError: an entry cannot be read, cannot be written with the model's alphabet, or contains what must not
-            appear; names it.
+            appear or what ends the text; names it.
     """
 
     def __init__(
@@ -66,59 +81,109 @@ class Requirements:
         counts: WordCounts | None = None,
         barred: TokenTables | None = None,
         prompt_counts: bool = False,
+        stops: Sequence[str] = (),
     ) -> None:
         self.sources = tuple(must_include)
-        self.vocabulary = Vocabulary.of(tokenizer)
+        self.vocabulary = Vocabulary.of(tokenizer).limited(size)
+        self.size = size
         self.ordered = ordered
         self.barred = barred
         self.prompt_counts = prompt_counts
+        self.stops = tuple(stops)
         counts = counts if counts is not None else WordCounts.of_vocabulary(self.vocabulary)
         self.tables = [
             TokenTables(self.vocabulary, patterns, size)
             for patterns in (
-                TextPatterns(split_alternatives(source), not case_sensitive, counts, self.vocabulary.letters)
+                TextPatterns(split_alternatives(source), not case_sensitive, counts, expects=True)
                 for source in self.sources
             )
         ]
         self.rate = _PLACES_PER_CHARACTER if self.vocabulary.longest <= 1 else _PLACES_PER_TOKEN
-        # A space first, then what words are made of: the shortest way is looked for in this order.
-        self.alphabet = sorted(
-            self.vocabulary.letters, key=lambda letter: (letter != " ", not letter.islower(), letter)
-        )
+        self._tail = max((len(stop) - 1 for stop in self.stops), default=0)
+        self.alphabets = [self._alphabet(index) for index in range(len(self.sources))]
         self.start = Progress(
             tuple(table.start for table in self.tables), self.barred.start if self.barred is not None else None, True
         )
-        self._ways: dict[tuple[int, PatternState, PatternState | None], str | None] = {}
+        self._ways: dict[_Search, str | None] = {}
+        self._gave_up = False
         self._plans: dict[Progress, list[int] | None] = {}
         for index, source in enumerate(self.sources):
             self._check(index, source)
 
     def _check(self, index: int, source: str) -> None:
         start = self.tables[index].patterns.start
-        if self._way(index, start, None) is None:
-            raise ValueError(f"must_include: {source!r} cannot be written with the model's alphabet: leave it out")
-        if self.barred is not None and self._way(index, start, self.barred.patterns.start) is None:
-            raise ValueError(f"must_include: {source!r} cannot be written without a bad word: change one of the lists")
+        barred = self.barred.patterns.start if self.barred is not None else None
+        for tried, reason in (
+            (_Search(index, start, None, None), "with the model's alphabet: leave it out"),
+            (_Search(index, start, barred, None), "without a bad word: change one of the lists"),
+            (_Search(index, start, barred, ""), "without a text that stops the text: change one of the lists"),
+        ):
+            if self._way(tried) is None:
+                if self._gave_up:
+                    raise ValueError(f"must_include: no way to write {source!r} was found: make it simpler")
+                raise ValueError(f"must_include: {source!r} cannot be written {reason}")
+
+    def _alphabet(self, index: int) -> list[str]:
+        """The characters by which a search goes on, one for all that no pattern tells apart.
+
+        Of those the entry's own come first, then the space, then what words are made of.
+        """
+        vocabulary = self.vocabulary
+        own = dict.fromkeys(self.sources[index])
+        letters = sorted(vocabulary.characters, key=lambda letter: (letter != " ", not letter.islower(), letter))
+        patterns = [self.tables[index].patterns, *([self.barred.patterns] if self.barred is not None else [])]
+        if vocabulary.all_continuations(False) or vocabulary.all_continuations(True):
+            letters += [char for each in patterns if each.regex for char in each.classes.representatives()]
+        in_stops = frozenset("".join(self.stops))
+        found: dict[object, str] = {}
+        for char in (*own, *letters):
+            key = (*(each.key(char) for each in patterns), char if char in in_stops else "")
+            if key not in found and vocabulary.can_write(char):
+                found[key] = char
+        return list(found.values())
 
     def advance(self, progress: Progress, token: int) -> Progress:
         """How far the text has come behind one more token."""
         places: list[TextState | None] = []
+        held = set()
         waiting = False
-        for table, place in zip(self.tables, progress.places, strict=True):
+        counts = self.prompt_counts or not progress.in_prompt
+        for index, (table, place) in enumerate(zip(self.tables, progress.places, strict=True)):
             if place is None:
                 places.append(None)
                 continue
-            after = table.advance(place, token)
-            found = (self.prompt_counts or not progress.in_prompt) and table.complete(place, [token]) is not None
-            if self.ordered and waiting and (self.prompt_counts or not progress.in_prompt):
+            after, hit = table.read(place, token)
+            found = counts and hit
+            if counts and index in progress.held and table.keeps_run(place, token):
+                found = True
+            if self.ordered and waiting and counts:
                 # It is not its turn yet: only what is begun later counts.
                 after, found = after._replace(patterns=table.patterns.neutral(after.patterns)), False
             waiting = waiting or not found
+            if found and table.in_run(after):
+                # The next byte may make the decoder give up all the bytes beside it.
+                held.add(index)
+                found = False
             places.append(None if found else after)
         barred = progress.barred
         if self.barred is not None and barred is not None:
             barred = self.barred.advance(barred, token)
-        return Progress(tuple(places), barred, progress.in_prompt)
+        return Progress(tuple(places), barred, progress.in_prompt, frozenset(held), self._tail_behind(progress, token))
+
+    def advance_prompt(self, progress: Progress, token: int) -> Progress:
+        """The same within a prompt, where a special token begins a new text."""
+        if not self.vocabulary.is_border(token):
+            return self.advance(progress, token)
+        places = [place and table.start for table, place in zip(self.tables, progress.places, strict=True)]
+        return self.start._replace(places=tuple(places))
+
+    def _tail_behind(self, progress: Progress, token: int) -> str:
+        place = next((place for place in progress.places if place is not None), None)
+        if not self._tail or place is None:
+            return ""
+        pending = place.pending if token in self.vocabulary.fallback or not place.run else b""
+        text, _ = add_piece(pending, self.vocabulary.piece(token), self.vocabulary.errors)
+        return (progress.tail + text)[-self._tail :]
 
     def prompt_end(self, progress: Progress) -> Progress:
         """How far a text has come that so far is a prompt: what the prompt holds does not count, unless asked."""
@@ -128,14 +193,14 @@ class Requirements:
         barred = progress.barred
         if self.barred is not None and barred is not None:
             barred = self.barred.forget(barred)
-        return Progress(tuple(places), barred)
+        return Progress(tuple(places), barred, tail=progress.tail)
 
     def missing(self, progress: Progress) -> list[int]:
         """The entries that have not appeared, should the text end here."""
         return [
             index
             for index, (table, place) in enumerate(zip(self.tables, progress.places, strict=True))
-            if place is not None and not table.ends(place)
+            if place is not None and not table.ends(place) and (index not in progress.held or place.pending)
         ]
 
     def waiting(self, progress: Progress) -> list[int]:
@@ -166,64 +231,106 @@ class Requirements:
     def _make_plan(self, progress: Progress) -> list[int] | None:
         tokens: list[int] = []
         while missing := self.missing(progress):
-            ways = [
-                (index, self._way(index, self._flushed(index, progress), progress.barred and progress.barred.patterns))
+            possible = [
+                (len(found), index, found)
                 for index in (missing[:1] if self.ordered else missing)
+                for found in self._spelled_ways(index, progress)
             ]
-            spelled = [(index, self.vocabulary.spell(way)) for index, way in ways if way]
-            possible = [(len(found), index, found) for index, found in spelled if found]
             if not possible:
                 return None
-            _, _, found = min(possible)
+            _, index, found = min(possible)
             for token in found:
                 progress = self.advance(progress, token)
             tokens += found
-            if len(tokens) > 100_000:
+            if index in self.missing(progress):
                 return None
         return tokens
 
-    def _flushed(self, index: int, progress: Progress) -> PatternState:
-        place = progress.places[index]
+    def _spelled_ways(self, index: int, progress: Progress) -> Iterator[list[int]]:
+        """Tokens that complete an entry: behind the character that was begun, and from a new one on."""
+        place, barred = progress.places[index], progress.barred
         assert place is not None
-        patterns = self.tables[index].patterns
-        return patterns.step(place.patterns, REPLACEMENT)[0] if place.pending else place.patterns
+        tail = progress.tail if self.stops else None
+        if place.pending:
+            begun = _Search(index, place.patterns, barred and barred.patterns, tail, place.pending)
+            way = self._way(begun)
+            if way is not None:
+                first = self.vocabulary.spell_bytes(way[0].encode()[len(place.pending) :], bool(place.run))
+                others = self.vocabulary.spell(way[1:])
+                if first is not None and others is not None:
+                    yield [*first, *others]
+        table = self.tables[index]
+        bars = None if barred is None or self.barred is None else self.barred.flushed(barred)
+        way = self._way(_Search(index, table.flushed(place), bars, tail))
+        if way:
+            yield self.vocabulary.spell(way) or []
 
-    def _way(self, index: int, place: PatternState, barred: PatternState | None) -> str | None:
-        """The shortest text that completes an entry from `place`, going round what is barred (breadth first)."""
-        key = (index, place, barred)
-        if key not in self._ways:
-            straight = self._search(index, place, None)
+    def _way(self, search: _Search) -> str | None:
+        """The shortest text that completes an entry, going round what is barred and what would stop the text."""
+        if search not in self._ways:
+            if len(self._ways) > _MOST_STATES:
+                self._ways.clear()
+            straight = self._search(search._replace(barred=None, tail=None))
             around = straight
-            if barred is not None and straight is not None and self._is_barred(barred, straight):
-                around = self._search(index, place, barred)
-            self._ways[key] = around
-        return self._ways[key]
+            if straight is not None and self._is_barred(search, straight):
+                around = self._search(search)
+            self._ways[search] = around
+        return self._ways[search]
 
-    def _is_barred(self, barred: PatternState, text: str) -> bool:
+    def _is_barred(self, search: _Search, text: str) -> bool:
+        if search.tail is not None and any(stop in search.tail + text for stop in self.stops):
+            return True
+        if search.barred is None:
+            return False
         assert self.barred is not None
-        state, hit = self.barred.patterns.read(barred, text)
+        state, hit = self.barred.patterns.read(search.barred, text)
         return hit or self.barred.patterns.ends(state)
 
-    def _search(self, index: int, place: PatternState, barred: PatternState | None) -> str | None:
-        patterns = self.tables[index].patterns
+    def _search(self, search: _Search) -> str | None:
+        """Breadth first, one character at a time."""
+        patterns = self.tables[search.entry].patterns
         bars = self.barred.patterns if self.barred is not None else None
-        seen = {(place, barred)}
-        queue = deque([(place, barred, "")])
+        first = (search.place, search.barred, search.tail)
+        seen = {first}
+        queue = deque([(*first, "")])
+        self._gave_up = False
         while queue:
-            state, bar, text = queue.popleft()
-            for letter in self.alphabet:
+            state, bar, tail, text = queue.popleft()
+            for letter in self.alphabets[search.entry]:
+                if not text and not letter.encode("utf-8", "replace").startswith(search.begun):
+                    continue
                 after, hit = patterns.step(state, letter)
-                bar_after = bar
+                bar_after, barred_end = bar, False
                 if bars is not None and bar is not None:
                     bar_after, banned = bars.step(bar, letter)
                     if banned:
                         continue
-                barred_end = bars is not None and bar_after is not None and bars.ends(bar_after)
+                    barred_end = bars.ends(bar_after)
+                tail_after = tail
+                if tail is not None:
+                    if (tail + letter).endswith(self.stops):
+                        continue
+                    tail_after = (tail + letter)[-self._tail :] if self._tail else ""
                 if (hit or patterns.ends(after)) and not barred_end:
-                    return text + letter
-                if (after, bar_after) not in seen:
+                    written = self._spellable(search, text + letter)
+                    if written is not None:
+                        return written
+                key = (after, bar_after, tail_after)
+                if key not in seen:
                     if len(seen) > _MOST_STATES:
+                        self._gave_up = True
                         return None
-                    seen.add((after, bar_after))
-                    queue.append((after, bar_after, text + letter))
+                    seen.add(key)
+                    queue.append((*key, text + letter))
         return None
+
+    def _spellable(self, search: _Search, text: str) -> str | None:
+        """The text, if need be behind a space: some tokenizers have characters only as the beginning of a word."""
+        if self.vocabulary.spell(text[1:] if search.begun else text) is not None:
+            return text
+        spaced = " " + text
+        if search.begun or self.vocabulary.spell(spaced) is None or self._is_barred(search, spaced):
+            return None
+        patterns = self.tables[search.entry].patterns
+        state, hit = patterns.read(search.place, spaced)
+        return spaced if hit or patterns.ends(state) else None

@@ -9,8 +9,9 @@ and no word is broken off. This file knows nothing of models.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -104,6 +105,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         counts: how words end; by default guessed from a sub-word tokenizer's vocabulary.
         end_tokens: ids that end the text.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
+        padding: (prompt rows,) columns of padding before each prompt.
 
     Raises:
         ValueError: the penalty is not above 0.
@@ -118,6 +120,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         counts: WordCounts | None = None,
         end_tokens: Sequence[int] = (),
         prompt_columns: int | None = None,
+        padding: Sequence[int] = (),
     ) -> None:
         if not penalty > 0:
             raise ValueError(f"repetition_penalty has to be a number above 0 but is {penalty!r}")
@@ -126,7 +129,9 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         self.vocabulary = Vocabulary.of(tokenizer)
         self.counts = counts or WordCounts.of_vocabulary(self.vocabulary)
         self.end_tokens = list(end_tokens)
-        self.states: RowStates[Units] = RowStates(Units(), self._advance, prompt_columns=prompt_columns)
+        self.states: RowStates[Units] = RowStates(
+            Units(), self._advance, prompt_columns=prompt_columns, padding=padding
+        )
         self._shifts: dict[Units, torch.Tensor] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -141,10 +146,11 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         return scores + torch.stack(shifts).to(scores.device, scores.dtype)
 
     def _advance(self, state: Units, token: int) -> Units:
-        return state.read(*add_piece(state.pending, self.vocabulary.piece(token)))
+        return state.read(*add_piece(state.pending, self.vocabulary.piece(token), self.vocabulary.errors))
 
     def _shift(self, state: Units, size: int) -> torch.Tensor:
-        shift = torch.zeros(size)
+        # A model may have fewer scores than its tokenizer has tokens.
+        shift = torch.zeros(max(size, len(self.vocabulary.pieces)))
         remains: dict[int, float] = {}
         # The word at hand, and, for tokens that begin a word with a space, the one behind it.
         for token, chance, kept in self._continuations(state):
@@ -152,13 +158,38 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         begun = self._kept_so_far(state)
         for token, rest in remains.items():
             shift[token] = math.log(max(rest, 1e-6)) - begun
-        forbidden = self._forbidden(state)
-        if state.word in forbidden:
+        if self.ngram_size:
+            shift[list(self._repeating(state))] = -torch.inf
+        return shift[:size]
+
+    def _repeating(self, state: Units) -> Iterator[int]:
+        """The tokens that complete a word, and with it a sequence of words for the second time."""
+        if state.word in self._forbidden(state):
+            yield from self.end_tokens
             for token, piece in enumerate(self.vocabulary.pieces):
-                if piece and not is_word(str(piece)[0]):
-                    shift[token] = -torch.inf
-            shift[self.end_tokens] = -torch.inf
-        return shift
+                after = self._advance(state, token)
+                # A character that is begun may turn out to be no letter.
+                if after.done != state.done or (after.pending and isinstance(piece, bytes)):
+                    yield token
+        for token in self._with_words:
+            if self._completes_repeated(state, token):
+                yield token
+
+    @cached_property
+    def _with_words(self) -> list[int]:
+        """The tokens that hold a word from its beginning to its end, or the end of one and more behind it."""
+        ends = re.compile(r"\W\w+\W", re.DOTALL)
+        whole = [str(piece) if isinstance(piece, str) else "" for piece in self.vocabulary.pieces]
+        return [token for token, piece in enumerate(whole) if ends.search(f"{piece[:1]}{piece}") or " " in piece[1:]]
+
+    def _completes_repeated(self, state: Units, token: int) -> bool:
+        text, _ = add_piece(state.pending, self.vocabulary.piece(token), self.vocabulary.errors)
+        for char in text:
+            after = state.read(char)
+            if state.word and not after.word and state.word in self._forbidden(state):
+                return True
+            state = after
+        return False
 
     def _kept(self, length: int, mark: bool) -> float:
         """What is left of the chance of a unit that would go on with a repeated sequence of this length."""
@@ -254,5 +285,6 @@ def add_word_repetition(step: CallProcessors) -> None:
         counts=own_word_counts(call.model),
         end_tokens=call.end_tokens,
         prompt_columns=call.prompt_columns,
+        padding=call.padding,
     )
     step.add(Phase.REPETITION, processor)

@@ -7,16 +7,10 @@ from typing import Any, TypeVar
 
 import torch
 from transformers import (
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
     LogitsProcessor,
     LogitsProcessorList,
-    MinPLogitsWarper,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
 )
 from transformers.generation import GenerationMode
 
@@ -25,18 +19,10 @@ from .endings import CompleteEndCriteria, EndCriteria
 from .generate_call import Call
 from .phases import Phase
 from .recording import Recorder
+from .warpers import is_warper
 
-# They shape a distribution that is otherwise final.
-WARPERS = (
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    MinPLogitsWarper,
-    TypicalLogitsWarper,
-    EpsilonLogitsWarper,
-    EtaLogitsWarper,
-)
 Criterion = TypeVar("Criterion", bound=EndCriteria)
+Kind = TypeVar("Kind", bound=LogitsProcessor)
 WHOLE_TEXT = (Phase.STRUCTURE,)
 CONSTRAINTS = (Phase.REPETITION, Phase.LENGTH, Phase.STRUCTURE, Phase.REQUIRE, Phase.BAN)
 
@@ -58,7 +44,7 @@ class CallProcessors:
     def __init__(self, processors: LogitsProcessorList, criteria: StoppingCriteriaList, call: Call) -> None:
         self.call = call
         self.criteria = criteria
-        self.warpers = [each for each in processors if isinstance(each, WARPERS)]
+        self.warpers = [each for each in processors if is_warper(each, call.size)]
         self._by_phase: dict[Phase, list[LogitsProcessor]] = {phase: [] for phase in Phase}
         recorders = [each for each in processors if isinstance(each, Recorder)]
         self._by_phase[Phase.RECORD] = recorders
@@ -67,7 +53,7 @@ class CallProcessors:
         for each in processors:
             if isinstance(each, Recorder):
                 continue
-            if isinstance(each, WARPERS):
+            if each in self.warpers:
                 phase, left = Phase.WARP, left - 1
             elif phase == Phase.WARP and not left:
                 phase = Phase.FINISH
@@ -81,6 +67,10 @@ class CallProcessors:
         """Take away transformers' own processors of these kinds, in whose place others act."""
         stock = self._by_phase[Phase.STOCK]
         stock[:] = [each for each in stock if not isinstance(each, kinds)]
+
+    def acting(self, kind: type[Kind]) -> list[Kind]:
+        """The processors of this kind, in the order in which they act."""
+        return [each for each in self.in_order() if isinstance(each, kind)]
 
     def any_in(self, phases: tuple[Phase, ...]) -> bool:
         """Whether anything acts in one of these phases."""

@@ -37,7 +37,7 @@ class LengthPenaltyLogitsProcessor(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with the odds shifted."""
         scores = scores.clone()
-        scores[:, self.end_tokens.to(scores.device)] += self.shift
+        scores[:, self.end_tokens[self.end_tokens < scores.shape[-1]].to(scores.device)] += self.shift
         return scores
 
 
@@ -121,13 +121,14 @@ class OpenEndLogitsProcessor(LogitsProcessor):
         best = scores.max(dim=-1)
         if self._silent.isdisjoint(best.indices.tolist()) and bool((best.values > -torch.inf).all()):
             return scores
-        closed = scores.index_fill(-1, self.silent_tokens.to(scores.device), -torch.inf).amax(dim=-1) == -torch.inf
+        silent = self.silent_tokens[self.silent_tokens < scores.shape[-1]].to(scores.device)
+        closed = scores.index_fill(-1, silent, -torch.inf).amax(dim=-1) == -torch.inf
         if self.complete is not None and bool(closed.any()):
             may_end = [row_key(row) in self.complete.rows for row in input_ids]
             closed = closed & ~(torch.tensor(may_end, device=scores.device) & (scores.amax(dim=-1) > -torch.inf))
         if not bool(closed.any()):
             return scores
-        if self.closing_token is None:
+        if self.closing_token is None or self.closing_token >= scores.shape[-1]:
             raise ValueError(
                 "the controls leave no continuation, and the model has neither an end-of-text nor a padding token to "
                 "end with: loosen them, or set pad_token_id"

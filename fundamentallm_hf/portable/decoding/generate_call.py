@@ -82,7 +82,8 @@ class Call:
     @property
     def size(self) -> int:
         """Number of scores the model gives."""
-        return self.model.config.get_text_config().vocab_size
+        head = self.model.get_output_embeddings()
+        return getattr(head, "out_features", None) or self.model.config.get_text_config().vocab_size
 
     @property
     def lookahead(self) -> ModelLookahead:
@@ -116,10 +117,3 @@ class Call:
         added = input_ids.shape[1] - self.prompt_columns
         room = self.window_full.room_of(len(input_ids)).tolist()
         return [min(most, of_row - added) for most, of_row in zip(left, room, strict=True)]
-
-    def last_step(self, longer: torch.Tensor) -> torch.Tensor:
-        """(rows,) bool: the rows that end for want of room when they have the length of `longer`, (rows, length)."""
-        full = torch.full((len(longer),), longer.shape[1] >= self.config.max_length, device=longer.device)
-        if self.window_full is not None:
-            full = full | self.window_full(longer, None)
-        return full

@@ -5,7 +5,7 @@ follow from the row. Reading it anew at every step would make a text cost its le
 row is looked up by the tokens before its last one, whoever wrote them. This file knows nothing of what a place is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -14,6 +14,8 @@ State = TypeVar("State")
 
 # Assisted decoding goes back by as many tokens as it guesses.
 KEPT_LENGTHS = 64
+# Bytes of one token id in a row's key.
+TOKEN_BYTES = 8
 
 
 class RowStates(Generic[State]):
@@ -24,6 +26,9 @@ class RowStates(Generic[State]):
         advance: the place behind one more token.
         prompt_end: applied to the place where the prompt ends.
         prompt_columns: width of the prompts in tokens, padding included; by default that of the first call.
+        advance_prompt: the place behind one more token of the prompt, if that is another.
+        padding: (prompt rows,) columns of padding before each prompt, which are not read; rows made of one prompt stand
+            side by side.
     """
 
     def __init__(
@@ -32,12 +37,16 @@ class RowStates(Generic[State]):
         advance: Callable[[State, int], State],
         prompt_end: Callable[[State], State] = lambda state: state,
         prompt_columns: int | None = None,
+        advance_prompt: Callable[[State, int], State] | None = None,
+        padding: Sequence[int] = (),
     ) -> None:
         self.start = start
+        self.advance_prompt = advance_prompt or advance
+        self.padding = [max(0, columns) for columns in padding]
         self.advance = advance
         self.prompt_end = prompt_end
         self.prompt_columns = prompt_columns
-        self._known: dict[int, dict[bytes, State]] = {}
+        self._known: dict[int, dict[tuple[int, bytes], State]] = {}
 
     def __call__(self, input_ids: torch.Tensor) -> list[State]:
         """`input_ids`: (rows, length). Returns the place behind every row."""
@@ -49,19 +58,21 @@ class RowStates(Generic[State]):
         here = self._known.setdefault(length, {})
         before = self._known.get(length - 1, {}) if length > self.prompt_columns else {}
         states = []
-        for row in input_ids.cpu().numpy():
-            key = row.tobytes()
+        for index, row in enumerate(input_ids.cpu().numpy()):
+            padding = self.padding[index * len(self.padding) // len(input_ids)] if self.padding else 0
+            key = (padding, row.tobytes())
             if key not in here:
-                parent = before.get(row[:-1].tobytes()) if before else None
-                here[key] = self._read(row.tolist()) if parent is None else self.advance(parent, int(row[-1]))
+                parent = before.get((padding, row[:-1].tobytes())) if before else None
+                known = parent is not None
+                here[key] = self.advance(parent, int(row[-1])) if known else self._read(row.tolist(), padding)  # type: ignore[arg-type]
             states.append(here[key])
         return states
 
-    def _read(self, tokens: list[int]) -> State:
+    def _read(self, tokens: list[int], padding: int) -> State:
         state = self.start
         columns = self.prompt_columns or 0
-        for token in tokens[:columns]:
-            state = self.advance(state, token)
+        for token in tokens[padding:columns]:
+            state = self.advance_prompt(state, token)
         state = self.prompt_end(state)
         for token in tokens[columns:]:
             state = self.advance(state, token)

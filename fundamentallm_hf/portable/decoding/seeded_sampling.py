@@ -13,6 +13,7 @@ from .call_processors import CallProcessors
 from .phases import Phase
 
 BLOCK = 1024
+HIGHEST_SEED = 2**64 - 1
 
 
 class SeededSampling(LogitsProcessor):
@@ -28,6 +29,9 @@ class SeededSampling(LogitsProcessor):
         prompt_columns: width of the prompts in tokens, so that step 0 is the first new token; by default what the first
             call comes with.
 
+    Raises:
+        ValueError: the seed is no whole number that a generator takes.
+
     Example:
 
     ```python
@@ -41,6 +45,8 @@ class SeededSampling(LogitsProcessor):
     """
 
     def __init__(self, seed: int, samples: int, prompt_columns: int | None = None) -> None:
+        if not isinstance(seed, int) or not 0 <= seed <= HIGHEST_SEED - samples + 1:
+            raise ValueError(f"seed has to be a whole number from 0 to {HIGHEST_SEED - samples + 1} but is {seed!r}")
         self.prompt_columns = prompt_columns
         # Always on the CPU, so that a seed means the same on every device.
         self.streams = [torch.Generator().manual_seed(seed + i) for i in range(samples)]

@@ -26,9 +26,10 @@ def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
         return carried
     if not model.name_or_path:
         raise ValueError("the model was made in memory and has no tokenizer: pass tokenizer=")
-    # Without the last argument transformers would ask on stdin whether to run the code of a model's config again.
+    # Without its config transformers would read it again, fail where it needs code, and warn of a model of another
+    # type; without the last argument it would ask on stdin whether to run that code.
     model.tokenizer = AutoTokenizer.from_pretrained(
-        model.name_or_path, revision=_revision(model), trust_remote_code=False
+        model.name_or_path, config=model.config, revision=_revision(model), trust_remote_code=False
     )
     return model.tokenizer
 

@@ -2,10 +2,9 @@
 
 What is special about this transformer:
 
-- absolute positions, learned or sinusoidal, added once to the token embeddings;
+- absolute positions, learned or sinusoidal, added once to the token embeddings; the exact (erf) GELU;
 - RMSNorm before attention and before the feed-forward layer, and once more at the end;
 - biases on every projection but the output, which is tied to the token embedding;
-- the exact (erf) GELU;
 - `generate()` has controls and goes on past the window of absolute positions (see `generation_fundamentallm.py`).
 
 This module, and what it imports by relative imports, is copied into every model repository (see `code_files.py`).
@@ -203,8 +202,7 @@ class FundamentaLLMPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Load a model, as transformers does.
 
-        It keeps in mind which commit it came from: its tokenizer and attributes are looked for there, when they are
-        needed, and not in what the repository has become since.
+        It remembers its commit, where its tokenizer and attributes are looked up when they are needed.
         """
         options = {name: kwargs[name] for name in ("token", "local_files_only", "cache_dir") if name in kwargs}
         revision = resolve_revision(pretrained_model_name_or_path, revision, **options)

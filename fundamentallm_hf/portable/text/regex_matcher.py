@@ -12,7 +12,9 @@ This file knows nothing of tokens, of models or of what a match means. It needs 
 """
 
 import re
+from collections import deque
 from collections.abc import Sequence
+from functools import cached_property
 
 # The parser of `re` itself: what is written is read here exactly as `re.compile` reads it. It has no public name.
 from re import _parser  # type: ignore[attr-defined]
@@ -33,6 +35,7 @@ BEFORE = (WORD, LETTER, OTHER, NEWLINE, EDGE)
 ANYTHING = WORD | LETTER | OTHER | NEWLINE | EDGE | LAST_NEWLINE
 
 _ACCEPT = 0
+_UNREACHABLE = 1 << 30
 _CHAR_FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII | re.UNICODE
 _TYPE_FLAGS = re.ASCII | re.UNICODE
 _CATEGORIES = {
@@ -256,6 +259,39 @@ class RegexMachine:
         self._steps: dict[tuple[State, str], tuple[State, bool]] = {}
         self._closures: dict[tuple[frozenset[int], int], tuple[list[tuple[int, int, int]], int]] = {}
         self._remembered = 0
+
+    @property
+    def tests(self) -> list[re.Pattern[str]]:
+        """The patterns for exactly one character by which characters are told apart."""
+        return self._graph.tests
+
+    def key(self, char: str) -> tuple[int, tuple[bool, ...]]:
+        """What the patterns see of a character: two with the same key lead to the same state."""
+        return _kind(char), tuple(self._passes(test, char) for test in range(len(self.tests)))
+
+    def distance(self, state: State) -> int | None:
+        """The fewest characters that may complete a match that has begun; None if none has."""
+        return min((self._distances[thread] for thread in state.threads), default=1 if state.pending else None)
+
+    @cached_property
+    def _distances(self) -> list[int]:
+        """For every node the fewest characters between it and the end of a match, assertions taken to hold."""
+        before: list[list[tuple[int, int]]] = [[] for _ in self._graph.reads]
+        for node, read in enumerate(self._graph.reads):
+            for after in [after for _, after in self._graph.skips[node]]:
+                before[after].append((node, 0))
+            if read is not None:
+                before[read[1]].append((node, 1))
+        found = [_UNREACHABLE] * len(before)
+        found[_ACCEPT] = 0
+        waiting = deque([_ACCEPT])
+        while waiting:
+            node = waiting.popleft()
+            for other, characters in before[node]:
+                if found[node] + characters < found[other]:
+                    found[other] = found[node] + characters
+                    (waiting.append if characters else waiting.appendleft)(other)
+        return found
 
     def step(self, state: State, char: str) -> tuple[State, bool]:
         """Read one character.

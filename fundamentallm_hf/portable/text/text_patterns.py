@@ -5,10 +5,12 @@ machines and gives every place in them a chance: how likely is it that the text,
 entry? It knows nothing of tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from .characters import fold_text, is_word
+from .character_classes import CharacterClasses, kind_of
+from .characters import fold, fold_text, is_word
 from .regex_matcher import RegexMachine
 from .word_counts import WordCounts, chance_of_letters
 from .word_lists import is_regex
@@ -39,22 +41,21 @@ class TextPatterns:
         sources: the entries as users write them.
         ignore_case: compare with case folded away.
         counts: how words end.
-        letters: the characters by which the way to the end of a regular expression is measured that no known word
-            matches; without them nothing is expected of what it has begun.
+        expects: something is expected of a regular expression that has begun though no known word matches it, the more
+            the nearer its end is.
 
     Raises:
         ValueError: an entry cannot be read; names it.
     """
 
-    def __init__(
-        self, sources: Sequence[str], ignore_case: bool, counts: WordCounts, letters: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, sources: Sequence[str], ignore_case: bool, counts: WordCounts, expects: bool = False) -> None:
         sources = [source.strip() for source in sources]
         regexes = [source[1:-1] for source in sources if is_regex(source)]
         entries = [Entry.parse(source) for source in sources if not is_regex(source)]
         self.regex = RegexMachine(regexes, ignore_case) if regexes else None
         self.start = PatternState(LiteralMachine.start, self.regex.start if self.regex else None)
         self.literal = LiteralMachine(entries, ignore_case)
+        self._ignore_case = ignore_case
         hard = [entry for entry in entries if entry.is_plain]
         soft = self._words_found(counts) if regexes or len(hard) < len(entries) else []
         for entry in soft:
@@ -74,8 +75,25 @@ class TextPatterns:
         # How often an entry begins where a word does.
         self.frequency = min(1.0, self._frequency)
         self._chance = {place: min(1.0, sum(rest.chance for rest in rests)) for place, rests in self.rests.items()}
-        self._letters = () if soft else tuple(letters)
-        self._distances: dict[Any, int | None] = {}
+        self._expects = expects and not soft
+
+    def key(self, char: str) -> Hashable:
+        """What these patterns see of a character: two with the same key lead to the same state."""
+        shown = fold_text(char)
+        return (
+            tuple(part if part in self._parts else kind_of(part) for part in fold(char, self._ignore_case)),
+            self.regex.key(char) if self.regex is not None and shown else bool(shown),
+        )
+
+    @cached_property
+    def _parts(self) -> set[str]:
+        return self.literal.alphabet
+
+    @cached_property
+    def classes(self) -> CharacterClasses:
+        """The characters that these patterns do not tell apart."""
+        tests = self.regex.tests if self.regex is not None else []
+        return CharacterClasses(tests, self.literal.alphabet, self._ignore_case)
 
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
         """Read one character; returns the new state, and whether an entry is complete now."""
@@ -112,26 +130,10 @@ class TextPatterns:
     def chance(self, state: PatternState) -> float:
         """The chance, by word counts, that what was begun becomes an entry."""
         known = sum(self._chance.get(place, 0.0) for place in state.literal.threads)
-        if self._letters and self.regex is not None and state.regex != self.regex.neutral(state.regex):
-            distance = self._distance(state.regex)
-            known += 0.0 if distance is None else chance_of_letters(distance)
+        if self._expects and self.regex is not None:
+            distance = self.regex.distance(state.regex)
+            known += 0.0 if distance is None or distance > _FAR else chance_of_letters(distance)
         return min(1.0, known)
-
-    def _distance(self, state: Any) -> int | None:
-        """The fewest characters that complete a regular expression; None beyond `_FAR`."""
-        assert self.regex is not None
-        if state not in self._distances:
-            places, seen = {state}, {state}
-            for distance in range(1, _FAR + 1):
-                steps = [self.regex.step(place, letter) for place in places for letter in self._letters]
-                if any(hit or self.regex.ends(after) for after, hit in steps):
-                    self._distances[state] = distance
-                    break
-                places = {after for after, _ in steps} - seen
-                seen |= places
-            else:
-                self._distances[state] = None
-        return self._distances[state]
 
     def ways(self, state: PatternState) -> list[Rest]:
         """The ways to complete an entry from here, the likeliest first."""

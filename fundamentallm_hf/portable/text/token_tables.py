@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from .character_classes import characters_behind, continues, is_surrogate
 from .text_patterns import PatternState, TextPatterns
 from .vocabulary import REPLACEMENT, Vocabulary, add_piece, as_bytes, decode_run
 
@@ -22,6 +23,9 @@ from .vocabulary import REPLACEMENT, Vocabulary, add_piece, as_bytes, decode_run
 _KEPT_SCORES, _KEPT_TABLES = 1 << 24, 64
 _LAST = "\U0010ffff"
 _BROKEN = b"\xff"
+# Bytes that a character has at most, and characters that are tried before all that begin with the same bytes.
+_LONGEST_CHARACTER, _SAMPLES = 4, 7
+_UNWRITABLE = -1
 # A chance is never taken for certain, so that the only closed tokens are those that complete an entry.
 CERTAIN = 1 - 1e-6
 
@@ -49,11 +53,13 @@ class Outcome(NamedTuple):
         hit: it completes an entry.
         ends: it leaves an entry complete if the text ends behind it.
         chance: that what it leaves begun becomes an entry.
+        needs: tokens that have to follow before the text may end.
     """
 
     hit: bool
     ends: bool
     chance: float
+    needs: int = 0
 
 
 NOTHING = Outcome(False, False, 0.0)
@@ -69,6 +75,7 @@ class TokenTable:
         closed: (vocabulary,) bool, the tokens that complete an entry.
         completing: their ids.
         ending: ids of the tokens behind which the text must not end.
+        needs: (ending,) long, how many more tokens each of them takes until it may.
         risky: ids of the tokens that begin an entry or go on with one.
         chances: (risky,) float32, the chance of each that it becomes one.
         greatest: the greatest of the chances.
@@ -78,6 +85,7 @@ class TokenTable:
     closed: torch.Tensor
     completing: torch.Tensor
     ending: torch.Tensor
+    needs: torch.Tensor
     risky: torch.Tensor
     chances: torch.Tensor
     greatest: float
@@ -89,27 +97,56 @@ class TokenTables:
     Args:
         vocabulary: what every token adds to the text.
         patterns: what to look for.
-        size: number of scores the model gives, at least the number of tokens.
+        size: number of scores the model gives; by default the number of tokens. Tokens beyond it are left out.
     """
 
     def __init__(self, vocabulary: Vocabulary, patterns: TextPatterns, size: int) -> None:
-        self.vocabulary = vocabulary
+        self.size = size or len(vocabulary.pieces)
+        self._whole = vocabulary
+        vocabulary = self.vocabulary = vocabulary.limited(self.size)
+        self._others: dict[int, TokenTables] = {}
         self.patterns = patterns
-        self.size = max(size, len(vocabulary.pieces))
         self.start = TextState(patterns.start)
         self._order, self._tokens, self._rough, self._parts = vocabulary.in_order
         self._silent = [token for token in range(self.size) if not vocabulary.piece(token)]
         self._outcomes: dict[PatternState, dict[int, Outcome]] = {}
         self._tables: dict[TextState, TokenTable] = {}
+        self._ways_on: dict[tuple[PatternState, bytes, bool], int | None] = {}
+
+    def of_size(self, size: int) -> "TokenTables":
+        """The same tables for another number of scores; places mean the same in both."""
+        if size == self.size:
+            return self
+        if size not in self._others:
+            self._others[size] = TokenTables(self._whole, self.patterns, size)
+        return self._others[size]
 
     def advance(self, state: TextState, token: int) -> TextState:
         """The place behind `token`."""
-        return self._read(state, token)[0]
+        return self.read(state, token)[0]
+
+    def advance_prompt(self, state: TextState, token: int) -> TextState:
+        """The place behind `token` of a prompt, where a special token begins a new text."""
+        return self.start if self.vocabulary.is_border(token) else self.advance(state, token)
 
     def forget(self, state: TextState) -> TextState:
         """The same place, without what is complete already: where a prompt ends."""
         before = state.before and self.patterns.forget(state.before)
         return state._replace(patterns=self.patterns.forget(state.patterns), before=before)
+
+    def flushed(self, state: TextState) -> PatternState:
+        """The place in the patterns if no byte follows that completes the character at hand."""
+        return self._flush(state)[0] if state.pending else state.patterns
+
+    def in_run(self, state: TextState) -> bool:
+        """Whether the text ends in byte-fallback tokens that the decoder may still give up."""
+        return bool(state.run) and state.before is not None
+
+    def keeps_run(self, state: TextState, token: int) -> bool:
+        """Whether the byte-fallback tokens at the end of the text make the same characters behind `token`."""
+        if token in self.vocabulary.fallback:
+            return self.in_run(self.advance(state, token))
+        return not state.pending or self.vocabulary.is_border(token)
 
     def ends(self, state: TextState) -> bool:
         """Whether an entry is complete if the text ends here."""
@@ -123,7 +160,7 @@ class TokenTables:
     def complete(self, state: TextState, tokens: list[int]) -> int | None:
         """How many of `tokens` it takes to complete an entry from here; None if they all do not."""
         for count, token in enumerate(tokens, 1):
-            state, hit = self._read(state, token)
+            state, hit = self.read(state, token)
             if hit:
                 return count
         return None
@@ -136,14 +173,15 @@ class TokenTables:
             del self._tables[next(iter(self._tables))]
         return table
 
-    def _read(self, state: TextState, token: int) -> tuple[TextState, bool]:
+    def read(self, state: TextState, token: int) -> tuple[TextState, bool]:
+        """The place behind `token`, and whether it completes an entry."""
         piece = self.vocabulary.piece(token)
         if not piece:
             return state, False
         if token in self.vocabulary.fallback:
             return self._read_fallback(state, as_bytes(piece))
         start, late = self._flush(state) if state.run else (state.patterns, False)
-        text, pending = add_piece(b"" if state.run else state.pending, piece)
+        text, pending = add_piece(b"" if state.run else state.pending, piece, self.vocabulary.errors)
         patterns, hit = self.patterns.read(start, text)
         return TextState(patterns, pending), late or hit
 
@@ -166,7 +204,7 @@ class TokenTables:
         """The place behind a broken character, where one was begun."""
         if state.pending and state.before is not None:
             return self.patterns.read(state.before, decode_run(state.run))
-        return self.patterns.read(state.patterns, state.pending.decode("utf-8", "replace"))
+        return self.patterns.read(state.patterns, state.pending.decode("utf-8", self.vocabulary.errors))
 
     def _make(self, state: TextState) -> TokenTable:
         flushed, broken = self._flush(state)
@@ -185,16 +223,15 @@ class TokenTables:
         return self._pack(outcomes)
 
     def _outcome(self, state: TextState, token: int) -> Outcome:
-        after, hit = self._read(state, token)
+        after, hit = self.read(state, token)
         return Outcome(hit, not hit and self.ends(after), 0.0 if hit else self.chance(after))
 
     def _judged(self, state: TextState, outcomes: Iterable[tuple[int, Outcome]]) -> dict[int, Outcome]:
         """The outcomes of tokens behind `state` with what only shows behind them."""
         judged = {}
         for token, outcome in outcomes:
-            if outcome.ends and not self._leads_on(state, token):
-                # The text may neither end behind this token nor go on.
-                outcome = outcome._replace(hit=True)
+            if not outcome.hit and (outcome.ends or self._is_part(token)):
+                outcome = self._with_way_on(self.advance(state, token), outcome)
             if outcome.chance:
                 outcome = outcome._replace(chance=self._spelled(state, token, outcome.chance))
             judged[token] = outcome
@@ -202,7 +239,7 @@ class TokenTables:
 
     def _pack(self, outcomes: dict[int, Outcome]) -> TokenTable:
         closed = [token for token, outcome in outcomes.items() if outcome.hit]
-        ending = [token for token, outcome in outcomes.items() if outcome.ends]
+        ending = {token: outcome.needs for token, outcome in outcomes.items() if outcome.ends}
         risky = {token: outcome.chance for token, outcome in outcomes.items() if outcome.chance and not outcome.hit}
         shift = torch.zeros(self.size)
         ids = torch.tensor(list(risky), dtype=torch.long)
@@ -215,7 +252,8 @@ class TokenTables:
             shift=shift,
             closed=mask,
             completing=torch.tensor(closed, dtype=torch.long),
-            ending=torch.tensor(ending, dtype=torch.long),
+            ending=torch.tensor(list(ending), dtype=torch.long),
+            needs=torch.tensor(list(ending.values()), dtype=torch.long),
             risky=ids,
             chances=chances,
             greatest=max(risky.values(), default=0.0),
@@ -237,13 +275,68 @@ class TokenTables:
                 real += rest.chance
         return min(chance, real)
 
-    def _leads_on(self, state: TextState, token: int) -> bool:
-        after = self.advance(state, token)
+    def _is_part(self, token: int) -> bool:
+        return isinstance(self.vocabulary.piece(token), bytes) or token in self.vocabulary.fallback
+
+    def _with_way_on(self, after: TextState, outcome: Outcome) -> Outcome:
+        """The outcome of a token, closed where the text may neither end behind it nor go on."""
+        if after.pending:
+            key = (after.patterns, after.pending, bool(after.run))
+            if key not in self._ways_on:
+                self._ways_on[key] = self._bytes_to_go(*key)
+            needs = self._ways_on[key]
+            if needs == _UNWRITABLE:
+                needs = None if outcome.ends else 0
+        else:
+            key = (after.patterns, b"", False)
+            if key not in self._ways_on:
+                self._ways_on[key] = 1 if self._leads_on(after.patterns) else None
+            needs = self._ways_on[key] if outcome.ends else 0
+        return outcome._replace(hit=True) if needs is None else outcome._replace(needs=needs)
+
+    def _leads_on(self, place: PatternState) -> bool:
+        """Whether some character may follow behind which the text may end."""
         for letter in self.vocabulary.letters:
-            patterns, hit = self.patterns.step(after.patterns, letter)
+            patterns, hit = self.patterns.step(place, letter)
             if not hit and not self.patterns.ends(patterns):
                 return True
         return False
+
+    def _bytes_to_go(self, place: PatternState, pending: bytes, in_run: bool) -> int | None:
+        """Tokens that complete the character begun by `pending` without an entry, the text being free to end behind it.
+
+        Returns:
+            None if every such character completes an entry, `_UNWRITABLE` if no tokens complete it at all.
+        """
+        if not self.vocabulary.all_continuations(in_run):
+            return self._parts_to_go(TextState(place, pending, pending if in_run else b"", place))
+        first, last, missing = characters_behind(pending)
+        samples = (chr(first + (last - first) * part // _SAMPLES) for part in range(_SAMPLES + 1))
+        if any(self._may_stand(place, char) for char in samples if not is_surrogate(char)):
+            return missing
+        if any(self._may_stand(place, char) for char in self.patterns.classes.representatives(first, last)):
+            return missing
+        return None
+
+    def _may_stand(self, place: PatternState, char: str) -> bool:
+        patterns, hit = self.patterns.step(place, char)
+        return not hit and not self.patterns.ends(patterns)
+
+    def _parts_to_go(self, state: TextState, tokens: int = 1) -> int | None:
+        """The same where only some bytes are tokens; `tokens` counts those on the way there."""
+        found: list[int | None] = []
+        for token in self._parts if tokens <= _LONGEST_CHARACTER else ():
+            raw = as_bytes(self.vocabulary.piece(token))
+            if bool(state.run) != (token in self.vocabulary.fallback) or not continues(state.pending, raw):
+                continue
+            after, hit = self.read(state, token)
+            if after.pending:
+                found.append(None if hit else self._parts_to_go(after, tokens + 1))
+            else:
+                found.append(None if hit or self.patterns.ends(after.patterns) else tokens)
+        writable = [needs for needs in found if needs != _UNWRITABLE]
+        known = [needs for needs in writable if needs is not None]
+        return min(known) if known else None if writable else _UNWRITABLE
 
     def _walk(self, start: PatternState, base: PatternState | None) -> Iterator[tuple[int, Outcome]]:
         """Read every piece from `start`, the beginnings that pieces share only once.

@@ -12,7 +12,7 @@ import re
 import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from string import ascii_letters
 from typing import NamedTuple
@@ -20,7 +20,10 @@ from typing import NamedTuple
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase
 
+from .character_classes import is_surrogate
+
 REPLACEMENT = "\ufffd"
+_MOST_BYTES = 4  # of a character
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -34,14 +37,18 @@ class Vocabulary:
         strips_leading_space: the decoder takes one space from the very beginning of the text.
         strips_trailing_space: the decoder takes one space from the very end of the text.
         fallback: ids that stand for a byte, and that a tokenizer uses only where it has no better token.
+        errors: what the decoder does with bytes that make no character, as `bytes.decode` calls it: "replace" or
+            "ignore".
     """
 
     pieces: tuple[str | bytes, ...]
     strips_leading_space: bool = False
     strips_trailing_space: bool = False
     fallback: frozenset[int] = frozenset()
+    errors: str = "replace"
     _spelling: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     _holders: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _limited: dict[int, "Vocabulary"] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for token in sorted(range(len(self.pieces)), key=self.fallback.__contains__):
@@ -70,13 +77,27 @@ class Vocabulary:
             known = _VIEWS[tokenizer] = (version, _read(tokenizer))
         return known[1]
 
+    def limited(self, size: int) -> "Vocabulary":
+        """Only the tokens with ids below `size`: a model may have fewer scores than its tokenizer has tokens."""
+        if size >= len(self.pieces):
+            return self
+        if size not in self._limited:
+            kept = frozenset(token for token in self.fallback if token < size)
+            self._limited[size] = replace(
+                self, pieces=self.pieces[:size], fallback=kept, _spelling={}, _holders={}, _limited={}
+            )
+        return self._limited[size]
+
     def token(self, text: str) -> int | None:
         """The token that adds exactly `text`, if there is one."""
         return self._spelling.get(text)
 
     def spell(self, text: str) -> list[int] | None:
-        """Tokens that add `text`, each the longest that fits; None where some character has none."""
-        tokens = []
+        """Tokens that add `text`, each the longest that fits; None where some character has none.
+
+        A character without a token of its own is written in bytes, if the vocabulary has them.
+        """
+        tokens: list[int] = []
         place = 0
         while place < len(text):
             for end in range(min(len(text), place + self.longest), place, -1):
@@ -84,10 +105,48 @@ class Vocabulary:
                 if token is not None:
                     break
             else:
-                return None
+                end, raw = (
+                    place + 1,
+                    self.spell_bytes(text[place].encode("utf-8", "surrogatepass"), bool(self.fallback)),
+                )
+                if raw is None:
+                    return None
+                tokens += raw
+                place = end
+                continue
             tokens.append(token)
             place = end
         return tokens
+
+    def spell_bytes(self, raw: bytes, fallback: bool) -> list[int] | None:
+        """Tokens that add these bytes, each the longest that fits: byte-fallback tokens, or parts of characters."""
+        tokens = []
+        known = self._byte_tokens[fallback]
+        while raw:
+            found = next((cut for cut in range(min(len(raw), _MOST_BYTES), 0, -1) if raw[:cut] in known), None)
+            if found is None:
+                return None
+            tokens.append(known[raw[:found]])
+            raw = raw[found:]
+        return tokens
+
+    @cached_property
+    def _byte_tokens(self) -> tuple[dict[bytes, int], dict[bytes, int]]:
+        """The tokens for parts of a character: those of whole words, and those of byte fallback."""
+        found: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
+        for token, piece in enumerate(self.pieces):
+            if token in self.fallback or (isinstance(piece, bytes) and len(piece) < _MOST_BYTES):
+                found[token in self.fallback].setdefault(as_bytes(piece), token)
+        return found
+
+    @cached_property
+    def characters(self) -> frozenset[str]:
+        """Every character that a token adds whole."""
+        return frozenset(char for piece in self._spelling for char in piece)
+
+    def can_write(self, char: str) -> bool:
+        """Whether some tokens add this character, be it in bytes or together with others."""
+        return char in self.characters or (not is_surrogate(char) and self.spell(char) is not None)
 
     def spell_rest(self, piece: str | bytes, rest: str) -> list[int] | None:
         """Tokens that add `rest` to a word that began with `piece`: in capitals, if that is how it began."""
@@ -163,6 +222,19 @@ class Vocabulary:
         """Every character that is a token of its own."""
         return tuple(piece for piece in self._spelling if len(piece) == 1)
 
+    def all_continuations(self, fallback: bool) -> bool:
+        """Whether every byte within a character is a token of its own, so that every character can be completed."""
+        return self._continuations[fallback]
+
+    @cached_property
+    def _continuations(self) -> tuple[bool, bool]:
+        found: tuple[set[bytes], set[bytes]] = (set(), set())
+        for token, piece in enumerate(self.pieces):
+            if isinstance(piece, bytes) and len(piece) == 1:
+                found[token in self.fallback].add(piece)
+        wanted = {bytes([byte]) for byte in range(0x80, 0xC0)}
+        return wanted <= found[0], wanted <= found[1]
+
     def text(self, tokens: Iterable[int]) -> str:
         """The text of `tokens`, special tokens left out."""
         parts = []
@@ -172,12 +244,16 @@ class Vocabulary:
             if token in self.fallback:
                 run += as_bytes(piece)
             elif piece:
-                added, pending = add_piece(pending, piece)
+                added, pending = add_piece(pending, piece, self.errors)
                 parts += [decode_run(run), added]
                 run = b""
-        text = "".join(parts) + decode_run(run) + pending.decode("utf-8", "replace")
+        text = "".join(parts) + decode_run(run) + pending.decode("utf-8", self.errors)
         text = text.removeprefix(" ") if self.strips_leading_space else text
         return text.removesuffix(" ") if self.strips_trailing_space else text
+
+    def is_border(self, token: int) -> bool:
+        """Whether it adds no text: a special token, or an id that nothing stands for."""
+        return not self.piece(token)
 
     def piece(self, token: int) -> str | bytes:
         """What `token` adds; nothing for an id beyond the tokenizer's, as models with padded vocabularies have."""
@@ -201,12 +277,13 @@ class PiecesInOrder(NamedTuple):
     parts: list[int]
 
 
-def add_piece(pending: bytes, piece: str | bytes) -> tuple[str, bytes]:
+def add_piece(pending: bytes, piece: str | bytes, errors: str = "replace") -> tuple[str, bytes]:
     """Add a piece to a text that ends in the first bytes of a character.
 
     Args:
         pending: those bytes, or none.
         piece: what the next token adds.
+        errors: what becomes of bytes that make no character: see `bytes.decode`.
 
     Returns:
         The characters that are now whole, and the bytes that still wait.
@@ -214,8 +291,8 @@ def add_piece(pending: bytes, piece: str | bytes) -> tuple[str, bytes]:
     if isinstance(piece, str):
         if not piece or not pending:
             return piece, pending
-        return pending.decode("utf-8", "replace") + piece, b""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return pending.decode("utf-8", errors) + piece, b""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
     text = decoder.decode(pending + piece)
     return text, decoder.getstate()[0]
 
@@ -237,6 +314,8 @@ def decode_run(run: bytes) -> str:
         return REPLACEMENT * len(run)
 
 
+# Characters of two, three and four bytes.
+_TRIED_CHARACTERS = ("é", "ÿ", "日", "😀")
 _VIEWS: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, ...], Vocabulary]]" = (
     weakref.WeakKeyDictionary()
 )
@@ -256,6 +335,9 @@ def _read(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
         # Where a decoder rewrites what stands beside (none is known to), the whole is the safer answer.
         piece = text.removeprefix(before).removesuffix(behind)
         pieces[token] = _whole_or_bytes(names[token] or "", piece, bytes_of) if REPLACEMENT in piece else piece
+    unshown = _unshown_bytes(tokenizer, names, [token for token in used if pieces[token] == ""])
+    for token, raw in unshown.items():
+        pieces[token] = raw
     words = [(token, added) for token in used if isinstance(added := pieces[token], str) and added.strip()]
     opening = next((token for token, piece in words if piece.startswith(" ")), None)
     closing = next((token for token, piece in words if piece.endswith(" ")), None)
@@ -264,7 +346,24 @@ def _read(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
         strips_leading_space=opening is not None and not _decode(tokenizer, [[opening]])[0].startswith(" "),
         strips_trailing_space=closing is not None and not _decode(tokenizer, [[closing]])[0].endswith(" "),
         fallback=fallback,
+        errors="ignore" if unshown else "replace",
     )
+
+
+def _unshown_bytes(
+    tokenizer: PreTrainedTokenizerBase, names: Sequence[str | None], silent: Sequence[int]
+) -> dict[int, bytes]:
+    """The bytes that tokens stand for of which a decoder shows nothing unless they make a whole character.
+
+    Such a decoder reads bytes with `errors="ignore"`, as ByT5's does; each token is named by the character with the
+    code of its byte. That is put to the test before it is believed.
+    """
+    letters = {name: token for token, name in enumerate(names) if name is not None and len(name) == 1}
+    high = {token: bytes([ord(name)]) for token in silent if len(name := names[token] or "") == 1 and ord(name) < 256}
+    rows = [[letters.get(chr(byte), -1) for byte in char.encode()] for char in _TRIED_CHARACTERS]
+    if not high or any(-1 in row for row in rows) or _decode(tokenizer, rows) != list(_TRIED_CHARACTERS):
+        return {}
+    return high
 
 
 def _whole_or_bytes(name: str, piece: str, bytes_of: dict[str, int]) -> str | bytes:

@@ -161,6 +161,11 @@ class LiteralMachine:
             known = self._steps[state, char] = (now, hit)
         return known
 
+    @property
+    def alphabet(self) -> set[str]:
+        """The folded characters that entries are made of."""
+        return {part for node in self.nodes for part in node.next if part != SPACE}
+
     def ends(self, state: LiteralState) -> bool:
         """Whether an entry is complete if the text ends here."""
         return state.pending

@@ -12,6 +12,8 @@ from fundamentallm_hf import BadWordsLogitsProcessor, load_model
 from fundamentallm_hf.portable.controls.bad_words import compile_bad_words
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 
+pytestmark = pytest.mark.core
+
 CLOSED = -torch.inf
 
 
@@ -66,7 +68,7 @@ def test_the_end_of_the_text_is_closed_where_it_would_complete_a_word(tokenizer)
 
 
 def test_the_last_token_completes_no_word_either(tokenizer):
-    last = judged(tokenizer, ["ran"], "He ra", last_step=lambda longer: torch.ones(len(longer), dtype=torch.bool))
+    last = judged(tokenizer, ["ran"], "He ra", remaining=lambda ids: [1] * len(ids))
     assert last["n"] == CLOSED
     assert judged(tokenizer, ["ran"], "He ra")["n"] != CLOSED
 

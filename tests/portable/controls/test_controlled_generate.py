@@ -13,6 +13,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from fundamentallm_hf import controlled_generate
 from fundamentallm_hf.generation.streaming import TokenTextStreamer
 
+pytestmark = pytest.mark.core
+
 MODELS = {"byte-level GPT-2": byte_level_gpt2, "SentencePiece Llama": sentencepiece_llama}
 
 

@@ -11,6 +11,8 @@ from fundamentallm_hf.model_io.loading import DEMO_MODEL
 from fundamentallm_hf.model_io.model_folder import write_model_folder
 from fundamentallm_hf.portable.controls.control_fields import CONTROL_FIELDS, fold_into_config
 
+pytestmark = pytest.mark.core
+
 HOW = {"max_new_tokens": 60, "do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 4}
 BANNED = ["the", "was", "little", "lil*"]
 
@@ -145,3 +147,17 @@ def test_a_model_that_cannot_end_says_that_a_length_penalty_does_nothing(shakesp
     with caplog.at_level("WARNING", logger="transformers"):
         shakespeare.generate(ids, max_new_tokens=2, do_sample=False, length_penalty=2.0)
     assert "has no effect: the model has no end-of-text token" in caplog.text
+
+
+def test_what_was_compiled_from_counts_is_gone_with_them_and_never_taken_for_others(demo):
+    from fundamentallm_hf.portable.decoding.generate_call import _COMPILED, Call
+    from fundamentallm_hf.portable.text.word_counts import WordCounts
+
+    call = Call(demo, demo.generation_config, None, torch.zeros(1, 1, dtype=torch.long), [0], None, demo.tokenizer)
+    for number in range(50):  # so many that one has the id of another that is gone
+        counts = WordCounts({"dragon": number + 1})
+        assert call.kept("words", lambda counts=counts: dict(counts.counts), of=counts) == {"dragon": number + 1}
+        assert call.kept("words", lambda: pytest.fail("made twice"), of=counts) == {"dragon": number + 1}
+        del counts
+    call.kept("others", dict)
+    assert [key for key in _COMPILED[demo.tokenizer] if key[0] == "words"] == []

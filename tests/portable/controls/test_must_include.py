@@ -14,6 +14,8 @@ from fundamentallm_hf import load_model
 from fundamentallm_hf.portable.controls.must_include_plan import Requirements
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 
+pytestmark = pytest.mark.core
+
 PROMPT = "Once upon a time"
 WORDS = ["dragon", "castle", "knight"]
 MODES = [

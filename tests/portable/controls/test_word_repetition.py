@@ -10,6 +10,8 @@ from fundamentallm_hf import WordRepetitionLogitsProcessor, load_model
 from fundamentallm_hf.portable.controls.word_repetition import Units, repeats
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture(scope="module")
 def demo():

@@ -9,6 +9,8 @@ from transformers import GenerationConfig
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM
 from fundamentallm_hf.portable.decoding.context_window import window_start
 
+pytestmark = pytest.mark.core
+
 WINDOW = 16
 CACHES = [{}, {"cache_implementation": "static"}, {"use_cache": False}]
 

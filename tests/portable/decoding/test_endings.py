@@ -16,6 +16,8 @@ from fundamentallm_hf.portable.decoding.endings import (
     row_key,
 )
 
+pytestmark = pytest.mark.core
+
 INF = math.inf
 IDS = torch.tensor([[5, 6], [7, 8]])
 

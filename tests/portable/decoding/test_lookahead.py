@@ -23,6 +23,8 @@ from fundamentallm_hf.portable.decoding.cache_names import CACHE
 from fundamentallm_hf.portable.decoding.context_window import window_start
 from fundamentallm_hf.portable.decoding.lookahead import ModelLookahead
 
+pytestmark = pytest.mark.core
+
 WINDOW = 16
 PROMPTS = ([5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17, 18, 19])
 CONTINUATIONS = ([20], [21, 22, 23], [24, 25])

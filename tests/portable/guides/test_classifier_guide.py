@@ -19,6 +19,8 @@ from fundamentallm_hf.portable.guides.text_classifier import load_classifier
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 
+pytestmark = pytest.mark.core
+
 MODES = {
     "greedy": {"do_sample": False},
     "sampled": {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": 3},
@@ -316,7 +318,7 @@ def test_the_command_makes_one_that_generate_finds(tmp_path, folder, monkeypatch
         ([], 2, "is made out of texts, --with FILE and --without FILE, or of a --classifier"),
         (["--with", "a.txt"], 2, "is made out of texts, --with FILE and --without FILE, or of a --classifier"),
         (["--label", "JOY"], 2, "--label names a label of a classifier, and there is none"),
-        (["--classifier", "FOLDER", "--with", "a.txt"], 2, "--classifier has no place beside --with"),
+        (["--classifier", "FOLDER", "--with", "a.txt"], 2, "--classifier cannot be combined with --with"),
         (["--classifier", "FOLDER", "--label", "JOY"], 1, "it has no label 'JOY': there are NEGATIVE, POSITIVE"),
         (["--classifier", "FOLDER"], 1, "name one of its labels: NEGATIVE, POSITIVE"),
         (["--classifier", "./nowhere", "--label", "JOY"], 1, "'nowhere' cannot be used: there is no config.json"),

@@ -12,6 +12,8 @@ from fundamentallm_hf import Attribute, GuidedAttributesLogitsProcessor, load_mo
 from fundamentallm_hf.portable.controls.control_fields import CONTROL_FIELDS
 from fundamentallm_hf.portable.guides.guided_attributes import MOST_BELOW
 
+pytestmark = pytest.mark.core
+
 WORDS = {"happy": 2.0, "lov*": 1.5, "sad": -2.0, "tree": 0.5, "small": 1.0, "cat": -1.0}
 MODES = {
     "greedy": {"do_sample": False},

@@ -15,6 +15,8 @@ from fundamentallm_hf.portable.guides.output_states import OutputStates
 from fundamentallm_hf.training import expert_training as training
 from fundamentallm_hf.training.expert_training import Passage, train_experts
 
+pytestmark = pytest.mark.core
+
 GLAD = [f"{name} was happy. {name} had fun and was very happy." for name in ("Tim", "Sue", "Ben", "Lily", "Mia", "Tom")]
 GRIM = [f"{name} was sad. {name} felt bad and was very sad." for name in ("Tim", "Sue", "Ben", "Lily", "Mia", "Tom")]
 MODES = {

@@ -10,6 +10,8 @@ from fundamentallm_hf import Attribute, controlled_generate, load_model
 from fundamentallm_hf.portable.guides import build_guides as guides
 from fundamentallm_hf.portable.guides.prompt_guide import PromptGuide
 
+pytestmark = pytest.mark.core
+
 MODES = {
     "greedy": {"do_sample": False},
     "beams": {"num_beams": 4, "do_sample": False},

@@ -10,6 +10,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DynamicCac
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, FundamentaLLMModel
 from fundamentallm_hf.portable.decoding.cache_names import CACHE
 
+pytestmark = pytest.mark.core
+
 SHAPE = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 

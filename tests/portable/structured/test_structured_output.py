@@ -21,6 +21,8 @@ from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
 from fundamentallm_hf.portable.structured.grammars import read_grammar
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
+pytestmark = pytest.mark.core
+
 PROMPT = "Once upon a time"
 DATE = "(Monday|Tuesday), the [0-9]{1,2}(st|nd|rd|th) of (May|June)"
 MODES = [

@@ -1,0 +1,158 @@
+"""Puts the options of `fundamentallm generate`, saved settings and prompts together, and checks them.
+
+Whatever can be refused without the model is refused here, before it is loaded.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.portable.guides.attributes import Attribute, is_path, read_guides
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
+from fundamentallm_hf.settings.typed_values import unescape
+
+from .output import check_output
+from .prompts import prompts_from_options, read_prompts
+from .saved_settings import SavedSettings, read_settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What to do instead of what cannot be combined with --interactive.
+INSTEAD = {
+    "prompts-file": "give its lines on stdin",
+    "output-file": "send stdout there",
+    "format": "texts are written as they are",
+    "show-probs": "/probs shows them",
+    "probs-only": "/probs shows them",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, checked.
+
+    Attributes:
+        prompts: at least one, but where more can be typed.
+        settings: of the generation.
+        model: where it is; None is the bundled one.
+        loading: the options by which it is loaded.
+        form: "text", "json" or "jsonl".
+        sample: the only sample that is meant, where settings write several; None for all.
+        batch_size: texts to write at a time.
+        show_probs: show the likeliest next tokens, too.
+        probs_only: show nothing else.
+        attributes: those that are named by their folders.
+    """
+
+    prompts: list[str]
+    settings: GenerationSettings
+    model: str | None
+    loading: dict[str, Any]
+    form: str
+    sample: int | None
+    batch_size: int
+    show_probs: bool
+    probs_only: bool
+    attributes: dict[str, Attribute]
+
+    @property
+    def kept(self) -> int:
+        """Texts for each prompt."""
+        return 1 if self.sample is not None else self.settings.best or self.settings.num_samples
+
+
+def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
+    """Put options, saved settings and prompts together.
+
+    Raises:
+        UsageError: they contradict each other, or hold what cannot be.
+        UserError: a file cannot be read.
+    """
+    if options["interactive"]:
+        _check_interactive(options)
+    check_output(options["form"], options["output_file"], options["force"], options["append"])
+    if "prompt" in explicit and options["prompts_file"] is not None:
+        raise UsageError("prompt and prompts-file are both set: give the prompts in one of them")
+    sources = [*options["prompt"], options["prompts_file"], options["config"]]
+    if sources.count("-") > 1:
+        raise UsageError(
+            "- stands for stdin more than once among prompt, prompts-file and config: it is read only once"
+        )
+    saved = read_settings(options["config"]) if options["config"] is not None else SavedSettings()
+    typed = {name: value for name, value in explicit.items() if name in SETTINGS}
+    if options["escape"]:
+        for name in (name for name in typed if SETTINGS[name].escaped):
+            typed[name] = [unescape(text) for text in typed[name]]
+    settings = GenerationSettings(**saved.settings | typed)
+    settings.check()
+    _check_probabilities(options, settings)
+    if options["prompts_file"] is not None:
+        prompts = read_prompts(options["prompts_file"], options["escape"])
+    elif "prompt" in explicit or "prompt" not in saved.others:
+        prompts = prompts_from_options(options["prompt"], options["escape"])
+        prompts = prompts or ([] if options["interactive"] else [""])
+    else:
+        prompts = [saved.others["prompt"]]
+    loading = {"trust_remote_code": options["trust_remote_code"]}
+    for name in ("device", "dtype", "revision"):
+        loading[name] = options[name] if name in explicit else saved.others.get(name, options[name])
+    sample = saved.sample if "num_samples" not in typed and "best" not in typed else None
+    if sample is not None and sample >= settings.num_samples:
+        raise UsageError(f"sample is {sample} in the config, but num-samples writes only {settings.num_samples}")
+    return Request(
+        prompts=prompts,
+        settings=settings,
+        model=options["model"] or saved.others.get("model"),
+        loading=loading,
+        form=options["form"],
+        sample=sample,
+        batch_size=options["batch_size"],
+        show_probs=options["show_probs"] or options["probs_only"],
+        probs_only=options["probs_only"],
+        attributes=_read_attributes(settings),
+    )
+
+
+def _read_attributes(settings: GenerationSettings) -> dict[str, Attribute]:
+    """The attributes that the option names by their folders."""
+    try:
+        return {name: Attribute.load(name) for name in filter(is_path, read_guides(settings.guide_attribute))}
+    except UserError as error:  # as with every option whose value names nothing
+        raise UsageError(f"guide-attribute: {error}") from error
+
+
+def _check_interactive(options: dict[str, Any]) -> None:
+    given = {name: options[name.replace("-", "_")] for name in INSTEAD if name != "format"}
+    given["format"] = options["form"] != "text"
+    for name, instead in INSTEAD.items():
+        if given[name]:
+            raise UsageError(f"{name} cannot be combined with interactive: {instead}")
+    if "-" in (*options["prompt"], options["config"]):
+        raise UsageError("interactive reads its input from stdin, so - cannot be combined with it: give them there")
+
+
+def _check_probabilities(options: dict[str, Any], settings: GenerationSettings) -> None:
+    if not options["probs_only"]:
+        return
+    idle = {
+        "num-samples": settings.num_samples > 1,
+        "output-file": options["output_file"] is not None,
+        f"format {options['form']}": options["form"] != "text",
+    }
+    for name, is_set in idle.items():
+        if is_set:
+            raise UsageError(f"probs-only writes no text, so {name} cannot be combined with it: use --show-probs")
+
+
+def origin(request: Request, model: "PreTrainedModel") -> dict[str, Any]:
+    """What a record says of the model, so that it is found again: on the Hub, the commit and not a branch.
+
+    What is as usual is left out. Whether to run a repository's code is never written down: it has to be said each time.
+    """
+    usual = {"device": "auto", "dtype": "auto", "revision": None}
+    told = {name: request.loading[name] for name in usual if request.loading[name] != usual[name]}
+    commit = getattr(model.config, "_commit_hash", None)
+    if request.model is None or commit is None:
+        return {"model": request.model} | told
+    return {"model": request.model.partition("@")[0]} | told | {"revision": commit}

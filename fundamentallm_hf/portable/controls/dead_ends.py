@@ -1,0 +1,149 @@
+"""Looks ahead through all controls together where they leave few ways to go on.
+
+Each control keeps a way open for itself; two of them may each close the way that the other needs. A grammar that allows
+"Paris" or "Rome" and a list that bans "Paris" leave nothing behind `"Paris`, so the first letter of it has to be closed
+already. Where only a few tokens are open, or where a banned word would be complete if the text ended, what follows is
+tried token by token until the text may end or many ways are open again.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from transformers import LogitsProcessor
+
+from ..decoding.row_states import row_key
+from .bad_words import BadWordsLogitsProcessor
+
+# With more open tokens than this there is a way on.
+_NARROW = 16
+# Texts that are looked at in one step for one row, and before the first step. What was not looked at stays open.
+_EFFORT, _FIRST_EFFORT = 48, 400
+
+
+class Closes(Protocol):
+    """A control that tells what it closes without weighing anything."""
+
+    def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
+        """(rows, size) bool."""
+
+
+class DeadEndLogitsProcessor(LogitsProcessor):
+    """Closes the tokens behind which the controls together leave no way to a proper end.
+
+    Args:
+        stock: processors of transformers that close tokens; a pure function of the text each.
+        controls: controls of this library.
+        bad_words: the bans among them.
+        end_tokens: ids that end the text.
+        silent_tokens: ids that add no text.
+    """
+
+    def __init__(
+        self,
+        stock: Sequence[LogitsProcessor],
+        controls: Sequence[Closes],
+        bad_words: BadWordsLogitsProcessor,
+        end_tokens: Sequence[int],
+        silent_tokens: Sequence[int] = (),
+    ) -> None:
+        self.stock = list(stock)
+        self.controls = list(controls)
+        self.bad_words = bad_words
+        self.end_tokens = list(end_tokens)
+        self.silent = frozenset(silent_tokens) - set(end_tokens)
+        self._alive: dict[bytes, bool] = {}
+        self._left = 0
+
+    def check(self, input_ids: torch.Tensor, size: int) -> None:
+        """See that there is a way behind every prompt, `(rows, length)`.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for index in range(len(input_ids)):
+            self._left = _FIRST_EFFORT
+            if self._is_dead(input_ids, index, size):
+                raise ValueError(
+                    "bad_words: nothing that the other controls allow can be written without a bad word: change one of "
+                    "them"
+                )
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with dead ends closed."""
+        closed: list[tuple[int, int]] = []
+        for index, state in enumerate(self.bad_words.states(input_ids)):
+            tokens = self._tokens(scores[index] > -torch.inf)
+            if len(tokens) > _NARROW:
+                ending = set(self.bad_words.tables.table(state).ending.tolist())
+                tokens = [token for token in tokens if token in ending]
+            self._left = _EFFORT
+            closed += [(index, token) for token in tokens if self._leads_nowhere(input_ids, index, token, scores)]
+        if not closed:
+            return scores
+        scores = scores.clone()
+        scores[tuple(zip(*closed, strict=True))] = -torch.inf
+        return scores
+
+    def _tokens(self, allowed: torch.Tensor) -> list[int]:
+        return [token for token in allowed.nonzero().flatten().tolist() if token not in self.silent]
+
+    def _leads_nowhere(self, input_ids: torch.Tensor, index: int, token: int, scores: torch.Tensor) -> bool:
+        if token in self.end_tokens:
+            return False
+        longer = torch.nn.functional.pad(input_ids, (0, 1))
+        longer[index, -1] = token
+        return self._is_dead(longer, index, scores.shape[-1])
+
+    def _is_dead(self, input_ids: torch.Tensor, index: int, size: int) -> bool:
+        """Whether no way leads on from a row, depth first; False where the search gave up."""
+        key = row_key(input_ids[index])
+        if key in self._alive:
+            return not self._alive[key]
+        if self._left <= 0:
+            return False
+        self._left -= 1
+        allowed = self._allowed(input_ids, index, size)
+        if allowed is None:  # the tokens are used up
+            dead = self.bad_words.tables.ends(self.bad_words.states(input_ids)[index])
+        elif bool(allowed[[end for end in self.end_tokens if end < size]].any()):
+            dead = False
+        else:
+            tokens = self._tokens(allowed)
+            dead = len(tokens) <= _NARROW
+            for token in tokens if dead else ():
+                longer = torch.nn.functional.pad(input_ids, (0, 1))
+                longer[index, -1] = token
+                if not self._is_dead(longer, index, size):
+                    dead = False
+                    break
+        if self._left > 0:
+            self._alive[key] = not dead
+        return dead
+
+    def _allowed(self, input_ids: torch.Tensor, index: int, size: int) -> torch.Tensor | None:
+        """(size,) bool: the tokens that all controls leave open; None where no more may be added."""
+        room = self.bad_words.remaining
+        if room is not None and room(input_ids)[index] <= 0:
+            return None
+        scores = torch.zeros(len(input_ids), size)
+        try:
+            for processor in self.stock:
+                scores = processor(input_ids, scores)
+        except ValueError:  # transformers refuses a function that allows nothing
+            return torch.zeros(size, dtype=torch.bool)
+        allowed = scores[index] > -torch.inf
+        for control in self.controls:
+            allowed = allowed & ~control.closed(input_ids, size)[index]
+        return allowed
+
+
+class Wrapped:
+    """What a processor closes that does nothing else, or nothing that costs."""
+
+    def __init__(self, processor: LogitsProcessor) -> None:
+        self.processor = processor
+
+    def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
+        """(rows, size) bool."""
+        return self.processor(input_ids, torch.zeros(len(input_ids), size)) == -torch.inf

@@ -1,0 +1,31 @@
+"""Tells processors that only shape a distribution from those that forbid or prefer tokens.
+
+transformers calls the former warpers (temperature, top-k, top-p and whatever comes next). Controls have to come before
+them: behind a warper a control might find nothing left but what it forbids. A warper is known by what it does: it looks
+at nothing but the scores, and treats every token alike.
+"""
+
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor
+
+
+def is_warper(processor: Any, size: int) -> bool:
+    """Whether a processor of transformers is a warper, tried on `size` scores; never for one of the caller's own."""
+    kinds = [kind for kind in type(processor).__mro__ if kind not in (LogitsProcessor, object)]
+    if not any(kind.__module__.startswith("transformers.") for kind in kinds):
+        return False
+    if any(isinstance(value, torch.nn.Module) for value in vars(processor).values()):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(1, size, generator=generator) * 3
+    scores[0, int(torch.randint(size, (1,), generator=generator))] = -torch.inf
+    order = torch.randperm(size, generator=generator)
+    try:
+        # What looks at the text fails here, and is no warper.
+        straight, shuffled = processor(None, scores.clone()), processor(None, scores[:, order].clone())
+    except (TypeError, AttributeError, IndexError, ValueError, RuntimeError):
+        return False
+    opened = bool((straight[scores == -torch.inf] > -torch.inf).any())
+    return not opened and torch.allclose(straight[:, order], shuffled, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,145 @@
+"""Characters that patterns do not tell apart, as one class: a few representatives stand for all of Unicode.
+
+A search over what could be written next would have to try every character. A regular expression sees a character only
+through its tests (`[a-z]`, `.`), and a word only through the letters it is made of, so characters with the same answers
+lead to the same state, and one of them is enough.
+"""
+
+import codecs
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from .characters import fold, is_invisible, is_word
+
+CODE_POINTS = 0x110000
+_SURROGATES = range(0xD800, 0xE000)
+_BLOCK = 256
+# Classes that one number can hold before they are numbered anew.
+_MOST_CLASSES = 1 << 40
+
+
+@lru_cache(maxsize=1)
+def all_characters() -> str:
+    """Every code point in order; the surrogates, which no text holds, replaced by NUL."""
+    return "".join(chr(code) if code not in _SURROGATES else "\0" for code in range(CODE_POINTS))
+
+
+class CharacterClasses:
+    """Sorts all characters by what patterns see of them.
+
+    Args:
+        tests: patterns for exactly one character.
+        letters: the folded characters that words are compared with.
+        ignore_case: words are compared with case folded away.
+    """
+
+    def __init__(self, tests: Sequence[re.Pattern[str]], letters: Iterable[str], ignore_case: bool) -> None:
+        known = frozenset(letters)
+        keys = np.array(_kinds(ignore_case))
+        most = int(keys.max()) + 1
+        for letter in known:
+            keys[ord(letter)] = most = most + 1
+        spelled: dict[tuple[object, ...], int] = {}
+        for code, parts in _folds(ignore_case).items():
+            if not known.isdisjoint(parts):
+                seen = (int(_kinds(ignore_case)[code]), *(part if part in known else kind_of(part) for part in parts))
+                keys[code] = most + 1 + spelled.setdefault(seen, len(spelled))
+        for test in tests:
+            if keys.max() > _MOST_CLASSES:
+                keys = np.unique(keys, return_inverse=True)[1]
+            keys *= 2
+            for run in re.finditer(f"(?:{test.pattern})+", all_characters(), test.flags):
+                keys[run.start() : run.end()] += 1
+        self._classes = np.unique(keys, return_inverse=True)[1].astype(np.int32)
+        self._found: dict[tuple[int, int], tuple[str, ...]] = {}
+
+    def of(self, char: str) -> int:
+        """The class of a character."""
+        return int(self._classes[ord(char)])
+
+    def representatives(self, first: int = 0, last: int = CODE_POINTS - 1) -> tuple[str, ...]:
+        """One character for each class that occurs among the code points from `first` to `last`."""
+        if (first, last) not in self._found:
+            codes = np.unique(self._classes[first : last + 1], return_index=True)[1] + first
+            self._found[first, last] = tuple(chr(code) for code in codes.tolist() if code not in _SURROGATES)
+        return self._found[first, last]
+
+
+def characters_behind(pending: bytes) -> tuple[int, int, int]:
+    """The first and the last code point that begin with these bytes of UTF-8, and how many bytes are missing.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.portable.text.character_classes import characters_behind
+    >>> [hex(code) for code in characters_behind(b"\\xf0\\x9f")]
+    ['0x1f000', '0x1ffff', '0x2']
+
+    ```
+    """
+    length = 4 if pending[0] >= 0xF0 else 3 if pending[0] >= 0xE0 else 2
+    missing = length - len(pending)
+    code = pending[0] & (0xFF >> (length + 1))
+    for byte in pending[1:]:
+        code = code << 6 | byte & 0x3F
+    # No character is written with more bytes than it needs, and none lies beyond the last code point.
+    least = {2: 0x80, 3: 0x800, 4: 0x10000}[length]
+    first, last = code << 6 * missing, ((code + 1) << 6 * missing) - 1
+    return max(first, least), min(last, CODE_POINTS - 1), missing
+
+
+def continues(pending: bytes, more: bytes) -> bool:
+    """Whether `more` goes on with a character that begins with `pending`."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        decoder.decode(pending + more)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_surrogate(char: str) -> bool:
+    """Whether it is half of a pair in UTF-16, which no text in UTF-8 holds."""
+    return ord(char) in _SURROGATES
+
+
+def kind_of(char: str) -> tuple[bool, bool, bool]:
+    """Whether it is part of words, white space, of ASCII."""
+    return is_word(char), char.isspace(), char.isascii()
+
+
+@lru_cache(maxsize=2)
+def _folds(ignore_case: bool) -> dict[int, tuple[str, ...]]:
+    """The code points that are compared as something else than themselves, and as what."""
+    found = {}
+    for block in range(0, CODE_POINTS, _BLOCK):
+        chars = all_characters()[block : block + _BLOCK]
+        same = unicodedata.normalize("NFKD", chars) == chars and chars.casefold() == chars
+        if same and not any(map(is_invisible, chars if block < 0x20000 or block >= 0xE0000 else chars[:1])):
+            continue
+        for code, char in enumerate(chars, block):
+            if char != "\0" and fold(char, ignore_case) != char:
+                found[code] = tuple(fold(char, ignore_case))
+    return found
+
+
+@lru_cache(maxsize=2)
+def _kinds(ignore_case: bool) -> np.ndarray:
+    """For every code point a small number for its kind: of a word or not, white space or not, and so on."""
+    kinds = np.zeros(CODE_POINTS, dtype=np.int64)
+    for weight, pattern in ((1, r"\w+"), (2, r"\s+"), (4, r"[\x00-\x7f]+"), (16, r"\n")):
+        for run in re.finditer(pattern, all_characters()):
+            kinds[run.start() : run.end()] += weight
+    for code in (*range(0x20000), *range(0xE0000, 0xE1000)):
+        if unicodedata.category(chr(code))[0] == "M":
+            kinds[code] |= 8
+    numbers: dict[tuple[object, ...], int] = {}
+    for code, parts in _folds(ignore_case).items():
+        if len(parts) != 1 or not parts[0].isalnum():
+            key = tuple(map(kind_of, parts))
+            kinds[code] += 32 * (1 + numbers.setdefault(key, len(numbers)))
+    return kinds

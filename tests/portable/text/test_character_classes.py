@@ -1,0 +1,51 @@
+"""Characters of one class lead to the same state, and the beginning of a character tells which it can become."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fundamentallm_hf.portable.text.character_classes import characters_behind, continues
+from fundamentallm_hf.portable.text.text_patterns import TextPatterns
+from fundamentallm_hf.portable.text.word_counts import WordCounts
+
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+LISTS = [
+    TextPatterns(entries, ignore_case, WordCounts({}))
+    for ignore_case in (True, False)
+    for entries in (
+        ["/[^\\x00-\\x7f]/", "Straße"],
+        ["naïve", "日本*", "*ﬁ"],
+        ["/(?a)\\w\\b./", "/[K-\u017f]$/", "a b"],
+        ["/[\\U0001f600-\\U0001f64f]\\s/", "/./"],
+    )
+]
+
+
+@pytest.mark.parametrize("patterns", LISTS)
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_characters_of_one_class_lead_to_the_same_state(patterns, data):
+    place = patterns.read(
+        patterns.start, data.draw(st.text(CHARACTERS, max_size=4) | st.sampled_from(["日本", "Stra", "f", "a "]))
+    )[0]
+    char = data.draw(CHARACTERS | st.sampled_from("ßK\u017fﬁ日本éÉ ﷺ\u00ad\u2028\n"))
+    alike = [
+        each for each in patterns.classes.representatives() if patterns.classes.of(each) == patterns.classes.of(char)
+    ]
+    assert len(alike) == 1
+    assert patterns.step(place, alike[0]) == patterns.step(place, char)
+
+
+@given(CHARACTERS, st.data())
+def test_a_character_is_among_those_that_begin_with_its_bytes(char, data):
+    raw = char.encode()
+    cut = data.draw(st.integers(1, max(1, len(raw) - 1)))
+    if len(raw) == 1:
+        return
+    first, last, missing = characters_behind(raw[:cut])
+    assert first <= ord(char) <= last
+    assert missing == len(raw) - cut
+    assert continues(raw[:cut], raw[cut:])
+    assert not continues(raw[:cut], b"a")
+    if first > 0x80 and not 0xD800 <= first - 1 < 0xE000:
+        assert chr(first - 1).encode()[:cut] != raw[:cut]
