@@ -29,6 +29,8 @@ class Completion:
         log_probability: of the completion's tokens under the model alone, summed up, in nats; None unless asked for.
         probabilities: every token of the completion with its probabilities; None unless asked for.
         sample: its index among the samples of its prompt, from 0; among those of one search where beams are sampled.
+        passes: how often the call that wrote it ran the model to choose tokens, the prompt included. Fewer than tokens
+            where drafted tokens were kept; the rows of a batch share them.
     """
 
     prompt: str
@@ -39,6 +41,7 @@ class Completion:
     log_probability: float | None = None
     probabilities: tuple[Prediction, ...] | None = None
     sample: int = field(default=0, compare=False)
+    passes: int | None = field(default=None, compare=False)
 
     @property
     def mean_log_probability(self) -> float | None:
@@ -54,6 +57,8 @@ class Completion:
         """The text and its metadata, without what was not asked for."""
         fields = {"text": self.text, **asdict(self), "mean_log_probability": self.mean_log_probability}
         del fields["sample"]
+        if self.passes is None:
+            del fields["passes"]
         if self.log_probability is None:
             del fields["log_probability"], fields["mean_log_probability"]
         if self.probabilities is None:
