@@ -136,6 +136,20 @@ PRIVATE = (
         since="huggingface_hub 2.4",
     ),
     Private(
+        "huggingface_hub",
+        "HfApi._validate_yaml",
+        "sends a card to the endpoint `/api/validate-yaml`, whose answer lists what is wrong with it; the error that "
+        "`create_commit` raises holds the list as text only. Never called here: the endpoint is told by its address.",
+        since="huggingface_hub 2.4",
+    ),
+    Private(
+        "huggingface_hub",
+        "file_download.repo_folder_name",
+        "the folder of a repository in the cache, and `refs/` in it, where the commit of a branch is noted: a layout "
+        "that the documentation describes and that a download of several files writes to.",
+        since="huggingface_hub 2.4",
+    ),
+    Private(
         "gradio",
         "EventData._data",
         "what a page's own script sends along with an event; by name gradio hands out the events' own fields alone.",

@@ -289,6 +289,22 @@ def metadata():
     assert yaml_dump({"b": 1, "a": ["é"]}, sort_keys=False) == "b: 1\na:\n- é\n"
 
 
+@relied_on("huggingface_hub", "HfApi._validate_yaml")
+def card_check():
+    from huggingface_hub import HfApi
+
+    assert "/api/validate-yaml" in inspect.getsource(HfApi._validate_yaml)
+    assert "_validate_yaml(" in inspect.getsource(HfApi.create_commit)
+
+
+@relied_on("huggingface_hub", "file_download.repo_folder_name")
+def cache_layout():
+    from huggingface_hub import file_download
+
+    assert file_download.repo_folder_name(repo_id="user/stories", repo_type="model") == "models--user--stories"
+    assert '"refs" / revision' in inspect.getsource(file_download)
+
+
 @relied_on("gradio", "EventData._data")
 def event():
     gradio = pytest.importorskip("gradio")

@@ -1,18 +1,6 @@
-"""All that this package relies on in huggingface_hub beyond its documented interface, and why.
+"""The places where this package meets what huggingface_hub has not promised to keep.
 
-A new version may move any of it without notice. `tests/hub/test_internals.py` has a test for each, which names what
-moved. In use since huggingface_hub 2.4.
-
-- `utils._http`: `_GLOBAL_CLIENT_FACTORY`, `_GLOBAL_CLIENT` and `_CLIENT_LOCK`. Some requests have no limit for silence,
-  so each has to be given one. The public `set_client_factory` does not tell which factory was in use, so nobody can put
-  it back, and it closes a client that others may be in the middle of a request with.
-- Lines of its log. Nothing else says that it waits, tries again, or resumes a download.
-- "Consistency check failed". A download of the wrong length is a bare OSError.
-- The endpoint `/api/validate-yaml`, whose answer lists what is wrong with a card; the error holds it as text only.
-- `repocard.REGEX_YAML_BLOCK` and `utils.yaml_dump`, which `card_merge.py` imports: how a card's metadata is found and
-  written, so that a card that only the library has touched stays as it was.
-- Where the cache keeps which commit a branch is: `refs/` in a repository's folder, a documented layout that
-  `download.py` writes to.
+`private_interfaces.py` lists them with the reasons; `tests/hub/test_internals.py` tries each on a server.
 """
 
 import re
