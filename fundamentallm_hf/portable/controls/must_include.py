@@ -117,8 +117,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         )
 
     def _budget(self, input_ids: torch.Tensor) -> list[int]:
-        columns = self.states.prompt_columns if self.states.prompt_columns is not None else input_ids.shape[1]
-        return [self.max_new_tokens - (input_ids.shape[1] - columns)] * len(input_ids)
+        return self.states.budget(input_ids, self.max_new_tokens)
 
     def check(self, input_ids: torch.Tensor) -> None:
         """See that the entries fit into what may be added behind every prompt, `(rows, length)`.

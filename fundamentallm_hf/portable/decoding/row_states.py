@@ -70,6 +70,11 @@ class RowStates(Generic[State]):
             states.append(here[key])
         return states
 
+    def budget(self, input_ids: torch.Tensor, max_new_tokens: int) -> list[int]:
+        """How many of `max_new_tokens` each row of `input_ids`, (rows, length), may still get."""
+        columns = input_ids.shape[1] if self.prompt_columns is None else self.prompt_columns
+        return [max_new_tokens - (input_ids.shape[1] - columns)] * len(input_ids)
+
     def read(self, tokens: list[int], padding: int = 0) -> State:
         """The state after a row of these tokens, read anew; `padding` columns of it come before the prompt."""
         state = self.start

@@ -37,8 +37,9 @@ class WholeTextLogitsProcessor(LogitsProcessor):
     Args:
         whole: a grammar over the model's tokens, or its source as the `fields` of `read_grammar`.
         tokenizer: the model's; not needed with `GrammarPlaces`.
-        remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
-        end_tokens: ids that end the text; closed until it is complete.
+        max_new_tokens: how many tokens may be added, as `generate()` is told; it is not needed with `remaining`.
+        remaining: called with the token ids `(rows, length)`, returns how many tokens each row may still get.
+        end_tokens: ids that end the text, masked until it is complete; by default the tokenizer's.
         closing_token: what to write behind a complete text that cannot go on, where there are no `end_tokens`.
         complete: told of the rows that can only end.
         stop_strings: texts that end the text; not completed unless it matches with them and without.
@@ -58,10 +59,9 @@ class WholeTextLogitsProcessor(LogitsProcessor):
     >>> date = WholeTextLogitsProcessor(
     ...     {"pattern": "[0-9]{1,2}(st|nd|rd|th) of (May|June)"},
     ...     model.tokenizer,
-    ...     remaining=lambda ids: [40 - ids.shape[1]] * len(ids),
-    ...     end_tokens=[model.tokenizer.eos_token_id],
+    ...     max_new_tokens=30,
     ... )
-    >>> out = model.generate(ids, logits_processor=LogitsProcessorList([date]), max_length=40, do_sample=False)
+    >>> out = model.generate(ids, logits_processor=LogitsProcessorList([date]), max_new_tokens=30, do_sample=False)
     >>> text = model.tokenizer.decode(out[0], skip_special_tokens=True)
     >>> text.endswith(" of May") or text.endswith(" of June")
     True
@@ -74,8 +74,9 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         whole: GrammarPlaces | dict,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        remaining: Callable[[torch.Tensor], Sequence[int]],
-        end_tokens: Sequence[int] = (),
+        max_new_tokens: int | None = None,
+        remaining: Callable[[torch.Tensor], Sequence[int]] | None = None,
+        end_tokens: Sequence[int] | None = None,
         closing_token: int | None = None,
         complete: CompleteEndCriteria | None = None,
         stop_strings: Sequence[str] = (),
@@ -87,8 +88,15 @@ class WholeTextLogitsProcessor(LogitsProcessor):
             if tokenizer is None or grammar is None:
                 raise ValueError("a whole text needs one of pattern, json_schema, grammar and the model's tokenizer")
             whole = GrammarPlaces(grammar, tokenizer, len(tokenizer), whole.get("pattern"))
+        if remaining is None and max_new_tokens is None:
+            raise ValueError("a whole text has to know how many tokens may be added: pass max_new_tokens=")
+        if end_tokens is None:
+            end = getattr(tokenizer, "eos_token_id", None)
+            end_tokens = () if end is None else (end,)
         self._places = self.places = whole
-        self.remaining = remaining
+        self.max_new_tokens = max_new_tokens or 0
+        self.remaining = self._budget if remaining is None else remaining
+        self.checked = remaining is not None
         self.end_tokens = list(end_tokens)
         self.closing_token = closing_token
         self.complete = complete if complete is not None else CompleteEndCriteria()
@@ -102,6 +110,9 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         self.states: RowStates[Place] = RowStates(
             places.before, places.advance, places.prompt_end, self._prompt_columns
         )
+
+    def _budget(self, input_ids: torch.Tensor) -> list[int]:
+        return self.states.budget(input_ids, self.max_new_tokens)
 
     def heeds(self, input_ids: torch.Tensor) -> bool:
         """Whether a text is known behind every prompt, `(rows, length)`, that heeds the partner; if not, none does."""
@@ -168,6 +179,9 @@ class WholeTextLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with all else closed."""
+        if not self.checked:
+            self.check(input_ids)
+            self.checked = True
         states = self.states(input_ids)
         self.places.masks(states)
         everything = None
