@@ -43,8 +43,8 @@ _ROWS = (
         "best",
         int,
         None,
-        "Keep only the N samples of each prompt whose tokens have the highest mean log-probability under the raw model, "
-        "the most probable first.",
+        "Keep only the N samples of each prompt whose tokens have the highest mean log-probability under the raw "
+        "model, the most probable first.",
         "Samples",
         low=1,
     ),

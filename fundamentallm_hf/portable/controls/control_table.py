@@ -120,8 +120,8 @@ _ROWS = (
         name="bad_words",
         kind=tuple,
         default=(),
-        help="Words that never appear, separated by commas. Entries match whole words in any case; * stands for letters "
-        "(curs*), /.../ is a regular expression.",
+        help="Words that never appear, separated by commas. Entries match whole words in any case; * stands for "
+        "letters (curs*), /.../ is a regular expression.",
         group="Control",
         comma_separated=True,
         reads_text=True,
@@ -258,7 +258,8 @@ _ROWS = (
         name="repetition_unit",
         kind=str,
         default=None,
-        help="Unit of repetition-penalty and no-repeat-ngram. The default is words on character models, tokens on others.",
+        help="Unit of repetition-penalty and no-repeat-ngram. The default is words on character models, tokens on "
+        "others.",
         group="Repetition",
         choices=("words", "tokens"),
         refines=("repetition_penalty", "no_repeat_ngram"),
@@ -277,8 +278,8 @@ _ROWS = (
         name="overflow",
         kind=str,
         default=None,
-        help="When the text exceeds the context length: continue from its last part (slide), end there (stop), or refuse "
-        "the call before it starts (error). The default is slide where the model supports it, else stop.",
+        help="When the text exceeds the context length: continue from its last part (slide), end there (stop), or "
+        "refuse the call before it starts (error). The default is slide where the model supports it, else stop.",
         group="Length",
         choices=("slide", "stop", "error"),
         any_model=False,
