@@ -24,9 +24,14 @@ class SettingType(click.ParamType):
         self.setting = setting
         self.name = {int: "integer", float: "number", bool: "boolean"}.get(setting.kind, "text")
 
+    @property
+    def takes_file(self) -> bool:
+        """Whether the option takes the name of a file."""
+        return self.setting.from_file or self.setting.name.endswith("_file")
+
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """The choices, where there are some."""
-        if self.setting.from_file:
+        """FILE, or the choices if there are any."""
+        if self.takes_file:
             return "FILE"
         return f"[{'|'.join(self.setting.choices)}]" if self.setting.choices else None
 
@@ -44,7 +49,7 @@ class SettingType(click.ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The choices, and files for a setting that is read from one."""
-        if self.setting.from_file or self.setting.name.endswith("_file"):
+        if self.takes_file:
             return [CompletionItem(incomplete, type="file")]
         return [CompletionItem(choice) for choice in self.setting.choices if choice.startswith(incomplete)]
 

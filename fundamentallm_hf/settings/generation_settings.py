@@ -36,15 +36,15 @@ def read_entries(file: str | Path) -> list[str]:
 
 # The settings that are no controls: those of transformers, and what is about samples and files.
 _ROWS = (
-    Setting("max_tokens", int, 200, "How many tokens to add at most.", "Length", low=1),
-    Setting("min_tokens", int, 0, "How many tokens to add at least.", "Length", low=0),
-    Setting("num_samples", int, 1, "How many texts to write for each prompt.", "Samples", low=1),
+    Setting("max_tokens", int, 200, "Maximum number of tokens to add.", "Length", low=1),
+    Setting("min_tokens", int, 0, "Minimum number of tokens to add.", "Length", low=0),
+    Setting("num_samples", int, 1, "Number of texts to generate for each prompt.", "Samples", low=1),
     Setting(
         "best",
         int,
         None,
-        "Keep only the N most probable samples of each prompt, by the mean log-probability of their tokens under the "
-        "model alone, the most probable first.",
+        "Keep only the N samples of each prompt whose tokens have the highest mean log-probability under the raw "
+        "model, the most probable first.",
         "Samples",
         low=1,
     ),
@@ -53,17 +53,17 @@ _ROWS = (
         float,
         None,
         "Lower is more predictable, higher more varied; 0 always takes the most probable token (greedy). "
-        "Unless set, 1.",
+        "The default is 1.",
         "Sampling",
         low=0,
         high=100,
     ),
-    Setting("top_k", int, None, "Sample from the K most probable tokens only.", "Sampling", low=1),
+    Setting("top_k", int, None, "Sample only from the K most probable tokens.", "Sampling", low=1),
     Setting(
         "top_p",
         float,
         None,
-        "Sample from the most probable tokens that together have this probability (nucleus sampling).",
+        "Sample only from the most probable tokens that together have this probability (nucleus sampling).",
         "Sampling",
         low=0,
         high=1,
@@ -73,7 +73,7 @@ _ROWS = (
         "min_p",
         float,
         None,
-        "Sample only from tokens that have at least this share of the probability of the most probable one.",
+        "Sample only from tokens that have at least this fraction of the probability of the most probable one.",
         "Sampling",
         low=0,
         high=1,
@@ -91,7 +91,7 @@ _ROWS = (
         "bad_words_file",
         str,
         None,
-        "A file with bad words, one per line; lines that begin with # are comments.",
+        "File with bad words, one per line; lines that start with # are comments.",
         "Control",
         follows="bad_words",
     ),
@@ -99,7 +99,7 @@ _ROWS = (
 # Any of them makes beams be sampled, and none has an effect where nothing is sampled.
 SAMPLING = ("top_k", "top_p", "min_p")
 # The headings of the settings, in the order of the help.
-_GROUPS = ("Length", "Samples", "Sampling", "Beam search", "Repetition", "Control", "Whole text")
+_GROUPS = ("Length", "Samples", "Sampling", "Beam search", "Repetition", "Control", "Structured output")
 
 
 def _in_order() -> dict[str, Setting]:

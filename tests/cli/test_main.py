@@ -219,6 +219,11 @@ def test_the_help_groups_the_options_and_shows_defaults():
     assert "[default: 200]" in " ".join(text.split())
 
 
+@pytest.mark.parametrize("option", ["bad-words-file", "json-schema", "grammar", "config", "output-file"])
+def test_the_help_says_which_options_take_a_file(option):
+    assert f"--{option} FILE" in " ".join(run("generate", "--help").stdout.split())
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_is_taught_to_complete(shell):
     assert "_FUNDAMENTALLM_COMPLETE" in run("completion", shell).stdout

@@ -303,7 +303,7 @@ def test_what_cannot_be_is_told_beside_its_field(visit, name):
     field, value, expected = WRONG[name]
     page = visit()
     fill(page, "max_tokens", 10)
-    for group in ("Whole text", "Sampling"):
+    for group in ("Structured output", "Sampling"):
         page.get_by_text(f"More: {group}").click()
     fill(page, field, value)
     if field == "guide_attribute":

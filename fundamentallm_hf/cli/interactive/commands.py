@@ -32,25 +32,25 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("help", "[NAME]", "Show the commands, or what a command or a setting does"),
-        Command("set", "[NAME=VALUE]", "Change a setting; += and -= add to a list and take from it"),
+        Command("help", "[NAME]", "Show the commands, or describe a command or a setting"),
+        Command("set", "[NAME=VALUE]", "Change a setting; += adds to a list, -= removes from it"),
         Command("unset", "NAME", "Restore the default of a setting, as /set NAME= does"),
         Command("status", "", "Show the model and the current settings"),
-        Command("reset", "", "Restore the settings of the start"),
-        Command("save", "FILE", "Write the settings to a file, which --config reads, too; --force FILE replaces one"),
-        Command("load", "FILE", "Read the settings from such a file, or from whatever --config reads"),
+        Command("reset", "", "Restore the settings that the session started with"),
+        Command("save", "FILE", "Write the settings to a file for /load and --config; --force FILE replaces a file"),
+        Command("load", "FILE", "Read the settings from a file, as --config does"),
         Command("more", "[N]", "Continue the text, or sample N"),
         Command("retry", "", "Generate from the same prompt again, with another seed"),
         Command("probs", "[TEXT]", "Show the most probable next tokens after the last text, or after TEXT"),
-        Command("model", "[PATH]", f"Use another model; {BUNDLED} is the one of this package"),
+        Command("model", "[PATH]", f"Switch to another model; {BUNDLED} is the one in this package"),
         Command("clear", "", "Clear the screen"),
-        Command("quit", "", "Leave, as Ctrl-D does"),
+        Command("quit", "", "Quit, as Ctrl-D does"),
     )
 }
 ALIASES = {"?": "help", "exit": "quit", "bye": "quit", "q": "quit"}
 HELP_END = """
-Anything else is a prompt. // begins one with a slash, \\ at the end of a line goes on to the next.
-Tab completes, Up finds earlier entries, Alt-Enter begins a new line, Ctrl-C stops the text, Ctrl-D leaves."""
+Anything else is a prompt. // starts a prompt with a slash; \\ at the end of a line continues it on the next.
+Tab completes, Up finds earlier input, Alt-Enter starts a new line, Ctrl-C stops the text, Ctrl-D quits."""
 
 
 def find_command(name: str) -> Command:
