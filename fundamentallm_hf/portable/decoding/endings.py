@@ -22,8 +22,8 @@ class LengthPenaltyLogitsProcessor(LogitsProcessor):
     """Makes a text longer or shorter by changing the probability that it ends.
 
     transformers' `length_penalty` acts in beam search only, where it weights finished texts by their length. This is
-    its counterpart for texts that are generated one token at a time: the odds of ending at a token are divided by `100
-    ** (penalty - 1)`, so 1.5 makes an end ten times less likely and 0.5 ten times more likely.
+    its counterpart for texts that are generated one token at a time: the odds of ending at a token are divided by
+    `100 ** (penalty - 1)`, so 1.5 makes an end ten times less likely and 0.5 ten times more likely.
 
     Args:
         penalty: above 1 lengthens, below 1 shortens, 1 changes nothing.
