@@ -166,8 +166,7 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         return tokens if plan is not None and len(tokens) + len(plan) <= room else []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with all other tokens
-        masked."""
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with all other tokens masked."""
         states = self.states(input_ids)
         self.places.masks(states)
         everything = None
