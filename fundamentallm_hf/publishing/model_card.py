@@ -216,15 +216,13 @@ def _summary(facts: ModelFacts) -> str:
     unit = "character-level " if facts.characters else ""
     return (
         f"A {unit}language model of {count(facts.parameters)} parameters ({kind} architecture), with control over the "
-        "text that it writes: words that never appear, words that always do, and attributes that it leans towards."
+        "text that it generates: banned words, required words, and attributes to steer towards."
     )
 
 
 def _plain_use(facts: ModelFacts, model: str, prompt: str) -> str:
     trust = ", trust_remote_code=True" if facts.is_fundamentallm else ""
-    needs = "With nothing but transformers" + (
-        ", which runs the code that lies here:" if facts.is_fundamentallm else ":"
-    )
+    needs = "With transformers alone" + (", which runs the code in this repository:" if facts.is_fundamentallm else ":")
     return f"""{needs}
 
 ```python
@@ -237,7 +235,7 @@ print(pipe({_python(prompt)}, max_new_tokens=100, do_sample=True, temperature=0.
 
 
 def _plain_controls(facts: ModelFacts, prompt: str, banned: list[str]) -> str:
-    return f"""The pipeline above takes them, too:
+    return f"""The pipeline above accepts them, too:
 
 ```python
 print(pipe({_python(prompt)}, bad_words={_python(banned)}, max_new_tokens=100)[0]["generated_text"])
@@ -310,22 +308,22 @@ def _limits(facts: ModelFacts) -> Iterable[str]:
     window = facts.config.get("max_position_embeddings", facts.config.get("n_positions"))
     if isinstance(window, int):
         goes_on = (
-            "; longer texts go on from their last part, and what lies before is forgotten"
+            "; longer texts continue from their last part, and the text before is forgotten"
             if facts.is_fundamentallm
             else ""
         )
         yield f"It sees {window:,} {unit} at once{goes_on}."
     if facts.characters:
-        yield "What is not in its alphabet it can neither read nor write; `fundamentallm` names such characters."
+        yield "It can neither read nor write characters outside its alphabet; `fundamentallm` names such characters."
     if not facts.ends:
         yield "It has no token that ends a text, so it writes until a limit on new tokens or a stop text is reached."
     if facts.is_fundamentallm and facts.counts is None:
-        yield "No word counts lie beside it, so controls weigh words by what the model says of them alone."
+        yield "It has no word counts, so controls estimate words by the model's probabilities alone."
     if not facts.evaluations:
-        yield "Nobody has measured it yet: `fundamentallm evaluate MODEL held_out.txt --save` does."
+        yield "It has not been evaluated yet: run `fundamentallm evaluate MODEL held_out.txt --save`."
     yield (
         f"It has {count(facts.parameters)} parameters and no knowledge but that of its training text, with whatever "
-        "that takes for granted. Controls decide about words, not about what is meant or true."
+        "bias that has. Controls act on words, not on meaning or truth."
     )
 
 

@@ -36,9 +36,9 @@ def read_entries(file: str | Path) -> list[str]:
 
 # The settings that are no controls: those of transformers, and what is about samples and files.
 _ROWS = (
-    Setting("max_tokens", int, 200, "How many tokens to add at most.", "Length", low=1),
-    Setting("min_tokens", int, 0, "How many tokens to add at least.", "Length", low=0),
-    Setting("num_samples", int, 1, "How many texts to write for each prompt.", "Samples", low=1),
+    Setting("max_tokens", int, 200, "Maximum number of tokens to add.", "Length", low=1),
+    Setting("min_tokens", int, 0, "Minimum number of tokens to add.", "Length", low=0),
+    Setting("num_samples", int, 1, "How many texts to generate for each prompt.", "Samples", low=1),
     Setting(
         "best",
         int,
