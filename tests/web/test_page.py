@@ -189,7 +189,7 @@ def test_a_character_shows_what_it_was_chosen_from_and_the_text_goes_on_from_ano
     page.locator(".tok.turned").first.click()
     panel = page.locator(".panel")
     assert panel.locator(".row.same").count() == 1
-    assert panel.locator(".row.closed").count() >= 1
+    assert panel.locator(".row.masked").count() >= 1
     picture(page, "see")
     index = int(page.locator(".tok.chosen").get_attribute("data-i"))
     row = panel.locator(".row:not(.same)").filter(has_text=re.compile(r'^"[a-z.!?]"')).first

@@ -45,8 +45,7 @@ def model_attributes(model: Any) -> dict[str, Attribute]:
 
 
 def find_attribute(model: Any, name: str) -> Attribute:
-    """Find the attribute of this name.
-
+    """Find the attribute of this name: on the model, next to it, in the user's folder, or in this package.
 
     Raises:
         UserError: there is none, or it cannot be read.
