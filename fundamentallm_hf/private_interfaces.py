@@ -1,8 +1,7 @@
-"""What this package relies on that others have not promised to keep, one entry each.
+"""The non-public interfaces of other libraries that this package relies on, one entry each.
 
-Nobody reads this while a program runs. `tests/test_private_interfaces.py` has a test for every entry, named after it,
-so that under another version the one that fails tells what has moved; and another that finds what is used and not
-entered here. This file knows nothing of how the things are used.
+The list is not used at run time. `tests/test_private_interfaces.py` has a test for every entry, named after it, so that
+under another version the failing test names the change; another test finds uses that are not listed.
 """
 
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Private:
-    """Something that may change without notice.
+    """An interface that may change without notice.
 
     Attributes:
-        of: the package it is of, as it is imported.
-        name: where it lies there.
-        why: what for, and why no public interface does.
+        of: the package that has it, by its import name.
+        name: its name in that package.
+        why: what it is used for, and why no public interface is enough.
         since: the first version that has it in this form, as far as is known.
     """
 

@@ -25,12 +25,12 @@ from .model_facts import ModelFacts, read_facts
 CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 WIDTH, LONGEST_ALPHABET = 120, 1000
-# Examples take the first of these that the model can write, and that its training text had where that is known.
+# Examples use the first of these that the model can write, and that its training text had where that is known.
 PROMPTS = ("Once upon a time", "One day", "The", "It was")
 REQUIRED = ("dragon", "castle", "knight", "friend", "water", "house", "king", "night", "love")
 BANNED = ("said", "very", "good", "the")
 STOPS = ("The end", "\n\n", ".")
-# What a record of training may tell, in this order; the rest of it is in the file itself.
+# The items of a training record that a card shows, in this order; the others are only in the file.
 _TRAINING = (
     ("base_model", "began as"),
     ("text", "text"),
@@ -74,15 +74,14 @@ def card_for(
     Args:
         folder: a model folder, as `convert` writes it.
         repo_id: `user/name`, for the examples; without it they name the folder.
-        existing: the card that is there. What people wrote, changed or deleted in it stays as they left it.
-        metadata: what is to stand at the top whatever the card says so far, such as `{"license": "mit"}`.
+        existing: the current card. Text that people wrote, changed or deleted in it stays as they left it.
+        metadata: values for the top, which override the current card, such as `{"license": "mit"}`.
 
     Returns:
         The text of a README.md, its metadata checked.
 
     Raises:
-        UserError: the folder holds no model, or the metadata of the card that is there, or what is given for it, cannot
-            be used.
+        UserError: the folder has no model, or the metadata of the current card, or those given for it, are invalid.
 
     Example:
 
@@ -111,7 +110,7 @@ def card_for(
 
 
 def update_card(folder: str | Path, *, repo_id: str | None = None, metadata: Mapping[str, Any] | None = None) -> Path:
-    """Write the card of the model in a folder into it, over the one that is there.
+    """Write the card of the model in a folder there, over the current one.
 
     Args:
         folder, repo_id, metadata: as in `card_for`.
@@ -149,7 +148,7 @@ def _metadata(facts: ModelFacts, name: str) -> dict[str, Any]:
         made["model-index"] = [{"name": name, "results": [_result(each) for each in facts.evaluations]}]
     try:
         check_metadata(made)
-    except ValueError:  # a record that somebody else has written
+    except ValueError:  # a record in a form that this package does not write
         made = {key: value for key, value in made.items() if key not in _METADATA}
     return made
 
@@ -205,7 +204,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
     made = {}
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         template = Template(text)
-        # A section about something that is not there is left out; these two may have nothing to say inside theirs.
+        # A section about something absent is left out; these two may have an empty part.
         if all(values[each] for each in template.get_identifiers() if not each.startswith("plain_")):
             made[name] = re.sub(r"\n{3,}", "\n\n", template.substitute(values))
     return made
@@ -328,7 +327,7 @@ def _limits(facts: ModelFacts) -> Iterable[str]:
 
 
 def _prompts(facts: ModelFacts, there: Mapping[str, Any]) -> list[str]:
-    """How examples begin: as the card's own widget does, else with what the model can write."""
+    """The prompts of the examples: those of the card's widget, else prompts that the model can write."""
     widget = there.get("widget")
     texts = [each.get("text") for each in widget if isinstance(each, dict)] if isinstance(widget, list) else []
     from_card = [text for text in texts if isinstance(text, str) and re.fullmatch(r"[^\n\r`]{1,200}", text)]
