@@ -1,4 +1,4 @@
-"""What comes from the Hub is all of one commit, whole, sound and safely named, and then serves without a network."""
+"""Downloads are of one commit, complete, undamaged and safely named, and can be used offline afterwards."""
 
 import errno
 import hashlib

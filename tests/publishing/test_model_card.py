@@ -1,4 +1,4 @@
-"""A card tells what lies in the model's folder, and what it shows runs, with and without this package."""
+"""A card describes the contents of the model's folder, and its examples run, with and without this package."""
 
 import json
 import os

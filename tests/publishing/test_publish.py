@@ -1,4 +1,4 @@
-"""A model goes to the Hub with all that belongs to it and nothing else, and comes back the same."""
+"""A model is published with everything that belongs to it and nothing else, and loads unchanged."""
 
 import json
 import re

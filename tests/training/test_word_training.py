@@ -1,4 +1,4 @@
-"""Word weights from two texts, and the command that makes an attribute of them."""
+"""Word weights from two texts, and the command that creates an attribute from them."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What programs can ask the web demo for, and what they are told when they cannot."""
+"""The endpoints of the web demo, and their errors."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What visitors may ask for, without a page."""
+"""The limits of visitors' requests, without a page."""
 
 import pytest
 

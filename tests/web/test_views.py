@@ -1,4 +1,4 @@
-"""What is shown of texts: marks, colours, trees. Nothing of a text is ever markup."""
+"""The display of texts: marks, colours, trees. No text is ever used as markup."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""Guides by a classifier: exact on a small vocabulary, and lawful in whole calls."""
+"""Guides by a classifier: exact on a small vocabulary, and consistent in whole calls."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Records are told of the weights that they are about, and of no others."""
+"""Records are used only for the weights that they describe."""
 
 import json
 
