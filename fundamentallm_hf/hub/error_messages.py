@@ -165,8 +165,8 @@ def _explain(about: str, error: BaseException) -> HubError | None:
     if isinstance(error, LocalTokenNotFoundError):
         return HubError("", f"you are not logged in to {host()}", f": {LOG_IN} to a token with write access")
     if isinstance(error, OfflineModeIsEnabled):
-        reason = "is not on this machine as a whole, and HF_HUB_OFFLINE is set"
-        return HubError(about, reason, ": get it once with a network")
+        reason = "is not fully cached, and HF_HUB_OFFLINE is set"
+        return HubError(about, reason, ": download it once while online")
     if isinstance(error, GatedRepoError):
         return HubError(about, "is gated", f": ask for access on its page at {server}, then {LOG_IN}")
     if isinstance(error, DisabledRepoError):
@@ -189,7 +189,7 @@ def _explain(about: str, error: BaseException) -> HubError | None:
     if isinstance(error, IncompleteSnapshotError | LocalEntryNotFoundError):
         if error.__cause__ or error.__context__:
             return None
-        return HubError(about, "is not on this machine as a whole", ": get it again")
+        return HubError(about, "is not fully cached", ": download it again")
     if isinstance(error, EntryNotFoundError):
         return HubError(about, "lacks a file", f": {' '.join(str(error).split())[:200]}")
     if isinstance(error, HFValidationError):
