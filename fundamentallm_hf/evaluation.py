@@ -312,7 +312,7 @@ def evaluation_file(model: str | None, dtype: str) -> Path:
         raise UsageError(f"--save keeps what is told of the weights as they are, but dtype is {dtype}: leave one out")
     path = Path(model or "").expanduser()
     if model is None or not path.exists():
-        raise UserError(f"--save writes beside the model, but {model or 'none'} is not on this machine: give a folder")
+        raise UserError(f"--save writes next to the model, but {model or 'none'} is not a local model: give a folder")
     folder = path if path.is_dir() else path.parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {str(folder)!r}: permission denied")

@@ -16,7 +16,7 @@ from fundamentallm_hf.portable.guides.attributes import FOLDER, Attribute
 from .options import CONTEXT
 from .terminal import Notes
 
-WHERE = {"model": "beside the model", "user": "your own", "package": "comes with fundamentallm"}
+WHERE = {"model": "next to the model", "user": "your own", "package": "comes with fundamentallm"}
 
 
 @click.command("train-attribute", context_settings=CONTEXT)

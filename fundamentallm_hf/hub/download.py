@@ -250,7 +250,7 @@ def _download(api: HfApi, repo_id: str, commit: str, where: str, choose: Choice,
         if again:
             raise UserError(
                 f"{where} came damaged ({', '.join(damaged[:3])}: the checksum is not the Hub's), and nothing of that "
-                "was kept: try again, and if it stays so, tell whoever runs the network or the repository"
+                "was kept: try again, and if it happens again, report it to the owner of the repository or the network"
             )
         notice(f"{damaged[0]} came damaged: getting it once more")
     return Snapshot(repo_id, commit, folder, names, _pickles(entries))

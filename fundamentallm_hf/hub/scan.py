@@ -118,7 +118,7 @@ def check_index(folder: Path, where: str) -> None:
     try:
         names = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise UserError(f"{where} has a damaged {file.name}: get it again, or tell whoever made it") from None
+        raise UserError(f"{where} has a damaged {file.name}: download it again, or report it to its owner") from None
     for name in names:
         if not isinstance(name, str) or "/" in name or _why_not(name) is not None or not (folder / name).is_file():
             raise UserError(f"{where} looks for weights in {name!r}, which is no file of its own: nothing was read")

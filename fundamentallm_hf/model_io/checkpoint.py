@@ -324,7 +324,7 @@ def _find_vocabulary(file: Path) -> tuple[dict[str, int], Path]:
     if found is None:
         raise UserError(
             f"there is no tokenizer.json for {str(file)!r}, neither in {str(folder)!r} nor in {str(folder.parent)!r}: "
-            "put the one of the training run beside it"
+            "put that of the training run next to it"
         )
     try:
         content = json.loads(read_text(found))

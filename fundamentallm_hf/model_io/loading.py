@@ -101,7 +101,7 @@ def load_model(
     path = local_path(name)
     if revision is not None and path.exists():
         raise UsageError(
-            f"revision is {revision!r}, but only a model on the Hub has revisions and {name} lies on this machine"
+            f"revision is {revision!r}, but only a model on the Hub has revisions and {name} is a local model"
         )
     if is_fundamentallm_source(path):
         model, tokenizer = load_checkpoint(path)

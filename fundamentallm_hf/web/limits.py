@@ -99,7 +99,7 @@ def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> Generat
         setting = find_setting(name)
         if setting.name in CLOSED and value is not None:
             raise UsageError(
-                f"{setting.label} is closed here: give the words themselves as bad-words", setting=setting.name
+                f"{setting.label} is not available here: give the words themselves as bad-words", setting=setting.name
             )
         if value is None or (isinstance(value, str) and not value):
             value = setting.default

@@ -83,7 +83,7 @@ class Attribute:
         if not named and not isinstance(self.classifier, Path):
             raise UserError(
                 f"the model of an attribute of the kind classifier has to be user/name on the Hub, or {ITS_OWN} for "
-                f"the folder {CLASSIFIER_FOLDER} beside it, but is {self.classifier!r}"
+                f"the folder {CLASSIFIER_FOLDER} next to it, but is {self.classifier!r}"
             )
         if not isinstance(self.label, str):
             raise UserError(f"the label of an attribute has to be a text but is {self.label!r}")
@@ -119,7 +119,7 @@ class Attribute:
             if fields.get("kind") == "classifier" and fields.get("model") == ITS_OWN:
                 fields["model"] = Path(find(CLASSIFIER_FOLDER))
                 if not fields["model"].is_dir():
-                    raise ValueError(f"there is no folder {CLASSIFIER_FOLDER} beside its {FILE_NAME}")
+                    raise ValueError(f"there is no folder {CLASSIFIER_FOLDER} next to its {FILE_NAME}")
             return cls.of(fields | {"experts": _content_of(find(EXPERTS_NAME))} if experts else fields)
         except OSError as error:
             raise UserError(f"cannot read the attribute {str(shown)!r}: {error.strerror or error}") from error

@@ -1,7 +1,4 @@
-"""Creates the guides of the attributes of a call of `generate()`.
-
-This file knows nothing of where attributes lie, or of what a guide does.
-"""
+"""Creates the guides of the attributes of a call of `generate()`."""
 
 import math
 

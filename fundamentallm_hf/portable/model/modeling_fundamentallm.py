@@ -319,7 +319,7 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
             return
         if position_ids.numel() and int(position_ids.max()) >= self.config.max_position_embeddings:
             raise ValueError(
-                f"a position of {int(position_ids.max())} lies outside the model's window of "
+                f"a position of {int(position_ids.max())} is outside the model's window of "
                 f"{self.config.max_position_embeddings} tokens: shorten the input, or use generate(), which slides"
             )
 
