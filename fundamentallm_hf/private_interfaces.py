@@ -29,7 +29,7 @@ PRIVATE = (
     Private(
         "transformers",
         "generation.utils.GENERATION_MODES_MAPPING",
-        "names the loop of a mode. A callable in `custom_generate` takes a loop's place and is not told which.",
+        "names the loop of a mode. A callable in `custom_generate` replaces a loop, but does not know which.",
     ),
     Private(
         "transformers",
@@ -51,12 +51,12 @@ PRIVATE = (
     Private(
         "transformers",
         "generation.MaxLengthCriteria.max_position_embeddings",
-        "the number in a warning of a limit that FundamentaLLM models go past.",
+        "the number in a warning about a limit that FundamentaLLM models can exceed.",
     ),
     Private(
         "transformers",
         "cache_utils.DynamicLayer.keys",
-        "a cache lends rows to the look-ahead without a copy of them; there is a public way to change a cache only.",
+        "a cache lends rows to the lookahead without a copy; the public interface can only change a cache.",
     ),
     Private(
         "transformers",
@@ -78,7 +78,7 @@ PRIVATE = (
     Private(
         "transformers",
         "PreTrainedConfig._commit_hash",
-        "the commit that a model came from: its tokenizer and attributes are looked for in the same.",
+        "the commit that a model was loaded from: its tokenizer and attributes are looked up in the same commit.",
     ),
     Private(
         "transformers",
@@ -99,7 +99,7 @@ PRIVATE = (
     Private(
         "transformers",
         "cli.serving.utils.CBGenerateManager",
-        "answers the requests of a server in a common batch, by the sampling of whoever came first; `_cb` and "
+        "answers the requests of a server in a common batch, with the sampling of the first request; `_cb` and "
         "`_cb_config` are that batch. A server has no option for another class.",
     ),
     Private(
@@ -119,12 +119,12 @@ PRIVATE = (
     Private(
         "torch",
         "cpu._is_amx_tile_supported",
-        "whether this processor has units for bfloat16, so that training uses them; there is no public question.",
+        "whether this processor has units for bfloat16, so that training uses them; there is no public function.",
     ),
     Private(
         "huggingface_hub",
         "log lines",
-        "what it says of a try that failed and of the wait before the next, which a user is told in one line; and "
+        "its messages about a failed try and the wait before the next, which users see in one line; and "
         '"Consistency check failed", the only sign of a download of the wrong length.',
         since="huggingface_hub 2.4",
     ),

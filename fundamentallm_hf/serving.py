@@ -183,7 +183,7 @@ def _controlled(model: Any, config: GenerationConfig) -> Any:
 
 
 def _alone(model: Any, inputs: Mapping[str, Any], config: GenerationConfig) -> tuple[dict[str, Any], GenerationConfig]:
-    """What `generate()` is called with, of a request that was read for the common batch."""
+    """The arguments of `generate()` for a request that was read for the common batch."""
     ids = torch.tensor([list(inputs["input_ids"])], dtype=torch.long, device=model.device)
     config.use_cache = True
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, config

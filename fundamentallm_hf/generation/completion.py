@@ -46,7 +46,7 @@ class Completion:
 
     @property
     def data(self) -> Any:
-        """What a completion by a JSON schema says, parsed; None for every other, and for one that was broken off."""
+        """The parsed value of a completion by a JSON schema; None for any other, and for one that was cut off."""
         if not self.is_json:
             return None
         try:

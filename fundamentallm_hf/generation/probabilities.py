@@ -55,7 +55,7 @@ class Prediction:
 
 
 class TokenNames:
-    """What tokens add to a text and how to show them.
+    """The texts of tokens, and labels that show them.
 
     Example:
 

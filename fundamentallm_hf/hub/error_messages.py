@@ -1,6 +1,6 @@
 """The errors of the Hub, in one line each that says what to do, and without tokens.
 
-This file knows nothing of what is sent or fetched; how long it is tried is told in `connection.py`.
+`connection.py` handles time limits and retries.
 """
 
 import errno

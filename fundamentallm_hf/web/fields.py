@@ -99,7 +99,7 @@ def plain(text: str) -> str:
 
 
 def read_field(setting: Setting, value: Any) -> Any:
-    """What a visitor has entered, in the setting's type; None for what is not set.
+    """The value that a visitor has entered, in the setting's type; None for an unset one.
 
     Raises:
         UserError: the setting does not take it.

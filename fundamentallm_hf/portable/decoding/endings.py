@@ -1,7 +1,4 @@
-"""How a text ends: the probability of an end, and what happens where no continuation is left.
-
-This file knows nothing of why a continuation is closed.
-"""
+"""How a text ends: the probability of an end, and what happens where no continuation is left."""
 
 import math
 from collections.abc import Callable, Sequence
