@@ -1,4 +1,4 @@
-"""The pages tell what the command does: their tables are its options, and their commands run."""
+"""The documentation matches the command: its tables list the options, and its commands run."""
 
 import re
 import shlex

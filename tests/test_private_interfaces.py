@@ -1,6 +1,6 @@
-"""What others have not promised: every piece of it is entered, and is there as it is relied on.
+"""Non-public interfaces of other libraries: each one used is listed, and works as expected.
 
-A test that fails here under a new version of something names what has moved.
+A test that fails here under a new version of a library names the interface that changed.
 """
 
 import ast

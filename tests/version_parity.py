@@ -1,4 +1,4 @@
-"""Whether two versions of transformers write the same tokens, call by call; and read each other's folders.
+"""Checks that two versions of transformers generate the same tokens, call by call, and read each other's folders.
 
     python tests/version_parity.py .venv-lowest/bin/python .venv-newest/bin/python
 

@@ -1,4 +1,4 @@
-"""`fundamentallm generate`: its options, and what it does with them."""
+"""`fundamentallm generate`: its options, and their effects."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -108,14 +108,14 @@ def generate(ctx: click.Context, /, **options: Any) -> None:
 
 
 def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
-    """Generate what the command's options ask for.
+    """Run `generate` with the command's options.
 
     Args:
         options: every option by name.
-        explicit: those that were given.
+        explicit: options given on the command line.
 
     Raises:
-        UserError: something cannot be done as asked.
+        UserError: a request cannot be fulfilled.
     """
     notes = Notes(options["quiet"])
     request = read_request(options, explicit)
@@ -140,11 +140,11 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
 
 
 def _ask(request: Request, escape: bool, notes: Notes) -> None:
-    """Ask for one prompt after the other."""
+    """Ask for one prompt after another."""
     from fundamentallm_hf.cli.interactive.loop import run_loop
 
     def load_named(model: str | None) -> "PreTrainedModel":
-        # Which revision, and whether its code is trusted, was said of the one model and not of those /model names.
+        # The revision and the permission to run code were given for the first model, not for those that /model names.
         others = {} if model == request.model else {"revision": None, "trust_remote_code": False}
         loaded = load(model, notes, **request.loading | others)
         lend_attributes(loaded, request.attributes)

@@ -1,6 +1,6 @@
-"""Puts the options of `fundamentallm generate`, saved settings and prompts together, and checks them.
+"""Combines the options of `fundamentallm generate`, saved settings and prompts, and checks them.
 
-Whatever can be refused without the model is refused here, before it is loaded.
+All checks that do not need the model run before it is loaded.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .saved_settings import SavedSettings, read_settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What to do instead of what cannot be combined with --interactive.
+# The alternatives to options that cannot be combined with --interactive.
 INSTEAD = {
     "prompts-file": "give its lines on stdin",
     "output-file": "send stdout there",
@@ -30,19 +30,19 @@ INSTEAD = {
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, checked.
+    """A checked request.
 
     Attributes:
-        prompts: at least one, but where more can be typed.
+        prompts: at least one, except where more can be typed.
         settings: of the generation.
-        model: where it is; None is the bundled one.
-        loading: the options by which it is loaded.
+        model: its path or Hub id; None is the bundled one.
+        loading: the options for loading it.
         form: "text", "json" or "jsonl".
-        sample: the only sample that is meant, where settings write several; None for all.
-        batch_size: texts to write at a time.
-        show_probs: show the likeliest next tokens, too.
-        probs_only: show nothing else.
-        attributes: those that are named by their folders.
+        sample: the index of the only sample to write, where settings generate several; None for all.
+        batch_size: texts to generate at a time.
+        show_probs: also show the most probable next tokens.
+        probs_only: only show those.
+        attributes: those given by their folders.
     """
 
     prompts: list[str]
@@ -63,10 +63,10 @@ class Request:
 
 
 def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
-    """Put options, saved settings and prompts together.
+    """Combine options, saved settings and prompts.
 
     Raises:
-        UsageError: they contradict each other, or hold what cannot be.
+        UsageError: they contradict each other, or have invalid values.
         UserError: a file cannot be read.
     """
     if options["interactive"]:
@@ -115,10 +115,10 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
 
 
 def _read_attributes(settings: GenerationSettings) -> dict[str, Attribute]:
-    """The attributes that the option names by their folders."""
+    """The attributes that the option gives by their folders."""
     try:
         return {name: Attribute.load(name) for name in filter(is_path, read_guides(settings.guide_attribute))}
-    except UserError as error:  # as with every option whose value names nothing
+    except UserError as error:  # as for every option whose value does not exist
         raise UsageError(f"guide-attribute: {error}") from error
 
 
@@ -146,9 +146,9 @@ def _check_probabilities(options: dict[str, Any], settings: GenerationSettings) 
 
 
 def origin(request: Request, model: "PreTrainedModel") -> dict[str, Any]:
-    """What a record says of the model, so that it is found again: on the Hub, the commit and not a branch.
+    """The model's part of a record, with which it is found again: on the Hub, the commit and not a branch.
 
-    What is as usual is left out. Whether to run a repository's code is never written down: it has to be said each time.
+    Default values are left out. The permission to run a repository's code is never saved: it has to be given each time.
     """
     usual = {"device": "auto", "dtype": "auto", "revision": None}
     told = {name: request.loading[name] for name in usual if request.loading[name] != usual[name]}

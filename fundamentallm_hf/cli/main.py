@@ -1,4 +1,4 @@
-"""The command `fundamentallm`: collects its commands, and runs the one that is asked for.
+"""The command `fundamentallm`: lists its commands, and runs the requested one.
 
 No command imports torch or transformers before its options are read, so `--help` answers at once.
 """

@@ -99,7 +99,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Row:
-    """What a row of tokens says.
+    """The text of a row of tokens.
 
     Attributes:
         text: what the row adds to its prompt.

@@ -46,7 +46,7 @@ class Completion:
 
     @property
     def data(self) -> Any:
-        """What a completion by a JSON schema says, parsed; None for every other, and for one that was broken off."""
+        """The parsed value of a completion by a JSON schema; None for any other, and for one that was cut off."""
         if not self.is_json:
             return None
         try:
@@ -123,10 +123,10 @@ Write = Callable[[list[str], GenerationSettings], list[Completion]]
 def in_batches(
     write: Write, prompts: Iterable[str], settings: GenerationSettings, rows: int
 ) -> Iterator[list[Completion]]:
-    """Write the samples of all prompts, `rows` texts at a time at most.
+    """Generate the samples of all prompts, at most `rows` texts at a time.
 
-    A prompt's beams are never parted. Sampled beams share one stream of random numbers, so that they can be had again
-    they have it for a prompt alone.
+    A prompt's beams are never split. Sampled beams share one random number generator; to be reproducible, they have it
+    for one prompt alone.
 
     Yields:
         The completions of one or several prompts, or of a part of one prompt's samples.
@@ -144,7 +144,7 @@ def in_batches(
 
 
 def all_parts(write: Write, prompt: str, settings: GenerationSettings, size: int) -> list[Completion]:
-    """The samples of a prompt, written in parts of `size` or less, and the best of them all if the settings say so."""
+    """The samples of a prompt, generated in parts of at most `size`, and the best of them all if requested."""
     found = list(chain.from_iterable(_parts(write, prompt, settings, size)))
     return found if settings.best is None else likeliest(found, settings.best)
 
@@ -154,9 +154,9 @@ def _parts(write: Write, prompt: str, settings: GenerationSettings, size: int) -
     first = settings.seed if settings.seed is not None else secrets.randbits(32)
     for index, done in enumerate(range(0, settings.num_samples, size)):
         number = min(size, settings.num_samples - done)
-        # What is not among the best of its part is not among the best.
+        # A text that is not among the best of its part is not among the best of all.
         best = None if settings.best is None else min(settings.best, number)
-        # A sample has a seed of its own, and a search one for all its beams.
+        # Each sample has a seed, but a search has one for all its beams.
         seed = first + (index if beams else done)
         written = write([prompt], settings.replace(num_samples=number, best=best, seed=seed))
         yield written if beams else [replace(each, sample=done + each.sample) for each in written]

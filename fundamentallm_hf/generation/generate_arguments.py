@@ -40,7 +40,7 @@ def generate_arguments(
 
 
 def token_budgets(model: PreTrainedModel, lengths: Sequence[int], settings: GenerationSettings) -> list[int]:
-    """How many new tokens the context window has room for after each prompt.
+    """How many new tokens fit into the context window after each prompt.
 
     Args:
         model: FundamentaLLM models can slide their window; others end when it is full.

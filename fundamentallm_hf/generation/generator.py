@@ -37,7 +37,7 @@ from .streaming import StopWhenSet, TextStream, TokenTextStreamer
 
 @dataclass(frozen=True)
 class _Extras:
-    """What a call asks for besides the text; see `Generator.complete`.
+    """Objects that a call needs besides the settings; see `Generator.complete`.
 
     Attributes:
         streamer: gets the tokens of a single text as they are chosen.

@@ -1,4 +1,4 @@
-"""The settings of a generation: the table of controls and, next to it, what is no control.
+"""The settings of a generation: the table of controls and all other settings.
 
 The command's options, Python's arguments, the prompt loop, the web demo and the documentation all read names, types,
 defaults, ranges and help texts from `SETTINGS`. This module imports neither torch nor transformers, so that `--help`
@@ -25,16 +25,16 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 def read_entries(file: str | Path) -> list[str]:
-    """The entries of a list file: one a line, in UTF-8. Empty lines and lines that begin with `#` are left out.
+    """The entries of a list file: one per line, in UTF-8. Empty lines and lines that start with `#` are skipped.
 
     Raises:
-        UserError: the file cannot be read, or is no text.
+        UserError: the file cannot be read, or is not text.
     """
     lines = (line.strip() for line in read_text(file, f"the list {str(file)!r}").splitlines())
     return [line.removeprefix("\\") if line.startswith("\\#") else line for line in lines if line and line[0] != "#"]
 
 
-# The settings that are no controls: those of transformers, and what is about samples and files.
+# The settings that are not controls: those of transformers, and those about samples and files.
 _ROWS = (
     Setting("max_tokens", int, 200, "Maximum number of tokens to add.", "Length", low=1),
     Setting("min_tokens", int, 0, "Minimum number of tokens to add.", "Length", low=0),
@@ -96,14 +96,14 @@ _ROWS = (
         follows="bad_words",
     ),
 )
-# Any of them makes beams be sampled, and none has an effect where nothing is sampled.
+# Any of these turns on sampling in beam search; without sampling they have no effect.
 SAMPLING = ("top_k", "top_p", "min_p")
 # The headings of the settings, in the order of the help.
 _GROUPS = ("Length", "Samples", "Sampling", "Beam search", "Repetition", "Control", "Structured output")
 
 
 def _in_order() -> dict[str, Setting]:
-    """All settings by name: group by group, controls after the others, and each follower after what it follows."""
+    """All settings by name: group by group, controls after the others, and `follows` respected."""
     rows = sorted([*_ROWS, *CONTROLS.values()], key=lambda setting: _GROUPS.index(setting.group))
     found = [setting for setting in rows if not setting.follows]
     for follower in (setting for setting in rows if setting.follows):
@@ -113,7 +113,7 @@ def _in_order() -> dict[str, Setting]:
 
 
 SETTINGS: dict[str, Setting] = _in_order()
-# A field for every setting, so that a control is added in its table alone.
+# One field for every setting, so that a new control only has to be added to its table.
 _Fields: Any = make_dataclass(
     "_Fields",
     [(setting.name, Any, field(default=setting.default)) for setting in SETTINGS.values()],
@@ -124,7 +124,7 @@ _Fields: Any = make_dataclass(
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings(_Fields):
-    """All settings of a generation, validated when it is made.
+    """All settings of a generation, validated on creation.
 
     Raises:
         UsageError: a value is outside its range or of the wrong type.
@@ -149,12 +149,12 @@ class GenerationSettings(_Fields):
 
     @property
     def sampled(self) -> bool:
-        """Whether chance has a say: not at temperature 0, and with beams only if a sampling setting asks for it."""
+        """Whether sampling is used: not at temperature 0, and with beams only if a sampling setting is set."""
         asked = any(getattr(self, name) is not None for name in ("temperature", *SAMPLING))
         return self.temperature != 0 and (asked or self.beam_size == 1)
 
     def banned(self) -> list[str]:
-        """The bad words, those of the file included.
+        """The bad words, including those of the file.
 
         Raises:
             UserError: the file cannot be read.
@@ -167,10 +167,10 @@ class GenerationSettings(_Fields):
             raise UserError(f"bad-words-file: {error}", setting="bad_words_file", value=self.bad_words_file) from error
 
     def check(self) -> None:
-        """Refuse settings that contradict each other, which only shows when no more will change.
+        """Reject settings that contradict each other; called when no more will change.
 
         Raises:
-            UsageError: two settings cannot both be followed, or a list holds what cannot be an entry.
+            UsageError: two settings contradict each other, or a list has an invalid entry.
             UserError: a file cannot be read.
         """
         self._check_controls()
@@ -234,7 +234,7 @@ class GenerationSettings(_Fields):
             )
 
     def without_effect(self) -> list[str]:
-        """What is set and changes nothing beside the other settings, in one line each."""
+        """Settings that have no effect with the other settings, in one line each."""
         given = {name for name, setting in SETTINGS.items() if getattr(self, name) != setting.default}
         # Words from a file are bad words, too.
         present = given | {SETTINGS[name].follows for name in given}
@@ -255,7 +255,7 @@ class GenerationSettings(_Fields):
         return [f"{SETTINGS[name].label} has no effect: {why}" for name, why in idle if name in given]
 
     def with_files_read(self) -> "GenerationSettings":
-        """The same settings with the words of `bad_words_file` among the `bad_words`, so that it is read once.
+        """The same settings with the words of `bad_words_file` added to `bad_words`, so that the file is read once.
 
         Raises:
             UserError: the file cannot be read.
@@ -268,11 +268,11 @@ class GenerationSettings(_Fields):
         """A copy with some settings changed.
 
         Raises:
-            UsageError: an unknown name, or a value that is not what is expected.
+            UsageError: an unknown name, or an invalid value.
         """
         return GenerationSettings(**self.to_dict() | {find_setting(name).name: changes[name] for name in changes})
 
-    # The earlier name of `replace`; it goes away with version 0.2.
+    # The earlier name of `replace`; it will be removed in version 0.2.
     but = replace
 
     def to_dict(self) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def find_setting(name: str) -> Setting:
     """The setting called `name`, with dashes or underscores.
 
     Raises:
-        UsageError: there is none; names the nearest.
+        UsageError: there is none; the message names the nearest.
     """
     found = SETTINGS.get(name.replace("-", "_"))
     if found:

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: what goes where, and which exit code."""
+"""The command line as a user sees it: output streams and exit codes."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Many texts: in batches that change none of them, and the best of several."""
+"""Many texts: batches do not change them, and the best of several are kept."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What may go to the Hub and come from it: lists of what is refused, and of what is not."""
+"""Files that may be sent to the Hub and loaded from it: lists of refused and of accepted ones."""
 
 import json
 import os

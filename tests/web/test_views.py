@@ -1,4 +1,4 @@
-"""What is shown of texts: marks, colours, trees. Nothing of a text is ever markup."""
+"""The display of texts: marks, colours, trees. No text is ever used as markup."""
 
 import html
 import re
@@ -97,7 +97,7 @@ def test_tokens_have_the_class_of_their_probability():
     view = tokens_html([finished()], GenerationSettings())
     assert view.count('class="tok p1 m3 turned') == 3
     assert view.count('tabindex="0"') == 1
-    assert "first choice was taken away" in view
+    assert "first choice was masked" in view
 
 
 def test_what_is_shared_with_the_first_text_is_paler():

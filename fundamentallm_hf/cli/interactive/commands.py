@@ -1,4 +1,4 @@
-"""The commands of the prompt loop: their names, what they take, their help, and how a beginning could go on.
+"""The commands of the prompt loop: their names, arguments and help, and the completion of input.
 
 `session.py` implements them. Nothing slow is imported here.
 """
@@ -17,7 +17,7 @@ BUNDLED = "bundled"
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the loop: its name without the slash, what it takes, what it does."""
+    """A command of the loop: its name without the slash, its argument, its help."""
 
     name: str
     argument: str
@@ -25,7 +25,7 @@ class Command:
 
     @property
     def usage(self) -> str:
-        """As it is typed."""
+        """The command as it is typed."""
         return f"/{self.name} {self.argument}".rstrip()
 
 
@@ -75,11 +75,11 @@ def describe_setting(setting: Setting, value: Any) -> str:
 
 
 def suggestions(text: str, settings: GenerationSettings) -> tuple[str, list[tuple[str, str]]]:
-    """How what is typed could go on.
+    """Completions of the current input.
 
     Args:
-        text: the entry up to the cursor.
-        settings: the current ones.
+        text: the input line up to the cursor.
+        settings: the current settings.
 
     Returns:
         The part of `text` that a suggestion replaces, and the suggestions with a word of explanation each.

@@ -1,11 +1,11 @@
-"""Every control in one table: what it is called, what it may be, what it does, and what carries it out.
+"""The table of all controls: each with its name, its values, its effect and its implementation.
 
-A control is a field of the generation config next to transformers' own. Everything that lists controls reads this
-table: `generate()`, `controlled_generate`, the settings and with them the `Generator`, the command, the prompt loop and
-the web demo, model cards, the repository of the controls, and the documentation.
+A control is a field of the generation config next to transformers' own. All code that lists controls reads this table:
+`generate()`, `controlled_generate`, the settings and with them the `Generator`, the command, the prompt loop and the
+web demo, model cards, the repository of the controls, and the documentation.
 
-To add a control, write a module with its processor and a function that adds it to a call, and a row here. Nothing is
-imported but what names a control, so that `--help` needs neither torch nor transformers.
+To add a control, write a module with its processor and a function that adds it to a call, and a row here. This module
+imports only descriptions of controls, so that `--help` needs neither torch nor transformers.
 """
 
 import textwrap
@@ -25,19 +25,19 @@ Apply = Callable[["CallProcessors"], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Control(Setting):
-    """A setting that acts on the text through this library.
+    """A setting that this library applies to the text.
 
     Attributes:
-        field: its name in the generation config, if it is another one: a field of transformers.
-        stock: transformers knows the field too, and acts on it where this library does not.
-        taken_over: transformers is not shown the field, because it would warn that it has no effect.
-        any_model: it acts on every causal language model, not on FundamentaLLM models alone.
-        refines: controls that it only refines: without one of them it has no effect.
+        field: its name in the generation config, if that differs: a field of transformers.
+        stock: transformers has the field too, and applies it where this library does not.
+        taken_over: the field is hidden from transformers, which would warn that it has no effect.
+        any_model: it works with every causal language model, not only with FundamentaLLM models.
+        refines: controls that it refines: without one of them it has no effect.
         reads_text: it works on text and needs the model's tokenizer.
-        off_when: values of other fields with which it does nothing.
-        shapes_text: what is written depends on it, other than by chance or by its length.
+        off_when: values of other fields with which it has no effect.
+        shapes_text: it changes the text, other than by sampling or by length.
         phase: when its processor acts in a step; None where it has none.
-        apply: adds what carries it out to a call; None where the controls that it refines read it.
+        apply: adds its implementation to a call; None where the controls that it refines read it.
     """
 
     field: str = ""
@@ -57,7 +57,7 @@ class Control(Setting):
         return self.field or self.name
 
     def is_set(self, values: Mapping[str, Any]) -> bool:
-        """Whether fields, by name, ask for this control."""
+        """Whether fields, by name, use this control."""
         value = values.get(self.config_field)
         if value is None or value == self.default or value in ("", [], ()):
             return False
@@ -317,11 +317,11 @@ _TYPES = {tuple: "list[str]", int: "int", float: "float", bool: "bool", str: "st
 
 
 def describe_controls(docstring: str | None, any_model: bool = False) -> str:
-    """A docstring with the controls in place of `{controls}`, as its arguments.
+    """A docstring in which `{controls}` is replaced by the controls, as its arguments.
 
     Args:
-        docstring: what is to be completed.
-        any_model: leave out what acts on FundamentaLLM models alone.
+        docstring: the docstring with the placeholder.
+        any_model: leave out controls that only work with FundamentaLLM models.
     """
     before, _, after = (docstring or "").partition("{controls}")
     indent = before.rpartition("\n")[2]

@@ -1,8 +1,7 @@
-"""What has to appear in a text: how much of it has, and the shortest way to write the rest.
+"""Required words: how many of them have appeared, and the shortest way to write the rest.
 
-A text is followed token by token through every entry that is still missing. From any place the plan tells tokens that
-would write all of it, going round what must not appear, so that whoever generates knows what room to keep. This file
-knows nothing of models or of scores.
+A text is followed token by token through every entry that is still missing. In any state the plan is a list of tokens
+that would write all of them while avoiding banned words, so that the caller knows how much of the budget to keep.
 """
 
 from collections import deque
@@ -18,21 +17,21 @@ from ..text.vocabulary import Vocabulary, add_piece
 from ..text.word_counts import WordCounts
 from ..text.word_lists import is_regex, split_alternatives
 
-# Places where a word could begin, per token.
+# Positions where a word could start, per token.
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
-# States that the search for the shortest way looks at before it gives up.
+# States that the search for the shortest way examines before it gives up.
 _MOST_STATES = 20_000
 
 
 class Progress(NamedTuple):
-    """How far a text has come.
+    """The progress of a text.
 
     Attributes:
-        places: for every entry where the text stands in it; None where it has appeared.
-        barred: where the text stands in what must not appear, if anything.
-        in_prompt: it is still the prompt, in which nothing counts.
-        held: the entries that have appeared among byte tokens, which a decoder may still give up.
-        tail: the end of the text, as far as a text that stops it may have begun there.
+        places: for every entry the state of its search; None where it has appeared.
+        barred: the state of the search for banned words, if there are any.
+        in_prompt: the text is still the prompt, in which nothing counts.
+        held: the entries that have appeared among byte tokens, which a decoder may still discard.
+        tail: the end of the text, in which a stop string may have started.
     """
 
     places: tuple[TextState | None, ...]
@@ -43,7 +42,7 @@ class Progress(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """Where a search for the shortest way begins."""
+    """The start of a search for the shortest way."""
 
     entry: int
     place: PatternState
@@ -58,18 +57,18 @@ class Requirements:
     Args:
         must_include: the entries: a word or phrase, matched as in `BadWordsLogitsProcessor`; several alternatives
             separated by `|`; or a regular expression in slashes.
-        tokenizer: the model's.
+        tokenizer: the tokenizer of the model.
         size: number of scores the model gives.
         case_sensitive: match case.
         ordered: the entries have to appear in this order.
-        counts: how words end; by default guessed from a sub-word tokenizer's vocabulary.
-        barred: what must not appear (see `compile_bad_words`).
-        prompt_counts: what the prompt holds has appeared.
+        counts: word counts; by default estimated from a sub-word tokenizer's vocabulary.
+        barred: banned words (see `compile_bad_words`).
+        prompt_counts: entries in the prompt count as included.
         stops: texts that end the text, so no entry is written with one of them in it.
 
     Raises:
-        ValueError: an entry cannot be read, cannot be written with the model's alphabet, or contains what must not
-            appear or what ends the text; names it.
+        ValueError: an entry cannot be read, cannot be written with the model's alphabet, or contains a banned word or a
+            stop string; the message names it.
     """
 
     def __init__(
@@ -125,9 +124,9 @@ class Requirements:
                 raise ValueError(f"must_include: {source!r} cannot be written {reason}")
 
     def _alphabet(self, index: int) -> list[str]:
-        """The characters by which a search goes on, one for all that no pattern tells apart.
+        """The characters that a search tries, one for each group that all patterns treat alike.
 
-        Of those the entry's own come first, then the space, then what words are made of.
+        The entry's characters come first, then the space, then word characters.
         """
         vocabulary = self.vocabulary
         own = dict.fromkeys(self.sources[index])
@@ -136,7 +135,7 @@ class Requirements:
         if vocabulary.all_continuations(False) or vocabulary.all_continuations(True):
             letters += [char for each in patterns if each.regex for char in each.classes.representatives()]
         in_stops = frozenset("".join(self.stops))
-        # Of a letter that the entry holds no other case is written, if its own can be.
+        # A letter of the entry is written in no other case, if it can be written as it is.
         regex = is_regex(self.sources[index])
         spelled = frozenset() if regex else frozenset(fold(char) for char in own if vocabulary.can_write(char))
         letters = [char for char in letters if char in own or fold(char) not in spelled]
@@ -148,7 +147,7 @@ class Requirements:
         return list(found.values())
 
     def advance(self, progress: Progress, token: int) -> Progress:
-        """How far the text has come behind one more token."""
+        """The progress after one more token."""
         places: list[TextState | None] = []
         held = set()
         waiting = False
@@ -162,11 +161,11 @@ class Requirements:
             if counts and index in progress.held and table.keeps_run(place, token):
                 found = True
             if self.ordered and waiting and counts:
-                # It is not its turn yet: only what is begun later counts.
+                # It is not its turn yet: only what is started later counts.
                 after, found = after._replace(patterns=table.patterns.neutral(after.patterns)), False
             waiting = waiting or not found
             if found and table.in_run(after):
-                # The next byte may make the decoder give up all the bytes beside it.
+                # The next byte may make the decoder discard all adjacent bytes.
                 held.add(index)
                 found = False
             places.append(None if found else after)
@@ -176,7 +175,7 @@ class Requirements:
         return Progress(tuple(places), barred, progress.in_prompt, frozenset(held), self._tail_behind(progress, token))
 
     def advance_prompt(self, progress: Progress, token: int) -> Progress:
-        """The same within a prompt, where a special token begins a new text."""
+        """The same within a prompt, where a special token starts a new text."""
         if not self.vocabulary.is_border(token):
             return self.advance(progress, token)
         places = [place and table.start for table, place in zip(self.tables, progress.places, strict=True)]
@@ -191,7 +190,7 @@ class Requirements:
         return (progress.tail + text)[-self._tail :]
 
     def prompt_end(self, progress: Progress) -> Progress:
-        """How far a text has come that so far is a prompt: what the prompt holds does not count, unless asked."""
+        """The progress at the end of a prompt: entries in the prompt do not count, unless `prompt_counts` is set."""
         places = list(progress.places)
         if not self.prompt_counts:
             places = [place and table.forget(place) for table, place in zip(self.tables, places, strict=True)]
@@ -201,7 +200,7 @@ class Requirements:
         return Progress(tuple(places), barred, tail=progress.tail)
 
     def missing(self, progress: Progress) -> list[int]:
-        """The entries that have not appeared, should the text end here."""
+        """The entries that are missing if the text ends here."""
         return [
             index
             for index, (table, place) in enumerate(zip(self.tables, progress.places, strict=True))
@@ -209,12 +208,12 @@ class Requirements:
         ]
 
     def waiting(self, progress: Progress) -> list[int]:
-        """The entries that are looked for now: those that have not appeared, or the first of them in an order."""
+        """The entries that are searched for now: all missing ones, or the first of them if they are ordered."""
         waiting = [index for index, place in enumerate(progress.places) if place is not None]
         return waiting[:1] if self.ordered else waiting
 
     def plan(self, progress: Progress) -> list[int] | None:
-        """The fewest tokens found that write all that is missing; None if no way was found."""
+        """The fewest tokens found that write all missing entries; None if no way was found."""
         if progress not in self._plans:
             if len(self._plans) > _MOST_STATES:
                 self._plans.clear()
@@ -222,7 +221,7 @@ class Requirements:
         return self._plans[progress]
 
     def most_needed(self, progress: Progress) -> int:
-        """Tokens that a plan takes from the middle of some other word, whatever was begun."""
+        """Most tokens that a plan takes from the middle of some other word, whatever was started."""
         lost: list[TextState | None] = []
         for table, place in zip(self.tables, progress.places, strict=True):
             if place is None:
@@ -252,7 +251,7 @@ class Requirements:
         return tokens
 
     def _spelled_ways(self, index: int, progress: Progress) -> Iterator[list[int]]:
-        """Tokens that complete an entry: behind the character that was begun, and from a new one on."""
+        """Tokens that complete an entry: after the character that was started, and from a new one on."""
         place, barred = progress.places[index], progress.barred
         assert place is not None
         tail = progress.tail if self.stops else None
@@ -272,7 +271,7 @@ class Requirements:
         space = self.vocabulary.token(" ")
         broken = bool(place.run) and (place.before is None or bool(place.pending))
         if tokens and tokens[0] in self.vocabulary.fallback and broken and space is not None:
-            # Bytes beside broken ones would be given up with them.
+            # Bytes next to broken ones would be discarded with them.
             if bars is not None and self.barred is not None:
                 bars = self.barred.patterns.step(bars, " ")[0]
             way = self._way(_Search(index, table.patterns.step(flushed, " ")[0], bars, tail))
@@ -282,7 +281,7 @@ class Requirements:
             yield tokens
 
     def _way(self, search: _Search) -> str | None:
-        """The shortest text that completes an entry, going round what is barred and what would stop the text."""
+        """The shortest text that completes an entry, avoiding banned words and stop strings."""
         if search not in self._ways:
             if len(self._ways) > _MOST_STATES:
                 self._ways.clear()
@@ -303,7 +302,7 @@ class Requirements:
         return hit or self.barred.patterns.ends(state)
 
     def _search(self, search: _Search) -> str | None:
-        """Breadth first, one character at a time."""
+        """A breadth-first search, one character at a time."""
         patterns = self.tables[search.entry].patterns
         bars = self.barred.patterns if self.barred is not None else None
         first = (search.place, search.barred, search.tail)
@@ -341,7 +340,7 @@ class Requirements:
         return None
 
     def _spellable(self, search: _Search, text: str) -> str | None:
-        """The text, if need be behind a space: some tokenizers have characters only as the beginning of a word."""
+        """The text, if necessary after a space: some tokenizers have characters only at the start of a word."""
         if self.vocabulary.spell(text[1:] if search.begun else text) is not None:
             return text
         spaced = " " + text

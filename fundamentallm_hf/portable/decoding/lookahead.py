@@ -1,11 +1,10 @@
-"""Asks the model itself how a text would go on, beside the generation that is under way.
+"""Asks the model how a text would continue, during a running generation.
 
-The cache of the running call already holds every row, so a few rows are borrowed from it, several short continuations
-are read behind them in one pass, and the cache is left as it was. Continuations of one row are laid side by side in it,
-each hidden from the others by the attention mask, as in tree attention (Miao et al. 2024, SpecInfer), so that a row's
-keys and values are there once; a model that does not heed such a mask gets a row for each. Where the cache cannot be
-borrowed (there is none, or it is of a kind that does not grow by appending), the rows are read anew. This file knows
-nothing of why it is asked.
+The cache of the running call already holds every row. A few rows are borrowed from it, several short continuations are
+appended to them in one pass, and the cache is left as it was. Continuations of one row are placed next to each other,
+each hidden from the others by the attention mask, as in tree attention (Miao et al. 2024, SpecInfer), so that the keys
+and values of the row are stored once. A model that ignores such a mask gets one row for each continuation. Where the
+cache cannot be borrowed (there is none, or it does not grow by appending), the rows are computed again.
 """
 
 import copy
@@ -18,27 +17,27 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from .forward import forward, padding_of
 
-# Tells how many of a row's tokens the model has in sight, given how many it has.
+# Returns how many of a row's tokens are visible to the model, given how many it has.
 InSight = Callable[[int], int]
 
 # Layers of a cache to which keys and values are appended in new tensors, so that a copy of one leaves it as it is.
 _GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
-# Whether a model heeds a mask that tells for each new token what it may see, found out when it is first asked.
+# Whether a model respects a mask with one row for each new token; tested at the first lookahead.
 _HEEDS_MASK: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
-# By how much two ways of reading the same may differ in log-probability: in float32, and in less.
+# By how much two computations of the same log-probability may differ: in float32, and in lower precision.
 _CLOSE, _ROUGHLY = 1e-3, 0.25
 
 
 class ModelLookahead:
-    """Reads continuations behind the rows of a call of `generate()`.
+    """Scores continuations of the rows of a call of `generate()`.
 
     Args:
         model: the model that generates.
         cache: the call's keys and values, which the decoding loop extends.
-        padding: (prompt rows,) columns of padding before each prompt; rows made of a prompt stand side by side. Below 0
-            it tells how many tokens of the prompt are not in `input_ids`, because they were given as embeddings.
-        window: positions the model has, if their number is fixed.
-        in_sight: how many of a row's tokens the model sees; by default all.
+        padding: (prompt rows,) columns of padding before each prompt; rows made of one prompt are adjacent. A negative
+            number counts the tokens of the prompt that are not in `input_ids`, because they were given as embeddings.
+        window: number of positions of the model, if it is fixed.
+        in_sight: how many of a row's tokens are visible to the model; by default all.
     """
 
     def __init__(
@@ -59,16 +58,16 @@ class ModelLookahead:
     def logits(
         self, input_ids: torch.Tensor, rows: Sequence[int], continuations: Sequence[Sequence[int]]
     ) -> list[torch.Tensor | None]:
-        """Read each continuation behind its row.
+        """Compute the logits of each continuation of its row.
 
         Args:
-            input_ids: (all rows, length), as the processor was given them.
+            input_ids: (all rows, length), as the processor received them.
             rows: for each continuation, the row it continues.
             continuations: token ids, at least one each.
 
         Returns:
-            For each continuation its logits, (tokens, vocabulary): what comes after each of its tokens. None where it
-            does not fit into the model's window, or where its row cannot be read.
+            For each continuation its logits, (tokens, vocabulary), each predicting the token after that position. None
+            where it does not fit into the model's window, or where its row cannot be read.
         """
         length = input_ids.shape[1]
         shown = [self.in_sight(length - padding_of(self.padding, row, len(input_ids))) for row in rows]
@@ -92,7 +91,7 @@ class ModelLookahead:
         return answers
 
     def _heeds_mask(self, input_ids: torch.Tensor, rows: list[int], asked: list[list[int]], sights: list[int]) -> bool:
-        """Whether these continuations can be read side by side; a model is put to the test the first time."""
+        """Whether these continuations can be read in one row; a model is tested the first time."""
         if len(set(rows)) == len(rows) or not _HEEDS_MASK.get(self.model, True):
             return False
         past = self._borrow(torch.tensor([0], device=input_ids.device), input_ids)
@@ -104,7 +103,7 @@ class ModelLookahead:
                 _HEEDS_MASK[self.model] = expected is not None and _agree(
                     self._side_by_side(input_ids, rows, asked, sights), expected
                 )
-            except (RuntimeError, ValueError, TypeError, IndexError):  # it takes no such mask
+            except (RuntimeError, ValueError, TypeError, IndexError):  # the model takes no such mask
                 _HEEDS_MASK[self.model] = False
         return _HEEDS_MASK[self.model]
 
@@ -114,7 +113,7 @@ class ModelLookahead:
         """Read each continuation in a row of its own; None if rows cannot be read."""
         widest = max(map(len, asked))
         device = input_ids.device
-        # Continuations of different lengths are filled up behind their ends, where a causal model does not look.
+        # Continuations of different lengths are padded after their ends, which a causal model does not attend to.
         tokens = torch.tensor([[*each, *[each[-1]] * (widest - len(each))] for each in asked], device=device)
         picked = torch.tensor(rows, device=device)
         sight = torch.tensor(sights, device=device)
@@ -129,7 +128,7 @@ class ModelLookahead:
         place = torch.arange(columns + widest, device=device) - (columns - sight)[:, None]
         positions = place[:, -tokens.shape[1] :].clamp(min=0)
         if self.window is not None:
-            positions = positions.clamp(max=self.window - 1)  # only the filling lies beyond
+            positions = positions.clamp(max=self.window - 1)  # only the padding is beyond
         mask = None if bool((place >= 0).all()) else (place >= 0).long()
         logits = self._forward(tokens, mask, positions, past, widest)[:, -widest:]
         return [of_row[: len(each)] for of_row, each in zip(logits, asked, strict=True)]
@@ -151,7 +150,7 @@ class ModelLookahead:
         tokens = torch.full((len(distinct), new), asked[0][0])
         positions = torch.zeros((len(distinct), new), dtype=torch.long)
         visible = torch.zeros((len(distinct), 1, new, columns + new), dtype=torch.bool)
-        visible[:, 0, range(new), range(columns, columns + new)] = True  # filling sees itself, so no row is empty
+        visible[:, 0, range(new), range(columns, columns + new)] = True  # padding sees itself, so no row is empty
         for row, each, start, sight in zip(rows, asked, starts, sights, strict=True):
             index, own = distinct.index(row), slice(start, start + len(each))
             tokens[index, own] = torch.tensor(each)

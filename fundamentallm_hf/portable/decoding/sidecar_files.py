@@ -1,6 +1,6 @@
 """Files next to a model's weights that controls need: its tokenizer and its word counts.
 
-They are looked up where the model came from, in the same revision, and kept on the model.
+They are looked up in the folder or repository the model was loaded from, in the same revision, and kept on the model.
 """
 
 from pathlib import Path
@@ -13,10 +13,10 @@ from ..text.word_counts import FILE_NAME, WordCounts
 
 
 def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model: the one it carries as `tokenizer`, or the one that lies where the model came from.
+    """The tokenizer of a model: its attribute `tokenizer`, or the one in the folder or repository it was loaded from.
 
     Raises:
-        ValueError: the model carries none and came from nowhere.
+        ValueError: the model has no tokenizer and was not loaded from anywhere.
     """
     carried = getattr(model, "tokenizer", None)
     if isinstance(carried, PreTrainedTokenizerBase):
@@ -32,7 +32,7 @@ def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
 
 
 def own_word_counts(model: Any) -> WordCounts | None:
-    """The word counts of a model: those it carries as `word_counts`, or the ones that lie where it came from."""
+    """The word counts of a model: its attribute `word_counts`, or those stored where it was loaded from."""
     if getattr(model, "word_counts", None) is None and not getattr(model, "_has_no_word_counts", False):
         file = find_sidecar(model, FILE_NAME)
         model.word_counts = WordCounts.load(file) if file else None
@@ -41,7 +41,7 @@ def own_word_counts(model: Any) -> WordCounts | None:
 
 
 def find_sidecar(model: Any, name: str) -> str | None:
-    """The path of a file beside the weights of a model, on this machine or from the Hub; None where there is none."""
+    """The path of a file next to the weights of a model, local or from the Hub; None where there is none."""
     place = model.name_or_path
     if not place:
         return None
@@ -62,7 +62,7 @@ def find_sidecar(model: Any, name: str) -> str | None:
             _raise_exceptions_for_connection_errors=False,
         )
     except (OSError, ValueError):
-        return None  # the place is gone, or was never one: controls do without
+        return None  # the folder is gone, or never existed: controls work without
 
 
 def _revision(model: Any) -> str | None:

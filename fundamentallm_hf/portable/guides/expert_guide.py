@@ -1,7 +1,6 @@
-"""Guides by a pair of experts: what one trained on texts with the attribute would write, against one without.
+"""Guides by a pair of experts: one was trained on texts with the attribute, the other on texts without it.
 
-The shift is the log of the ratio of the two probabilities, as in DExperts (Liu et al. 2021). This file knows nothing of
-how the experts were trained.
+The shift is the log of the ratio of the two probabilities, as in DExperts (Liu et al. 2021).
 """
 
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ class ExpertGuide:
 
     Args:
         experts: trained on the model that generates.
-        states: of that model.
-        quiet: ids of tokens that tell nothing: the special ones, which texts for training do not hold.
+        states: the output states of that model.
+        quiet: ids of tokens that are left unchanged: the special ones, which training texts do not contain.
     """
 
     def __init__(self, experts: ExpertPair, states: OutputStates, quiet: Sequence[int] = ()) -> None:

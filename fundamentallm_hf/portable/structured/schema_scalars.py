@@ -1,4 +1,4 @@
-"""Strings and numbers by a JSON schema: the shortest there are, and the shortest way to end one that has begun."""
+"""Strings and numbers of a JSON schema: the shortest ones, and the shortest completion of one that has started."""
 
 import codecs
 import json
@@ -13,15 +13,15 @@ from .json_schemas import Way, dumped, types_of
 from .schema_formats import FORMATS, LONGEST_OF_FORMAT
 from .shortest_match import Expression
 
-# Tokens that a character or an escape takes that has begun: the last three bytes of one, the last five of the other.
+# Tokens that complete a started character or escape: the last three bytes of the former, the last five of the latter.
 _BEGUN_CHARACTER = 6
-# Digits that a number may need.
+# Most digits that a number may need.
 _MOST_DIGITS = 24
 _BEGUN = re.compile(r"-?[0-9]*(\.[0-9]*)?")
 
 
 class Spelling(Protocol):
-    """What is asked of a model's tokens."""
+    """The methods of a model's tokens that are used here."""
 
     @property
     def letters(self) -> list[str]:
@@ -35,7 +35,7 @@ class Spelling(Protocol):
         """Longer texts that are tokens, the longest first."""
 
     def fill(self, length: int) -> str:
-        """A text of so many characters that takes few tokens."""
+        """A text of this many characters that takes few tokens."""
 
 
 class Strings:
@@ -46,9 +46,9 @@ class Strings:
         spelling: the model's tokens.
 
     Attributes:
-        least, most: characters.
-        free: any string of that length will do.
-        unread: an expression or a format was met that is not known here.
+        least, most: limits of the length in characters.
+        free: any string of that length is allowed.
+        unread: a regular expression or a format was found that this module does not know.
     """
 
     def __init__(self, way: Way, spelling: Spelling) -> None:
@@ -64,10 +64,10 @@ class Strings:
 
     @cached_property
     def _expressions(self) -> list[Expression]:
-        """What all has to match.
+        """The regular expressions that all have to match.
 
         Raises:
-            ValueError: an expression or a format is not known.
+            ValueError: a regular expression or a format is not known.
         """
         letters, can, pieces = self._spelling.letters, self._can, self._spelling.pieces_to_fill
         found = [
@@ -81,7 +81,7 @@ class Strings:
         return found
 
     def completions(self, content: str) -> Iterator[str]:
-        """Texts that complete a string of which `content` is written, the shortest first."""
+        """Texts that complete a string that starts with `content`, the shortest first."""
         if self.listed is not None:
             yield from sorted((each[len(content) :] for each in self.listed if each.startswith(content)), key=len)
             return
@@ -102,7 +102,7 @@ class Strings:
 
     @cached_property
     def worst(self) -> float:
-        """Tokens that complete any string that has begun, its last quotation mark included; infinite if not known."""
+        """Most tokens that complete any started string, with its last quotation mark; infinite if not known."""
         if self.listed is not None:
             return max((len(dumped(each).encode()) for each in self.listed), default=0)
         beside = self.least + 1 + _BEGUN_CHARACTER
@@ -137,19 +137,19 @@ class Strings:
 
 
 def escaped(text: str) -> bytes:
-    """A text as it stands within a JSON string."""
+    """A text as written within a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1].encode()
 
 
 def rests_of_character(raw: bytes) -> list[bytes]:
-    """Bytes that complete the character in which a text breaks off; nothing more where it does not."""
+    """Bytes that complete the cut-off character at the end of a text; empty where none is cut off."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(raw[-4:])
     begun = decoder.getstate()[0]
     if not begun:
         return [b""]
     missing = (2 if begun[0] < 0xE0 else 3 if begun[0] < 0xF0 else 4) - len(begun)
-    # What may follow depends on the first byte.
+    # The bytes that may follow depend on the first byte.
     first = {0xE0: 0xA0, 0xF0: 0x90}.get(begun[0], 0x80) if len(begun) == 1 else 0x80
     return [bytes([first + more]) + bytes([0x80 + more]) * (missing - 1) for more in (0, 2, 15)]
 
@@ -171,7 +171,7 @@ class Numbers:
         self._factors = [Decimal(str(abs(each))) for each in way.all_of("multipleOf") if each]
 
     def completions(self, begun: str) -> Iterator[str]:
-        """Texts that complete a number of which `begun` is written, the shortest first."""
+        """Texts that complete a number that starts with `begun`, the shortest first."""
         if self.listed is not None:
             yield from sorted((each[len(begun) :] for each in self.listed if each.startswith(begun)), key=len)
             return
@@ -182,11 +182,11 @@ class Numbers:
             yield from (("", "0", "1") if begun[-1:].isdigit() else ("0", "1"))
             return
         with localcontext() as context:
-            # Of these, no digit is lost.
+            # These lose no digit.
             context.prec = 3 * _MOST_DIGITS + 2 * len(begun)
             found = [self._of_digits(begun, digits) for digits in range(_MOST_DIGITS)]
         known = [number[len(begun) :] for number in found if number is not None and number.startswith(begun)]
-        # llguidance may want the last digit of a fraction to be another than 0.
+        # llguidance may require a last digit of a fraction other than 0.
         yield from [*known[:1], "1", "5", *known[1:]] if "." in begun and known else known
         if not self.whole and "." not in begun and begun not in ("", "-"):
             yield from (f".{rest}" for rest in self.completions(f"{begun}."))
@@ -200,7 +200,7 @@ class Numbers:
 
     @cached_property
     def worst(self) -> float:
-        """Tokens that complete any number that has begun."""
+        """Most tokens that complete any started number."""
         if self.listed is not None:
             return max(map(len, self.listed), default=0)
         if self._low is None and self._high is None and not self._factors:
@@ -208,7 +208,7 @@ class Numbers:
         return _MOST_DIGITS + 4
 
     def _of_digits(self, begun: str, more: int) -> str | None:
-        """A number that begins so and has so many digits more: the one nearest to 0."""
+        """A number that starts with `begun` and has this many more digits: the one nearest to 0."""
         sign, digits = ("-", begun[1:]) if begun.startswith("-") else ("", begun)
         fraction = digits.partition(".")[2]
         scale = len(fraction) + more if "." in digits else 0
@@ -219,7 +219,7 @@ class Numbers:
         low, high = Decimal(whole + "0" * more) * unit, Decimal(whole + "9" * more) * unit
         if not whole and more > 1:
             low = Decimal("1" + "0" * (more - 1))
-        # As limits of what stands behind the sign.
+        # As limits of the absolute value.
         least, above, most, below = self._low, self._above, self._high, self._below
         if sign:
             least, above, most, below = most, below, least, above
@@ -234,13 +234,13 @@ class Numbers:
             nearest = (low / unit).to_integral_value("ROUND_CEILING") * unit
             if nearest > high or any(nearest % factor for factor in self._factors):
                 return None
-        except InvalidOperation:  # more digits than are calculated with
+        except InvalidOperation:  # more digits than the precision of the calculation
             return None
         return f"{sign}{nearest:.{scale}f}"
 
 
 def _limit(way: Way, keyword: str, exclusive: str, choose: Any) -> tuple[Decimal | None, bool]:
-    """A limit of numbers and whether it is itself left out."""
+    """A limit of numbers and whether it is exclusive."""
     limits: list[tuple[Decimal, bool]] = []
     for part in way.parts:
         here, strict = part.get(keyword), part.get(exclusive)
@@ -258,6 +258,6 @@ def _limit(way: Way, keyword: str, exclusive: str, choose: Any) -> tuple[Decimal
 
 
 def shortest_string(rules: Sequence[Strings], content: str = "") -> str | None:
-    """The first completion that any of some rules knows; None where none does."""
+    """The first completion that any of some rules finds; None where none does."""
     found = [text for rule in rules if (text := next(rule.completions(content), None)) is not None]
     return min(found, key=len, default=None)

@@ -1,10 +1,9 @@
-"""What every token of a tokenizer adds to the text.
+"""The text that every token of a tokenizer adds.
 
-Controls over text have to know, before a token is chosen, which characters it would add. Every tokenizer has rules of
-its own for that (a byte-level token may be part of a character, a SentencePiece token may begin with a space that only
+Controls over text have to know, before a token is chosen, which characters it would add. Every tokenizer has different
+rules for that (a byte-level token may be part of a character, a SentencePiece token may begin with a space that only
 shows after another token, special tokens show nothing), so nothing is assumed: every token is decoded between two
-others, and only where that shows a broken character are its bytes read from its name. This file knows nothing of
-models.
+others, and only where that shows a broken character are its bytes read from its name.
 """
 
 import re
@@ -26,16 +25,15 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer's tokens as text.
+    """The tokens of a tokenizer as text.
 
     Attributes:
-        pieces: for every token id, what it adds: text, or bytes where it holds only a part of a character. Special
+        pieces: for every token id, the text that it adds, or bytes where it is only a part of a character. Special
             tokens, and ids that the tokenizer does not use, add nothing.
-        strips_leading_space: the decoder takes one space from the very beginning of the text.
-        strips_trailing_space: the decoder takes one space from the very end of the text.
-        fallback: ids that stand for a byte, and that a tokenizer uses only where it has no better token.
-        errors: what the decoder does with bytes that make no character, as `bytes.decode` calls it: "replace" or
-            "ignore".
+        strips_leading_space: the decoder removes one space from the very start of the text.
+        strips_trailing_space: the decoder removes one space from the very end of the text.
+        fallback: ids of single bytes that the tokenizer uses only where it has no better token.
+        errors: how the decoder handles bytes that form no character, as in `bytes.decode`: "replace" or "ignore".
     """
 
     pieces: tuple[str | bytes, ...]
@@ -55,7 +53,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Vocabulary":
-        """The view of `tokenizer`: made at first use, and again when tokens were added since.
+        """The vocabulary of `tokenizer`, cached; created again when tokens were added since.
 
         Example:
 
@@ -90,9 +88,9 @@ class Vocabulary:
         return self._spelling.get(text)
 
     def spell(self, text: str) -> list[int] | None:
-        """Tokens that add `text`, each the longest that fits; None where some character has none.
+        """Tokens that add `text`, each the longest that fits; None where some character has no token.
 
-        A character without a token of its own is written in bytes, if the vocabulary has them.
+        A character without a token is written in bytes, if the vocabulary has them.
         """
         tokens: list[int] = []
         place = 0
@@ -129,7 +127,7 @@ class Vocabulary:
 
     @cached_property
     def _byte_tokens(self) -> tuple[dict[bytes, int], dict[bytes, int]]:
-        """The tokens for parts of a character: those of whole words, and those of byte fallback."""
+        """The tokens for parts of a character: those of byte-level words, and those of byte fallback."""
         found: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
         for token, piece in enumerate(self.pieces):
             if token in self.fallback or (isinstance(piece, bytes) and len(piece) < _MOST_BYTES):
@@ -138,19 +136,19 @@ class Vocabulary:
 
     @cached_property
     def characters(self) -> frozenset[str]:
-        """Every character that a token adds whole."""
+        """Every character that some token adds whole."""
         return frozenset(char for piece in self._spelling for char in piece)
 
     def can_write(self, char: str) -> bool:
-        """Whether some tokens add this character, be it in bytes or together with others."""
+        """Whether some tokens add this character, in bytes or together with others."""
         return char in self.characters or (not is_surrogate(char) and self.spell(char) is not None)
 
     def spell_rest(self, piece: str | bytes, rest: str) -> list[int] | None:
-        """Tokens that add `rest` to a word that began with `piece`: in capitals, if that is how it began."""
+        """Tokens that add `rest` to a word that starts with `piece`: in capitals, if it starts so."""
         return self.spell(rest.upper() if _shouted(piece) else rest)
 
     def begins_with(self, token: int, rest: str) -> bool:
-        """Whether `token` and `rest` together are written with `token` first: words have their customary tokens."""
+        """Whether `token` and `rest` together are tokenized with `token` first: words have their usual tokens."""
         piece = self.piece(token)
         if isinstance(piece, bytes):
             return True
@@ -158,7 +156,7 @@ class Vocabulary:
         return (self.spell(whole) or [-1])[0] == token
 
     def completing(self, tail: str, text: str) -> Iterator[int]:
-        """The tokens that complete `text`, in part or wholly, behind a text that ends in `tail`."""
+        """The tokens that complete `text`, partly or wholly, after a text that ends in `tail`."""
         yield from self._holding(text)
         for done in range(1, len(text)):
             if tail.endswith(text[:done]):
@@ -188,7 +186,7 @@ class Vocabulary:
 
     @cached_property
     def in_order(self) -> "PiecesInOrder":
-        """The pieces that are whole characters, in the order of their text."""
+        """The pieces that consist of whole characters, in the order of their text."""
         tokens: dict[str, list[int]] = {}
         parts = []
         for token, piece in enumerate(self.pieces):
@@ -201,7 +199,7 @@ class Vocabulary:
 
     @cached_property
     def longest(self) -> int:
-        """Characters in the longest token."""
+        """Number of characters in the longest token."""
         return max(map(len, self._spelling), default=0)
 
     @cached_property
@@ -211,11 +209,11 @@ class Vocabulary:
 
     @cached_property
     def letters(self) -> tuple[str, ...]:
-        """Every character that is a token of its own."""
+        """Every character that has a token."""
         return tuple(piece for piece in self._spelling if len(piece) == 1)
 
     def all_continuations(self, fallback: bool) -> bool:
-        """Whether every byte within a character is a token of its own, so that every character can be completed."""
+        """Whether every continuation byte of a character has a token, so that every character can be completed."""
         return self._continuations[fallback]
 
     @cached_property
@@ -244,11 +242,11 @@ class Vocabulary:
         return text.removesuffix(" ") if self.strips_trailing_space else text
 
     def is_border(self, token: int) -> bool:
-        """Whether it adds no text: a special token, or an id that nothing stands for."""
+        """Whether it adds no text: a special token, or an id without a token."""
         return not self.piece(token)
 
     def piece(self, token: int) -> str | bytes:
-        """What `token` adds; nothing for an id beyond the tokenizer's, as models with padded vocabularies have."""
+        """The text of `token`; empty for an id beyond the tokenizer's, as models with padded vocabularies have."""
         return self.pieces[token] if token < len(self.pieces) else ""
 
 
@@ -267,14 +265,14 @@ def _read(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     names: list[str | None] = tokenizer.convert_ids_to_tokens(list(range(_size(tokenizer))))
     used = [token for token, name in enumerate(names) if name is not None]
     fallback = frozenset(token for token in used if _BYTE_TOKEN.fullmatch(names[token] or ""))
-    # Bytes that stand side by side are decoded together, so none of them can be what the others are decoded between.
+    # Adjacent bytes are decoded together, so none of them can be the token that the others are decoded between.
     anchor = _anchor(tokenizer, [token for token in used if token not in fallback] or used)
     before, twice = _decode(tokenizer, [[anchor], [anchor, anchor]])
     behind = twice.removeprefix(before)
     pieces: list[str | bytes] = [""] * len(names)
     bytes_of = _byte_letters()
     for token, text in zip(used, _decode(tokenizer, [[anchor, token, anchor] for token in used]), strict=True):
-        # Where a decoder rewrites what stands beside (none is known to), the whole is the safer answer.
+        # Where a decoder rewrites the neighbouring text (none is known to), the whole result is the safer answer.
         piece = text.removeprefix(before).removesuffix(behind)
         pieces[token] = _whole_or_bytes(names[token] or "", piece, bytes_of) if REPLACEMENT in piece else piece
     unshown = _unshown_bytes(tokenizer, names, [token for token in used if pieces[token] == ""])
@@ -295,10 +293,10 @@ def _read(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
 def _unshown_bytes(
     tokenizer: PreTrainedTokenizerBase, names: Sequence[str | None], silent: Sequence[int]
 ) -> dict[int, bytes]:
-    """The bytes that tokens stand for of which a decoder shows nothing unless they make a whole character.
+    """The bytes of tokens for which a decoder shows nothing unless they form a whole character.
 
     Such a decoder reads bytes with `errors="ignore"`, as ByT5's does; each token is named by the character with the
-    code of its byte. That is put to the test before it is believed.
+    code of its byte. That is verified before it is used.
     """
     letters = {name: token for token, name in enumerate(names) if name is not None and len(name) == 1}
     high = {token: bytes([ord(name)]) for token in silent if len(name := names[token] or "") == 1 and ord(name) < 256}
@@ -309,7 +307,7 @@ def _unshown_bytes(
 
 
 def _whole_or_bytes(name: str, piece: str, bytes_of: dict[str, int]) -> str | bytes:
-    """The bytes of a token whose text is a broken character, if its name tells them; its text otherwise."""
+    """The bytes of a token whose text is a broken character, if its name shows them; its text otherwise."""
     fallback = _BYTE_TOKEN.fullmatch(name)
     if fallback:
         raw = bytes([int(fallback[1], 16)])
@@ -326,7 +324,7 @@ def _whole_or_bytes(name: str, piece: str, bytes_of: dict[str, int]) -> str | by
 
 
 def _byte_letters() -> dict[str, int]:
-    """The letters by which byte-level tokenizers name bytes: printable ones name themselves, the rest what is left."""
+    """The letters that represent bytes in byte-level tokenizers: printable bytes as themselves, others as free ones."""
     letters = set(pre_tokenizers.ByteLevel.alphabet())
     own = {chr(byte): byte for byte in range(256) if chr(byte) in letters}
     rest = sorted(letters - own.keys())
@@ -338,7 +336,7 @@ def _size(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _anchor(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> int:
-    """The token to decode the others between: at best one letter, to which its neighbours add no space."""
+    """The token to decode the others between: if possible one letter, to which its neighbours add no space."""
     texts = dict(zip(tokens, _decode(tokenizer, [[token] for token in tokens]), strict=True))
     unfit = {token: (not text or REPLACEMENT in text, not text.isalpha(), len(text)) for token, text in texts.items()}
     best = min(unfit.values())

@@ -1,4 +1,4 @@
-"""What entries do to a session, without a terminal."""
+"""The effects of input lines on a session, without a terminal."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""One table of controls: what is entered there is everywhere, and nowhere else is there a list of them."""
+"""One table of controls: every interface shows its rows, and there is no other list."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""Where promises meet the borders of a text: special tokens, padding, bytes, and models with odd numbers of scores."""
+"""Controls at the borders of a text: special tokens, padding, bytes, and models with unusual numbers of scores."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Whole texts by fifty JSON schemas: what they allow is open, what comes out is complete, and nothing is refused."""
+"""Structured output by fifty JSON schemas: allowed instances are open, outputs are complete, and none is refused."""
 
 import json
 import re

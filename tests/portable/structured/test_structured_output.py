@@ -1,4 +1,4 @@
-"""Whole text: what is added matches from its first to its last character, in every mode and within its tokens."""
+"""Structured output: the whole added text matches, in every mode and within its token budget."""
 
 import json
 import re
