@@ -7,7 +7,6 @@ of llguidance.
 
 import math
 from collections.abc import Iterator
-from string import digits
 from typing import NamedTuple
 
 from .json_schemas import Value, Way
@@ -286,11 +285,7 @@ class JsonPositions:
             return []
         free = SchemaTexts(self.texts.reader, _AnyCharacter(spelling))
         needed = dict.fromkeys(free.best(root).text.decode())
-        lacking = [char for char in needed if spelling.cost(char.encode()) == math.inf]
-        # Of the numbers that the schema allows only some were looked at: another may do with other digits.
-        if any(spelling.cost(digit.encode()) < math.inf for digit in digits):
-            lacking = [char for char in lacking if char not in digits]
-        return lacking
+        return [char for char in needed if spelling.cost(char.encode()) == math.inf]
 
     def slots(self, position: Position) -> Iterator[bytes]:
         """Texts behind which any text may be put in, those first that lead the least far."""

@@ -88,12 +88,13 @@ class SchemaTexts:
     @property
     def unread(self) -> bool:
         """Whether something was met that is not known here, so that there may be texts that are not known either."""
-        return self.reader.partial or any(rule.unread for rule in self._strings.values())
+        rules = (*self._strings.values(), *self._numbers.values())
+        return self.reader.partial or any(rule.unread for rule in rules)
 
     def numbers(self, way: Way) -> Numbers:
         """The numbers that an alternative allows."""
         if way not in self._numbers:
-            self._numbers[way] = Numbers(way)
+            self._numbers[way] = Numbers(way, self.spelling)
         return self._numbers[way]
 
     def name(self, pattern: str) -> Expression | None:
