@@ -287,6 +287,11 @@ class JsonPositions:
         needed = dict.fromkeys(free.best(root).text.decode())
         return [char for char in needed if spelling.cost(char.encode()) == math.inf]
 
+    @property
+    def endless(self) -> bool:
+        """Whether it is proven that no text has an end, since a value has to hold itself again and again."""
+        return self.texts.reader.root in self.texts.proofs.endless
+
     def slots(self, position: Position) -> Iterator[bytes]:
         """Texts behind which any text may be put in, those first that lead the least far."""
         frames, phase, _, values = position

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation, localcontext
+from fractions import Fraction
 from functools import cached_property
 from string import digits
 from typing import Any, Protocol
@@ -93,6 +94,8 @@ class Strings:
             return
         missing = max(0, self.least - len(content))
         room = None if self.most is None else self.most - len(content)
+        if self.most is not None and self.most < self.least:
+            return
         if self.free:
             yield self._spelling.fill(missing)
             return
@@ -124,6 +127,17 @@ class Strings:
             return math.inf
         dearest = max((self._cost(letter) for letter in expressions[0].chosen), default=1)
         return expressions[0].worst * dearest + beside
+
+    @property
+    def none(self) -> bool:
+        """Whether it is proven that there is no such string, in whatever characters."""
+        if self.listed is not None or (self.most is not None and self.most < self.least):
+            return not self.listed
+        try:
+            shortest = [one.least for one in self._expressions]
+        except ValueError:
+            return False
+        return any(least is None or (self.most is not None and least > self.most) for least in shortest)
 
     def lacking(self) -> list[str]:
         """Characters that the model lacks and every such string needs."""
@@ -207,6 +221,22 @@ class Numbers:
         yield from rest
         if begun == "":
             yield from (f"-{rest}" for rest in self.completions("-"))
+
+    @cached_property
+    def none(self) -> bool:
+        """Whether it is proven that there is no such number, in whatever digits."""
+        if self.listed is not None:
+            return not self.listed
+        steps = [Fraction(each) for each in self._factors] + ([Fraction(1)] if self.whole else [])
+        if self._low is None or self._high is None:
+            return False
+        low, high = Fraction(self._low), Fraction(self._high)
+        if not steps:
+            return low > high or (low == high and (self._above or self._below))
+        step = Fraction(math.lcm(*(each.numerator for each in steps)), math.gcd(*(each.denominator for each in steps)))
+        first = math.ceil(low / step) * step
+        first += step if self._above and first == low else 0
+        return first > high or (self._below and first == high)
 
     def _shortest(self, begun: str) -> Iterator[str]:
         """Digits and points behind which a number is complete, the shortest first."""
