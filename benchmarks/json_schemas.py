@@ -1,6 +1,6 @@
 """JSON schemas: what `json_schema` accepts, allows and costs, beside llguidance alone.
 
-    python benchmarks/json_schemas.py [FOLDER] [--limit 300] [--room 4000] [--texts 1] [--arrays 20]
+    python benchmarks/json_schemas.py [FOLDER] [--parts instances texts arrays] [--limit 300] [--room 4000] [--texts 1]
 
 The folder holds schemas as JSONSchemaBench's maskbench writes them, one a file:
 {"schema": …, "tests": [{"data": …, "valid": …}]}; without one it is that of the tests. Every valid instance is led
@@ -253,6 +253,8 @@ def rows(tallies: dict[str, Tally], schemas: int) -> Iterator[tuple[str, list[st
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    parts = ["instances", "texts", "arrays"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--tokenizer", choices=sorted(TOKENIZERS), default="smollm2")
     parser.add_argument("--limit", type=int, default=300, help="schemas at most")
     parser.add_argument("--room", type=int, default=4000, help="tokens there are for an instance")
@@ -274,10 +276,11 @@ def main() -> int:
         both = benchmark.compile(case["schema"])
         if both is None:
             continue
-        for test in case["tests"]:
+        for test in case["tests"] if "instances" in arguments.parts else ():
             benchmark.lead(*both, test["data"], test["valid"])
-        benchmark.write(case["schema"], both, pairs, arguments.texts)
-        if has_array(case["schema"]) and arrays < arguments.arrays:
+        if "texts" in arguments.parts:
+            benchmark.write(case["schema"], both, pairs, arguments.texts)
+        if "arrays" in arguments.parts and has_array(case["schema"]) and arrays < arguments.arrays:
             arrays += 1
             benchmark.fill(both, pairs, arguments.seeds)
     print(f"| {len(files)} schemas, {arguments.tokenizer} | {' | '.join(benchmark.tallies)} |\n|---|---|---|")

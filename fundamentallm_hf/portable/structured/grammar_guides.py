@@ -34,6 +34,10 @@ class Guide(Protocol):
     def lacking(self) -> list[str]:
         """The characters that every text that matches needs and that cannot be written."""
 
+    @property
+    def endless(self) -> bool:
+        """Whether it is proven that no text that matches has an end."""
+
 
 class Partner(Protocol):
     """Other controls of the same text that a plan has to satisfy. `start` is the state before any text."""

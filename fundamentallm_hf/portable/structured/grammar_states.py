@@ -145,8 +145,9 @@ class GrammarPlaces:
             {id(place): place for place in places if place.matcher is not None and place._open is None}.values()
         )
         if asked:
-            for place, found in zip(asked, self.tokens.masks([place.matcher for place in asked]), strict=True):
-                place._open = found
+            found = self.tokens.masks([place.matcher for place in asked])
+            for row, place in enumerate(asked):
+                place._open = found[row]
 
     def open(self, place: Place) -> torch.Tensor:
         """(size,) bool: the tokens that may come next, without ends."""
@@ -189,7 +190,7 @@ class GrammarPlaces:
                 known.append(())
             else:
                 known += [plan for plan in (self._ending(place),) if plan is not None]
-            if not known and not place.searched and not self.lacking():
+            if not known and not place.searched and not self.lacking() and not self.endless:
                 place.searched = True
                 # A search does not know the required words.
                 effort = FIRST_EFFORT if self.partner is None else SHORTER_EFFORT
@@ -206,6 +207,11 @@ class GrammarPlaces:
         if self._lacking is None:
             self._lacking = [] if self.guide is None else self.guide.lacking()
         return self._lacking
+
+    @property
+    def endless(self) -> bool:
+        """Whether it is proven that no text that matches has an end."""
+        return self.guide is not None and self.guide.endless
 
     def impossible(self, place: Place) -> bool:
         """Whether no text of the model's tokens completes the text so far; False also where that is not known."""

@@ -7,7 +7,6 @@ what is valid.
 
 import math
 from collections.abc import Iterator
-from string import digits
 from typing import NamedTuple
 
 from .json_schemas import Value, Way
@@ -286,11 +285,12 @@ class JsonPositions:
             return []
         free = SchemaTexts(self.texts.reader, _AnyCharacter(spelling))
         needed = dict.fromkeys(free.best(root).text.decode())
-        lacking = [char for char in needed if spelling.cost(char.encode()) == math.inf]
-        # Only some of the numbers that the schema allows were examined: one with other digits may work.
-        if any(spelling.cost(digit.encode()) < math.inf for digit in digits):
-            lacking = [char for char in lacking if char not in digits]
-        return lacking
+        return [char for char in needed if spelling.cost(char.encode()) == math.inf]
+
+    @property
+    def endless(self) -> bool:
+        """Whether it is proven that no text has an end, since a value has to hold itself again and again."""
+        return self.texts.reader.root in self.texts.proofs.endless
 
     def slots(self, position: Position) -> Iterator[bytes]:
         """Texts after which any text may be inserted, the shallowest first."""

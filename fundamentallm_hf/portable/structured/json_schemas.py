@@ -7,11 +7,12 @@ to others are merged, and `anyOf` gives alternatives, as in llguidance.
 
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 from urllib.parse import unquote
+
+from .shortest_match import Expression
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 # Alternatives of one value that are followed.
@@ -54,7 +55,8 @@ class Way:
         lists += [[part["const"]] for part in self.parts if "const" in part]
         if not lists:
             return None
-        return [value for value in lists[0] if all(any(same(value, other) for other in each) for each in lists[1:])]
+        both = [value for value in lists[0] if all(any(same(value, other) for other in each) for each in lists[1:])]
+        return [value for value in both if all(_allows(part, value) for part in self.parts)]
 
     def least(self, keyword: str) -> Any:
         """The highest lower limit set by a keyword; None where there is none."""
@@ -298,11 +300,36 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _allows(part: dict[str, Any], value: Any) -> bool:
+    """Whether what a schema says of strings and numbers holds of a value that is listed beside it."""
+    if isinstance(value, str):
+        length, pattern = len(value), part.get("pattern")
+        if isinstance(pattern, str) and not _found(pattern, value):
+            return False
+        return bool(part.get("minLength", 0) <= length <= part.get("maxLength", length))
+    if not _is_number(value):
+        return True
+    above, below = part.get("exclusiveMinimum"), part.get("exclusiveMaximum")
+    return bool(
+        part.get("minimum", value) <= value <= part.get("maximum", value)
+        and not (_is_number(above) and value <= above)
+        and not (_is_number(below) and value >= below)
+    )
+
+
+@lru_cache(maxsize=10_000)
 def _found(pattern: str, name: str) -> bool:
+    expression = _expression(pattern)
+    # What cannot be read is taken to match: what is built by it is checked by llguidance.
+    return expression is None or expression.accepts(expression.read(name))
+
+
+@lru_cache(maxsize=100)
+def _expression(pattern: str) -> Expression | None:
     try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return False
+        return Expression(pattern, (), search=True, ascii_only=True)
+    except ValueError:
+        return None
 
 
 def _schema_of(value: Any) -> Any:

@@ -82,6 +82,11 @@ class PatternPositions:
                 text = way.decode()
                 yield from (text[:cut].encode() for cut in range(len(text) + 1))
 
+    @property
+    def endless(self) -> bool:
+        """Whether it is proven that no text that matches has an end: none of an expression goes on for ever."""
+        return False
+
     def lacking(self) -> list[str]:
         """The characters that every text that matches needs and that cannot be written."""
         return self._expression.lacking(self._expression.start)

@@ -6,9 +6,11 @@ Lengths are counted in the model's tokens; a text with a character that the mode
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 from .json_schemas import SchemaReader, Value, Way, dumped
+from .schema_proofs import SchemaProofs
 from .schema_scalars import Numbers, Spelling, Strings, escaped
 from .shortest_match import Expression, shortest_match
 
@@ -65,6 +67,12 @@ class SchemaTexts:
         self._best = self._solve(self._shortest)
         self.whole = not reader.partial and len(self._values) < MOST_VALUES
 
+    @cached_property
+    def proofs(self) -> SchemaProofs:
+        """What is proven of the values; nothing if not all were looked at."""
+        values = self._values if self.whole else []
+        return SchemaProofs(values, lambda way: self.strings(way).none, lambda way: self.numbers(way).none)
+
     def best(self, value: Value) -> Text:
         """The shortest text of a value."""
         if value not in self._best:
@@ -87,13 +95,14 @@ class SchemaTexts:
 
     @property
     def unread(self) -> bool:
-        """Whether this module met something unknown, so that there may be texts that are not known either."""
-        return self.reader.partial or any(rule.unread for rule in self._strings.values())
+        """Whether something was met that is not known here, so that there may be texts that are not known either."""
+        rules: list[Strings | Numbers] = [*self._strings.values(), *self._numbers.values()]
+        return self.reader.partial or any(rule.unread for rule in rules)
 
     def numbers(self, way: Way) -> Numbers:
         """The numbers that an alternative allows."""
         if way not in self._numbers:
-            self._numbers[way] = Numbers(way)
+            self._numbers[way] = Numbers(way, self.spelling)
         return self._numbers[way]
 
     def name(self, pattern: str) -> Expression | None:
@@ -230,6 +239,9 @@ class SchemaTexts:
             if value is None:
                 return NONE
             parts.append(self.property(name, value, lambda each: best.get(each, NONE)))
+        most = way.most("maxProperties")
+        if most is not None and most < max(len(parts), way.least("minProperties") or 0):
+            return NONE
         missing = int(way.least("minProperties") or 0) - len(parts)
         seen = set(way.required)
         while missing > 0:
@@ -297,7 +309,7 @@ class SchemaTexts:
     def worst_of(self, way: Way) -> float:
         """The same for one alternative."""
         if way not in self._worst:
-            self._worst[way] = self._worst_of(way)
+            self._worst[way] = self._worst_of(way) if self.proofs.may_be(way) else 0
         return self._worst[way]
 
     def _worst_of(self, way: Way) -> float:
@@ -311,23 +323,27 @@ class SchemaTexts:
         if "array" in way.types and way.values is None:
             least = int(way.least("minItems") or 0)
             items = [way.item(index) for index in range(max(least, way.fixed_items) + 1)] if least < _MOST_ITEMS else []
-            each = max((self.best(item).tokens + 1 for item in items if item is not None), default=0)
+            each = max((self.best(item).tokens + 1 for item in items if item and self._may_come(item)), default=0)
             worst = max(worst, 2 + each * (least + 1))
         if "object" in way.types and way.values is None:
             worst = max(worst, self._worst_object(way))
         return worst
 
+    def _may_come(self, value: Value) -> bool:
+        return value not in self.proofs.impossible
+
     def _worst_object(self, way: Way) -> float:
-        """All that is required, and one more property whose name has started."""
-        if any(way.child(name) is None for name in way.required):
-            return 0  # there is no such object
+        """All that is required, and one more property of which the name has begun."""
         needed = [self.property(name, value).tokens + 1 for name in way.required if (value := way.child(name))]
-        more = [len(escaped(name)) + 4 + self.best(value).tokens for name, value in self.optional(way, set())]
+        beside = [(name, value) for name, value in self.optional(way, set()) if self._may_come(value)]
+        more = [len(escaped(name)) + 4 + self.best(value).tokens for name, value in beside]
         for pattern, value in way.patterned:
+            if not self._may_come(value):
+                continue
             expression = self.name(pattern)
             length = None if expression is None else expression.worst
             more.append(math.inf if length is None else 4 * length + 10 + self.best(value).tokens)
-        if way.additional is not None:
+        if way.additional is not None and self._may_come(way.additional):
             more.append(14 + self.best(way.additional).tokens)
         least = int(way.least("minProperties") or 0)
         return 2 + sum(needed) + max(more, default=0) * (1 + max(0, least - len(needed)))

@@ -15,6 +15,7 @@ from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 from ..text.regex_matcher import one_character
+from .rust_patterns import python_pattern
 
 # Most nodes of an expression; counted repeats are expanded.
 MOST_NODES = 20_000
@@ -23,8 +24,6 @@ _MOST_STEPS = 400_000
 _ACCEPT, _ACCEPT_AT_END = 0, 1
 _CHAR_FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII
 _ANY = r"[\s\S]"
-# Python's syntax for a named group; Rust and JavaScript have another.
-_NAMED = re.compile(r"\(\?<(?=[A-Za-z_])")
 
 Threads = frozenset[int]
 
@@ -33,7 +32,7 @@ class Expression:
     """A regular expression as a graph.
 
     Args:
-        pattern: in Python's syntax.
+        pattern: in Rust's syntax.
         letters: the characters to choose from where any of several will do, the best first.
         can: returns whether a character can be written at all.
         pieces: longer texts that are tried before characters, the longest first, to save tokens.
@@ -41,8 +40,9 @@ class Expression:
         ascii_only: `\\d`, `\\w` and `\\s` stand for characters of ASCII.
 
     Attributes:
-        start: the state where nothing has been read.
-        worst: characters in the longest of the shortest paths to an end, from any node; None if some node has no path.
+        start: where nothing has been read.
+        worst: characters in the longest of the shortest ways to an end, from any node; None if from some there is none.
+        least: characters in the shortest text, whether or not they can be written; None if there is no text at all.
 
     Raises:
         ValueError: it is not a regular expression, cannot be expressed as a graph, or is too large.
@@ -59,6 +59,7 @@ class Expression:
         ascii_only: bool = False,
     ) -> None:
         self._letters, self._can, self._pieces = letters, can, pieces
+        self._properties: dict[str, Callable[[str], bool]] = {}
         self._reads: list[tuple[int, int] | None] = [None, None]
         self._skips: list[list[int]] = [[], []]
         self._tests: list[re.Pattern[str]] = []
@@ -69,15 +70,17 @@ class Expression:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                parsed = _parser.parse(_NAMED.sub("(?P<", pattern), re.ASCII if ascii_only else 0)
+                source, self._properties = python_pattern(pattern)
+                parsed = _parser.parse(source, re.ASCII if ascii_only else 0)
                 entry = self._whole(parsed, search)
-        except (re.error, OverflowError, RecursionError, MemoryError) as error:
+        except (re.error, OverflowError, RecursionError, MemoryError, ValueError) as error:
             raise ValueError(f"{pattern!r} cannot be read: {error}") from None
         self._chosen = [self._choose(number) for number in range(len(self._tests))]
         self._distance = self._distances(lambda test: self._chosen[test] is not None)
         self.start = self._closure(entry)
         # Some nodes lead nowhere whatever the alphabet, such as those of a `^` after other characters.
         could = self._distances(lambda test: True)
+        self.least = min((way for node in self.start if (way := could[node]) is not None), default=None)
         ways = [self._distance[node] for node in self._reachable(self.start) if could[node] is not None]
         self.worst = None if any(way is None for way in ways) else max((way or 0 for way in ways), default=0)
 
@@ -184,6 +187,7 @@ class Expression:
                 for kind, part in value:
                     literals += [chr(part)] if str(kind) == "LITERAL" else []
                     literals += [chr(part[0])] if str(kind) == "RANGE" else []
+            literals = [char for char in literals if char not in self._properties]
             return self._node((self._test(one_character(operation, value), flags & _CHAR_FLAGS, literals), after), [])
         if name == "BRANCH":
             return self._node(None, [self._sequence(branch, flags, after, at_start) for branch in value[1]])
@@ -192,6 +196,8 @@ class Expression:
             return self._sequence(items, (flags | added) & ~removed, after, at_start)
         if name in ("MAX_REPEAT", "MIN_REPEAT"):
             return self._repeat(value, flags, after, at_start)
+        if name == "POSSESSIVE_REPEAT":  # in Rust's syntax what is repeated may be repeated again
+            return self._repeat((1, _parser.MAXREPEAT, [(_parser.MAX_REPEAT, value)]), flags, after, at_start)
         if name == "AT" and str(value) in ("AT_BEGINNING", "AT_BEGINNING_STRING"):
             return after if at_start else self._node(None, [])
         if name == "AT" and str(value) in ("AT_END", "AT_END_STRING"):
@@ -219,7 +225,13 @@ class Expression:
     def _passes(self, test: int, char: str) -> bool:
         verdict = self._verdicts.get((test, char))
         if verdict is None:
-            verdict = self._verdicts[test, char] = self._tests[test].fullmatch(char) is not None
+            expression = self._tests[test]
+            has = any(
+                f"{ord(mark):08x}" in expression.pattern and holds(char) for mark, holds in self._properties.items()
+            )
+            verdict = expression.fullmatch(char) is not None
+            verdict = verdict and not has if expression.pattern.startswith("[^") else verdict or has
+            self._verdicts[test, char] = verdict
         return verdict
 
     def _choose(self, test: int) -> str | None:

@@ -143,6 +143,8 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         if lacking:
             shown = " ".join(map(repr, lacking))
             return f"no text that matches can be written with the model's alphabet, which lacks {shown}"
+        if self.places.endless:
+            return "no text that matches has an end: some part of it requires itself"
         if self.places.impossible(place):
             return "no text that matches can be written with the model's alphabet"
         return "no text that matches was found: write it simpler"
@@ -211,15 +213,15 @@ class WholeTextLogitsProcessor(LogitsProcessor):
     def _open(self, place: Place, room: int, scores: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
         """(tokens,) bool: the tokens after which a matching text can be completed, without ends."""
         may = self.places.open(place)
-        bad_stops = self._bad_stops(place, may, scores, row) if self.stop_strings else torch.zeros_like(may)
-        may = may & ~bad_stops
+        bad_stops = self._bad_stops(place, may, scores, row) if self.stop_strings else None
+        may = may if bad_stops is None else may & ~bad_stops
         if room > self.places.bound(place) and self._words_fit(place, room, may, scores):
             return may
         kept = self._with_plans(place, room, may, scores)
         if not bool(kept.any()) and not self.places.complete(place):
             plan = self._last_way(place, room)
-            if plan and not bool(bad_stops[plan[0]]):
-                # It may spell forced text in other tokens than the tokenizer.
+            if plan and (bad_stops is None or not bool(bad_stops[plan[0]])):
+                # It may spell what is certain in other tokens than the tokenizer.
                 kept[plan[0]] = True
                 place.plans[plan[0]] = plan[1:]
         return kept
