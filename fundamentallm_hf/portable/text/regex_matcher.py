@@ -7,8 +7,6 @@ from the same place: what a language model might write can be judged before it i
 All threads of all patterns are followed at once, so a character costs the same however the patterns branch. What an
 assertion such as `\\b` or `$` has to know of the text to come is kept as a set of kinds of next character, and decided
 when that character is there.
-
-This file knows nothing of tokens, of models or of what a match means. It needs the standard library only.
 """
 
 import re
@@ -272,6 +270,10 @@ class RegexMachine:
     def distance(self, state: State) -> int | None:
         """The fewest characters that may complete a match that has begun; None if none has."""
         return min((self._distances[thread] for thread in state.threads), default=1 if state.pending else None)
+
+    def fewest(self, state: State) -> int:
+        """The fewest characters that complete a match, be it one that has begun, assertions taken to hold."""
+        return 1 if state.pending else min(self._distances[thread] for thread in (*state.threads, *self._starts))
 
     @cached_property
     def _distances(self) -> list[int]:
