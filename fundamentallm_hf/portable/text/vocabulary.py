@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .character_classes import coarse_key, is_surrogate
 from .pieces import PiecesInOrder, add_piece, as_bytes, decode_run, rough_pieces
-from .token_texts import read_token_texts
+from .tokenizer_cache import token_texts
 
 _MOST_BYTES = 4  # of a character
 
@@ -69,7 +69,7 @@ class Vocabulary:
         version = (len(tokenizer), *tokenizer.all_special_ids)
         known = _VIEWS.get(tokenizer)
         if known is None or known[0] != version:
-            known = _VIEWS[tokenizer] = (version, cls(**read_token_texts(tokenizer)._asdict()))
+            known = _VIEWS[tokenizer] = (version, cls(**token_texts(tokenizer)._asdict()))
         return known[1]
 
     def limited(self, size: int) -> "Vocabulary":
