@@ -62,9 +62,9 @@ class WordCounts:
 
         They are made once for each vocabulary.
         """
-        if cls not in vocabulary.derived:
-            vocabulary.derived[cls] = cls._guessed(vocabulary)
-        made: WordCounts = vocabulary.derived[cls]
+        if "word counts" not in vocabulary.derived:
+            vocabulary.derived["word counts"] = cls._guessed(vocabulary)
+        made: WordCounts = vocabulary.derived["word counts"]
         return made
 
     @classmethod
