@@ -6,7 +6,8 @@
 The story model writes stories with and without three words; SmolLM2 answers questions, with one word each and without.
 For each: the share of texts that hold all words and that end by themselves, the median length, its ratio to free texts,
 the share of the words in the last fifth, and of the texts with a word behind the last sentence. `--lengths` prints the
-quantiles of the free lengths in tokens, which belong into the model's `generation_config.json` as `text_lengths`.
+quantiles of the free lengths in tokens, and with `--write FILE` enters them as `text_lengths` in a model's
+`generation_config.json`, where the placement of required words looks for them.
 """
 
 import argparse
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--lengths", action="store_true")
+    parser.add_argument("--write", type=Path, metavar="FILE")
     parser.add_argument("--save", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -110,7 +112,11 @@ def main() -> None:
     median = report("free", free, [[]] * texts)
     if given.lengths:
         lengths = sorted(length for _, length, _ in free)
-        print(json.dumps([lengths[(2 * part + 1) * len(lengths) // (2 * QUANTILES)] for part in range(QUANTILES)]))
+        quantiles = [lengths[(2 * part + 1) * len(lengths) // (2 * QUANTILES)] for part in range(QUANTILES)]
+        print(json.dumps(quantiles))
+        if given.write:
+            config = json.loads(given.write.read_text(encoding="utf-8")) | {"text_lengths": quantiles}
+            given.write.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         return
     required = list(write(model, texts, tokens, given.batch, WORDS))
     wanted = [WORDS if given.model == "demo" else [ONE_WORD[index % len(ONE_WORD)]] for index in range(texts)]

@@ -36,6 +36,14 @@ def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 )
 @option(
     PROMPT,
+    "--chat",
+    is_flag=True,
+    help="Answer each prompt as a message of a chat, through the model's chat template. A prompts file then holds one "
+    'chat per line in JSON: a list of {"role": ..., "content": ...}.',
+)
+@option(PROMPT, "--system", metavar="TEXT", help="System message before the messages of --chat.")
+@option(
+    PROMPT,
     "--escape/--no-escape",
     default=True,
     show_default="on",
@@ -103,6 +111,7 @@ def generate(ctx: click.Context, /, **options: Any) -> None:
     fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9
     fundamentallm generate my_model/final_model.pt --prompt "The wizard" --max-tokens 500
     fundamentallm generate my_model/final_model.pt --interactive
+    fundamentallm generate user/chat-model --chat --prompt "What do bees eat?" --bad-words honey
     """
     run(options, given(ctx))
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attributes import Attribute, is_path, read_guides
+from fundamentallm_hf.settings.chat_messages import Messages, check_messages, user_chat, with_system
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import unescape
 
 from .output import check_output
-from .prompts import prompts_from_options, read_prompts
+from .prompts import prompts_from_options, read_chat_prompts, read_prompts
 from .saved_settings import SavedSettings, read_settings
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # The alternatives to options that cannot be combined with --interactive.
 INSTEAD = {
     "prompts-file": "give its lines on stdin",
+    "chat": "give the messages without it",
     "output-file": "send stdout there",
     "format": "texts are written as they are",
     "show-probs": "/probs shows them",
@@ -33,7 +35,7 @@ class Request:
     """A checked request.
 
     Attributes:
-        prompts: at least one, except where more can be typed.
+        prompts: at least one, but where more can be typed; texts, or chats.
         settings: of the generation.
         model: its path or Hub id; None is the bundled one.
         loading: the options for loading it.
@@ -45,7 +47,7 @@ class Request:
         attributes: those given by their folders.
     """
 
-    prompts: list[str]
+    prompts: list[str] | list[Messages]
     settings: GenerationSettings
     model: str | None
     loading: dict[str, Any]
@@ -87,13 +89,7 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
     settings = GenerationSettings(**saved.settings | typed)
     settings.check()
     _check_probabilities(options, settings)
-    if options["prompts_file"] is not None:
-        prompts = read_prompts(options["prompts_file"], options["escape"])
-    elif "prompt" in explicit or "prompt" not in saved.others:
-        prompts = prompts_from_options(options["prompt"], options["escape"])
-        prompts = prompts or ([] if options["interactive"] else [""])
-    else:
-        prompts = [saved.others["prompt"]]
+    prompts = _prompts(options, explicit, saved)
     loading = {"trust_remote_code": options["trust_remote_code"]}
     for name in ("device", "dtype", "revision"):
         loading[name] = options[name] if name in explicit else saved.others.get(name, options[name])
@@ -112,6 +108,32 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         probs_only=options["probs_only"],
         attributes=_read_attributes(settings),
     )
+
+
+def _prompts(options: dict[str, Any], explicit: dict[str, Any], saved: SavedSettings) -> list[str] | list[Messages]:
+    """The prompts that were given, or the saved one; as chats where a chat was asked for."""
+    system = options["system"]
+    given = "prompt" in explicit or options["prompts_file"] is not None
+    if not options["chat"] and saved.messages is None and system is not None:
+        raise UsageError("system is set without chat, which it is the first message of: add --chat")
+    if system is not None and options["escape"]:
+        system = unescape(system)
+    if saved.messages is not None and not given:
+        return [with_system(check_messages(saved.messages, "the chat of the config"), system)]
+    if options["prompts_file"] is not None:
+        if options["chat"]:
+            return read_chat_prompts(options["prompts_file"], system)
+        return read_prompts(options["prompts_file"], options["escape"])
+    if "prompt" in explicit or "prompt" not in saved.others:
+        prompts = prompts_from_options(options["prompt"], options["escape"])
+        prompts = prompts or ([] if options["interactive"] else [""])
+    else:
+        prompts = [saved.others["prompt"]]
+    if not options["chat"]:
+        return prompts
+    if prompts == [""]:
+        raise UsageError("chat is set but there is no message to answer: give it as --prompt")
+    return [user_chat(prompt, system) for prompt in prompts]
 
 
 def _read_attributes(settings: GenerationSettings) -> dict[str, Attribute]:

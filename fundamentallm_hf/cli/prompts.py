@@ -5,6 +5,7 @@ import sys
 from fundamentallm_hf.files import decode_text, read_text
 from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.settings.chat_messages import Messages, read_chats
 from fundamentallm_hf.settings.typed_values import unescape
 
 
@@ -56,3 +57,18 @@ def read_prompts(file: str, escape: bool) -> list[str]:
     if not prompts:
         raise UserError(f"the prompts file {file!r} holds no prompt: write one a line")
     return prompts
+
+
+def read_chat_prompts(file: str, system: str | None) -> list[Messages]:
+    """The chats of a file, one per line in JSON; `-` is stdin.
+
+    Args:
+        file: where they are.
+        system: the system message of all of them.
+
+    Raises:
+        UserError: the file cannot be read.
+        UsageError: a line is no chat.
+    """
+    text = read_stdin("the chats") if file == "-" else read_text(file, f"the prompts file {file!r}")
+    return read_chats(text, f"the prompts file {file!r}", system)

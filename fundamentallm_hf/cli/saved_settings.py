@@ -26,13 +26,15 @@ class SavedSettings:
 
     Attributes:
         settings: by their names in Python, each of them checked.
-        others: the values of `OTHERS` in it.
-        sample: the index of the text, among those that these settings generate; None for all of them.
+        others: what it says of `OTHERS`.
+        messages: the chat that was answered, as it was found; None if there was none.
+        sample: of the texts that these settings write, the index of the one that is meant; None for all of them.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     sample: int | None = None
+    messages: Any = None
 
 
 def read_settings(file: str) -> SavedSettings:
@@ -43,6 +45,7 @@ def read_settings(file: str) -> SavedSettings:
         UsageError: it is neither JSON nor YAML, or has an unknown setting or an invalid value.
     """
     loaded = _parse(file)
+    messages = loaded.pop("messages", None)
     settings, others, sample = dict(loaded), {}, None
     if isinstance(loaded.get("settings"), dict):
         settings = loaded["settings"]
@@ -70,7 +73,7 @@ def read_settings(file: str) -> SavedSettings:
             raise UsageError(f"config {file}: {error}") from error
     if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 0):
         raise UsageError(f"config {file}: sample has to be a whole number of at least 0 but is {sample!r}")
-    return SavedSettings(checked, others, sample)
+    return SavedSettings(checked, others, sample, messages)
 
 
 def write_settings(settings: GenerationSettings, file: str, force: bool = False) -> Path:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fundamentallm_hf.settings.chat_messages import Messages
+
 from .generate_request import Request
 from .output import TOP, CompletionWriter, end_note, prediction_lines
 from .terminal import Notes
@@ -79,7 +81,7 @@ def _batches(generator: "Generator", request: Request) -> Iterator[tuple[list["C
             yield chosen(completions), next_tokens
 
 
-def _show_predictions(generator: "Generator", prompts: Iterable[str]) -> None:
+def _show_predictions(generator: "Generator", prompts: Iterable[str | Messages]) -> None:
     listed = list(prompts)
     for number, prompt in enumerate(listed):
         if number:
@@ -87,19 +89,19 @@ def _show_predictions(generator: "Generator", prompts: Iterable[str]) -> None:
         _show(generator, prompt, len(listed) > 1, generator.next_tokens(prompt, top=TOP))
 
 
-def _show(generator: "Generator", prompt: str, named: bool, next_tokens: Any) -> None:
+def _show(generator: "Generator", prompt: str | Messages, named: bool, next_tokens: Any) -> None:
     if named:
-        click.echo(f"Prompt: {prompt}")
+        click.echo(f"Prompt: {prompt if isinstance(prompt, str) else prompt[-1]['content']}")
     more = generator.model.config.get_text_config().vocab_size > len(next_tokens)
     click.echo("\n".join(prediction_lines(next_tokens, more)))
 
 
-def _stream(generator: "Generator", prompt: str, notes: Notes) -> None:
+def _stream(generator: "Generator", prompt: str | Messages, notes: Notes) -> None:
     with generator.stream(prompt) as stream:
         pieces = iter(stream)
         # The prompt waits for the first piece, so that an error leaves stdout empty.
         first = next(pieces, "")
-        click.echo(prompt, nl=False)
+        click.echo(prompt if isinstance(prompt, str) else "", nl=False)
         for piece in itertools.chain([first], pieces):
             click.echo(piece, nl=False)
             sys.stdout.flush()

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextGeneratio
 from fundamentallm_hf.portable.decoding.stop_strings import find_stop, settled
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
+from .chat import ChatPrompt, encode
 from .generate_arguments import end_tokens, is_fundamentallm, token_budgets
 
 
@@ -80,16 +81,22 @@ class Batch:
         Raises:
             UsageError: a prompt does not fit into the context window.
         """
-        encoded = tokenizer(prompts, verbose=False).input_ids
+        encoded = encode(prompts, tokenizer)
         lengths = [len(ids) or 1 for ids in encoded]
         budgets = token_budgets(model, lengths, settings)
         ends_at_window = not is_fundamentallm(model) and any(budget < settings.max_tokens for budget in budgets)
         # An empty row cannot be padded. And rows that have ended are computed along with the others, where one at the
         # end of its window would run past its last position.
         apart = not all(encoded) or (ends_at_window and len(set(lengths)) > 1)
+        apart = apart or len({isinstance(prompt, ChatPrompt) for prompt in prompts}) > 1
         return cls(
             prompts, settings, seed, lengths, budgets, ends_at_window, fits_together=len(prompts) == 1 or not apart
         )
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the prompts are chats, whose replies are texts by themselves."""
+        return isinstance(self.prompts[0], ChatPrompt)
 
     @property
     def beams(self) -> bool:
@@ -138,7 +145,7 @@ class RowReader:
         """Read one row.
 
         Args:
-            given: the tokens of the prompt, padding included.
+            given: the tokens of the prompt, padding included; none where what follows is a text by itself.
             added: the tokens after them.
             budget: new tokens that fit into the context window.
         """

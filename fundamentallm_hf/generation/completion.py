@@ -10,6 +10,7 @@ from typing import Any
 
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
+from .chat import ChatPrompt
 from .probabilities import Prediction
 
 
@@ -18,7 +19,7 @@ class Completion:
     """One generated text.
 
     Attributes:
-        prompt: what was given.
+        prompt: what was given; of a chat the text that the template made of it.
         completion: what the model added.
         finish_reason: why it ended: "eos" (the model ended the text), "stop" (a stop string was generated; it and what
             follows are cut off), "length" (`max_tokens` were generated), "window" (the context window is full and
@@ -61,13 +62,16 @@ class Completion:
 
     @property
     def text(self) -> str:
-        """Prompt and completion."""
-        return self.prompt + self.completion
+        """Prompt and completion; of a chat the reply alone."""
+        return self.completion if isinstance(self.prompt, ChatPrompt) else self.prompt + self.completion
 
     def to_dict(self) -> dict[str, Any]:
         """The text and its metadata, without what was not asked for."""
         fields = {"text": self.text, **asdict(self), "mean_log_probability": self.mean_log_probability}
         del fields["sample"], fields["is_json"]
+        if isinstance(self.prompt, ChatPrompt):
+            fields = {"messages" if name == "prompt" else name: value for name, value in fields.items()}
+            fields["messages"] = self.prompt.messages
         if self.is_json:
             fields["data"] = self.data
         if self.log_probability is None:

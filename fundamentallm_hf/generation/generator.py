@@ -22,6 +22,7 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .batch import Batch, CompletionPipeline, RowReader, torch_seeded
 from .beam_tree import BeamRecorder, Branch
+from .chat import ChatPrompt, Prompt, as_prompt, as_prompts, encode
 from .completion import Completion, all_parts, in_batches, likeliest
 from .generate_arguments import end_tokens, generate_arguments, is_fundamentallm
 from .probabilities import (
@@ -94,24 +95,26 @@ class Generator:
         self._notice = notice or (lambda text: warnings.warn(text, stacklevel=4))
         self._told: set[str] = set()
 
-    def generate(self, prompt: str, **settings: Any) -> str:
+    def generate(self, prompt: Prompt, **settings: Any) -> str:
         """Generate one text.
 
         Args:
-            prompt: the start of the text; may be empty.
+            prompt: the start of the text, which may be empty; or a chat to be answered, a list of messages such as
+                `{"role": "user", "content": "Hello"}`. A chat goes through the tokenizer's template.
             settings: for this call, in place of the generator's.
 
         Returns:
-            The prompt and what the model added to it.
+            The prompt and what the model added to it; of a chat the reply alone.
 
         Raises:
-            UserError: a setting cannot be used, or the text does not fit into the context window where it has to.
+            UserError: a setting or a chat cannot be used, or the text does not fit into the context window where it
+                has to.
         """
-        return self._run([prompt], self._for_one(settings), _Extras())[0].text
+        return self._run(self._texts(prompt), self._for_one(settings), _Extras())[0].text
 
     def complete(
         self,
-        prompts: str | Sequence[str],
+        prompts: Prompt | Sequence[Prompt],
         *,
         scored: bool = False,
         probabilities: int = 0,
@@ -121,7 +124,7 @@ class Generator:
         """Generate `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
 
         Args:
-            prompts: one or several.
+            prompts: one or several, each as in `generate`.
             scored: compute the log-probability of every text.
             probabilities: compute the probabilities of every token, with this many alternatives to each; 0 is off.
             interrupt: ends the computation at the next token once another thread sets it.
@@ -133,12 +136,11 @@ class Generator:
         Raises:
             UserError: as in `generate`.
         """
-        listed = [prompts] if isinstance(prompts, str) else list(prompts)
-        return self._run(listed, self._for_call(settings), _Extras(scored, probabilities, interrupt))
+        return self._run(self._texts(prompts), self._for_call(settings), _Extras(scored, probabilities, interrupt))
 
     def iterate(
         self,
-        prompts: Iterable[str],
+        prompts: Iterable[Prompt],
         *,
         rows: int = 32,
         scored: bool = False,
@@ -148,7 +150,7 @@ class Generator:
         """Generate what `complete` generates, for any number of prompts, in batches.
 
         Args:
-            prompts: any number.
+            prompts: any number, each as in `generate`.
             rows: texts to generate at a time, at most. The beams of a prompt stay in one batch, and sampled beams of
                 two prompts never do.
             scored, probabilities, settings: as in `complete`.
@@ -162,13 +164,13 @@ class Generator:
         chosen = self._for_call(settings)
         chosen.check()
         write = partial(self._run, extras=_Extras(scored, probabilities))
-        yield from in_batches(write, prompts, chosen, rows)
+        yield from in_batches(write, (as_prompt(prompt, self.tokenizer) for prompt in prompts), chosen, rows)
 
-    def next_tokens(self, prompt: str, *, top: int = 10, **settings: Any) -> list[Prediction]:
+    def next_tokens(self, prompt: Prompt, *, top: int = 10, **settings: Any) -> list[Prediction]:
         """The most probable tokens after a prompt, by the model alone and after the settings and controls.
 
         Args:
-            prompt: the text before them; may be empty.
+            prompt: the text before them, which may be empty, or a chat.
             top: how many. A token is among them if it is probable either way, so what a control masks can be seen.
             settings: for this call, in place of the generator's. They are those of a whole text, of which only the
                 first token is looked at: a word that must be included has to fit into `max_tokens`.
@@ -189,19 +191,20 @@ class Generator:
         recorder = ProbabilityRecorder(0, greedy=not chosen.sampled and chosen.beam_size == 1)
         at_once = threading.Event()
         at_once.set()
-        self._run([prompt], chosen, _Extras(interrupt=at_once, recorder=recorder))
-        tokens = self._ids(prompt)
+        (text,) = self._texts(prompt)
+        self._run([text], chosen, _Extras(interrupt=at_once, recorder=recorder))
+        tokens = self._ids(text)
         raw = next(raw_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
         assert recorder.first is not None
         return next_predictions(TokenNames(self.tokenizer), raw, recorder.first, top)
 
     def search(
-        self, prompt: str, *, interrupt: threading.Event | None = None, **settings: Any
+        self, prompt: Prompt, *, interrupt: threading.Event | None = None, **settings: Any
     ) -> tuple[Completion, list[Branch]]:
         """Search with beams for one text, and return the other beams too.
 
         Args:
-            prompt: the start of the text; may be empty.
+            prompt: as in `generate`.
             interrupt: as in `complete`.
             settings: for this call, in place of the generator's; `beam_size` has to be at least 2.
 
@@ -217,17 +220,20 @@ class Generator:
             raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
         recorder = BeamRecorder(end_tokens(self.model))
         extras = _Extras(scored=True, interrupt=interrupt, recorder=recorder)
-        completion = self._run([prompt], chosen, extras)[0]
+        completion = self._run(self._texts(prompt), chosen, extras)[0]
         return completion, recorder.branches(TokenNames(self.tokenizer).text)
+
+    def _texts(self, prompts: Prompt | Sequence[Prompt]) -> list[str]:
+        return as_prompts(prompts, self.tokenizer)
 
     def _ids(self, prompt: str) -> list[int]:
         """The tokens of a prompt; an empty one becomes the start token that the model begins with."""
-        ids = self.tokenizer(prompt, verbose=False).input_ids
+        (ids,) = encode([prompt], self.tokenizer)
         return ids or [self.model.generation_config.bos_token_id]
 
     def stream(
         self,
-        prompt: str,
+        prompt: Prompt,
         *,
         scored: bool = False,
         probabilities: int = 0,
@@ -237,7 +243,7 @@ class Generator:
         """Generate one text, and return its pieces as they are generated.
 
         Args:
-            prompt: the start of the text; may be empty.
+            prompt: as in `generate`.
             scored, probabilities, interrupt, settings: as in `complete`.
 
         Returns:
@@ -248,15 +254,17 @@ class Generator:
         """
         chosen = self._for_one(settings)
         chosen.check()
+        (text,) = self._texts(prompt)
 
         def work(take: Callable[[str], None], stop: threading.Event) -> Completion:
             extras = _Extras(scored, probabilities, stop)
             if chosen.beam_size > 1 or chosen.best:  # which text is the most probable is known at the end
-                completion = self._run([prompt], chosen, extras)[0]
+                completion = self._run([text], chosen, extras)[0]
                 take(completion.completion)
                 return completion
-            streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens)
-            return self._run([prompt], chosen, replace(extras, streamer=streamer))[0]
+            alone = isinstance(text, ChatPrompt)
+            streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens, alone=alone)
+            return self._run([text], chosen, replace(extras, streamer=streamer))[0]
 
         return TextStream(work, interrupt)
 
@@ -313,7 +321,7 @@ class Generator:
             of_this = []
             for index, record in enumerate(of_prompt):
                 given, added = record["given"], record["added"]
-                read = reader.read(given, added, budget)
+                read = reader.read([] if batch.is_chat else given, added, budget)
                 row, padding = given + added[: read.tokens], len(given) - length
                 reason = read.finish_reason
                 if blocked.holds(row):
@@ -356,7 +364,8 @@ class Generator:
                 return self.pipeline(
                     batch.prompts,
                     batch_size=len(batch.prompts),
-                    tokenizer_encode_kwargs={"verbose": False},  # it would warn of prompts longer than the window
+                    # It would warn of prompts longer than the window; and a chat holds its special tokens already.
+                    tokenizer_encode_kwargs={"verbose": False, "add_special_tokens": not batch.is_chat},
                     stopping_criteria=criteria,
                     **arguments,
                 )

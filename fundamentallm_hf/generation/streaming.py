@@ -31,7 +31,8 @@ class TokenTextStreamer(BaseStreamer):
         tokenizer: the tokenizer of the model.
         take: called with every piece of text.
         stops: texts that end the text.
-        min_tokens: a stop text counts only after this many new tokens.
+        min_tokens: a stop text counts behind that many new tokens.
+        alone: what is added is a text by itself, as the reply in a chat.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class TokenTextStreamer(BaseStreamer):
         take: Callable[[str], None],
         stops: Sequence[str] = (),
         min_tokens: int = 0,
+        alone: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.take = take
+        self.alone = alone
         self.stops = stops
         self.free_tokens = min_tokens
         # Tokens from the first of these on are decoded at every step; the text of those before the second is known.
@@ -59,7 +62,7 @@ class TokenTextStreamer(BaseStreamer):
         if not self.started:
             # The prompt comes first; decoding after it keeps the space that a SentencePiece token starts with.
             self.started = True
-            self.tokens = tokens
+            self.tokens = tokens = [] if self.alone else tokens
             self.text = self._decode(self.tokens)
             self.settled = len(tokens)
             self.prompt_end = self.handed_over = len(self.text)

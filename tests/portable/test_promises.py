@@ -112,13 +112,7 @@ def judge(prompt, whole, added, how):
 
 
 # Draws that are known to break a promise, and why; whoever mends one takes it out.
-OPEN = {
-    37: "a required word of another script is missing next to a ban that looks at the end of the text (Llama style)",
-    94: "a required word of another script is missing next to a stop text (Gemma style)",
-    98: "a ban at the end of the text, with a decoder that takes the last space away (GPT-1 style)",
-    171: "the reply by itself begins with what the prompt, which ends in a word, made harmless (characters)",
-    186: "a ban at the end of the text, with a decoder that takes the last space away (GPT-1 style)",
-}
+OPEN = {}
 
 
 def cases():

@@ -132,7 +132,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         self.states: RowStates[TextState] = RowStates(
             self.tables.start,
             self.tables.advance,
-            self.tables.forget,
+            self.tables.prompt_end,
             prompt_columns,
             self.tables.advance_prompt,
             padding,

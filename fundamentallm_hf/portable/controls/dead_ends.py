@@ -13,6 +13,7 @@ import torch
 from transformers import LogitsProcessor
 
 from ..decoding.row_states import row_key
+from ..text.token_tables import TextState
 from .bad_words import BadWordsLogitsProcessor
 
 # With more allowed tokens than this a continuation is assumed to exist.
@@ -73,10 +74,7 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with dead ends masked."""
         closed: list[tuple[int, int]] = []
         for index, state in enumerate(self.bad_words.states(input_ids)):
-            tokens = self._tokens(scores[index] > -torch.inf)
-            if len(tokens) > _NARROW:
-                ending = set(self.bad_words.tables.table(state).ending.tolist())
-                tokens = [token for token in tokens if token in ending]
+            tokens = self._doubtful(scores[index].cpu(), state)
             self._left = _EFFORT
             closed += [(index, token) for token in tokens if self._leads_nowhere(input_ids, index, token, scores)]
         if not closed:
@@ -84,6 +82,18 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         scores = scores.clone()
         scores[tuple(zip(*closed, strict=True))] = -torch.inf
         return scores
+
+    def _doubtful(self, scores: torch.Tensor, state: TextState) -> list[int]:
+        """The tokens that are looked at: all where few are open, else the likeliest behind which no text may end."""
+        allowed = scores > -torch.inf
+        if int(allowed.sum()) <= _NARROW + len(self.silent):
+            tokens = self._tokens(allowed)
+            if len(tokens) <= _NARROW:
+                return tokens
+        ending = self.bad_words.tables.table(state).ending
+        ending = ending[allowed[ending]]
+        likeliest = ending[scores[ending].argsort(descending=True)[:_EFFORT]]
+        return [token for token in likeliest.tolist() if token not in self.silent]
 
     def _tokens(self, allowed: torch.Tensor) -> list[int]:
         return [token for token in allowed.nonzero().flatten().tolist() if token not in self.silent]

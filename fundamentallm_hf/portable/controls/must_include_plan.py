@@ -4,23 +4,22 @@ A text is followed token by token through every entry that is still missing. In 
 that would write all of them while avoiding banned words, so that the caller knows how much of the budget to keep.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from ..text.characters import fold
-from ..text.text_patterns import PatternState, TextPatterns
+from ..text.text_patterns import TextPatterns
 from ..text.token_tables import TextState, TokenTables
 from ..text.vocabulary import Vocabulary, add_piece
 from ..text.word_counts import WordCounts
-from ..text.word_lists import is_regex, split_alternatives
+from ..text.word_lists import split_alternatives
+from .must_include_search import Search, Ways
 
 # Positions where a word could start, per token.
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
-# States that the search for the shortest way examines before it gives up.
-_MOST_STATES = 20_000
+# Plans that are kept.
+_MOST_PLANS = 20_000
 
 
 class Progress(NamedTuple):
@@ -39,16 +38,6 @@ class Progress(NamedTuple):
     in_prompt: bool = False
     held: frozenset[int] = frozenset()
     tail: str = ""
-
-
-class _Search(NamedTuple):
-    """The start of a search for the shortest way."""
-
-    entry: int
-    place: PatternState
-    barred: PatternState | None
-    tail: str | None
-    begun: bytes = b""
 
 
 class Requirements:
@@ -100,12 +89,10 @@ class Requirements:
         ]
         self.rate = _PLACES_PER_CHARACTER if self.vocabulary.longest <= 1 else _PLACES_PER_TOKEN
         self._tail = max((len(stop) - 1 for stop in self.stops), default=0)
-        self.alphabets = [self._alphabet(index) for index in range(len(self.sources))]
+        self.ways = Ways(self.sources, self.tables, self.vocabulary, self.barred, self.stops)
         self.start = Progress(
             tuple(table.start for table in self.tables), self.barred.start if self.barred is not None else None, True
         )
-        self._ways: dict[_Search, str | None] = {}
-        self._gave_up = False
         self._plans: dict[Progress, list[int] | None] = {}
         for index, source in enumerate(self.sources):
             self._check(index, source)
@@ -114,37 +101,14 @@ class Requirements:
         start = self.tables[index].patterns.start
         barred = self.barred.patterns.start if self.barred is not None else None
         for tried, reason in (
-            (_Search(index, start, None, None), "with the model's alphabet: leave it out"),
-            (_Search(index, start, barred, None), "without a bad word: change one of the lists"),
-            (_Search(index, start, barred, ""), "without a text that stops the text: change one of the lists"),
+            (Search(index, start, None, None), "with the model's alphabet: leave it out"),
+            (Search(index, start, barred, None), "without a bad word: change one of the lists"),
+            (Search(index, start, barred, ""), "without a text that stops the text: change one of the lists"),
         ):
-            if self._way(tried) is None:
-                if self._gave_up:
+            if self.ways(tried) is None:
+                if self.ways.gave_up:
                     raise ValueError(f"must_include: no way to write {source!r} was found: make it simpler")
                 raise ValueError(f"must_include: {source!r} cannot be written {reason}")
-
-    def _alphabet(self, index: int) -> list[str]:
-        """The characters that a search tries, one for each group that all patterns treat alike.
-
-        The entry's characters come first, then the space, then word characters.
-        """
-        vocabulary = self.vocabulary
-        own = dict.fromkeys(self.sources[index])
-        letters = sorted(vocabulary.characters, key=lambda letter: (letter != " ", not letter.islower(), letter))
-        patterns = [self.tables[index].patterns, *([self.barred.patterns] if self.barred is not None else [])]
-        if vocabulary.all_continuations(False) or vocabulary.all_continuations(True):
-            letters += [char for each in patterns if each.regex for char in each.classes.representatives()]
-        in_stops = frozenset("".join(self.stops))
-        # A letter of the entry is written in no other case, if it can be written as it is.
-        regex = is_regex(self.sources[index])
-        spelled = frozenset() if regex else frozenset(fold(char) for char in own if vocabulary.can_write(char))
-        letters = [char for char in letters if char in own or fold(char) not in spelled]
-        found: dict[object, str] = {}
-        for char in (*own, *letters):
-            key = (*(each.key(char) for each in patterns), char if char in in_stops else "")
-            if key not in found and vocabulary.can_write(char):
-                found[key] = char
-        return list(found.values())
 
     def advance(self, progress: Progress, token: int) -> Progress:
         """The progress after one more token."""
@@ -196,7 +160,7 @@ class Requirements:
             places = [place and table.forget(place) for table, place in zip(self.tables, places, strict=True)]
         barred = progress.barred
         if self.barred is not None and barred is not None:
-            barred = self.barred.forget(barred)
+            barred = self.barred.prompt_end(barred)
         return Progress(tuple(places), barred, tail=progress.tail)
 
     def missing(self, progress: Progress) -> list[int]:
@@ -215,7 +179,7 @@ class Requirements:
     def plan(self, progress: Progress) -> list[int] | None:
         """The fewest tokens found that write all missing entries; None if no way was found."""
         if progress not in self._plans:
-            if len(self._plans) > _MOST_STATES:
+            if len(self._plans) > _MOST_PLANS:
                 self._plans.clear()
             self._plans[progress] = self._make_plan(progress)
         return self._plans[progress]
@@ -256,8 +220,8 @@ class Requirements:
         assert place is not None
         tail = progress.tail if self.stops else None
         if place.pending:
-            begun = _Search(index, place.patterns, barred and barred.patterns, tail, place.pending)
-            way = self._way(begun)
+            begun = Search(index, place.patterns, barred and barred.patterns, tail, place.pending)
+            way = self.ways(begun)
             if way is not None:
                 first = self.vocabulary.spell_bytes(way[0].encode()[len(place.pending) :], bool(place.run))
                 others = self.vocabulary.spell(way[1:])
@@ -266,7 +230,7 @@ class Requirements:
         table = self.tables[index]
         flushed = table.flushed(place)
         bars = None if barred is None or self.barred is None else self.barred.flushed(barred)
-        way = self._way(_Search(index, flushed, bars, tail))
+        way = self.ways(Search(index, flushed, bars, tail))
         tokens = self.vocabulary.spell(way) if way else None
         space = self.vocabulary.token(" ")
         broken = bool(place.run) and (place.before is None or bool(place.pending))
@@ -274,78 +238,8 @@ class Requirements:
             # Bytes next to broken ones would be discarded with them.
             if bars is not None and self.barred is not None:
                 bars = self.barred.patterns.step(bars, " ")[0]
-            way = self._way(_Search(index, table.patterns.step(flushed, " ")[0], bars, tail))
+            way = self.ways(Search(index, table.patterns.step(flushed, " ")[0], bars, tail))
             rest = self.vocabulary.spell(way) if way else None
             tokens = rest and [space, *rest]
         if tokens:
             yield tokens
-
-    def _way(self, search: _Search) -> str | None:
-        """The shortest text that completes an entry, avoiding banned words and stop strings."""
-        if search not in self._ways:
-            if len(self._ways) > _MOST_STATES:
-                self._ways.clear()
-            straight = self._search(search._replace(barred=None, tail=None))
-            around = straight
-            if straight is not None and self._is_barred(search, straight):
-                around = self._search(search)
-            self._ways[search] = around
-        return self._ways[search]
-
-    def _is_barred(self, search: _Search, text: str) -> bool:
-        if search.tail is not None and any(stop in search.tail + text for stop in self.stops):
-            return True
-        if search.barred is None:
-            return False
-        assert self.barred is not None
-        state, hit = self.barred.patterns.read(search.barred, text)
-        return hit or self.barred.patterns.ends(state)
-
-    def _search(self, search: _Search) -> str | None:
-        """A breadth-first search, one character at a time."""
-        patterns = self.tables[search.entry].patterns
-        bars = self.barred.patterns if self.barred is not None else None
-        first = (search.place, search.barred, search.tail)
-        seen = {first}
-        queue = deque([(*first, "")])
-        self._gave_up = False
-        while queue:
-            state, bar, tail, text = queue.popleft()
-            for letter in self.alphabets[search.entry]:
-                if not text and not letter.encode("utf-8", "replace").startswith(search.begun):
-                    continue
-                after, hit = patterns.step(state, letter)
-                bar_after, barred_end = bar, False
-                if bars is not None and bar is not None:
-                    bar_after, banned = bars.step(bar, letter)
-                    if banned:
-                        continue
-                    barred_end = bars.ends(bar_after)
-                tail_after = tail
-                if tail is not None:
-                    if (tail + letter).endswith(self.stops):
-                        continue
-                    tail_after = (tail + letter)[-self._tail :] if self._tail else ""
-                if (hit or patterns.ends(after)) and not barred_end:
-                    written = self._spellable(search, text + letter)
-                    if written is not None:
-                        return written
-                key = (after, bar_after, tail_after)
-                if key not in seen:
-                    if len(seen) > _MOST_STATES:
-                        self._gave_up = True
-                        return None
-                    seen.add(key)
-                    queue.append((*key, text + letter))
-        return None
-
-    def _spellable(self, search: _Search, text: str) -> str | None:
-        """The text, if necessary after a space: some tokenizers have characters only at the start of a word."""
-        if self.vocabulary.spell(text[1:] if search.begun else text) is not None:
-            return text
-        spaced = " " + text
-        if search.begun or self.vocabulary.spell(spaced) is None or self._is_barred(search, spaced):
-            return None
-        patterns = self.tables[search.entry].patterns
-        state, hit = patterns.read(search.place, spaced)
-        return spaced if hit or patterns.ends(state) else None

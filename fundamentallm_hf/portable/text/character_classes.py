@@ -8,7 +8,7 @@ same state, and one of them is enough.
 import codecs
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -105,6 +105,12 @@ def continues(pending: bytes, more: bytes) -> bool:
 def is_surrogate(char: str) -> bool:
     """Whether it is half of a surrogate pair in UTF-16, which no text in UTF-8 contains."""
     return ord(char) in _SURROGATES
+
+
+def coarse_key(char: str, ignore_case: bool) -> Hashable:
+    """What words of ASCII letters see of a character: two with the same key lead to the same state."""
+    parts = fold(char, ignore_case)
+    return tuple(part if part.isascii() else kind_of(part) for part in parts)
 
 
 def kind_of(char: str) -> tuple[bool, bool, bool]:

@@ -22,6 +22,7 @@ _INVISIBLE = (
     range(0xFFF0, 0xFFF9),
     range(0xE0000, 0xE1000),
 )
+_INVISIBLE_CODES = frozenset(code for span in _INVISIBLE for code in span)
 # Scripts that are written without spaces: Thai, Lao, Myanmar, Khmer, kana, and the ideographs.
 _UNSPACED = (
     range(0x0E00, 0x0F00),
@@ -36,8 +37,8 @@ _UNSPACED = (
 
 
 def is_invisible(char: str) -> bool:
-    """Whether it is not visible: format characters such as the soft hyphen, fillers, variation selectors."""
-    return unicodedata.category(char) == "Cf" or any(ord(char) in span for span in _INVISIBLE)
+    """Whether a reader sees nothing of it: format characters such as the soft hyphen, fillers, variation selectors."""
+    return ord(char) in _INVISIBLE_CODES or unicodedata.category(char) == "Cf"
 
 
 @lru_cache(maxsize=1 << 16)
@@ -55,6 +56,8 @@ def fold(char: str, ignore_case: bool = True) -> str:
     """
     if is_invisible(char):
         return ""
+    if unicodedata.is_normalized("NFKD", char) and (not ignore_case or char.casefold() == char):
+        return char
     text = unicodedata.normalize("NFKD", char)
     if ignore_case:
         text = unicodedata.normalize("NFKD", text.casefold())
@@ -63,6 +66,8 @@ def fold(char: str, ignore_case: bool = True) -> str:
 
 def fold_text(text: str, ignore_case: bool = True) -> str:
     """`text`, folded character by character."""
+    if text.isascii():
+        return text.casefold() if ignore_case else text
     return "".join(fold(char, ignore_case) for char in text)
 
 

@@ -1,11 +1,12 @@
 """The pieces of text that tokens add: whole characters, or bytes of an incomplete one."""
 
 import codecs
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from string import ascii_letters
 from typing import NamedTuple
 
 REPLACEMENT = "\ufffd"
+_LETTER_AND_MORE = re.compile(r"[A-Za-z][^A-Za-z]")
 
 
 class PiecesInOrder(NamedTuple):
@@ -26,19 +27,30 @@ class PiecesInOrder(NamedTuple):
     def merged(self, key: Callable[[str], Hashable], characters: Iterable[str]) -> "PiecesInOrder":
         """The same with one piece for all that are alike: characters with the same `key` are alike."""
         alike: dict[Hashable, str] = {}
-        table = str.maketrans({char: alike.setdefault(key(char), char) for char in sorted(characters)})
+        known = sorted(characters)
+        table = str.maketrans({char: alike.setdefault(key(char), char) for char in known})
+        # One long text is translated many times faster than its pieces one by one.
+        between = next(char for char in map(chr, range(0x10FFFF, 0, -1)) if ord(char) not in table)
+        together = between.join(self.order).translate(table)
         tokens: dict[str, list[int]] = {}
-        for piece, of_piece in zip(self.order, self.tokens, strict=True):
-            tokens.setdefault(piece.translate(table), []).extend(of_piece)
+        for piece, of_piece in zip(together.split(between) if self.order else (), self.tokens, strict=True):
+            tokens.setdefault(piece, []).extend(of_piece)
         order = sorted(tokens)
         return PiecesInOrder(order, [tokens[piece] for piece in order], rough_pieces(order), self.parts)
 
 
+def shared_length(one: str, other: str) -> int:
+    """How many characters two texts have in common at the beginning."""
+    most = min(len(one), len(other))
+    length = 0
+    while length < most and one[length] == other[length]:
+        length += 1
+    return length
+
+
 def rough_pieces(order: Sequence[str]) -> list[int]:
-    """Indices of the pieces in which anything other than an ASCII letter follows an ASCII letter."""
-    return [
-        index for index, piece in enumerate(order) if any(char in ascii_letters for char in piece.rstrip(ascii_letters))
-    ]
+    """Indices of the pieces in which something else follows a letter of ASCII."""
+    return [index for index, piece in enumerate(order) if _LETTER_AND_MORE.search(piece)]
 
 
 def add_piece(pending: bytes, piece: str | bytes, errors: str = "replace") -> tuple[str, bytes]:

@@ -4,11 +4,9 @@
 whether a match is now certain, whatever follows. Its state is small and hashable, so many continuations of one text can
 be tried from the same state, before the model generates them.
 
-All threads of all patterns are followed at once, so a character costs the same however the patterns branch. An
-assertion such as `\\b` or `$` depends on the text that follows; it is kept as a set of kinds of next character, and
-decided when that character is known.
-
-Needs the standard library only.
+All threads of all patterns are followed at once, so a character costs the same however the patterns branch. What an
+assertion such as `\\b` or `$` has to know of the text to come is kept as a set of kinds of next character, and decided
+when that character is there.
 """
 
 import re
@@ -273,6 +271,10 @@ class RegexMachine:
     def distance(self, state: State) -> int | None:
         """The fewest characters that may complete a started match; None if none has started."""
         return min((self._distances[thread] for thread in state.threads), default=1 if state.pending else None)
+
+    def fewest(self, state: State) -> int:
+        """The fewest characters that complete a match, be it one that has begun, assertions taken to hold."""
+        return 1 if state.pending else min(self._distances[thread] for thread in (*state.threads, *self._starts))
 
     @cached_property
     def _distances(self) -> list[int]:

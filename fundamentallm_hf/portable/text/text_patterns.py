@@ -6,16 +6,22 @@ two machines and gives every state a probability that the text goes on to comple
 
 from collections.abc import Hashable, Sequence
 from functools import cached_property
+from heapq import nlargest
 from typing import Any, NamedTuple
 
 from .character_classes import CharacterClasses, kind_of
 from .characters import fold, fold_text, is_word
+from .pieces import shared_length
 from .regex_matcher import RegexMachine
 from .word_counts import WordCounts, chance_of_letters
 from .word_lists import is_regex
-from .word_matcher import SPACE, Entry, LiteralMachine, LiteralState
+from .word_matcher import MANY, SPACE, Entry, LiteralMachine, LiteralState
 
-# Number of characters within which the end of a regular expression is searched for.
+# Known words that the look-ahead expects of regular expressions and stars, at most.
+_MOST_WORDS = 1000
+# States of which the ways on are kept.
+_MOST_WAYS_KEPT = 1 << 14
+# Characters within which the end of a regular expression is looked for.
 _FAR = 8
 
 
@@ -54,12 +60,14 @@ class TextPatterns:
         self.regex = RegexMachine(regexes, ignore_case) if regexes else None
         self.start = PatternState(LiteralMachine.start, self.regex.start if self.regex else None)
         self.literal = LiteralMachine(entries, ignore_case)
-        self._ignore_case = ignore_case
+        self.ignore_case = ignore_case
         hard = [entry for entry in entries if entry.is_plain]
         soft = self._words_found(counts) if regexes or len(hard) < len(entries) else []
         for entry in soft:
             self.literal.paths.append(self.literal.add(entry, completes=False))
         self.rests: dict[int, list[Rest]] = {}
+        self._ways: dict[frozenset[int], list[Rest]] = {}
+        self._keys: dict[str, Hashable] = {}
         self._frequency = 0.0
         plain = [pair for pair in zip(entries + soft, self.literal.paths, strict=True) if pair[0].is_plain]
         given: set[int] = set()
@@ -77,12 +85,20 @@ class TextPatterns:
         self._expects = expects and not soft
 
     def key(self, char: str) -> Hashable:
-        """How these patterns treat a character: two characters with the same key lead to the same state."""
-        shown = fold_text(char)
-        return (
-            tuple(part if part in self._parts else kind_of(part) for part in fold(char, self._ignore_case)),
-            self.regex.key(char) if self.regex is not None and shown else bool(shown),
-        )
+        """What these patterns see of a character: two with the same key lead to the same state."""
+        found = self._keys.get(char)
+        if found is None:
+            shown = fold_text(char)
+            found = self._keys[char] = (
+                tuple(part if part in self._parts else kind_of(part) for part in fold(char, self.ignore_case)),
+                self.regex.key(char) if self.regex is not None and shown else bool(shown),
+            )
+        return found
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether no character beyond ASCII, nor its like, is told from others of its kind."""
+        return self.regex is None and all(map(str.isascii, self.literal.alphabet))
 
     @cached_property
     def _parts(self) -> set[str]:
@@ -92,7 +108,7 @@ class TextPatterns:
     def classes(self) -> CharacterClasses:
         """The characters grouped by how these patterns treat them."""
         tests = self.regex.tests if self.regex is not None else []
-        return CharacterClasses(tests, self.literal.alphabet, self._ignore_case)
+        return CharacterClasses(tests, self.literal.alphabet, self.ignore_case)
 
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
         """Read one character; returns the new state, and whether an entry is now complete."""
@@ -139,20 +155,44 @@ class TextPatterns:
             known += 0.0 if distance is None or distance > _FAR else chance_of_letters(distance)
         return min(1.0, known)
 
-    def ways(self, state: PatternState) -> list[Rest]:
-        """The ways to complete an entry from here, the most probable first."""
-        return sorted(
-            (rest for place in state.literal.threads for rest in self.rests.get(place, ())),
-            key=lambda rest: -rest.chance,
+    def distance(self, state: PatternState) -> int:
+        """About the fewest characters that complete an entry from here, whatever was begun."""
+        return min(
+            self.literal.distance(state.literal), self.regex.fewest(state.regex) if self.regex is not None else MANY
         )
 
-    def _words_found(self, counts: WordCounts) -> list[Entry]:
-        """The known words in which an entry is found: the lookahead uses them for regular expressions and stars."""
-        found = []
-        for word in counts.counts:
-            if self.read(self.start, f" {word} ")[1]:
-                found.append(Entry(tuple(word), (True,) * len(word), word))
+    def ways(self, state: PatternState) -> Sequence[Rest]:
+        """The ways to complete an entry from here, the likeliest first."""
+        threads = state.literal.threads
+        found = self._ways.get(threads)
+        if found is None:
+            rests = (rest for place in threads for rest in self.rests.get(place, ()))
+            found = sorted(rests, key=lambda rest: -rest.chance)
+            if len(self._ways) > _MOST_WAYS_KEPT:
+                self._ways.clear()
+            self._ways[threads] = found
         return found
+
+    def _words_found(self, counts: WordCounts) -> list[Entry]:
+        """The known words in which an entry is found: what the look-ahead expects of regular expressions and stars.
+
+        Only the most frequent of them are taken. Words that begin alike are read together.
+        """
+        found = []
+        path, before = [self.step(self.start, " ")], ""
+        for word in counts.words:
+            shared = shared_length(before, word)
+            del path[shared + 1 :]
+            for char in word[shared:]:
+                state, hit = path[-1]
+                after, now = self.step(state, char)
+                path.append((after, hit or now))
+            before = word
+            state, hit = path[-1]
+            if hit or self.step(state, " ")[1]:
+                found.append(word)
+        likeliest = nlargest(_MOST_WORDS, found, key=counts.counts.__getitem__)
+        return [Entry(tuple(word), (True,) * len(word), word) for word in likeliest]
 
     def _give_chances(self, entry: Entry, path: list[int], counts: WordCounts) -> None:
         items = entry.items[:-1] if entry.is_stem else entry.items

@@ -7,21 +7,20 @@ entry and for thousands.
 """
 
 import codecs
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from string import ascii_letters
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
 from .character_classes import characters_behind, continues, is_surrogate
+from .pieces import REPLACEMENT, add_piece, as_bytes, decode_run
+from .table_walk import Outcome, TableWalk
 from .text_patterns import PatternState, TextPatterns
-from .vocabulary import REPLACEMENT, Vocabulary, add_piece, as_bytes, decode_run
+from .vocabulary import Vocabulary
 
 # Scores that the kept tables may hold together, and the number of tables that are kept whatever their size.
 _KEPT_SCORES, _KEPT_TABLES = 1 << 24, 64
-_LAST = "\U0010ffff"
 _BROKEN = b"\xff"
 # Most bytes of a character, and characters that are tried before all that start with the same bytes.
 _LONGEST_CHARACTER, _SAMPLES = 4, 7
@@ -37,32 +36,17 @@ class TextState(NamedTuple):
         patterns: the state after the last whole character.
         pending: the first bytes of the next character.
         run: the byte-fallback tokens at the end of the text.
-        before: the state before them, which is restored if one of them is invalid; None if one was.
+        before: the place before them, to which all goes back if one fits nowhere; None if one did.
+        unspaced: the place before the space in which the text ends, where the decoder takes that away.
+        alone: where what was added stands if it is read by itself, as long as that is not the same.
     """
 
     patterns: PatternState
     pending: bytes = b""
     run: bytes = b""
     before: PatternState | None = None
-
-
-class Outcome(NamedTuple):
-    """The effect of one token.
-
-    Attributes:
-        hit: it completes an entry.
-        ends: an entry is complete if the text ends after it.
-        chance: probability that a started match after it becomes an entry.
-        needs: tokens that have to follow before the text may end.
-    """
-
-    hit: bool
-    ends: bool
-    chance: float
-    needs: int = 0
-
-
-NOTHING = Outcome(False, False, 0.0)
+    unspaced: PatternState | None = None
+    alone: "TextState | None" = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +74,22 @@ class TokenTable:
     chances: torch.Tensor
     greatest: float
 
+    def joined(self, other: "TokenTable") -> "TokenTable":
+        """The same with what `other` closes as well."""
+        closed = self.closed | other.closed
+        needs = torch.full((len(closed),), -1)
+        needs[other.ending] = other.needs
+        needs[self.ending] = torch.maximum(needs[self.ending], self.needs)
+        ending = (needs >= 0).nonzero()[:, 0]
+        return replace(
+            self,
+            shift=torch.minimum(self.shift, other.shift),
+            closed=closed,
+            completing=closed.nonzero()[:, 0],
+            ending=ending,
+            needs=needs[ending],
+        )
+
 
 class TokenTables:
     """Creates and caches the tables of one list of patterns over one vocabulary.
@@ -107,11 +107,12 @@ class TokenTables:
         self._others: dict[int, TokenTables] = {}
         self.patterns = patterns
         self.start = TextState(patterns.start)
-        in_order = vocabulary.in_order
-        if patterns.is_restless:
-            in_order = in_order.merged(patterns.key, vocabulary.characters)
-        self._order, self._tokens, self._rough, self._parts = in_order
-        self._silent = [token for token in range(self.size) if not vocabulary.piece(token)]
+        if patterns.is_plain:
+            in_order = vocabulary.folded_in_order(patterns.ignore_case)
+        else:
+            in_order = vocabulary.in_order.merged(patterns.key, vocabulary.characters)
+        self._walk, self._parts = TableWalk(patterns, in_order, vocabulary.strips_trailing_space), in_order.parts
+        self._silent = [*vocabulary.silent, *range(len(vocabulary.pieces), self.size)]
         self._outcomes: dict[PatternState, dict[int, Outcome]] = {}
         self._tables: dict[TextState, TokenTable] = {}
         self._ways_on: dict[tuple[PatternState, bytes, bool], int | None] = {}
@@ -125,17 +126,28 @@ class TokenTables:
         return self._others[size]
 
     def advance(self, state: TextState, token: int) -> TextState:
-        """The state after `token`."""
-        return self.read(state, token)[0]
+        """The place behind `token`."""
+        after = self.read(state, token)[0]
+        if state.alone is None:
+            return after
+        after = after._replace(alone=None)
+        alone = self.read(state.alone, token)[0]
+        return after if alone == after else after._replace(alone=alone)
 
     def advance_prompt(self, state: TextState, token: int) -> TextState:
         """The state after `token` of a prompt, where a special token starts a new text."""
         return self.start if self.vocabulary.is_border(token) else self.advance(state, token)
 
     def forget(self, state: TextState) -> TextState:
-        """The same state, without matches that are complete already: for the end of a prompt."""
-        before = state.before and self.patterns.forget(state.before)
-        return state._replace(patterns=self.patterns.forget(state.patterns), before=before)
+        """The same place, without what is complete already: where a prompt ends."""
+        kept = (place and self.patterns.forget(place) for place in (state.before, state.unspaced))
+        before, unspaced = kept
+        return state._replace(patterns=self.patterns.forget(state.patterns), before=before, unspaced=unspaced)
+
+    def prompt_end(self, state: TextState) -> TextState:
+        """The place where a prompt ends: what is complete is forgotten, and what follows is read by itself, too."""
+        state = self.forget(state)
+        return state if state == self.start else state._replace(alone=self.start)
 
     def flushed(self, state: TextState) -> PatternState:
         """The state of the patterns if the current character is never completed."""
@@ -153,6 +165,10 @@ class TokenTables:
 
     def ends(self, state: TextState) -> bool:
         """Whether an entry is complete if the text ends here."""
+        if state.alone is not None and self.ends(state.alone):
+            return True
+        if state.unspaced is not None:
+            return self.patterns.ends(state.unspaced)
         patterns, hit = self._flush(state)
         return hit or self.patterns.ends(patterns)
 
@@ -169,9 +185,13 @@ class TokenTables:
         return None
 
     def table(self, state: TextState) -> TokenTable:
-        """The effects of all tokens in `state`."""
-        table = self._tables.pop(state, None) or self._make(state)
-        self._tables[state] = table  # the end of a dict is its newest part
+        """The outcomes of all tokens from `state`."""
+        table = self._tables.pop(state, None)
+        if table is None:
+            table = self._make(state._replace(alone=None))
+            if state.alone is not None:
+                table = table.joined(self._make(state.alone))
+        self._tables[state] = table  # the end of a dict is its youngest part
         while len(self._tables) > max(_KEPT_TABLES, _KEPT_SCORES // self.size):
             del self._tables[next(iter(self._tables))]
         return table
@@ -185,6 +205,10 @@ class TokenTables:
             return self._read_fallback(state, as_bytes(piece))
         start, late = self._flush(state) if state.run else (state.patterns, False)
         text, pending = add_piece(b"" if state.run else state.pending, piece, self.vocabulary.errors)
+        if text.endswith(" ") and not pending and self.vocabulary.strips_trailing_space:
+            unspaced, hit = self.patterns.read(start, text[:-1])
+            patterns, behind = self.patterns.step(unspaced, " ")
+            return TextState(patterns, unspaced=unspaced), late or hit or behind
         patterns, hit = self.patterns.read(start, text)
         return TextState(patterns, pending), late or hit
 
@@ -212,32 +236,39 @@ class TokenTables:
     def _make(self, state: TextState) -> TokenTable:
         flushed, broken = self._flush(state)
         if broken:
-            outcomes = {token: Outcome(True, False, 0.0) for tokens in self._tokens for token in tokens}
+            outcomes = {token: Outcome(True, False, 0.0) for token in self._walk.everything()}
         else:
             base = self.patterns.neutral(flushed)
             if base not in self._outcomes:
-                self._outcomes[base] = self._judged(TextState(base), self._walk(base, None))
+                self._outcomes[base] = self._judged(self._walk(base, None))
             outcomes = dict(self._outcomes[base])
             if flushed != base:
-                outcomes |= self._judged(TextState(flushed), self._walk(flushed, base))
+                outcomes |= self._judged(self._walk(flushed, base))
         if self.ends(state):
-            outcomes |= self._judged(state, ((token, Outcome(False, True, 0.0)) for token in self._silent))
-        outcomes |= self._judged(state, ((token, self._outcome(state, token)) for token in self._parts))
+            outcomes |= self._judge(state, self._silent)
+        outcomes |= self._judge(state, self._parts)
         return self._pack(outcomes)
 
-    def _outcome(self, state: TextState, token: int) -> Outcome:
-        after, hit = self.read(state, token)
-        return Outcome(hit, not hit and self.ends(after), 0.0 if hit else self.chance(after))
-
-    def _judged(self, state: TextState, outcomes: Iterable[tuple[int, Outcome]]) -> dict[int, Outcome]:
-        """The effects of tokens after `state`, including effects that only show in the following tokens."""
+    def _judged(self, outcomes: Iterable[tuple[int, Outcome, PatternState]]) -> dict[int, Outcome]:
+        """The outcomes of tokens that are whole characters, and the places behind them, with what only shows there."""
         judged = {}
-        for token, outcome in outcomes:
-            if not outcome.hit and (outcome.ends or self._is_part(token)):
-                outcome = self._with_way_on(self.advance(state, token), outcome)
-            if outcome.chance:
-                outcome = outcome._replace(chance=self._spelled(state, token, outcome.chance))
-            judged[token] = outcome
+        for token, outcome, after in outcomes:
+            if outcome.ends and not outcome.hit:
+                outcome = self._with_way_on(TextState(after), outcome)
+            judged[token] = self._as_spelled(token, outcome, after)
+        return judged
+
+    def _judge(self, state: TextState, tokens: Iterable[int]) -> dict[int, Outcome]:
+        """The same of tokens that are no whole characters, or add nothing, behind `state`."""
+        judged = {}
+        for token in tokens:
+            after, hit = self.read(state, token)
+            ends = not hit and self.ends(after)
+            begins = not hit and self.vocabulary.piece(token)
+            outcome = Outcome(hit, ends, self.chance(after) if begins else 0.0)
+            if not hit and (ends or self._is_part(token)):
+                outcome = self._with_way_on(after, outcome)
+            judged[token] = self._as_spelled(token, outcome, after.patterns)
         return judged
 
     def _pack(self, outcomes: dict[int, Outcome]) -> TokenTable:
@@ -262,21 +293,18 @@ class TokenTables:
             greatest=max(risky.values(), default=0.0),
         )
 
-    def _spelled(self, state: TextState, token: int, chance: float) -> float:
-        """The part of a token's probability that is real: a model writes words in the tokens it was trained on.
+    def _as_spelled(self, token: int, outcome: Outcome, after: PatternState) -> Outcome:
+        """The outcome with the part of its chance that is real: a model writes words in tokens it was trained on.
 
         After " a" a sub-word model does not write "ss" if " ass" is a token, so " a" does not start that word.
         """
-        if self.vocabulary.longest <= 1 or isinstance(self.vocabulary.piece(token), bytes):
-            return chance
-        ways = self.patterns.ways(self.advance(state, token).patterns)
+        if not outcome.chance or self.vocabulary.longest <= 1 or isinstance(self.vocabulary.piece(token), bytes):
+            return outcome
+        ways = self.patterns.ways(after)
         if not ways:
-            return chance
-        real = 0.0
-        for rest in ways:
-            if not rest.text or self.vocabulary.begins_with(token, rest.text):
-                real += rest.chance
-        return min(chance, real)
+            return outcome
+        real = sum(rest.chance for rest in ways if not rest.text or self.vocabulary.begins_with(token, rest.text))
+        return outcome._replace(chance=min(outcome.chance, real))
 
     def _is_part(self, token: int) -> bool:
         return isinstance(self.vocabulary.piece(token), bytes) or token in self.vocabulary.fallback
@@ -314,16 +342,25 @@ class TokenTables:
         if not self.vocabulary.all_continuations(in_run):
             return self._parts_to_go(TextState(place, pending, pending if in_run else b"", place))
         first, last, missing = characters_behind(pending)
-        samples = (chr(first + (last - first) * part // _SAMPLES) for part in range(_SAMPLES + 1))
-        if any(self._may_stand(place, char) for char in samples if not is_surrogate(char)):
-            return missing
-        if any(self._may_stand(place, char) for char in self.patterns.classes.representatives(first, last)):
-            return missing
-        return None
+        samples = [chr(first + (last - first) * part // _SAMPLES) for part in range(_SAMPLES + 1)]
+        found = [
+            more for char in samples if not is_surrogate(char) and (more := self._behind_character(place, char)) == 0
+        ]
+        if not found:
+            representatives = self.patterns.classes.representatives(first, last)
+            behind = (self._behind_character(place, char) for char in representatives)
+            found = [more for more in behind if more is not None]
+        return missing + min(found) if found else None
 
-    def _may_stand(self, place: PatternState, char: str) -> bool:
+    def _behind_character(self, place: PatternState, char: str) -> int | None:
+        """Tokens from a character to where the text may end; None if it must not be written."""
         patterns, hit = self.patterns.step(place, char)
-        return not hit and not self.patterns.ends(patterns)
+        return None if hit else self._to_an_end(patterns)
+
+    def _to_an_end(self, patterns: PatternState) -> int | None:
+        if not self.patterns.ends(patterns):
+            return 0
+        return 1 if self._leads_on(patterns) else None
 
     def _parts_to_go(self, state: TextState, tokens: int = 1) -> int | None:
         """The same where only some bytes are tokens; `tokens` counts those used so far."""
@@ -333,68 +370,13 @@ class TokenTables:
             if bool(state.run) != (token in self.vocabulary.fallback) or not continues(state.pending, raw):
                 continue
             after, hit = self.read(state, token)
-            if after.pending:
-                found.append(None if hit else self._parts_to_go(after, tokens + 1))
+            if hit:
+                found.append(None)
+            elif after.pending:
+                found.append(self._parts_to_go(after, tokens + 1))
             else:
-                found.append(None if hit or self.patterns.ends(after.patterns) else tokens)
+                more = self._to_an_end(after.patterns)
+                found.append(None if more is None else tokens + more)
         writable = [needs for needs in found if needs != _UNWRITABLE]
         known = [needs for needs in writable if needs is not None]
         return min(known) if known else None if writable else _UNWRITABLE
-
-    def _walk(self, start: PatternState, base: PatternState | None) -> Iterator[tuple[int, Outcome]]:
-        """Read every piece from `start`; shared prefixes of pieces are read only once.
-
-        With `base`, only the pieces that act differently in the two states are examined.
-
-        Yields:
-            Tokens and their effects; without `base`, only tokens that have one.
-        """
-        order, step, idle = self._order, self.patterns.step, self.patterns.idle
-        path, beside = [start], [base]
-        before, index, rough = "", 0, 0
-        while index < len(order):
-            piece = order[index]
-            while rough < len(self._rough) and self._rough[rough] < index:
-                rough += 1
-            following = self._rough[rough] if rough < len(self._rough) else len(order)
-            # Where nothing has started, letters have no effect: skip to a piece that contains something else.
-            hasty = base is None and following > index
-            shared = 0
-            limit = min(len(piece), len(path) - 1, len(before))
-            while shared < limit and piece[shared] == before[shared]:
-                shared += 1
-            del path[shared + 1 :], beside[shared + 1 :]
-            before, closed, same, resting = piece, False, False, False
-            for char in piece[shared:]:
-                state, closed = step(path[-1], char)
-                if closed:
-                    break
-                path.append(state)
-                if base is not None:
-                    other = step(beside[-1], char)[0]  # type: ignore[arg-type]
-                    beside.append(other)
-                    same = state == other
-                    if same:
-                        break
-                elif hasty and char in ascii_letters and idle(state):
-                    resting = True
-                    break
-            depth = len(path) - 1 + closed
-            if closed or same:
-                # Every piece with this prefix has the same effect: masked here, or as in the state where nothing has
-                # started.
-                end = bisect_left(order, piece[:depth] + _LAST, lo=index + 1)
-                if closed:
-                    for tokens in self._tokens[index:end]:
-                        for token in tokens:
-                            yield token, Outcome(True, False, 0.0)
-                index = end
-                continue
-            if resting:
-                index = min(following, bisect_left(order, piece[:depth] + _LAST, lo=index + 1))
-                continue
-            outcome = Outcome(False, self.patterns.ends(path[-1]), self.patterns.chance(path[-1]))
-            if base is not None or outcome != NOTHING:
-                for token in self._tokens[index]:
-                    yield token, outcome
-            index += 1

@@ -1,26 +1,23 @@
 """The text that every token of a tokenizer adds.
 
-Controls over text have to know, before a token is chosen, which characters it would add. Every tokenizer has different
-rules for that (a byte-level token may be part of a character, a SentencePiece token may begin with a space that only
-shows after another token, special tokens show nothing), so nothing is assumed: every token is decoded between two
-others, and only where that shows a broken character are its bytes read from its name.
+Controls over text have to know, before a token is chosen, which characters it would add. `token_texts.py` asks the
+tokenizer for that.
 """
 
-import re
 import weakref
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
-from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase
 
-from .character_classes import is_surrogate
-from .pieces import REPLACEMENT, PiecesInOrder, add_piece, as_bytes, decode_run, rough_pieces
+from .character_classes import coarse_key, is_surrogate
+from .pieces import PiecesInOrder, add_piece, as_bytes, decode_run, rough_pieces
+from .tokenizer_cache import token_texts
 
 _MOST_BYTES = 4  # of a character
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 @dataclass(frozen=True)
@@ -30,10 +27,12 @@ class Vocabulary:
     Attributes:
         pieces: for every token id, the text that it adds, or bytes where it is only a part of a character. Special
             tokens, and ids that the tokenizer does not use, add nothing.
-        strips_leading_space: the decoder removes one space from the very start of the text.
-        strips_trailing_space: the decoder removes one space from the very end of the text.
-        fallback: ids of single bytes that the tokenizer uses only where it has no better token.
-        errors: how the decoder handles bytes that form no character, as in `bytes.decode`: "replace" or "ignore".
+        strips_leading_space: the decoder takes one space from the very beginning of the text.
+        strips_trailing_space: the decoder takes one space from the very end of the text.
+        fallback: ids that stand for a byte, and that a tokenizer uses only where it has no better token.
+        errors: what the decoder does with bytes that make no character, as `bytes.decode` calls it: "replace" or
+            "ignore".
+        derived: what else was worked out from these tokens, kept by those who did.
     """
 
     pieces: tuple[str | bytes, ...]
@@ -44,6 +43,7 @@ class Vocabulary:
     _spelling: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     _holders: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     _limited: dict[int, "Vocabulary"] = field(default_factory=dict, repr=False, compare=False)
+    derived: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for token in sorted(range(len(self.pieces)), key=self.fallback.__contains__):
@@ -69,7 +69,7 @@ class Vocabulary:
         version = (len(tokenizer), *tokenizer.all_special_ids)
         known = _VIEWS.get(tokenizer)
         if known is None or known[0] != version:
-            known = _VIEWS[tokenizer] = (version, _read(tokenizer))
+            known = _VIEWS[tokenizer] = (version, cls(**token_texts(tokenizer)._asdict()))
         return known[1]
 
     def limited(self, size: int) -> "Vocabulary":
@@ -79,7 +79,7 @@ class Vocabulary:
         if size not in self._limited:
             kept = frozenset(token for token in self.fallback if token < size)
             self._limited[size] = replace(
-                self, pieces=self.pieces[:size], fallback=kept, _spelling={}, _holders={}, _limited={}
+                self, pieces=self.pieces[:size], fallback=kept, _spelling={}, _holders={}, _limited={}, derived={}
             )
         return self._limited[size]
 
@@ -95,7 +95,8 @@ class Vocabulary:
         tokens: list[int] = []
         place = 0
         while place < len(text):
-            for end in range(min(len(text), place + self.longest), place, -1):
+            most = self._reach.get(text[place : place + 2], 1)
+            for end in range(min(len(text), place + most), place, -1):
                 token = self._spelling.get(text[place:end])
                 if token is not None:
                     break
@@ -135,9 +136,17 @@ class Vocabulary:
         return found
 
     @cached_property
+    def _reach(self) -> dict[str, int]:
+        """By the first two characters of a token, how long the longest such token is."""
+        found: dict[str, int] = {}
+        for piece in self._spelling:
+            found[piece[:2]] = max(len(piece), found.get(piece[:2], 0))
+        return found
+
+    @cached_property
     def characters(self) -> frozenset[str]:
-        """Every character that some token adds whole."""
-        return frozenset(char for piece in self._spelling for char in piece)
+        """Every character that a token adds whole."""
+        return frozenset("".join(self._spelling))
 
     def can_write(self, char: str) -> bool:
         """Whether some tokens add this character, in bytes or together with others."""
@@ -153,7 +162,11 @@ class Vocabulary:
         if isinstance(piece, bytes):
             return True
         whole = piece + (rest.upper() if _shouted(piece) else rest)
-        return (self.spell(whole) or [-1])[0] == token
+        # The longest token that fits is written first.
+        most = min(len(whole), self._reach.get(whole[:2], 1))
+        beginnings = (whole[:end] for end in range(most, 0, -1))
+        first = next((self._spelling[text] for text in beginnings if text in self._spelling), -1)
+        return first == token and self.spell(whole) is not None
 
     def completing(self, tail: str, text: str) -> Iterator[int]:
         """The tokens that complete `text`, partly or wholly, after a text that ends in `tail`."""
@@ -196,6 +209,33 @@ class Vocabulary:
                 tokens.setdefault(piece, []).append(token)
         order = sorted(tokens)
         return PiecesInOrder(order, [tokens[piece] for piece in order], rough_pieces(order), parts)
+
+    def folded_in_order(self, ignore_case: bool) -> "PiecesInOrder":
+        """The same with one piece for all that words of ASCII letters do not tell apart."""
+        key = ("in order", ignore_case)
+        if key not in self.derived:
+            self.derived[key] = self.in_order.merged(lambda char: coarse_key(char, ignore_case), self.characters)
+        found: PiecesInOrder = self.derived[key]
+        return found
+
+    def usual_letters(self, ignore_case: bool | None) -> list[str]:
+        """The characters that tokens add: the space first, then what is in lower case.
+
+        Args:
+            ignore_case: only one of all that words of ASCII letters do not tell apart, with or without regard to case;
+                None for all characters.
+        """
+        key = ("letters", ignore_case)
+        if key not in self.derived:
+            letters = sorted(self.characters, key=lambda letter: (letter != " ", not letter.islower(), letter))
+            if ignore_case is not None:
+                alike: dict[Hashable, str] = {}
+                for letter in letters:
+                    alike.setdefault(coarse_key(letter, ignore_case), letter)
+                letters = list(alike.values())
+            self.derived[key] = letters
+        found: list[str] = self.derived[key]
+        return found
 
     @cached_property
     def longest(self) -> int:
@@ -254,96 +294,6 @@ def _shouted(piece: str | bytes) -> bool:
     return isinstance(piece, str) and piece.isupper() and len(piece.strip()) > 1
 
 
-# Characters of two, three and four bytes.
-_TRIED_CHARACTERS = ("é", "ÿ", "日", "😀")
 _VIEWS: "weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, ...], Vocabulary]]" = (
     weakref.WeakKeyDictionary()
 )
-
-
-def _read(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
-    names: list[str | None] = tokenizer.convert_ids_to_tokens(list(range(_size(tokenizer))))
-    used = [token for token, name in enumerate(names) if name is not None]
-    fallback = frozenset(token for token in used if _BYTE_TOKEN.fullmatch(names[token] or ""))
-    # Adjacent bytes are decoded together, so none of them can be the token that the others are decoded between.
-    anchor = _anchor(tokenizer, [token for token in used if token not in fallback] or used)
-    before, twice = _decode(tokenizer, [[anchor], [anchor, anchor]])
-    behind = twice.removeprefix(before)
-    pieces: list[str | bytes] = [""] * len(names)
-    bytes_of = _byte_letters()
-    for token, text in zip(used, _decode(tokenizer, [[anchor, token, anchor] for token in used]), strict=True):
-        # Where a decoder rewrites the neighbouring text (none is known to), the whole result is the safer answer.
-        piece = text.removeprefix(before).removesuffix(behind)
-        pieces[token] = _whole_or_bytes(names[token] or "", piece, bytes_of) if REPLACEMENT in piece else piece
-    unshown = _unshown_bytes(tokenizer, names, [token for token in used if pieces[token] == ""])
-    for token, raw in unshown.items():
-        pieces[token] = raw
-    words = [(token, added) for token in used if isinstance(added := pieces[token], str) and added.strip()]
-    opening = next((token for token, piece in words if piece.startswith(" ")), None)
-    closing = next((token for token, piece in words if piece.endswith(" ")), None)
-    return Vocabulary(
-        pieces=tuple(pieces),
-        strips_leading_space=opening is not None and not _decode(tokenizer, [[opening]])[0].startswith(" "),
-        strips_trailing_space=closing is not None and not _decode(tokenizer, [[closing]])[0].endswith(" "),
-        fallback=fallback,
-        errors="ignore" if unshown else "replace",
-    )
-
-
-def _unshown_bytes(
-    tokenizer: PreTrainedTokenizerBase, names: Sequence[str | None], silent: Sequence[int]
-) -> dict[int, bytes]:
-    """The bytes of tokens for which a decoder shows nothing unless they form a whole character.
-
-    Such a decoder reads bytes with `errors="ignore"`, as ByT5's does; each token is named by the character with the
-    code of its byte. That is verified before it is used.
-    """
-    letters = {name: token for token, name in enumerate(names) if name is not None and len(name) == 1}
-    high = {token: bytes([ord(name)]) for token in silent if len(name := names[token] or "") == 1 and ord(name) < 256}
-    rows = [[letters.get(chr(byte), -1) for byte in char.encode()] for char in _TRIED_CHARACTERS]
-    if not high or any(-1 in row for row in rows) or _decode(tokenizer, rows) != list(_TRIED_CHARACTERS):
-        return {}
-    return high
-
-
-def _whole_or_bytes(name: str, piece: str, bytes_of: dict[str, int]) -> str | bytes:
-    """The bytes of a token whose text is a broken character, if its name shows them; its text otherwise."""
-    fallback = _BYTE_TOKEN.fullmatch(name)
-    if fallback:
-        raw = bytes([int(fallback[1], 16)])
-    elif all(letter in bytes_of for letter in name):
-        raw = bytes(bytes_of[letter] for letter in name)
-    else:
-        return piece
-    if raw.decode("utf-8", "replace") != piece:
-        return piece
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letters that represent bytes in byte-level tokenizers: printable bytes as themselves, others as free ones."""
-    letters = set(pre_tokenizers.ByteLevel.alphabet())
-    own = {chr(byte): byte for byte in range(256) if chr(byte) in letters}
-    rest = sorted(letters - own.keys())
-    return own | dict(zip(rest, (byte for byte in range(256) if chr(byte) not in own), strict=True))
-
-
-def _size(tokenizer: PreTrainedTokenizerBase) -> int:
-    return max(tokenizer.get_vocab().values(), default=-1) + 1
-
-
-def _anchor(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> int:
-    """The token to decode the others between: if possible one letter, to which its neighbours add no space."""
-    texts = dict(zip(tokens, _decode(tokenizer, [[token] for token in tokens]), strict=True))
-    unfit = {token: (not text or REPLACEMENT in text, not text.isalpha(), len(text)) for token, text in texts.items()}
-    best = min(unfit.values())
-    candidates = [token for token in tokens if unfit[token] == best]
-    twice = zip(candidates, _decode(tokenizer, [[token, token] for token in candidates]), strict=True)
-    return next((token for token, text in twice if text == 2 * texts[token]), candidates[0])
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
-    return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)

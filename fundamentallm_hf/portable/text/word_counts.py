@@ -8,7 +8,7 @@ matters.
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -58,11 +58,21 @@ class WordCounts:
 
     @classmethod
     def of_vocabulary(cls, vocabulary: Vocabulary) -> "WordCounts":
-        """Estimate counts from a sub-word tokenizer: it learned the most frequent words first (Zipf's law)."""
+        """Guess counts from a sub-word tokenizer: it learned the most frequent words first (Zipf's law).
+
+        They are made once for each vocabulary.
+        """
+        if "word counts" not in vocabulary.derived:
+            vocabulary.derived["word counts"] = cls._guessed(vocabulary)
+        made: WordCounts = vocabulary.derived["word counts"]
+        return made
+
+    @classmethod
+    def _guessed(cls, vocabulary: Vocabulary) -> "WordCounts":
         counts: dict[str, float] = {}
         for rank, piece in enumerate(vocabulary.pieces):
             word = piece.removeprefix(" ").removesuffix(" ") if isinstance(piece, str) else ""
-            if word and len(word) == len(piece) - 1 and all(map(is_word, word)):
+            if word and len(word) == len(piece) - 1 and (word.isalnum() or all(map(is_word, word))):
                 counts[word] = counts.get(word, 0) + 1e6 / (rank + 10)
         return cls(counts)
 
@@ -76,6 +86,11 @@ class WordCounts:
         whole = {word: int(count) if count == int(count) else count for word, count in self.counts.items()}
         ordered = dict(sorted(whole.items(), key=lambda item: (-item[1], item[0])))
         Path(file).write_text(json.dumps(ordered, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The words, folded, in the order of their characters."""
+        return self._words
 
     def __len__(self) -> int:
         return len(self._words)

@@ -16,6 +16,7 @@ What an entry means:
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from .characters import fold, is_word, needs_boundary
@@ -23,6 +24,8 @@ from .regex_matcher import RegexMachine
 from .word_lists import is_regex
 
 SPACE, STAR = " ", "*"
+# A distance that no text has.
+MANY = 1 << 30
 _ITEM = re.compile(r"\\([\\*/])|(\*+)|(\s+)|(.)", re.DOTALL)
 # Entries may start anywhere from the first of these nodes, but from the second only at the start of a word.
 _ANYWHERE, _AT_BOUNDARY = 0, 1
@@ -170,6 +173,29 @@ class LiteralMachine:
         """Whether an entry is complete if the text ends here."""
         return state.pending
 
+    def distance(self, state: LiteralState) -> int:
+        """The fewest characters that complete an entry, be it one that has begun; `MANY` if there is none."""
+        if state.pending:
+            return 1
+        begun = [self._distances[place] for place in (*state.threads, _ANYWHERE)]
+        return min(*begun, self._distances[_AT_BOUNDARY] + state.in_word)
+
+    @cached_property
+    def _distances(self) -> list[int]:
+        """For every node the fewest characters between it and the end of an entry."""
+        found = [0 if node.complete else MANY for node in self.nodes]
+        # Children come after their parents, but for a star beside a node, which may have come earlier.
+        changed = True
+        while changed:
+            changed = False
+            for place in range(len(self.nodes) - 1, -1, -1):
+                node = self.nodes[place]
+                least = min([found[after] + 1 for after in node.next.values()], default=MANY)
+                least = min(least, found[place], MANY if node.star is None else found[node.star])
+                if least < found[place]:
+                    found[place], changed = least, True
+        return found
+
     def idle(self, state: LiteralState) -> bool:
         """Whether nothing has started in the current word, and none of its further letters can start anything."""
         return state.in_word and not state.threads and not state.pending and not self.begins_anywhere
@@ -215,6 +241,7 @@ class LiteralMachine:
             The node after each of its items, the start first.
         """
         self._steps.clear()
+        self.__dict__.pop("_distances", None)
         marks = list(zip(entry.items, entry.literal, strict=True))
         begins_open = marks[0] == (STAR, False)
         edges = "".join(fold(item, self.ignore_case) for item, literal in marks if literal)

@@ -7,7 +7,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from fundamentallm_hf.model_io.tokenizer import build_tokenizer, character_vocabulary
-from fundamentallm_hf.portable.text.vocabulary import REPLACEMENT, Vocabulary, add_piece, as_bytes
+from fundamentallm_hf.portable.text.pieces import REPLACEMENT, add_piece, as_bytes
+from fundamentallm_hf.portable.text.vocabulary import Vocabulary
 
 TEXT = ["the cat ran to the river and the cat rang", "café crème, naïve 😀😀 中文中文 文学", "un two\n\tthree  four"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

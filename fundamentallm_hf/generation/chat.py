@@ -1,0 +1,71 @@
+"""Chats as prompts: the text that a tokenizer's chat template makes of messages."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.settings.chat_messages import Messages, check_messages, is_chat
+
+# What may be given to a model: the start of a text, or a chat to be answered.
+Prompt = str | Sequence[dict[str, str]]
+
+
+class ChatPrompt(str):
+    """What a model is given for a chat. Its special tokens are written out, so none is added when it is encoded.
+
+    Attributes:
+        messages: the chat that it was made of.
+    """
+
+    messages: Messages
+
+    def __new__(cls, text: str, messages: Messages) -> "ChatPrompt":
+        self = super().__new__(cls, text)
+        self.messages = messages
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "ChatPrompt":
+        return self
+
+
+def as_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A prompt as a text: messages go through the tokenizer's chat template.
+
+    Raises:
+        UsageError: the messages are none, there is no template, or it refuses them.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    messages = check_messages(prompt)
+    if not getattr(tokenizer, "chat_template", None):
+        raise UsageError(
+            "the model's tokenizer has no chat template, so it cannot answer a chat: give it the start of a text, or "
+            "use a model that was trained on chats"
+        )
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except (TemplateError, ValueError, ImportError) as error:
+        raise UsageError(f"the model's chat template refuses the chat: {' '.join(str(error).split())}") from error
+    return ChatPrompt(str(text), messages)
+
+
+def as_prompts(prompts: Prompt | Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """One prompt or several as texts: a list whose items are messages is one chat.
+
+    Raises:
+        UsageError: as in `as_prompt`.
+    """
+    if isinstance(prompts, str) or is_chat(prompts):
+        return [as_prompt(prompts, tokenizer)]  # type: ignore[arg-type]
+    return [as_prompt(prompt, tokenizer) for prompt in prompts]  # type: ignore[arg-type]
+
+
+def encode(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The tokens of each prompt, with the special tokens that the tokenizer adds to what is no chat."""
+    return [
+        tokenizer(prompt, verbose=False, add_special_tokens=not isinstance(prompt, ChatPrompt)).input_ids
+        for prompt in prompts
+    ]

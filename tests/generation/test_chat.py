@@ -1,0 +1,94 @@
+"""Chats: messages through a tokenizer's template, and controls that are about the reply."""
+
+import copy
+import random
+
+import pytest
+from text_matcher import violations
+from tokenizers.processors import TemplateProcessing
+from toy_tokenizers import FAMILIES, toy_model
+
+from fundamentallm_hf import Generator
+from fundamentallm_hf.generation.chat import ChatPrompt, as_prompt, encode
+from fundamentallm_hf.portable.errors import UserError
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}" + "{{ eos_token }}{% endfor %}assistant:"
+)
+ASKED = [{"role": "user", "content": "the big dog ran and ran"}]
+
+
+def chat_generator(family, **settings):
+    model = copy.copy(toy_model(family))
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.chat_template = TEMPLATE
+    return Generator(model, tokenizer, notice=lambda line: None, **{"max_tokens": 20, "seed": 1} | settings)
+
+
+def test_a_chat_is_its_template_and_the_reply_a_text_by_itself():
+    generator = chat_generator("byte_level")
+    messages = [{"role": "system", "content": "Be kind."}, *ASKED]
+    (completion,) = generator.complete(messages, max_tokens=5)
+    assert completion.prompt == "system: Be kind.<|end|>user: the big dog ran and ran<|end|>assistant:"
+    assert completion.text == completion.completion == generator.generate(messages, max_tokens=5)
+    record = completion.to_dict()
+    assert record["messages"] == messages
+    assert "prompt" not in record
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_streamed_is_the_reply(family):
+    generator = chat_generator(family, temperature=1.5)
+    for seed in range(4):
+        stream = generator.stream(ASKED, seed=seed)
+        assert "".join(stream) == stream.result.completion
+        assert stream.result.completion == generator.generate(ASKED, seed=seed)
+
+
+def test_chats_and_texts_can_be_asked_for_together():
+    generator = chat_generator("byte_level", max_tokens=4, temperature=0)
+    both = generator.complete(["the cat", ASKED, ASKED])
+    alone = [generator.complete(each)[0] for each in ("the cat", ASKED, ASKED)]
+    assert [each.text for each in both] == [each.text for each in alone]
+    assert [each.text for each in generator.complete(ASKED)] == [alone[1].text]
+    assert generator.next_tokens(ASKED, top=1)[0].label
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_controls_are_about_the_reply(family):
+    generator = chat_generator(family, max_tokens=40, temperature=1.5)
+    dice = random.Random(family)
+    for seed in range(6):
+        banned = dice.sample(["the", "ran", "a", "*og", "big dog", "e", "and"], 2)
+        reply = generator.generate(ASKED, seed=seed, bad_words=banned)
+        assert not violations(reply, 0, banned), (banned, reply)
+        # What the user said is not said by the model.
+        reply = generator.generate(ASKED, seed=seed, must_include=["dog"])
+        assert violations(reply, 0, ["dog"]), reply
+
+
+def test_the_template_holds_all_special_tokens():
+    tokenizer = copy.deepcopy(toy_model("llama").tokenizer)
+    tokenizer.chat_template = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    start = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
+    chat = as_prompt(ASKED, tokenizer)
+    assert encode(["the", chat], tokenizer)[0].count(start) == 1
+    assert encode(["the", chat], tokenizer)[1].count(start) == 1
+
+
+def test_a_copy_of_a_chat_is_one():
+    chat = ChatPrompt("user: Hello", [{"role": "user", "content": "Hello"}])
+    assert copy.deepcopy(chat).messages == chat.messages
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [(None, "has no chat template"), ("{{ raise_exception('no\\nsystem') }}", "refuses the chat: no system")],
+)
+def test_a_model_that_cannot_answer_says_so_in_one_line(template, expected):
+    generator = chat_generator("byte_level")
+    generator.tokenizer.chat_template = template
+    with pytest.raises(UserError, match=expected) as raised:
+        generator.generate(ASKED)
+    assert "\n" not in str(raised.value)

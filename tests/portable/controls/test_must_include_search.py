@@ -1,0 +1,63 @@
+"""The shortest text that completes an entry: found in few steps, or given up and said so."""
+
+import random
+
+import pytest
+from toy_tokenizers import toy_tokenizer
+
+from fundamentallm_hf.portable.controls import must_include_search
+from fundamentallm_hf.portable.controls.bad_words import compile_bad_words
+from fundamentallm_hf.portable.controls.must_include_plan import Requirements
+from fundamentallm_hf.portable.controls.must_include_search import Search
+
+ENTRIES = [
+    "dragon",
+    "/a.{10}b/",
+    "/(a|b)*c.{6}d/",
+    "/[0-9]{4}-[0-9]{2}/",
+    "*ing",
+    "a*b",
+    "dog|Paris",
+    "/\\bno\\b.{8}!/",
+]
+
+
+def made(entry, bans=()):
+    tokenizer = toy_tokenizer("characters")
+    barred = compile_bad_words(bans, tokenizer, len(tokenizer)) if bans else None
+    return Requirements([entry], tokenizer, len(tokenizer), barred=barred)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("bans", [(), ("c*",), ("/ /",), ("the", "e", "*x*")])
+def test_a_way_is_found_in_few_steps(entry, bans, monkeypatch):
+    monkeypatch.setattr(must_include_search, "_MOST_TRIED", 4000)
+    requirements = made(entry, bans)
+    dice = random.Random(entry)
+    progress = requirements.prompt_end(requirements.start)
+    for _ in range(60):
+        plan = requirements.plan(progress)
+        assert plan is not None, (entry, bans)
+        done = progress
+        for token in plan:
+            done = requirements.advance(done, token)
+        assert not requirements.missing(done)
+        token = dice.choice(range(3, requirements.size))
+        after = requirements.advance(progress, token)
+        if requirements.missing(after) and not requirements.barred:
+            progress = after
+
+
+def test_the_way_is_the_shortest():
+    for entry, length in (("/a.{10}b/", 12), ("/(ab|abcdef)x/", 3), ("*ing", 3), ("dog|a|Paris", 1)):
+        requirements = made(entry)
+        patterns = requirements.tables[0].patterns
+        way = requirements.ways(Search(0, patterns.start, None, None))
+        assert way is not None
+        assert len(way) == length
+
+
+def test_a_search_that_gives_up_says_so(monkeypatch):
+    monkeypatch.setattr(must_include_search, "_MOST_TRIED", 50)
+    with pytest.raises(ValueError, match="was found: make it simpler"):
+        made("/a.{10}b/")
