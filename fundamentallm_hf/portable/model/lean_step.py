@@ -1,0 +1,211 @@
+"""The forward pass of the network with few operations, for decoding on the CPU.
+
+`modeling_fundamentallm.py` is the readable network. This is the same arithmetic on the same weights: one projection for
+query, key and value, keys and values written into tensors that were allocated once, no calls of modules, and no mask
+where none is needed. `plain_network` finds out whether the two compute the same for a model; where it says no,
+`forward()` is used.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules import module as global_hooks
+
+_STOCK = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.Dropout, nn.ModuleList)
+_NETWORK = (
+    "FundamentaLLMForCausalLM",
+    "FundamentaLLMModel",
+    "FundamentaLLMDecoderLayer",
+    "FundamentaLLMAttention",
+    "FundamentaLLMMLP",
+    "FundamentaLLMSinusoidalPositions",
+)
+_ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# A copy of the weights of query, key and value in one matrix.
+_Fused = list[tuple[torch.Tensor, torch.Tensor]]
+_FUSED: "weakref.WeakKeyDictionary[Any, _Fused]" = weakref.WeakKeyDictionary()
+
+
+def plain_network(model: Any) -> bool:
+    """Whether a model computes what `LeanStep` computes.
+
+    It does not with modules of other classes (adapters, quantised or parallel layers, parametrisations), with hooks or
+    another `forward` on a module, in training mode, with another attention than scaled dot-product attention, under
+    autocast, or with weights that are not all of one floating type on the CPU.
+    """
+    if model.training or model.config._attn_implementation != "sdpa" or torch.is_autocast_enabled("cpu"):
+        return False
+    if any(getattr(global_hooks, name, None) for name in _GLOBAL_HOOKS):
+        return False
+    home = type(model).__module__
+    for module in model.modules():
+        kind = type(module)
+        known = kind in _STOCK or (kind.__module__ == home and kind.__name__ in _NETWORK)
+        if not known and kind.__module__ not in _ACTIVATIONS:
+            return False
+        if "forward" in vars(module) or any(getattr(module, name) for name in _HOOKS):
+            return False
+    dtype = model.dtype
+    return dtype in _DTYPES and all(
+        type(each) is nn.Parameter and each.dtype == dtype and each.device.type == "cpu" for each in model.parameters()
+    )
+
+
+def fused_projections(model: Any) -> _Fused:
+    """For each layer the weight and bias of query, key and value in one, copied once and again when they change."""
+    known = _FUSED.get(model)
+    layers = model.model.layers
+    # The values themselves are compared: writing through `.data` leaves no other trace.
+    if known is not None and len(known) == len(layers) and all(map(_holds, known, layers)):
+        return known
+    fused = []
+    for layer in layers:
+        parts = _projections(layer)
+        weight = torch.cat([part.weight.detach() for part in parts])
+        fused.append((weight, torch.cat([part.bias.detach() for part in parts])))
+    _FUSED[model] = fused
+    return fused
+
+
+def _projections(layer: Any) -> tuple[Any, Any, Any]:
+    attention = layer.self_attn
+    return attention.q_proj, attention.k_proj, attention.v_proj
+
+
+def _holds(fused: tuple[torch.Tensor, torch.Tensor], layer: Any) -> bool:
+    weight, bias = fused
+    if weight.dtype != layer.self_attn.q_proj.weight.dtype:
+        return False
+    parts = _projections(layer)
+    return all(
+        torch.equal(held, part.weight) and torch.equal(held_bias, part.bias)
+        for held, held_bias, part in zip(weight.chunk(3), bias.chunk(3), parts, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _LeanLayer:
+    """The tensors of one layer, as its operations take them."""
+
+    attention_norm: torch.Tensor
+    qkv: tuple[torch.Tensor, torch.Tensor]
+    out: tuple[torch.Tensor, torch.Tensor]
+    mlp_norm: torch.Tensor
+    up: tuple[torch.Tensor, torch.Tensor]
+    down: tuple[torch.Tensor, torch.Tensor]
+    activation: Callable[[torch.Tensor], torch.Tensor]
+
+
+class LeanStep:
+    """Computes logits for new tokens and keeps keys and values for the next ones.
+
+    Args:
+        model: a model for which `plain_network` holds.
+        rows: texts that are decoded together.
+        columns: tokens for which keys and values are kept; no more than fit may be computed.
+
+    Attributes:
+        length: columns that hold keys and values.
+    """
+
+    def __init__(self, model: Any, rows: int, columns: int) -> None:
+        config = model.config
+        self.hidden, self.heads, self.eps = config.hidden_size, config.num_attention_heads, config.rms_norm_eps
+        self.head_dim = self.hidden // self.heads
+        self.tokens = model.model.embed_tokens.weight
+        positions = model.model.embed_positions
+        self.positions = positions.weight if isinstance(positions, nn.Embedding) else positions.table.to(model.dtype)
+        self.norm = model.model.norm.weight
+        self.head = model.lm_head.weight
+        with torch.inference_mode():
+            layers = zip(model.model.layers, fused_projections(model), strict=True)
+            self.layers = [_read_layer(layer, fused, config.hidden_act) for layer, fused in layers]
+            shape = (len(self.layers), 2, rows, self.heads, columns, self.head_dim)
+            self.cache = torch.empty(shape, dtype=model.dtype)
+        self.length = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that hold keys and values."""
+        return self.cache.shape[2]
+
+    @torch.inference_mode()
+    def __call__(
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None, kept: int = 1
+    ) -> torch.Tensor:
+        """Compute, and keep the keys and values.
+
+        Args:
+            tokens: (rows, new) token ids; fewer rows than the cache has are its first ones.
+            positions: (rows or 1, new).
+            mask: (rows, length + new) 1 for real tokens and 0 for padding; None where all are real.
+            kept: for how many of the last tokens to give logits.
+
+        Returns:
+            (rows, kept, vocabulary) logits in the model's type.
+        """
+        rows, new = tokens.shape
+        start, self.length = self.length, self.length + new
+        visible = self._visible(start, new, mask)
+        causal = visible is None and new > 1
+        hidden = functional.embedding(tokens, self.tokens) + functional.embedding(positions, self.positions)
+        shape = (self.hidden,)
+        for layer, cache in zip(self.layers, self.cache, strict=True):
+            normed = torch.rms_norm(hidden, shape, layer.attention_norm, self.eps)
+            # (3, rows, heads, new, head_dim)
+            qkv = functional.linear(normed, *layer.qkv).view(rows, new, 3, self.heads, self.head_dim)
+            qkv = qkv.permute(2, 0, 3, 1, 4)
+            cache[:, :rows, :, start : self.length] = qkv[1:]
+            keys, values = cache[:, :rows, :, : self.length].unbind(0)
+            attended = functional.scaled_dot_product_attention(
+                qkv[0], keys, values, attn_mask=visible, is_causal=causal
+            )
+            hidden += functional.linear(attended.transpose(1, 2).reshape(rows, new, self.hidden), *layer.out)
+            normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
+            hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
+        if kept < new:
+            hidden = hidden[:, -kept:]
+        return functional.linear(torch.rms_norm(hidden, shape, self.norm, self.eps), self.head)
+
+    def _visible(self, start: int, new: int, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """What each new token may see, (rows or 1, 1, new, start + new) to be added; None where that is plain."""
+        if mask is None and (new == 1 or start == 0):
+            return None
+        seen = torch.ones(new, start + new, dtype=torch.bool).tril(start)[None, None]
+        if mask is not None:
+            seen = seen & mask.bool()[:, None, None]
+            # Padding sees itself: a softmax over nothing is not a number, and would spread through its values.
+            seen[..., range(new), range(start, start + new)] = True
+        return torch.zeros(seen.shape, dtype=self.cache.dtype).masked_fill_(~seen, -torch.inf)
+
+    @torch.inference_mode()
+    def spread(self, copies: int) -> None:
+        """Give the rows that were computed to `copies` rows each, side by side."""
+        held = self.cache[:, :, : self.rows // copies, :, : self.length]
+        self.cache[:, :, :, :, : self.length] = held.repeat_interleave(copies, dim=2)
+
+    @torch.inference_mode()
+    def keep_rows(self, rows: list[int]) -> None:
+        """Keep these rows alone."""
+        self.cache = self.cache[:, :, rows]
+
+
+def _read_layer(layer: Any, fused: tuple[torch.Tensor, torch.Tensor], activation: str) -> _LeanLayer:
+    mlp, out = layer.mlp, layer.self_attn.o_proj
+    return _LeanLayer(
+        attention_norm=layer.input_layernorm.weight,
+        qkv=fused,
+        out=(out.weight, out.bias),
+        mlp_norm=layer.post_attention_layernorm.weight,
+        up=(mlp.fc1.weight, mlp.fc1.bias),
+        down=(mlp.fc2.weight, mlp.fc2.bias),
+        activation=functional.gelu if activation == "gelu" else mlp.activation,
+    )
