@@ -1,4 +1,4 @@
-"""Files next to a model's weights that controls need: its tokenizer and its word counts.
+"""Files next to a model's weights that decoding needs: its tokenizer, its word counts and its draft table.
 
 They are looked up where the model came from, in the same revision, and kept on the model.
 """
@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from ..text.word_counts import FILE_NAME, WordCounts
+from .drafts import DRAFT_FILE, NgramTable
+
+logger = logging.get_logger(__name__)
 
 
 def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
@@ -38,6 +41,28 @@ def own_word_counts(model: Any) -> WordCounts | None:
         model.word_counts = WordCounts.load(file) if file else None
         model._has_no_word_counts = file is None
     return model.word_counts
+
+
+def own_draft_table(model: Any) -> NgramTable | None:
+    """The draft table of a model: the one it carries as `draft_table`, or the one next to the weights it came from."""
+    if getattr(model, "draft_table", None) is None and not getattr(model, "_has_no_draft_table", False):
+        file = find_sidecar(model, DRAFT_FILE)
+        table = NgramTable.load(file) if file else None
+        if table is not None and table.largest >= model.config.vocab_size:
+            logger.warning(f"{file} drafts tokens that the model does not have, so it is not used: make it again.")
+            table = None
+        model.draft_table = table
+        model._has_no_draft_table = table is None
+    return model.draft_table
+
+
+def save_sidecars(model: Any, folder: Any) -> None:
+    """Write the word counts and the draft table of a model, as far as it has them, into a folder."""
+    counts, table = own_word_counts(model), own_draft_table(model)
+    if counts is not None:
+        counts.save(Path(folder) / FILE_NAME)
+    if table is not None:
+        table.save(Path(folder) / DRAFT_FILE)
 
 
 def find_sidecar(model: Any, name: str) -> str | None:

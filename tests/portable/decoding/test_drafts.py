@@ -1,0 +1,73 @@
+"""Drafts: what a table says, what is kept of a text in it, and how a drafter learns."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from fundamentallm_hf.portable.decoding.drafts import Drafter, NgramTable, context_keys
+from fundamentallm_hf.training.draft_training import count_ngrams
+
+TEXTS = st.lists(st.integers(0, 3), min_size=2, max_size=60)
+
+
+@given(TEXTS, st.integers(1, 5))
+def test_a_whole_table_gives_the_commonest_next_token_of_the_longest_context_seen_twice(text, order):
+    table = count_ngrams(text, order, entries=10**6)
+    for end in range(1, len(text)):
+        found = table.next(text[:end])
+        assert found is not None
+        for length in range(min(order, end), 0, -1):
+            context = text[end - length : end]
+            after = [text[i] for i in range(length, len(text)) if text[i - length : i] == context]
+            if len(after) >= 2:
+                assert after.count(found[0]) == max(map(after.count, after))
+                break
+
+
+@given(TEXTS)
+def test_fewer_entries_are_the_ones_that_help_most(text):
+    whole, part = count_ngrams(text, 3, entries=10**6), count_ngrams(text, 3, entries=2)
+    assert len(part.entries) <= 3
+    assert part.entries.items() <= whole.entries.items()
+
+
+@pytest.mark.parametrize("tokens", [[], [3], [1, 2], [1, 2] * 50, [70_000, 5] * 9])
+def test_a_table_is_the_same_when_it_is_read_again(tokens, tmp_path):
+    table = count_ngrams(tokens, 4)
+    table.save(tmp_path / "draft.safetensors")
+    again = NgramTable.load(tmp_path / "draft.safetensors")
+    assert again.entries.keys() == table.entries.keys()
+    for key, (token, chance) in table.entries.items():
+        assert again.entries[key][0] == token
+        assert again.entries[key][1] == pytest.approx(chance, abs=0.01)
+
+
+def test_another_file_is_refused(tmp_path):
+    save_file({"weight": torch.zeros(1)}, tmp_path / "draft.safetensors")
+    with pytest.raises(ValueError, match="is not a draft table"):
+        NgramTable.load(tmp_path / "draft.safetensors")
+
+
+def test_contexts_of_other_lengths_have_other_keys():
+    keys = [key for tokens in ([0, 0, 0], [1, 0], [0, 1]) for key in context_keys(tokens, 3)]
+    assert len(set(keys)) == 6
+
+
+def test_a_repeated_text_is_drafted_from_itself():
+    text = list(range(20)) * 2
+    assert Drafter()(text + list(range(9)), 5) == [9, 10, 11, 12]
+    assert Drafter()(text, 12)[:1] == [0]
+    assert Drafter()(list(range(30)), 5) == []
+
+
+def test_a_drafter_that_is_often_wrong_drafts_less_and_one_that_is_right_more():
+    table = NgramTable(1, {0: (1, 0.8)})
+    fresh, wrong, right = Drafter(table), Drafter(table), Drafter(table)
+    for _ in range(50):
+        wrong.learn(len(wrong([1, 2], 12)), 0)
+        drafted = right([1, 2], 12)
+        right.learn(len(drafted), len(drafted))
+    assert len(wrong([1, 2], 12)) < len(fresh([1, 2], 12)) < len(right([1, 2], 12)) <= 12
+    assert Drafter(table)([1, 2], 2) == [1, 1]
