@@ -9,17 +9,27 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
-from .call_processors import WARPERS
 from .context_window import view, window_start
 from .drafts import Drafter
 from .endings import EndCriteria
 from .generate_call import Call
 from .seeded_sampling import SeededSampling
 
+# What looks at nothing but the scores of a step.
+_MEMORYLESS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper)
 # Rows that have ended are left out of the passes when at most this part of the rows that are computed goes on.
 _FEW = 0.75
 
@@ -90,7 +100,7 @@ class LeanLoop:
         self.processors = list(processors)
         self.chooser = self.processors.pop() if processors and type(processors[-1]) is SeededSampling else None
         # They look at nothing but the scores, so several steps may be computed at once.
-        self.memoryless = all(type(each) in WARPERS for each in self.processors)
+        self.memoryless = all(type(each) in _MEMORYLESS for each in self.processors)
         self.greedy = not call.config.do_sample
         self.counters = [each for each in criteria if type(each) is PassCounter]
         self._read_criteria(criteria)

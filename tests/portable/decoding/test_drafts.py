@@ -2,16 +2,23 @@
 
 import pytest
 import torch
-from hypothesis import given
+from click.testing import CliRunner
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from fundamentallm_hf.portable.decoding.drafts import Drafter, NgramTable, context_keys
-from fundamentallm_hf.training.draft_training import count_ngrams
+from fundamentallm_hf import FundamentaLLMForCausalLM
+from fundamentallm_hf.cli.main import cli
+from fundamentallm_hf.model_io.model_folder import write_model_folder
+from fundamentallm_hf.portable.decoding.drafts import DRAFT_FILE, Drafter, NgramTable, context_keys
+from fundamentallm_hf.portable.decoding.sidecar_files import own_draft_table
+from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.training.draft_training import add_draft, count_ngrams
 
 TEXTS = st.lists(st.integers(0, 3), min_size=2, max_size=60)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.integers(1, 5))
 def test_a_whole_table_gives_the_commonest_next_token_of_the_longest_context_seen_twice(text, order):
     table = count_ngrams(text, order, entries=10**6)
@@ -26,6 +33,7 @@ def test_a_whole_table_gives_the_commonest_next_token_of_the_longest_context_see
                 break
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_fewer_entries_are_the_ones_that_help_most(text):
     whole, part = count_ngrams(text, 3, entries=10**6), count_ngrams(text, 3, entries=2)
@@ -71,3 +79,32 @@ def test_a_drafter_that_is_often_wrong_drafts_less_and_one_that_is_right_more():
         right.learn(len(drafted), len(drafted))
     assert len(wrong([1, 2], 12)) < len(fresh([1, 2], 12)) < len(right([1, 2], 12)) <= 12
     assert Drafter(table)([1, 2], 2) == [1, 1]
+
+
+def test_a_draft_is_made_for_a_folder_and_travels_with_the_model(shakespeare, tmp_path):
+    folder = write_model_folder(tmp_path / "model", shakespeare, shakespeare.tokenizer)
+    assert not (folder / DRAFT_FILE).exists()
+    (tmp_path / "text.txt").write_text("To be or not to be. To be or not to be.", encoding="utf-8")
+    result = CliRunner().invoke(cli, ["draft", str(folder), str(tmp_path / "text.txt")])
+    assert (result.output.strip(), result.exit_code) == (str(folder / DRAFT_FILE), 0)
+    model = FundamentaLLMForCausalLM.from_pretrained(folder)
+    assert own_draft_table(model).entries
+    model.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / DRAFT_FILE).read_bytes() == (folder / DRAFT_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("text", ["", "x"])
+def test_what_cannot_become_a_draft_is_refused(text, shakespeare, tmp_path):
+    with pytest.raises(UserError, match="has to be a model folder"):
+        add_draft(tmp_path / "none", text)
+    with pytest.raises(UserError, match="tokenizer"):
+        add_draft(tmp_path, text)
+    shakespeare.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="text is empty"):
+        add_draft(tmp_path, text)
+
+
+def test_a_draft_of_other_tokens_is_not_used(shakespeare, tmp_path):
+    folder = write_model_folder(tmp_path / "model", shakespeare, shakespeare.tokenizer)
+    count_ngrams([5, 9999, 5, 9999, 5], 2).save(folder / DRAFT_FILE)
+    assert own_draft_table(FundamentaLLMForCausalLM.from_pretrained(folder)) is None
