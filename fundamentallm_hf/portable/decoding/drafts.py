@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 DRAFT_FILE = "draft.safetensors"
@@ -65,9 +66,15 @@ class NgramTable:
         Raises:
             ValueError: it is something else.
         """
-        parts = load_file(file)
+        try:
+            parts = load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a draft table: {error}") from error
         if parts.keys() != {"contexts", "lengths", "tokens", "percent"}:
             raise ValueError(f"{file} is not a draft table: make one with `fundamentallm draft FOLDER TEXT_FILE`")
+        sizes = {each.shape for each in parts.values()}
+        if len(sizes) > 1 or any(each.dim() != 1 or each.is_floating_point() for each in parts.values()):
+            raise ValueError(f"{file} is not a draft table: it has to hold columns of whole numbers of one length")
         contexts, lengths, tokens, percent = (
             parts[name].tolist() for name in ("contexts", "lengths", "tokens", "percent")
         )
@@ -115,7 +122,8 @@ class Drafter:
         """
         self._enter(tokens)
         echo = self._seen.get(tuple(tokens[-_AGREEING:]))
-        text, drafted, chance = list(tokens), [], 1.0
+        text, chance = list(tokens), 1.0
+        drafted: list[int] = []
         self._chances = []
         self.expected += _FORGOTTEN * (_PRIOR - self.expected)
         self.kept += _FORGOTTEN * (_PRIOR - self.kept)

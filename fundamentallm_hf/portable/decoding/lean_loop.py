@@ -27,6 +27,7 @@ from .drafts import Drafter
 from .endings import EndCriteria
 from .generate_call import Call
 from .seeded_sampling import SeededSampling
+from .watched_states import StatesWatcher
 
 # What looks at nothing but the scores of a step.
 _MEMORYLESS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper)
@@ -39,6 +40,7 @@ class Step(Protocol):
 
     length: int
     cache: torch.Tensor
+    states: torch.Tensor | None
 
     @property
     def rows(self) -> int: ...
@@ -101,6 +103,8 @@ class LeanLoop:
         self.chooser = self.processors.pop() if processors and type(processors[-1]) is SeededSampling else None
         # They look at nothing but the scores, so several steps may be computed at once.
         self.memoryless = all(type(each) in _MEMORYLESS for each in self.processors)
+        self.states: torch.Tensor | None = None
+        self.watchers = [each for each in self.processors if isinstance(each, StatesWatcher)]
         self.greedy = not call.config.do_sample
         self.counters = [each for each in criteria if type(each) is PassCounter]
         self._read_criteria(criteria)
@@ -114,7 +118,7 @@ class LeanLoop:
 
     def _read_criteria(self, criteria: StoppingCriteriaList) -> None:
         kinds = (MaxLengthCriteria, EosTokenCriteria, PassCounter)
-        self.criteria = [each for each in criteria if type(each) not in kinds]
+        self.criteria = StoppingCriteriaList(each for each in criteria if type(each) not in kinds)
         ends = [each.eos_token_id for each in criteria if type(each) is EosTokenCriteria]
         self.end_tokens = {token for each in ends for token in each.tolist()}
         self.pads = any(hasattr(each, "eos_token_id") for each in criteria)
@@ -178,8 +182,10 @@ class LeanLoop:
         for counter in self.counters:
             counter.passes += 1
         logits = self.step(tokens, positions, mask, kept=len(drafted) + 1).to(torch.float32, copy=True)
+        self.states = self.step.states if self.watchers else None
         if copies > 1:
             self.step.spread(copies)
+            self.states = None if self.states is None else self.states.repeat_interleave(copies, dim=0)
             return logits.repeat_interleave(copies, dim=0)
         if self.held is None:
             return logits
@@ -212,8 +218,11 @@ class LeanLoop:
         """Choose and write tokens one by one, as long as they are those that were drafted. Returns how many."""
         for index in range(len(drafted) + 1):
             self._show_cache(self.step.length - len(drafted) + index)
-            ids = self.ids[:, : self.length]
-            scores = logits[:, index]
+            for watcher in self.watchers:
+                assert self.states is not None
+                watcher.show(self.states[:, index : index + 1])
+            ids = self.ids[:, : self.length].contiguous()
+            scores = logits[:, index].contiguous()
             for processor in self.processors:
                 scores = processor(ids, scores)
             tokens = self._choose(scores, index=0)
@@ -266,10 +275,8 @@ class LeanLoop:
             self.going = [
                 going and token not in self.end_tokens for going, token in zip(self.going, tokens, strict=True)
             ]
-        for criterion in self.criteria:
-            if isinstance(criterion, EndCriteria) and not criterion.rows:
-                continue
-            ended = criterion(self.ids[:, : self.length], None).tolist()
+        if any(not isinstance(each, EndCriteria) or each.rows for each in self.criteria):
+            ended = self.criteria(self.ids[:, : self.length].contiguous(), None).tolist()
             self.going = [going and not over for going, over in zip(self.going, ended, strict=True)]
 
     def _show_cache(self, columns: int) -> None:

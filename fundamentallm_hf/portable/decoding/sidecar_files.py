@@ -47,13 +47,22 @@ def own_draft_table(model: Any) -> NgramTable | None:
     """The draft table of a model: the one it carries as `draft_table`, or the one next to the weights it came from."""
     if getattr(model, "draft_table", None) is None and not getattr(model, "_has_no_draft_table", False):
         file = find_sidecar(model, DRAFT_FILE)
-        table = NgramTable.load(file) if file else None
-        if table is not None and table.largest >= model.config.vocab_size:
-            logger.warning(f"{file} drafts tokens that the model does not have, so it is not used: make it again.")
-            table = None
-        model.draft_table = table
-        model._has_no_draft_table = table is None
+        model.draft_table = _read_draft_table(file, model.config.vocab_size) if file else None
+        model._has_no_draft_table = model.draft_table is None
     return model.draft_table
+
+
+def _read_draft_table(file: str, size: int) -> NgramTable | None:
+    """The table in a file; None, and a line that says so, where it is of no use. A text can do without."""
+    try:
+        table = NgramTable.load(file)
+    except (ValueError, OSError) as error:
+        logger.warning(f"The drafts of the model are not used: {error}")
+        return None
+    if table.largest < size:
+        return table
+    logger.warning(f"{file} drafts tokens that the model does not have, so it is not used: make it again.")
+    return None
 
 
 def save_sidecars(model: Any, folder: Any) -> None:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor
 
 from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.lookahead import InSight
 from ..decoding.row_states import row_key
+from ..decoding.watched_states import StatesWatcher, only_watches
 from .output_experts import OutputWeights
 
 
-class OutputStates(LogitsProcessor):
+class OutputStates(StatesWatcher):
     """Takes down the states of every row. Stands before all processors that ask the model something themselves.
 
     Args:
@@ -50,6 +50,10 @@ class OutputStates(LogitsProcessor):
         fits = self.watch and passed is not None and len(passed) == len(input_ids)
         self._ids, self._states = input_ids, passed[:, -1].detach() if fits and passed is not None else None
         return scores
+
+    def show(self, states: torch.Tensor) -> None:
+        """See `StatesWatcher`."""
+        self._passing = states
 
     def of(self, input_ids: torch.Tensor) -> torch.Tensor:
         """(rows, hidden size) what the output layer reads behind every row of `input_ids`, (rows, length)."""
@@ -88,4 +92,4 @@ def _watcher(states: "weakref.ref[OutputStates]") -> Any:
         if found is not None and threading.get_ident() == thread:
             found._passing = given[0]
 
-    return passing
+    return only_watches(passing)

@@ -255,7 +255,9 @@ class Decoding:
         config, cache = call.config, prepared.get(CACHE)
         if call.mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE) or config.return_dict_in_generate:
             return False
-        if not self.own_cache or type(cache) is not DynamicCache or cache.offloading or cache.get_seq_length():
+        if not self.own_cache or not isinstance(cache, DynamicCache) or type(cache) is not DynamicCache:
+            return False
+        if cache.offloading or cache.get_seq_length():
             return False
         if not prepared.get("use_cache") or config.prefill_chunk_size is not None or not call.prompts.shape[1]:
             return False
@@ -268,6 +270,8 @@ class Decoding:
         if mask is not None and mask.shape != call.prompts.shape:
             return False
         counted = torch.ones_like(call.prompts) if mask is None else mask.long()
+        if not bool(counted.any(dim=-1).all()) or call.prompts.device.type != "cpu":
+            return False
         if not torch.equal(positions.expand(rows, columns), (counted.cumsum(dim=-1) - 1).clamp(min=0)):
             return False
         if rows > 1 and call.closing_token is None and config.pad_token_id is None:
@@ -281,9 +285,7 @@ class Decoding:
         criteria: StoppingCriteriaList,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        # In lower precision one pass over several tokens rounds so differently that it may choose another one.
-        drafts = call.field("speculate") is not False and self.model.dtype == torch.float32
-        drafter = Drafter(own_draft_table(self.model)) if drafts else None
+        drafter = Drafter(own_draft_table(self.model)) if call.field("speculate") is not False else None
         loop = LeanLoop(
             partial(LeanStep, self.model), call, processors, criteria, mask, self.withheld["streamer"], drafter
         )

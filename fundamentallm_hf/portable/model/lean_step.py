@@ -15,6 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules import module as global_hooks
+from transformers.activations import GELUActivation
+
+from ..decoding.watched_states import watches_states
 
 _STOCK = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.Dropout, nn.ModuleList)
 _NETWORK = (
@@ -28,7 +31,8 @@ _NETWORK = (
 _ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Methods that `generate()` calls in every step; whoever replaces one on a model means it to be called.
+_STEP_METHODS = ("forward", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
 # A copy of the weights of query, key and value in one matrix.
 _Fused = list[tuple[torch.Tensor, torch.Tensor]]
 _FUSED: "weakref.WeakKeyDictionary[Any, _Fused]" = weakref.WeakKeyDictionary()
@@ -38,24 +42,66 @@ def plain_network(model: Any) -> bool:
     """Whether a model computes what `LeanStep` computes.
 
     It does not with modules of other classes (adapters, quantised or parallel layers, parametrisations), with hooks or
-    another `forward` on a module, in training mode, with another attention than scaled dot-product attention, under
-    autocast, or with weights that are not all of one floating type on the CPU.
+    other methods on a module, in training mode, compiled, with another attention than scaled dot-product attention,
+    under autocast, or with weights that are not all of float32 on the CPU. In less than float32 the two ways round so
+    differently that they may choose different tokens.
     """
-    if model.training or model.config._attn_implementation != "sdpa" or torch.is_autocast_enabled("cpu"):
+    if model.config._attn_implementation != "sdpa" or torch.is_autocast_enabled("cpu"):
         return False
     if any(getattr(global_hooks, name, None) for name in _GLOBAL_HOOKS):
         return False
-    home = type(model).__module__
+    home, kinds = type(model).__module__, set()
     for module in model.modules():
-        kind = type(module)
-        known = kind in _STOCK or (kind.__module__ == home and kind.__name__ in _NETWORK)
-        if not known and kind.__module__ not in _ACTIVATIONS:
+        kinds.add(type(module))
+        if (
+            module.training
+            or module._compiled_call_impl is not None
+            or not vars(module).keys().isdisjoint(_STEP_METHODS)
+        ):
             return False
-        if "forward" in vars(module) or any(getattr(module, name) for name in _HOOKS):
+        if any(not watches_states(hook) for name in _HOOKS for hook in getattr(module, name).values()):
             return False
-    dtype = model.dtype
-    return dtype in _DTYPES and all(
-        type(each) is nn.Parameter and each.dtype == dtype and each.device.type == "cpu" for each in model.parameters()
+    if not all(_is_known(kind, home) and _keeps_its_methods(kind) for kind in kinds):
+        return False
+    return _fits(model) and all(
+        type(each) is nn.Parameter and each.dtype == torch.float32 and each.device.type == "cpu"
+        for each in model.parameters()
+    )
+
+
+def _is_known(kind: type, home: str) -> bool:
+    return kind in _STOCK or kind.__module__ in _ACTIVATIONS or (kind.__module__ == home and kind.__name__ in _NETWORK)
+
+
+def _keeps_its_methods(kind: type) -> bool:
+    """Whether nobody has put another function in the place of one of a class's methods."""
+    for name in _STEP_METHODS:
+        method = getattr(kind, name, None)
+        owner = next((each for each in kind.__mro__ if name in vars(each)), None)
+        if owner is None:
+            continue
+        wanted = f"{owner.__qualname__}.{name}"
+        if getattr(method, "__qualname__", None) != wanted or getattr(method, "__module__", None) != owner.__module__:
+            return False
+    return True
+
+
+def _fits(model: Any) -> bool:
+    """Whether the parts of a model are of the sizes and have the biases that it was built with."""
+    config, inner = model.config, model.model
+    embeddings = [each for each in (inner.embed_tokens, inner.embed_positions) if isinstance(each, nn.Embedding)]
+    norms = [inner.norm]
+    linears = {model.lm_head: (config.hidden_size, False)}
+    for layer in inner.layers:
+        norms += [layer.input_layernorm, layer.post_attention_layernorm]
+        linears |= dict.fromkeys((*_projections(layer), layer.self_attn.o_proj), (config.hidden_size, True))
+        linears |= {layer.mlp.fc1: (config.hidden_size, True), layer.mlp.fc2: (config.intermediate_size, True)}
+    return (
+        all(each.max_norm is None for each in embeddings)
+        and all(each.eps == config.rms_norm_eps and each.weight is not None for each in norms)
+        and all(
+            each.in_features == width and (each.bias is not None) == biased for each, (width, biased) in linears.items()
+        )
     )
 
 
@@ -114,6 +160,7 @@ class LeanStep:
 
     Attributes:
         length: columns that hold keys and values.
+        states: (rows, kept, hidden size) what the output layer read in the last pass.
     """
 
     def __init__(self, model: Any, rows: int, columns: int) -> None:
@@ -127,10 +174,11 @@ class LeanStep:
         self.head = model.lm_head.weight
         with torch.inference_mode():
             layers = zip(model.model.layers, fused_projections(model), strict=True)
-            self.layers = [_read_layer(layer, fused, config.hidden_act) for layer, fused in layers]
+            self.layers = [_read_layer(layer, fused) for layer, fused in layers]
             shape = (len(self.layers), 2, rows, self.heads, columns, self.head_dim)
             self.cache = torch.empty(shape, dtype=model.dtype)
         self.length = 0
+        self.states: torch.Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -173,7 +221,8 @@ class LeanStep:
             hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
         if kept < new:
             hidden = hidden[:, -kept:]
-        return functional.linear(torch.rms_norm(hidden, shape, self.norm, self.eps), self.head)
+        self.states = torch.rms_norm(hidden, shape, self.norm, self.eps)
+        return functional.linear(self.states, self.head)
 
     def _visible(self, start: int, new: int, mask: torch.Tensor | None) -> torch.Tensor | None:
         """What each new token may see, (rows or 1, 1, new, start + new) to be added; None where that is plain."""
@@ -198,7 +247,7 @@ class LeanStep:
         self.cache = self.cache[:, :, rows]
 
 
-def _read_layer(layer: Any, fused: tuple[torch.Tensor, torch.Tensor], activation: str) -> _LeanLayer:
+def _read_layer(layer: Any, fused: tuple[torch.Tensor, torch.Tensor]) -> _LeanLayer:
     mlp, out = layer.mlp, layer.self_attn.o_proj
     return _LeanLayer(
         attention_norm=layer.input_layernorm.weight,
@@ -207,5 +256,5 @@ def _read_layer(layer: Any, fused: tuple[torch.Tensor, torch.Tensor], activation
         mlp_norm=layer.post_attention_layernorm.weight,
         up=(mlp.fc1.weight, mlp.fc1.bias),
         down=(mlp.fc2.weight, mlp.fc2.bias),
-        activation=functional.gelu if activation == "gelu" else mlp.activation,
+        activation=functional.gelu if type(mlp.activation) is GELUActivation else mlp.activation,
     )

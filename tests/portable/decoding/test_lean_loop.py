@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from fundamentallm_hf import load_model
 from fundamentallm_hf.portable.decoding.lean_loop import PassCounter
 from fundamentallm_hf.portable.model.generation_fundamentallm import Decoding
 from fundamentallm_hf.training.draft_training import count_ngrams
@@ -188,3 +189,69 @@ def test_the_tokens_are_ordinary_tensors(model):
     tokens = model.generate(ids, max_new_tokens=3)
     assert not tokens.is_inference()
     assert tokens.is_contiguous()
+
+
+def test_a_criterion_may_answer_with_one_value_for_all_rows(model):
+    class Enough(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return input_ids.shape[1] >= 12
+
+    batch = model.tokenizer(list(PROMPTS[:2]), return_tensors="pt", padding=True)
+    how = {"max_new_tokens": 30, "stopping_criteria": StoppingCriteriaList([Enough()])}
+    assert model.generate(**batch, **how).shape[1] == 12
+    assert model.generate(batch.input_ids[:1], **how).shape[1] == 12
+
+
+class Viewing(LogitsProcessor):
+    """Looks at tokens and scores in a way that needs contiguous ones, and changes the scores in place."""
+
+    def __call__(self, input_ids, scores):
+        scores.view(-1)[input_ids.view(-1)[-1]] -= 5.0
+        return scores
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS[:3]])
+def test_processors_may_change_scores_in_place(model, prompts):
+    how = {"do_sample": False, "max_new_tokens": 30}
+    expected, _ = write(model, prompts, how, stock=True, logits_processor=LogitsProcessorList([Viewing()]))
+    assert write(model, prompts, how, logits_processor=LogitsProcessorList([Viewing()]))[0] == expected
+
+
+def pad_a_whole_row(model, batch):
+    batch["attention_mask"][0] = 0
+
+
+def embed(model, batch):
+    batch["inputs_embeds"] = model.get_input_embeddings()(batch.pop("input_ids"))
+
+
+def cache(model, batch):
+    batch["past_key_values"] = DynamicCache(config=model.config)
+
+
+def count_positions_otherwise(model, batch):
+    batch["position_ids"] = torch.arange(batch["input_ids"].shape[1])[None] + 3
+
+
+@pytest.mark.parametrize("change", [pad_a_whole_row, embed, cache, count_positions_otherwise], ids=lambda f: f.__name__)
+def test_unusual_arguments_are_left_to_transformers(model, change, monkeypatch):
+    from fundamentallm_hf.portable.model import generation_fundamentallm
+
+    monkeypatch.setattr(generation_fundamentallm, "LeanLoop", None)
+    batch = dict(model.tokenizer(list(PROMPTS[:2]), return_tensors="pt", padding=True))
+    change(model, batch)
+    assert len(model.generate(**batch, max_new_tokens=3, do_sample=False)) == 2
+
+
+def test_guides_by_experts_see_every_state(model_with_experts):
+    how = {"max_new_tokens": 60, "guide_attribute": "positive_sentiment", "guide_strength": 3.0}
+    for way in ({"do_sample": False}, {"do_sample": True, "temperature": 0.8, "top_k": 0, "seed": 2}):
+        expected, _ = write(model_with_experts, ["Once upon a time"], how | way, stock=True)
+        found, passes = write(model_with_experts, ["Once upon a time"], how | way)
+        assert found == expected
+        assert passes < 45
+
+
+@pytest.fixture(scope="module")
+def model_with_experts():
+    return load_model(device="cpu")

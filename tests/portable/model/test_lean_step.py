@@ -142,9 +142,40 @@ def mixed(model):
     model.model.norm.to(torch.bfloat16)
 
 
+def train_one_module(model):
+    model.model.dropout.train()
+
+
+def compile_a_part(model):
+    model.model.layers[0].mlp.compile(backend="eager")
+
+
+def replace_a_method(model):
+    model.prepare_inputs_for_generation = model.prepare_inputs_for_generation
+
+
+def clip_embeddings(model):
+    model.model.embed_tokens.max_norm = 1.0
+
+
+def drop_a_bias(model):
+    model.model.layers[0].self_attn.k_proj.bias = None
+
+
+def change_a_norm(model):
+    model.model.norm.eps = 0.5
+
+
+def halve_precision(model):
+    model.to(torch.bfloat16)
+
+
 @pytest.mark.parametrize(
     "change",
-    [hook, early_hook, other_forward, train, train_a_part, parametrise, eager, mixed],
+    [
+        *(hook, early_hook, other_forward, train, train_a_part, parametrise, eager, mixed, train_one_module),
+        *(compile_a_part, replace_a_method, clip_embeddings, drop_a_bias, change_a_norm, halve_precision),
+    ],
     ids=lambda f: f.__name__,
 )
 def test_what_forward_does_otherwise_is_left_to_it(change):
@@ -171,3 +202,20 @@ def test_a_subclass_is_left_to_forward():
         pass
 
     assert not plain_network(Other(small_model().config).eval())
+
+
+@pytest.mark.parametrize("kind", [FundamentaLLMForCausalLM, torch.nn.Linear, torch.nn.RMSNorm])
+def test_another_function_in_the_place_of_a_class_method_is_left_to_forward(kind, monkeypatch):
+    model, forward = small_model(), kind.forward
+    assert plain_network(model)
+    monkeypatch.setattr(kind, "forward", lambda self, *given, **more: forward(self, *given, **more))
+    assert not plain_network(model)
+
+
+def test_a_hook_that_only_watches_states_is_no_hindrance():
+    from fundamentallm_hf.portable.guides.output_states import OutputStates
+
+    model = small_model()
+    states = OutputStates(model, [0], lambda length: length)
+    assert plain_network(model)
+    assert states.model is model
