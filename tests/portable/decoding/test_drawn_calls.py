@@ -1,7 +1,7 @@
 """Drawn calls: our loop, with drafts and without, writes what transformers' loop writes, in a batch and alone.
 
-A draw is a model, a way to choose tokens, controls, prompts and a length. Draw `i` is always the same, so one that fails
-can be tried again by its number. `FAST_DRAWS=2000` asks for that many, `FAST_FIRST` for those from a number on.
+A draw is a model, a way to choose tokens, controls, prompts and a length. Draw `i` is always the same, so that one that
+fails can be tried again by its number. `FAST_DRAWS=2000` asks for that many, `FAST_FIRST` for those from a number on.
 """
 
 import os
