@@ -26,6 +26,7 @@ from .context_window import view, window_start
 from .drafts import Drafter
 from .endings import EndCriteria
 from .generate_call import Call
+from .lookahead import Branches
 from .seeded_sampling import SeededSampling
 from .watched_states import StatesWatcher
 
@@ -48,6 +49,8 @@ class Step(Protocol):
     def __call__(
         self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None, kept: int = 1
     ) -> torch.Tensor: ...
+
+    def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor: ...
 
     def spread(self, copies: int) -> None: ...
 
@@ -115,6 +118,7 @@ class LeanLoop:
         self.going = [True] * self.rows
         self.held: list[int] | None = None  # the rows that the step has, if not all
         self.countdown = torch.arange(self.window)
+        self.read = 0  # columns of the step that hold what has been written
 
     def _read_criteria(self, criteria: StoppingCriteriaList) -> None:
         kinds = (MaxLengthCriteria, EosTokenCriteria, PassCounter)
@@ -128,6 +132,19 @@ class LeanLoop:
     @torch.no_grad()
     def run(self) -> torch.Tensor:
         """Decode. Returns (rows, length) token ids."""
+        lookahead = None if self.memoryless else self.call.lookahead
+        if lookahead is not None:
+            lookahead.reader = self._read_ahead
+        try:
+            self._decode()
+        finally:
+            if lookahead is not None:
+                lookahead.reader = None  # else each would keep the other
+        if self.streamer is not None:
+            self.streamer.end()
+        return self.ids[:, : self.length].clone()
+
+    def _decode(self) -> None:
         while True:
             drafted = self._draft()
             logits = self._pass(drafted)
@@ -140,9 +157,6 @@ class LeanLoop:
             if not any(self.going):
                 break
             self._leave_out()
-        if self.streamer is not None:
-            self.streamer.end()
-        return self.ids[:, : self.length].clone()
 
     def _draft(self) -> list[int]:
         """Tokens that may come next; never so many that the window would have to move on within them."""
@@ -217,7 +231,7 @@ class LeanLoop:
     def _write(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
         """Choose and write tokens one by one, as long as they are those that were drafted. Returns how many."""
         for index in range(len(drafted) + 1):
-            self._show_cache(self.step.length - len(drafted) + index)
+            self.read = self.step.length - len(drafted) + index
             for watcher in self.watchers:
                 assert self.states is not None
                 watcher.show(self.states[:, index : index + 1])
@@ -279,10 +293,20 @@ class LeanLoop:
             ended = self.criteria(self.ids[:, : self.length].contiguous(), None).tolist()
             self.going = [going and not over for going, over in zip(self.going, ended, strict=True)]
 
+    def _read_ahead(
+        self, input_ids: torch.Tensor, rows: list[int], asked: list[list[int]], sights: list[int]
+    ) -> list[torch.Tensor] | None:
+        """See `ModelLookahead`: in one pass of the step, where every row is asked about; else by the call's cache."""
+        if input_ids.shape != (self.rows, self.length) or len(set(rows)) < self.rows or self.held is not None:
+            self._show_cache(self.read)
+            return None
+        branches = Branches.of(rows, asked, sights, self.read, self.step.length)
+        return branches.apart(self.step.aside(branches.tokens, branches.positions, branches.visible))
+
     def _show_cache(self, columns: int) -> None:
-        """Let the call's cache hold what transformers' would hold now, for processors that look into it."""
+        """Let the call's cache hold what transformers' would hold now."""
         cache = self.call.cache
-        if self.memoryless or type(cache) is not DynamicCache:
+        if not isinstance(cache, DynamicCache):
             return
         if len(cache.layers) != len(self.step.cache) or not cache.layers[0].is_initialized:
             cache.layers = [DynamicLayer() for _ in self.step.cache]

@@ -33,6 +33,8 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 # Methods that `generate()` calls in every step; whoever replaces one on a model means it to be called.
 _STEP_METHODS = ("forward", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
+# Columns by which a cache grows where tokens are computed aside.
+_ASIDE = 64
 # A copy of the weights of query, key and value in one matrix.
 _Fused = list[tuple[torch.Tensor, torch.Tensor]]
 _FUSED: "weakref.WeakKeyDictionary[Any, _Fused]" = weakref.WeakKeyDictionary()
@@ -78,7 +80,7 @@ def _keeps_its_methods(kind: type) -> bool:
     for name in _STEP_METHODS:
         method = getattr(kind, name, None)
         owner = next((each for each in kind.__mro__ if name in vars(each)), None)
-        if owner is None:
+        if owner in (None, nn.Module):
             continue
         wanted = f"{owner.__qualname__}.{name}"
         if getattr(method, "__qualname__", None) != wanted or getattr(method, "__module__", None) != owner.__module__:
@@ -200,10 +202,38 @@ class LeanStep:
         Returns:
             (rows, kept, vocabulary) logits in the model's type.
         """
-        rows, new = tokens.shape
-        start, self.length = self.length, self.length + new
+        new, start = tokens.shape[1], self.length
         visible = self._visible(start, new, mask)
-        causal = visible is None and new > 1
+        hidden = self._hidden(tokens, positions, visible, causal=visible is None and new > 1)
+        self.length += new
+        self.states = torch.rms_norm(hidden[:, -kept:], (self.hidden,), self.norm, self.eps)
+        return functional.linear(self.states, self.head)
+
+    @torch.inference_mode()
+    def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Compute tokens behind those that are held, and keep nothing of them.
+
+        Args:
+            tokens: (rows, new) token ids.
+            positions: (rows, new).
+            visible: (rows, 1, new, length + new) bool, what each may see of what is held and of the others.
+
+        Returns:
+            (rows, new, vocabulary) logits.
+        """
+        more = self.length + tokens.shape[1] - self.cache.shape[4]
+        if more > 0:
+            self.cache = functional.pad(self.cache, (0, 0, 0, max(more, _ASIDE)))
+        mask = torch.zeros(visible.shape, dtype=self.cache.dtype).masked_fill_(~visible, -torch.inf)
+        hidden = self._hidden(tokens, positions, mask)
+        return functional.linear(torch.rms_norm(hidden, (self.hidden,), self.norm, self.eps), self.head)
+
+    def _hidden(
+        self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor | None, causal: bool = False
+    ) -> torch.Tensor:
+        """Run the layers, and write keys and values behind those that are held; (rows, new, hidden size)."""
+        rows, new = tokens.shape
+        start, end = self.length, self.length + new
         hidden = functional.embedding(tokens, self.tokens) + functional.embedding(positions, self.positions)
         shape = (self.hidden,)
         for layer, cache in zip(self.layers, self.cache, strict=True):
@@ -211,18 +241,15 @@ class LeanStep:
             # (3, rows, heads, new, head_dim)
             qkv = functional.linear(normed, *layer.qkv).view(rows, new, 3, self.heads, self.head_dim)
             qkv = qkv.permute(2, 0, 3, 1, 4)
-            cache[:, :rows, :, start : self.length] = qkv[1:]
-            keys, values = cache[:, :rows, :, : self.length].unbind(0)
+            cache[:, :rows, :, start:end] = qkv[1:]
+            keys, values = cache[:, :rows, :, :end].unbind(0)
             attended = functional.scaled_dot_product_attention(
                 qkv[0], keys, values, attn_mask=visible, is_causal=causal
             )
             hidden += functional.linear(attended.transpose(1, 2).reshape(rows, new, self.hidden), *layer.out)
             normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
             hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
-        if kept < new:
-            hidden = hidden[:, -kept:]
-        self.states = torch.rms_norm(hidden, shape, self.norm, self.eps)
-        return functional.linear(self.states, self.head)
+        return hidden
 
     def _visible(self, start: int, new: int, mask: torch.Tensor | None) -> torch.Tensor | None:
         """What each new token may see, (rows or 1, 1, new, start + new) to be added; None where that is plain."""

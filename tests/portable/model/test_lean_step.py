@@ -219,3 +219,22 @@ def test_a_hook_that_only_watches_states_is_no_hindrance():
     states = OutputStates(model, [0], lambda length: length)
     assert plain_network(model)
     assert states.model is model
+
+
+@torch.no_grad()
+def test_what_is_computed_aside_is_as_if_it_stood_alone_and_leaves_no_trace():
+    from fundamentallm_hf.portable.decoding.lookahead import Branches
+
+    model, prompts = small_model(), torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    step = LeanStep(model, 2, 4)
+    step(prompts, torch.arange(4)[None])
+    rows, asked = [0, 0, 1], [[9, 1], [2], [3, 3, 3]]
+    # Behind three of the four tokens: the last was drafted, and is hidden.
+    branches = Branches.of(rows, asked, [3, 3, 3], 3, 4)
+    found = branches.apart(step.aside(branches.tokens, branches.positions, branches.visible))
+    for row, each, logits in zip(rows, asked, found, strict=True):
+        whole = torch.cat([prompts[row, :3], torch.tensor(each)])[None]
+        torch.testing.assert_close(logits, model(whole).logits[0, 3:], atol=1e-5, rtol=0)
+    after = step(torch.tensor([[7], [8]]), torch.full((2, 1), 4))[:, 0]
+    whole = torch.cat([prompts, torch.tensor([[7], [8]])], dim=1)
+    torch.testing.assert_close(after, model(whole).logits[:, -1], atol=1e-5, rtol=0)
