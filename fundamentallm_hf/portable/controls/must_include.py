@@ -17,6 +17,7 @@ import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from ..decoding.call_processors import CallProcessors
+from ..decoding.drafts import SuggestsTokens
 from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
@@ -24,7 +25,7 @@ from ..decoding.sidecar_files import own_word_counts
 from ..errors import UserError
 from .bad_words import compiled_bad_words
 from .must_include_horizon import End, Horizon
-from .must_include_placement import MARGIN, Outlook, Placement, later_chance
+from .must_include_placement import MARGIN, SURE, Outlook, Placement, later_chance
 from .must_include_plan import Progress, Requirements
 from .must_include_spelling import Spellings
 
@@ -33,7 +34,7 @@ _ALL_TRIED, _TRIED = 512, 48
 _MOST_BYTES = 4  # of a character, each a token at worst
 
 
-class MustIncludeLogitsProcessor(LogitsProcessor):
+class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
     """Brings entries into the text, fluently while there is room and by force when there is none.
 
     Args:
@@ -164,6 +165,19 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
                 self._weigh(usual, left[index], shift[index])
             self._close(progress, rooms[index], input_ids[index], scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
+
+    def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
+        """See `SuggestsTokens`: the rest of an entry that is as good as begun, and all that is missing at the end."""
+        found = []
+        for progress, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
+            plan = self.requirements.plan(progress) if self.requirements.waiting(progress) else None
+            begun = plan and any(self._is_begun(progress, entry) for entry in self.requirements.waiting(progress))
+            found.append(plan if plan and (begun or (self.has_deadline and len(plan) + 1 >= room)) else [])
+        return found
+
+    def _is_begun(self, progress: Progress, entry: int) -> bool:
+        place = progress.places[entry]
+        return place is not None and self.requirements.tables[entry].chance(place) >= SURE
 
     def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
         """(rows, size) bool: the tokens that are closed behind each row of `input_ids`, (rows, length)."""

@@ -100,6 +100,15 @@ def _limit(kind: torch.dtype) -> int:
     return torch.iinfo(kind).max + 1
 
 
+class SuggestsTokens:
+    """A processor that knows how its text goes on, as far as it is bound to or as good as sure to."""
+
+    def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
+        """For each row of `input_ids`, (rows, length), the tokens that come next in all likelihood; none if it cannot
+        tell. They are drafts: one that is not chosen costs time and nothing else."""
+        raise NotImplementedError
+
+
 class Drafter:
     """Guesses the next tokens of one text, and learns how often it is right.
 
@@ -115,14 +124,14 @@ class Drafter:
         self._seen: dict[tuple[int, ...], int] = {}
         self._entered = 0
 
-    def __call__(self, tokens: list[int], most: int) -> list[int]:
-        """How `tokens` may go on: as many tokens as are worth checking, `most` at most.
+    def __call__(self, tokens: list[int], most: int, suggested: Sequence[int] = ()) -> list[int]:
+        """How `tokens` and those that are `suggested` may go on: as many as are worth checking, `most` at most.
 
         `tokens` have to begin with those of the call before.
         """
         self._enter(tokens)
-        echo = self._seen.get(tuple(tokens[-_AGREEING:]))
-        text, chance = list(tokens), 1.0
+        text, chance = [*tokens, *suggested], 1.0
+        echo = self._seen.get(tuple(text[-_AGREEING:]))
         drafted: list[int] = []
         self._chances = []
         self.expected += _FORGOTTEN * (_PRIOR - self.expected)

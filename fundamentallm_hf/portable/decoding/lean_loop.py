@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
 from .context_window import view, window_start
-from .drafts import Drafter
+from .drafts import Drafter, SuggestsTokens
 from .endings import EndCriteria
 from .generate_call import Call
 from .lookahead import Branches
@@ -106,6 +106,8 @@ class LeanLoop:
         self.chooser = self.processors.pop() if processors and type(processors[-1]) is SeededSampling else None
         # They look at nothing but the scores, so several steps may be computed at once.
         self.memoryless = all(type(each) in _MEMORYLESS for each in self.processors)
+        self.suggesting = [each for each in self.processors if isinstance(each, SuggestsTokens)]
+        self.suggested = 0  # of the tokens drafted last, those that a processor has suggested
         self.states: torch.Tensor | None = None
         self.watchers = [each for each in self.processors if isinstance(each, StatesWatcher)]
         self.greedy = not call.config.do_sample
@@ -149,8 +151,9 @@ class LeanLoop:
             drafted = self._draft()
             logits = self._pass(drafted)
             written = self._write_at_once(logits, drafted) if self.memoryless else self._write(logits, drafted)
-            if drafted and self.drafter is not None:
-                self.drafter.learn(len(drafted), min(written - 1, len(drafted)))
+            guessed, kept = len(drafted) - self.suggested, min(written - 1, len(drafted)) - self.suggested
+            if guessed > 0 and kept >= 0 and self.drafter is not None:
+                self.drafter.learn(guessed, kept)
             refused = len(drafted) + 1 - written
             self.step.length -= refused
             self.unread = 1
@@ -160,12 +163,18 @@ class LeanLoop:
 
     def _draft(self) -> list[int]:
         """Tokens that may come next; never so many that the window would have to move on within them."""
+        self.suggested = 0
         if self.drafter is None or self.unread != 1:
             return []
+        ids = self.ids[:, : self.length]
         most = min(self.most - self.length - 1, self.window - self.step.length - 1)
         # The cache may have room that is not to be used: the window moves on by the length of the text.
         most = min(most, self.window - (self.lengths[0] - window_start(self.lengths[0], self.window)))
-        return self.drafter(self.ids[0, : self.length].tolist(), most) if most > 0 else []
+        if most <= 0:
+            return []
+        suggested: list[int] = next(filter(None, (each.suggested(ids)[0] for each in self.suggesting)), [])[:most]
+        self.suggested = len(suggested)
+        return suggested + self.drafter(ids[0].tolist(), most - len(suggested), suggested)
 
     def _pass(self, drafted: Sequence[int]) -> torch.Tensor:
         """Logits after the tokens so far and after each drafted one, (rows, drafted + 1, vocabulary) in float32."""

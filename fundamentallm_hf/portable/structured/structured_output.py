@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
+from ..decoding.drafts import SuggestsTokens
 from ..decoding.endings import CompleteEndCriteria
 from ..decoding.row_states import RowStates, row_key
 from ..decoding.stop_strings import find_stop
@@ -31,7 +32,7 @@ ROUND = 8
 STOPS_TRIED = 32
 
 
-class WholeTextLogitsProcessor(LogitsProcessor):
+class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
     """Keeps every row on the way to a text that matches as a whole, and complete when its tokens are used up.
 
     Args:
@@ -152,6 +153,10 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         for place, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
             found.append([] if place.matcher is None or self.stop_strings else self._forced(place, room))
         return found
+
+    def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
+        """See `SuggestsTokens`: what is forced, however long."""
+        return self.forced(input_ids)
 
     def _forced(self, place: Place, room: int) -> list[int]:
         tokens = list(place.matcher.compute_ff_tokens()) if place.matcher is not None else []
