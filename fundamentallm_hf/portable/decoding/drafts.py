@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-DRAFT_FILE = "draft.safetensors"
 # A context is found by a number made of its tokens. Two that share one cost a wrong guess, and nothing else.
 KEY_FACTOR, KEY_BITS = 0x9E3779B1, 32
 KEY_MASK = (1 << KEY_BITS) - 1

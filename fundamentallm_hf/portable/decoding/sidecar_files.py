@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
 from ..text.word_counts import FILE_NAME, WordCounts
-from .drafts import DRAFT_FILE, NgramTable
+from .draft_file import DRAFT_FILE
+from .drafts import NgramTable
 
 logger = logging.get_logger(__name__)
 

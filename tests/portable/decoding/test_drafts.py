@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from fundamentallm_hf import FundamentaLLMForCausalLM
 from fundamentallm_hf.cli.main import cli
 from fundamentallm_hf.model_io.model_folder import write_model_folder
-from fundamentallm_hf.portable.decoding.drafts import DRAFT_FILE, Drafter, NgramTable, context_keys
+from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
+from fundamentallm_hf.portable.decoding.drafts import Drafter, NgramTable, context_keys
 from fundamentallm_hf.portable.decoding.sidecar_files import own_draft_table
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.training.draft_training import add_draft, count_ngrams
@@ -108,3 +109,37 @@ def test_a_draft_of_other_tokens_is_not_used(shakespeare, tmp_path):
     folder = write_model_folder(tmp_path / "model", shakespeare, shakespeare.tokenizer)
     count_ngrams([5, 9999, 5, 9999, 5], 2).save(folder / DRAFT_FILE)
     assert own_draft_table(FundamentaLLMForCausalLM.from_pretrained(folder)) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"no table", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_draft_that_cannot_be_read_costs_a_warning_and_no_text(content, shakespeare, tmp_path):
+    folder = write_model_folder(tmp_path / "model", shakespeare, shakespeare.tokenizer)
+    (folder / DRAFT_FILE).write_bytes(content)
+    model = FundamentaLLMForCausalLM.from_pretrained(folder)
+    assert own_draft_table(model) is None
+    ids = shakespeare.tokenizer("The king", return_tensors="pt").input_ids
+    assert torch.equal(model.generate(ids, max_new_tokens=5), shakespeare.generate(ids, max_new_tokens=5))
+
+
+def test_a_draft_is_no_weight(shakespeare, tmp_path):
+    from fundamentallm_hf.publishing.model_facts import read_facts
+
+    folder = write_model_folder(tmp_path / "model", shakespeare, shakespeare.tokenizer)
+    before = read_facts(folder)
+    count_ngrams([5, 6, 5, 6, 5], 2).save(folder / DRAFT_FILE)
+    after = read_facts(folder)
+    assert (after.parameters, after.weight_bytes) == (before.parameters, before.weight_bytes)
+
+
+def test_processors_suggest_what_comes_next(shakespeare):
+    from fundamentallm_hf.portable.decoding.lean_loop import PassCounter
+
+    ids = shakespeare.tokenizer("The king", return_tensors="pt").input_ids
+    counter = PassCounter()
+    pattern = " shall be remembered forever, [a-z]{2} and his crown shall be broken"
+    tokens = shakespeare.generate(
+        ids, max_new_tokens=80, do_sample=False, pattern=pattern, stopping_criteria=[counter], eos_token_id=1
+    )
+    added = tokens.shape[1] - ids.shape[1]
+    assert added > 60
+    assert counter.passes < 12
