@@ -113,10 +113,12 @@ class Drafter:
 
     Args:
         table: an n-gram table, if there is one.
+        worth: a token is drafted while all up to it are kept with at least this chance.
     """
 
-    def __init__(self, table: NgramTable | None = None) -> None:
+    def __init__(self, table: NgramTable | None = None, worth: float = _WORTH) -> None:
         self.table = table
+        self.worth = worth
         self.expected = self.kept = _PRIOR
         self._chances: list[float] = []
         # Where each run of tokens in the text was seen last, by its tokens; how much of the text has been entered.
@@ -149,7 +151,7 @@ class Drafter:
                     break
                 token, likely = found
             chance *= min(1.0, likely * trust)
-            if chance < _WORTH:
+            if chance < self.worth:
                 break
             self._chances.append(likely)
             drafted.append(token)

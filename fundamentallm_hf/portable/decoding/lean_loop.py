@@ -23,17 +23,16 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
 from .context_window import view, window_start
-from .drafts import Drafter, SuggestsTokens
+from .drafts import Drafter, NgramTable, SuggestsTokens
 from .endings import EndCriteria
 from .generate_call import Call
 from .lookahead import Branches
+from .row_drafts import RowDrafts
 from .seeded_sampling import SeededSampling
 from .watched_states import StatesWatcher
 
 # What looks at nothing but the scores of a step.
 _MEMORYLESS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper)
-# Rows that have ended are left out of the passes when at most this part of the rows that are computed goes on.
-_FEW = 0.75
 
 
 class Step(Protocol):
@@ -48,6 +47,10 @@ class Step(Protocol):
 
     def __call__(
         self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None, kept: int = 1
+    ) -> torch.Tensor: ...
+
+    def packed(
+        self, tokens: torch.Tensor, columns: torch.Tensor, places: torch.Tensor, padding: torch.Tensor
     ) -> torch.Tensor: ...
 
     def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor: ...
@@ -82,8 +85,14 @@ class LeanLoop:
         criteria: what ends rows; one of them is the greatest length.
         mask: (rows, prompt columns) 0 for padding; None where there is none.
         streamer: gets every token, if there is one.
-        drafter: guesses tokens, if anything does. It is asked where there is one row.
+        drafted: whether to draft tokens.
+        table: an n-gram table to draft from, if there is one.
+
+    Attributes:
+        few: rows that have ended are left out of the passes when at most this part of those that are computed goes on.
     """
+
+    few = 0.75
 
     def __init__(
         self,
@@ -93,15 +102,17 @@ class LeanLoop:
         criteria: StoppingCriteriaList,
         mask: torch.Tensor | None = None,
         streamer: Any = None,
-        drafter: Drafter | None = None,
+        drafted: bool = False,
+        table: NgramTable | None = None,
     ) -> None:
         assert call.window is not None
         self.call, self.window, self.mask, self.streamer = call, call.window, mask, streamer
+        self.drafted, self.table = drafted, table
         self.rows, self.length = call.prompts.shape
         limits = [each.max_length for each in criteria if type(each) is MaxLengthCriteria]
         self.most = min([call.config.max_length, *limits])
         self.step = make_step(self.rows, min(self.window, max(self.most, self.length)))
-        self.drafter = drafter if self.rows == 1 else None
+        self.drafter = Drafter(table) if drafted and self.rows == 1 else None
         self.processors = list(processors)
         self.chooser = self.processors.pop() if processors and type(processors[-1]) is SeededSampling else None
         # They look at nothing but the scores, so several steps may be computed at once.
@@ -147,6 +158,8 @@ class LeanLoop:
         return self.ids[:, : self.length].clone()
 
     def _decode(self) -> None:
+        limit = min(self.most, self.window)
+        apart = self.drafted and self.length + 1 < limit and RowDrafts.suits(self)
         while True:
             drafted = self._draft()
             logits = self._pass(drafted)
@@ -157,6 +170,9 @@ class LeanLoop:
             refused = len(drafted) + 1 - written
             self.step.length -= refused
             self.unread = 1
+            if apart and any(self.going):
+                apart = False
+                RowDrafts(self, self.table, limit).run()
             if not any(self.going):
                 break
             self._leave_out()
@@ -330,6 +346,6 @@ class LeanLoop:
             return
         held = self.held if self.held is not None else list(range(self.rows))
         going = [place for place, row in enumerate(held) if self.going[row]]
-        if len(going) <= _FEW * len(held):
+        if len(going) <= self.few * len(held):
             self.step.keep_rows(going)
             self.held = [held[place] for place in going]

@@ -5,6 +5,8 @@ prompt's text changes with its neighbours. Here the random number of a step foll
 alone. This file knows nothing of models or text.
 """
 
+from collections.abc import Sequence
+
 import torch
 from transformers import LogitsProcessor
 from transformers.generation import GenerationMode
@@ -83,6 +85,19 @@ class SeededSampling(LogitsProcessor):
         step = length - self.prompt_columns
         self._draw(step + len(scores) - 1)
         return _at(self.uniform[0, step : step + len(scores)], scores).tolist()
+
+    def choose_at(self, rows: Sequence[int], lengths: Sequence[int], scores: torch.Tensor) -> list[int]:
+        """The tokens of several steps of several rows, each as if those before it were as they are.
+
+        Args:
+            rows: for each step its row.
+            lengths: for each the tokens of the row before it.
+            scores: (steps, vocabulary).
+        """
+        assert self.prompt_columns is not None
+        steps = [length - self.prompt_columns for length in lengths]
+        self._draw(max(steps))
+        return _at(self.uniform[[row % len(self.streams) for row in rows], steps], scores).tolist()
 
     def _draw(self, step: int) -> None:
         while step >= self.uniform.shape[1]:

@@ -29,7 +29,6 @@ from ..controls.logits_processors import apply_controls
 from ..decoding.cache_names import CACHE, NAMES, under_one_name
 from ..decoding.context_window import WindowFullCriteria, check_overflow, view, window_start
 from ..decoding.decoding_loop import WITHHELD, WithoutStopStrings, decode, synced_gpus
-from ..decoding.drafts import Drafter
 from ..decoding.generate_call import Call
 from ..decoding.lean_loop import LeanLoop
 from ..decoding.sidecar_files import own_draft_table
@@ -285,9 +284,10 @@ class Decoding:
         criteria: StoppingCriteriaList,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        drafter = Drafter(own_draft_table(self.model)) if call.field("speculate") is not False else None
+        drafted = call.field("speculate") is not False
+        table = own_draft_table(self.model) if drafted else None
         loop = LeanLoop(
-            partial(LeanStep, self.model), call, processors, criteria, mask, self.withheld["streamer"], drafter
+            partial(LeanStep, self.model), call, processors, criteria, mask, self.withheld["streamer"], drafted, table
         )
         return loop.run()
 

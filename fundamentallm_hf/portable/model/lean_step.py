@@ -178,7 +178,8 @@ class LeanStep:
             layers = zip(model.model.layers, fused_projections(model), strict=True)
             self.layers = [_read_layer(layer, fused) for layer, fused in layers]
             shape = (len(self.layers), 2, rows, self.heads, columns, self.head_dim)
-            self.cache = torch.empty(shape, dtype=model.dtype)
+            # No row ever sees what was not written, but a number times nothing has to be nothing.
+            self.cache = torch.zeros(shape, dtype=model.dtype)
         self.length = 0
         self.states: torch.Tensor | None = None
 
@@ -208,6 +209,47 @@ class LeanStep:
         self.length += new
         self.states = torch.rms_norm(hidden[:, -kept:], (self.hidden,), self.norm, self.eps)
         return functional.linear(self.states, self.head)
+
+    @torch.inference_mode()
+    def packed(
+        self, tokens: torch.Tensor, columns: torch.Tensor, places: torch.Tensor, padding: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute tokens of rows that are of different lengths. `length` stays as it is.
+
+        Args:
+            tokens: (new,) token ids, those of a row side by side and in order.
+            columns: (new,) the column of each in its row; those before it have been computed.
+            places: (new,) the row of each.
+            padding: (rows,) columns of padding before each row.
+
+        Returns:
+            (new, vocabulary) logits.
+        """
+        new, end = len(tokens), int(columns.max()) + 1
+        counts = torch.bincount(places, minlength=self.rows)
+        slots = torch.arange(new) - (counts.cumsum(dim=0) - counts)[places]
+        # What each query of a row may see; filling sees what the row's first query sees.
+        last = padding[:, None].repeat(1, int(counts.max()))
+        last[places, slots] = columns
+        every = torch.arange(end)
+        seen = (every <= last[:, :, None]) & (every >= padding[:, None, None])
+        mask = torch.zeros(seen.shape, dtype=self.cache.dtype).masked_fill_(~seen, -torch.inf)[:, None]
+        queries = torch.zeros(*last.shape, self.heads, self.head_dim, dtype=self.cache.dtype)
+        hidden = functional.embedding(tokens, self.tokens)
+        hidden += functional.embedding(columns - padding[places], self.positions)
+        shape = (self.hidden,)
+        for layer, cache in zip(self.layers, self.cache, strict=True):
+            normed = torch.rms_norm(hidden, shape, layer.attention_norm, self.eps)
+            qkv = functional.linear(normed, *layer.qkv).view(new, 3, self.heads, self.head_dim)
+            cache[:, places, :, columns] = qkv[:, 1:]
+            queries[places, slots] = qkv[:, 0]
+            keys, values = cache[:, :, :, :end].unbind(0)
+            attended = functional.scaled_dot_product_attention(queries.transpose(1, 2), keys, values, attn_mask=mask)
+            attended = attended.transpose(1, 2)[places, slots].reshape(new, self.hidden)
+            hidden += functional.linear(attended, *layer.out)
+            normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
+            hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
+        return functional.linear(torch.rms_norm(hidden, shape, self.norm, self.eps), self.head)
 
     @torch.inference_mode()
     def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

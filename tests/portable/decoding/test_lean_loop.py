@@ -147,7 +147,7 @@ def test_rows_with_one_prompt_share_its_pass_and_ended_rows_are_left_out(model, 
     ends = model.tokenizer(" ").input_ids
     how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "seed": 1, "num_return_sequences": 8}
     how |= {"max_new_tokens": 20, "eos_token_id": ends, "pad_token_id": 0}
-    found, _ = write(model, PROMPTS[:1], how)
+    found, _ = write(model, PROMPTS[:1], how, speculate=False)
     assert shapes[0] == (1, len(model.tokenizer(PROMPTS[0]).input_ids))
     rows = [each for each, _ in shapes[1:]]
     assert rows == sorted(rows, reverse=True)
@@ -255,3 +255,28 @@ def test_guides_by_experts_see_every_state(model_with_experts):
 @pytest.fixture(scope="module")
 def model_with_experts():
     return load_model(device="cpu")
+
+
+@pytest.mark.parametrize("how", [{"do_sample": False}, {"do_sample": True, "temperature": 0.5, "top_k": 0, "seed": 2}])
+@pytest.mark.parametrize("ends", [None, "e"])
+def test_several_rows_save_passes_and_end_by_themselves(model, how, ends):
+    if how["do_sample"]:
+        how = {**how, "num_return_sequences": 4}
+    if ends:
+        how = {**how, "eos_token_id": model.tokenizer(ends).input_ids, "pad_token_id": 0}
+    for prompts, tokens in ((PROMPTS[:1], 70), (PROMPTS[:3], 70), (PROMPTS, 150)):
+        expected, most = write(model, prompts, how | {"max_new_tokens": tokens}, stock=True)
+        found, passes = write(model, prompts, how | {"max_new_tokens": tokens})
+        assert found == expected
+        if not ends and len(found) > 1:
+            assert passes < 0.9 * most
+
+
+def test_rows_are_not_drafted_apart_where_something_looks_at_all_of_them(model, monkeypatch):
+    from fundamentallm_hf.portable.decoding import lean_loop
+
+    monkeypatch.setattr(lean_loop, "RowDrafts", type("Refusing", (lean_loop.RowDrafts,), {"run": None}))
+    watching = {"logits_processor": LogitsProcessorList([Watching()])}
+    for more in (watching, {"do_sample": True, "top_k": 0}, {"stop": ["x"]}, {"repetition_penalty": 1.2}):
+        batch = model.tokenizer(list(PROMPTS[:2]), return_tensors="pt", padding=True)
+        assert len(model.generate(**batch, max_new_tokens=6, **more)) == 2

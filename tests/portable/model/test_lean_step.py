@@ -238,3 +238,22 @@ def test_what_is_computed_aside_is_as_if_it_stood_alone_and_leaves_no_trace():
     after = step(torch.tensor([[7], [8]]), torch.full((2, 1), 4))[:, 0]
     whole = torch.cat([prompts, torch.tensor([[7], [8]])], dim=1)
     torch.testing.assert_close(after, model(whole).logits[:, -1], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_rows_of_different_lengths_are_packed_into_one_pass():
+    model, prompts, padding = small_model(), torch.tensor([[1, 2, 3], [9, 5, 6]]), torch.tensor([0, 1])
+    step = LeanStep(model, 2, WINDOW)
+    mask = (torch.arange(3) >= padding[:, None]).long()
+    step(prompts, (mask.cumsum(dim=-1) - 1).clamp(min=0), mask)
+    texts = [[1, 2, 3, 7, 8, 4], [9, 5, 6, 2]]
+    places, columns = torch.tensor([0, 0, 0, 1]), torch.tensor([3, 4, 5, 3])
+    found = step.packed(torch.tensor([7, 8, 4, 2]), columns, places, padding)
+    for row, behind in ((0, slice(0, 3)), (1, slice(3, 4))):
+        whole = torch.tensor([texts[row][int(padding[row]) :]])
+        expected = model(whole).logits[0, -(behind.stop - behind.start) :]
+        torch.testing.assert_close(found[behind], expected, atol=1e-5, rtol=0)
+    # The second row goes on where it is, over what the first has drafted.
+    found = step.packed(torch.tensor([3, 1, 5]), torch.tensor([4, 4, 5]), torch.tensor([0, 1, 1]), padding)
+    expected = model(torch.tensor([[5, 6, 2, 1, 5]])).logits[0, -2:]
+    torch.testing.assert_close(found[1:], expected, atol=1e-5, rtol=0)
