@@ -307,16 +307,22 @@ def add_must_include(step: CallProcessors) -> None:
     call, entries, bad_words = step.call, step.texts("must_include"), step.texts("bad_words")
     if not entries:
         return
-    requirements = Requirements(
-        entries,
-        call.reader,
-        call.size,
-        bool(call.field("case_sensitive")),
-        ordered=bool(call.field("must_include_ordered")),
-        prompt_counts=bool(call.field("must_include_prompt")),
-        counts=own_word_counts(call.model),
-        barred=compiled_bad_words(bad_words, call) if bad_words else None,
-        stops=step.stop_strings,
+    case_sensitive, ordered = bool(call.field("case_sensitive")), bool(call.field("must_include_ordered"))
+    prompt_counts, counts = bool(call.field("must_include_prompt")), own_word_counts(call.model)
+    requirements = call.kept(
+        ("must_include", entries, bad_words, step.stop_strings, case_sensitive, ordered, prompt_counts),
+        lambda: Requirements(
+            entries,
+            call.reader,
+            call.size,
+            case_sensitive,
+            ordered=ordered,
+            prompt_counts=prompt_counts,
+            counts=counts,
+            barred=compiled_bad_words(bad_words, call) if bad_words else None,
+            stops=step.stop_strings,
+        ),
+        of=counts,
     )
     processor = MustIncludeLogitsProcessor(
         requirements,

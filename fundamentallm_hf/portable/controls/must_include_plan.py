@@ -7,7 +7,7 @@ knows nothing of models or of scores.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,6 +22,7 @@ from ..text.word_lists import is_regex, split_alternatives
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
 # States that the search for the shortest way looks at before it gives up.
 _MOST_STATES = 20_000
+_NOT_TRIED = object()
 
 
 class Progress(NamedTuple):
@@ -215,11 +216,13 @@ class Requirements:
 
     def plan(self, progress: Progress) -> list[int] | None:
         """The fewest tokens found that write all that is missing; None if no way was found."""
-        if progress not in self._plans:
+        # Calls in other threads may use the same requirements, so what was found is not looked up again.
+        plan: Any = self._plans.get(progress, _NOT_TRIED)
+        if plan is _NOT_TRIED:
             if len(self._plans) > _MOST_STATES:
                 self._plans.clear()
-            self._plans[progress] = self._make_plan(progress)
-        return self._plans[progress]
+            plan = self._plans[progress] = self._make_plan(progress)
+        return plan
 
     def most_needed(self, progress: Progress) -> int:
         """Tokens that a plan takes from the middle of some other word, whatever was begun."""
@@ -283,15 +286,16 @@ class Requirements:
 
     def _way(self, search: _Search) -> str | None:
         """The shortest text that completes an entry, going round what is barred and what would stop the text."""
-        if search not in self._ways:
+        way: Any = self._ways.get(search, _NOT_TRIED)
+        if way is _NOT_TRIED:
             if len(self._ways) > _MOST_STATES:
                 self._ways.clear()
             straight = self._search(search._replace(barred=None, tail=None))
             around = straight
             if straight is not None and self._is_barred(search, straight):
                 around = self._search(search)
-            self._ways[search] = around
-        return self._ways[search]
+            way = self._ways[search] = around
+        return way
 
     def _is_barred(self, search: _Search, text: str) -> bool:
         if search.tail is not None and any(stop in search.tail + text for stop in self.stops):

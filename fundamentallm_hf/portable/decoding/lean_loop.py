@@ -259,7 +259,7 @@ class LeanLoop:
             self.read = self.step.length - len(drafted) + index
             for watcher in self.watchers:
                 assert self.states is not None
-                watcher.show(self.states[:, index : index + 1])
+                watcher.show(self.states, index)
             ids = self.ids[:, : self.length].contiguous()
             scores = logits[:, index].contiguous()
             for processor in self.processors:

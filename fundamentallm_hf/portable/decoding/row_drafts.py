@@ -79,7 +79,10 @@ class RowDrafts:
     def _chosen(self, going: list[int], drafts: list[list[int]]) -> list[int]:
         """The token that is chosen behind the last of each row and behind each of its drafts, one after the other."""
         loop = self.loop
-        tokens, columns, rows, places = [], [], [], []
+        tokens: list[int] = []
+        columns: list[int] = []
+        rows: list[int] = []
+        places: list[int] = []
         for row, drafted in zip(going, drafts, strict=True):
             tokens += [self.texts[row][-1], *drafted]
             columns += range(len(self.texts[row]) - 1, len(self.texts[row]) + len(drafted))

@@ -15,8 +15,13 @@ _MARK = "only_watches_states"
 class StatesWatcher(LogitsProcessor):
     """A processor that is shown what the output layer reads in every step, before any processor is called."""
 
-    def show(self, states: torch.Tensor) -> None:
-        """`states`: (rows, 1, hidden size), those behind the last token of every row."""
+    def show(self, states: torch.Tensor, index: int) -> None:
+        """Show the states of a pass.
+
+        Args:
+            states: (rows, tokens, hidden size), those behind each token that the pass has read.
+            index: which token is the last of every row in this step. A pass over drafts is shown once for each step.
+        """
         raise NotImplementedError
 
 

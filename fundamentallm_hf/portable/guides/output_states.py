@@ -37,6 +37,8 @@ class OutputStates(StatesWatcher):
         self.in_sight = in_sight
         self.watch = watch
         self._passing: torch.Tensor | None = None
+        # The states of a pass, and which of its tokens is the last now, where a loop shows them.
+        self.shown: tuple[torch.Tensor, int] | None = None
         self._ids = torch.zeros(0, 0, dtype=torch.long)
         self._states: torch.Tensor | None = None
         self.output = OutputWeights.of(model)
@@ -51,13 +53,18 @@ class OutputStates(StatesWatcher):
         self._ids, self._states = input_ids, passed[:, -1].detach() if fits and passed is not None else None
         return scores
 
-    def show(self, states: torch.Tensor) -> None:
+    def show(self, states: torch.Tensor, index: int) -> None:
         """See `StatesWatcher`."""
-        self._passing = states
+        self._passing = states[:, index : index + 1]
+        self.shown = states, index
+
+    def is_current(self, input_ids: torch.Tensor) -> bool:
+        """Whether the states at hand are those behind `input_ids`, (rows, length)."""
+        return self._states is not None and torch.equal(self._ids, input_ids)
 
     def of(self, input_ids: torch.Tensor) -> torch.Tensor:
         """(rows, hidden size) what the output layer reads behind every row of `input_ids`, (rows, length)."""
-        if self._states is not None and torch.equal(self._ids, input_ids):
+        if self._states is not None and self.is_current(input_ids):
             return self._states
         return self._read(input_ids)
 
