@@ -124,8 +124,8 @@ class LeanLoop:
         self.greedy = not call.config.do_sample
         self.counters = [each for each in criteria if type(each) is PassCounter]
         self._read_criteria(criteria)
-        self.ids = torch.empty(self.rows, max(self.most, self.length + 1), dtype=torch.long)
-        self.ids[:, : self.length] = call.prompts
+        self.ids = call.prompts.long()
+        self.make_room(self.length + 1)
         self.lengths = [self.length - padding for padding in call.padding]
         self.unread = self.length  # columns for which there are no keys and values
         self.going = [True] * self.rows
@@ -141,6 +141,12 @@ class LeanLoop:
         self.pads = any(hasattr(each, "eos_token_id") for each in criteria)
         pad = self.call.config.pad_token_id
         self.pad = self.call.closing_token if pad is None else pad
+
+    def make_room(self, columns: int) -> None:
+        """Let `ids` have at least so many columns; it grows with the text, since nobody knows where that will end."""
+        if columns > self.ids.shape[1]:
+            more = max(columns, min(self.most, 2 * columns)) - self.ids.shape[1]
+            self.ids = torch.nn.functional.pad(self.ids, (0, more))
 
     @torch.no_grad()
     def run(self) -> torch.Tensor:
@@ -196,6 +202,7 @@ class LeanLoop:
         """Logits after the tokens so far and after each drafted one, (rows, drafted + 1, vocabulary) in float32."""
         new, mask, copies = self.unread + len(drafted), None, 1
         if drafted:
+            self.make_room(self.length + len(drafted))
             self.ids[0, self.length : self.length + len(drafted)] = torch.tensor(drafted)
         end = self.length + len(drafted)
         lengths = [length + len(drafted) for length in self.lengths]
@@ -303,6 +310,7 @@ class LeanLoop:
             assert self.pad is not None
             tokens = [token if going else self.pad for token, going in zip(tokens, self.going, strict=True)]
         column = torch.tensor(tokens)
+        self.make_room(self.length + 1)
         self.ids[:, self.length] = column
         self.length += 1
         self.lengths = [length + 1 for length in self.lengths]

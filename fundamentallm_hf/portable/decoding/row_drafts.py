@@ -121,6 +121,7 @@ class RowDrafts:
         loop = self.loop
         length = max(map(len, self.texts))
         assert loop.pad is not None
+        loop.make_room(length)
         for row, text in enumerate(self.texts):
             loop.ids[row, :length] = torch.tensor([*text, *[loop.pad] * (length - len(text))])
         loop.lengths = [of_row + length - loop.length for of_row in loop.lengths]

@@ -258,7 +258,7 @@ class Decoding:
             return False
         if cache.offloading or cache.get_seq_length():
             return False
-        if not prepared.get("use_cache") or config.prefill_chunk_size is not None or not call.prompts.shape[1]:
+        if not prepared.get("use_cache") or config.prefill_chunk_size is not None or not call.prompts.numel():
             return False
         if self.withheld["synced_gpus"] or synced_gpus(self.model) or not _KNOWN.issuperset(prepared):
             return False

@@ -280,3 +280,14 @@ def test_rows_are_not_drafted_apart_where_something_looks_at_all_of_them(model, 
     for more in (watching, {"do_sample": True, "top_k": 0}, {"stop": ["x"]}, {"repetition_penalty": 1.2}):
         batch = model.tokenizer(list(PROMPTS[:2]), return_tensors="pt", padding=True)
         assert len(model.generate(**batch, max_new_tokens=6, **more)) == 2
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS[:2]])
+def test_a_limit_beyond_all_memory_takes_none(model, prompts):
+    class Enough(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            return torch.full((len(input_ids),), input_ids.shape[1] >= 150)
+
+    batch = model.tokenizer(list(prompts), return_tensors="pt", padding=True)
+    more = {"stopping_criteria": StoppingCriteriaList([Enough()]), "do_sample": False}
+    assert model.generate(**batch, max_new_tokens=10**12, **more).shape[1] == 150
