@@ -314,8 +314,7 @@ _ROWS = (
         name="speculate",
         kind=bool,
         default=True,
-        help="Check several drafted tokens in one pass of the model, where there is one text. The text is the same "
-        "without, and takes longer.",
+        help="Check several drafted tokens in one pass of the model. The text is the same without, and takes longer.",
         group="Sampling",
         any_model=False,
         shapes_text=False,
