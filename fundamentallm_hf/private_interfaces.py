@@ -63,6 +63,28 @@ PRIVATE = (
         "cache_utils.StaticLayer.max_cache_len",
         "the length of a static cache that `generate()` has made.",
     ),
+    Private(
+        "transformers",
+        "cache_utils.DynamicLayer.lazy_initialization",
+        "a cache is given the keys and values that our own loop holds, for the look-ahead to borrow; `update` would "
+        "copy them at every step.",
+    ),
+    Private(
+        "torch",
+        "nn.Module._forward_hooks",
+        "with `_forward_pre_hooks` and `_global_forward_hooks` and `_global_forward_pre_hooks` of "
+        "`nn.modules.module`: whether anybody listens to a module. A pass that calls no modules must know.",
+    ),
+    Private(
+        "torch",
+        "nn.Module._compiled_call_impl",
+        "whether a module was compiled in place, by `Module.compile()`.",
+    ),
+    Private(
+        "transformers",
+        "GenerationMixin._update_model_kwargs_for_generation",
+        "a method that `generate()` calls in every step: whoever replaces it means it to be called.",
+    ),
     # The model
     Private(
         "transformers",

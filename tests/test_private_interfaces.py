@@ -140,6 +140,61 @@ def layers():
     assert torch.equal(before, keys)
 
 
+@relied_on("transformers", "cache_utils.DynamicLayer.lazy_initialization")
+def lent_layers():
+    from transformers.cache_utils import DynamicLayer
+
+    keys, values = torch.randn(2, 1, 3, 4), torch.randn(2, 1, 3, 4)
+    layer = DynamicLayer()
+    assert not layer.is_initialized
+    layer.lazy_initialization(keys, values)
+    assert layer.is_initialized
+    layer.keys, layer.values = keys, values
+    cache = transformers.DynamicCache()
+    cache.layers = [layer]
+    assert cache.get_seq_length() == 3
+    longer, _ = cache.update(keys[:, :, :1], values[:, :, :1], 0)
+    assert torch.equal(longer, torch.cat([keys, keys[:, :, :1]], dim=2))
+
+
+@relied_on("torch", "nn.Module._forward_hooks")
+def hooks():
+    module, calls = torch.nn.Linear(2, 2), []
+    module.register_forward_hook(lambda *given: calls.append("after"))
+    module.register_forward_pre_hook(early := lambda *given: calls.append("before"))
+    assert len(module._forward_hooks) == 1
+    assert list(module._forward_pre_hooks.values()) == [early]
+    everywhere = torch.nn.modules.module
+    handles = [
+        everywhere.register_module_forward_hook(lambda *given: calls.append("any")),
+        everywhere.register_module_forward_pre_hook(lambda *given: calls.append("any before")),
+    ]
+    assert len(everywhere._global_forward_hooks) == len(everywhere._global_forward_pre_hooks) == 1
+    module(torch.zeros(1, 2))
+    assert calls == ["any before", "before", "any", "after"]
+    for handle in handles:
+        handle.remove()
+    assert not everywhere._global_forward_hooks
+    assert not everywhere._global_forward_pre_hooks
+
+
+@relied_on("torch", "nn.Module._compiled_call_impl")
+def compiled():
+    module = torch.nn.Linear(2, 2)
+    assert module._compiled_call_impl is None
+    module.compile(backend="eager")
+    assert module._compiled_call_impl is not None
+
+
+@relied_on("transformers", "GenerationMixin._update_model_kwargs_for_generation")
+def step_methods():
+    model, calls = byte_level_gpt2(), []
+    update = model._update_model_kwargs_for_generation
+    model._update_model_kwargs_for_generation = lambda *given, **more: calls.append(1) or update(*given, **more)
+    model.generate(torch.tensor([[1, 2]]), max_new_tokens=3, min_new_tokens=3)
+    assert len(calls) == 3
+
+
 @relied_on("transformers", "cache_utils.StaticLayer.max_cache_len")
 def static():
     config = FundamentaLLMConfig(vocab_size=10, num_hidden_layers=2)

@@ -11,6 +11,7 @@ from .attributes import attributes, train_attribute
 from .card import card
 from .completion import completion
 from .convert import convert
+from .draft import draft
 from .evaluate import evaluate
 from .generate import generate
 from .hub import pull, push, push_controls
@@ -32,6 +33,7 @@ for command in (
     card,
     completion,
     convert,
+    draft,
     evaluate,
     generate,
     pull,

@@ -115,7 +115,9 @@ def setting_options(command: Callable) -> Callable:
             group=setting.group,
             type=bool if switch else SettingType(setting),
             default=setting.default,
-            show_default=("off" if switch else True) if setting.default not in (None, ()) else False,
+            show_default=(("on" if setting.default else "off") if switch else True)
+            if setting.default not in (None, ())
+            else False,
             multiple=setting.kind is tuple,
             callback=_joined if setting.kind is tuple else None,
             help=setting.help,

@@ -12,7 +12,7 @@ from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
 # Their arguments depend on the model and on the batch.
-_ELSEWHERE = ("length_penalty", "overflow", "seed")
+_ELSEWHERE = ("length_penalty", "overflow", "seed", "speculate")
 # Logits divided by a smaller temperature overflow, and no smaller one changes which token is chosen.
 LEAST_TEMPERATURE = 1e-9
 

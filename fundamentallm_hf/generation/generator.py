@@ -15,6 +15,7 @@ from fundamentallm_hf.model_io.tokenizer import unknown_characters
 from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate
 from fundamentallm_hf.portable.decoding.context_window import WindowFullCriteria
 from fundamentallm_hf.portable.decoding.endings import ClosedEndCriteria, CompleteEndCriteria
+from fundamentallm_hf.portable.decoding.lean_loop import PassCounter
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, Recorder
 from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionError
 from fundamentallm_hf.portable.errors import UsageError, UserError
@@ -312,7 +313,8 @@ class Generator:
 
     def _run_batch(self, batch: Batch, extras: _Extras) -> list[Completion]:
         blocked, complete = ClosedEndCriteria(tell=False), CompleteEndCriteria()
-        criteria = StoppingCriteriaList([blocked, complete])
+        counter = PassCounter()
+        criteria = StoppingCriteriaList([blocked, complete, counter])
         records = self._generate_tokens(batch, criteria, extras)
         reader = RowReader(self.model, self.tokenizer, batch.settings, extras.interrupted)
         names = TokenNames(self.tokenizer) if extras.probabilities else None
@@ -336,7 +338,11 @@ class Generator:
                 if names is not None and isinstance(extras.recorder, ProbabilityRecorder):
                     found = token_predictions(self.model, names, row, len(given), padding, extras.recorder)
                 is_json = bool(batch.settings.json_schema)
-                of_this.append(Completion(prompt, read.text, reason, read.tokens, seed, score, found, index, is_json))
+                of_this.append(
+                    Completion(
+                        prompt, read.text, reason, read.tokens, seed, score, found, index, is_json, counter.passes
+                    )
+                )
             best = batch.settings.best
             completions += of_this if best is None else likeliest(of_this, best)
         return completions
@@ -354,6 +360,7 @@ class Generator:
         if is_fundamentallm(self.model):
             overflow = batch.settings.overflow or "slide"
             arguments |= {"overflow": overflow, "tokenizer": self.tokenizer, "streamer": extras.streamer}
+            arguments |= {} if batch.settings.speculate else {"speculate": False}
         else:
             if batch.ends_at_window:
                 criteria.append(WindowFullCriteria(batch.budgets, max(batch.lengths)))

@@ -114,6 +114,8 @@ class TokenTextStreamer(BaseStreamer):
 class StopWhenSet(StoppingCriteria):
     """Ends generation at the next token once `event` is set."""
 
+    ignores_text = True  # so our loop may ask it about rows of any length
+
     def __init__(self, event: threading.Event) -> None:
         self.event = event
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attributes import FOLDER
 
@@ -89,8 +90,9 @@ def check_weights(names: Iterable[str], where: str) -> None:
         UserError: all of its weights are pickles; the message says how to convert them.
     """
     names = list(names)
-    # The files of attributes do not count.
-    if any(name.endswith(".safetensors") and not name.startswith(f"{FOLDER}/") for name in names):
+    # Attributes and drafts have files of their own.
+    weights = [name for name in names if name.endswith(".safetensors") and name != DRAFT_FILE]
+    if any(not name.startswith(f"{FOLDER}/") for name in weights):
         return
     pickles = sorted(name for name in names if is_pickle_name(name) and not _TRAINING.search(name))
     if not pickles:

@@ -99,7 +99,7 @@ def _foot(written: Written) -> str:
 
 
 def status_text(texts: Sequence[Written]) -> str:
-    """The status line: tokens, speed, finish reason, and how often the window moved.
+    """The status line: tokens, speed, finish reason, and how often the window moved and the model ran.
 
     Tokens are counted for all texts together, and the speed is that of generating them one after another.
     """
@@ -120,6 +120,9 @@ def status_text(texts: Sequence[Written]) -> str:
         "; ".join(reasons),
         f"the context slid {count} time{'' if count == 1 else 's'}" if count else "no context slide",
     ]
+    passes = [each.passes for each in completions if each.passes is not None]
+    if len(passes) == len(completions):
+        parts.append(f"{max(passes) if together else sum(passes)} passes of the model")
     return " · ".join(parts) if len(done) == len(texts) else f"{' · '.join(parts[:2])} · writing…"
 
 

@@ -87,7 +87,7 @@ def test_a_text_without_tokens_comes_last():
 
 def test_a_completion_tells_only_what_was_asked_for(generator):
     plain = generator.complete("To be")[0].to_dict()
-    assert set(plain) == {"text", "prompt", "completion", "finish_reason", "tokens", "seed"}
+    assert set(plain) == {"text", "prompt", "completion", "finish_reason", "tokens", "seed", "passes"}
     asked = generator.complete("To be", scored=True, probabilities=2)[0].to_dict()
     assert set(asked) - set(plain) == {"log_probability", "mean_log_probability", "probabilities"}
     assert "alternatives" not in asked["probabilities"][0]["alternatives"][0]

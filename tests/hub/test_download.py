@@ -338,6 +338,8 @@ def test_one_set_of_weights_is_enough():
     index = "model.safetensors.index.json"
     assert for_loading(["consolidated.safetensors", *shards, index]) == [*shards, index]
     assert for_loading(["model.safetensors", *shards, index]) == ["model.safetensors", index]
+    assert for_loading(["draft.safetensors", "model.safetensors"]) == ["draft.safetensors", "model.safetensors"]
+    assert for_loading(["draft.safetensors", *shards, index]) == ["draft.safetensors", *shards, index]
     assert for_loading(["adapter_model.safetensors"]) == ["adapter_model.safetensors"]
     assert for_loading(["a.png", "onnx/config.json", "model.gguf", "tokenizer.model", "LICENSE"]) == [
         "tokenizer.model",

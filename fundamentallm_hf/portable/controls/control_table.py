@@ -311,6 +311,15 @@ _ROWS = (
         phase=Phase.CHOOSE,
         apply=_seed,
     ),
+    Control(
+        name="speculate",
+        kind=bool,
+        default=True,
+        help="Check several drafted tokens in one pass of the model. The text is the same without, and takes longer.",
+        group="Sampling",
+        any_model=False,
+        shapes_text=False,
+    ),
 )
 CONTROLS: dict[str, Control] = {control.name: control for control in _ROWS}
 _TYPES = {tuple: "list[str]", int: "int", float: "float", bool: "bool", str: "str"}

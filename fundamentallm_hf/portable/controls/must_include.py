@@ -17,6 +17,7 @@ import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from ..decoding.call_processors import CallProcessors
+from ..decoding.drafts import SuggestsTokens
 from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
@@ -24,7 +25,7 @@ from ..decoding.sidecar_files import own_word_counts
 from ..errors import UserError
 from .bad_words import compiled_bad_words
 from .must_include_horizon import End, Horizon
-from .must_include_placement import MARGIN, Outlook, Placement, later_chance
+from .must_include_placement import MARGIN, SURE, Outlook, Placement, later_chance
 from .must_include_plan import Progress, Requirements
 from .must_include_spelling import Spellings
 
@@ -33,8 +34,8 @@ _ALL_TRIED, _TRIED = 512, 48
 _MOST_BYTES = 4  # of a character, each a token in the worst case
 
 
-class MustIncludeLogitsProcessor(LogitsProcessor):
-    """Brings entries into the text: fluently while the budget lasts, and by force at its end.
+class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
+    """Brings entries into the text, fluently while there is room and by force when there is none.
 
     Args:
         must_include: the entries, or `Requirements` made of them.
@@ -164,6 +165,19 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             self._close(progress, rooms[index], input_ids[index], scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
 
+    def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
+        """See `SuggestsTokens`: the rest of an entry that is as good as begun, and all that is missing at the end."""
+        found = []
+        for progress, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
+            plan = self.requirements.plan(progress) if self.requirements.waiting(progress) else None
+            begun = plan and any(self._is_begun(progress, entry) for entry in self.requirements.waiting(progress))
+            found.append(plan if plan and (begun or (self.has_deadline and len(plan) + 1 >= room)) else [])
+        return found
+
+    def _is_begun(self, progress: Progress, entry: int) -> bool:
+        place = progress.places[entry]
+        return place is not None and self.requirements.tables[entry].chance(place) >= SURE
+
     def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
         """(rows, size) bool: the tokens that are masked after each row of `input_ids`, (rows, length)."""
         shift = np.zeros((len(input_ids), size))
@@ -292,16 +306,22 @@ def add_must_include(step: CallProcessors) -> None:
     call, entries, bad_words = step.call, step.texts("must_include"), step.texts("bad_words")
     if not entries:
         return
-    requirements = Requirements(
-        entries,
-        call.reader,
-        call.size,
-        bool(call.field("case_sensitive")),
-        ordered=bool(call.field("must_include_ordered")),
-        prompt_counts=bool(call.field("must_include_prompt")),
-        counts=own_word_counts(call.model),
-        barred=compiled_bad_words(bad_words, call) if bad_words else None,
-        stops=step.stop_strings,
+    case_sensitive, ordered = bool(call.field("case_sensitive")), bool(call.field("must_include_ordered"))
+    prompt_counts, counts = bool(call.field("must_include_prompt")), own_word_counts(call.model)
+    requirements = call.kept(
+        ("must_include", entries, bad_words, step.stop_strings, case_sensitive, ordered, prompt_counts),
+        lambda: Requirements(
+            entries,
+            call.reader,
+            call.size,
+            case_sensitive,
+            ordered=ordered,
+            prompt_counts=prompt_counts,
+            counts=counts,
+            barred=compiled_bad_words(bad_words, call) if bad_words else None,
+            stops=step.stop_strings,
+        ),
+        of=counts,
     )
     processor = MustIncludeLogitsProcessor(
         requirements,

@@ -5,7 +5,7 @@ that would write all of them while avoiding banned words, so that the caller kno
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +20,7 @@ from .must_include_search import Search, Ways
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
 # Plans that are kept.
 _MOST_PLANS = 20_000
+_NOT_PLANNED = object()
 
 
 class Progress(NamedTuple):
@@ -178,11 +179,13 @@ class Requirements:
 
     def plan(self, progress: Progress) -> list[int] | None:
         """The fewest tokens found that write all missing entries; None if no way was found."""
-        if progress not in self._plans:
+        # Calls in other threads may use the same requirements, so what was found is not looked up again.
+        plan: Any = self._plans.get(progress, _NOT_PLANNED)
+        if plan is _NOT_PLANNED:
             if len(self._plans) > _MOST_PLANS:
                 self._plans.clear()
-            self._plans[progress] = self._make_plan(progress)
-        return self._plans[progress]
+            plan = self._plans[progress] = self._make_plan(progress)
+        return plan
 
     def most_needed(self, progress: Progress) -> int:
         """Most tokens that a plan takes from the middle of some other word, whatever was started."""

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -91,9 +92,9 @@ class Call:
         head = self.model.get_output_embeddings()
         return getattr(head, "out_features", None) or self.model.config.get_text_config().vocab_size
 
-    @property
+    @cached_property
     def lookahead(self) -> ModelLookahead:
-        """Asks the model how its texts would continue."""
+        """The model, to be asked how its texts would go on; one for all who ask in this call."""
         return ModelLookahead(self.model, self.cache, self.padding, self.window, self.in_sight)
 
     def kept(self, key: Any, make: Callable[[], Made], of: Any = None) -> Made:

@@ -10,7 +10,7 @@ cache cannot be borrowed (there is none, or it does not grow by appending), the 
 import copy
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
@@ -20,6 +20,9 @@ from .forward import forward, padding_of
 # Returns how many of a row's tokens are visible to the model, given how many it has.
 InSight = Callable[[int], int]
 
+# Reads continuations (third) behind the rows (second) of the text so far (first), of which so many tokens are in sight.
+Reader = Callable[[torch.Tensor, list[int], list[list[int]], list[int]], list[torch.Tensor] | None]
+
 # Layers of a cache to which keys and values are appended in new tensors, so that a copy of one leaves it as it is.
 _GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
 # Whether a model respects a mask with one row for each new token; tested at the first lookahead.
@@ -28,16 +31,69 @@ _HEEDS_MASK: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary(
 _CLOSE, _ROUGHLY = 1e-3, 0.25
 
 
+class Branches(NamedTuple):
+    """Continuations laid side by side in the rows that they continue, each hidden from the others.
+
+    Attributes:
+        tokens: (rows, new) with filling where a row has fewer.
+        positions: (rows, new).
+        visible: (rows, 1, new, columns + new) bool, what each token may see.
+        places: for each continuation its row, where it begins among the new tokens, and its end.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    visible: torch.Tensor
+    places: list[tuple[int, int, int]]
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[int], asked: Sequence[Sequence[int]], sights: Sequence[int], read: int, columns: int
+    ) -> "Branches":
+        """Lay them out.
+
+        Args:
+            rows: for each continuation the row it continues, from 0 on without a gap.
+            asked: their tokens.
+            sights: for each, how many of the row's tokens the model sees.
+            read: columns of the cache that hold the rows' tokens; those in sight are the last of them.
+            columns: columns in front of the new ones; those behind `read` are hidden.
+        """
+        widths, places = [0] * (max(rows) + 1), []
+        for row, each in zip(rows, asked, strict=True):
+            places.append((row, widths[row], widths[row] + len(each)))
+            widths[row] += len(each)
+        new = max(widths)
+        tokens = torch.full((len(widths), new), asked[0][0])
+        positions = torch.zeros((len(widths), new), dtype=torch.long)
+        visible = torch.zeros((len(widths), 1, new, columns + new), dtype=torch.bool)
+        visible[:, 0, range(new), range(columns, columns + new)] = True  # filling sees itself, so no row is empty
+        for (row, start, end), each, sight in zip(places, asked, sights, strict=True):
+            tokens[row, start:end] = torch.tensor(each)
+            positions[row, start:end] = torch.arange(sight, sight + len(each))
+            visible[row, 0, start:end, read - sight : read] = True
+            own = visible[row, 0, start:end, columns + start : columns + end]
+            own.copy_(torch.ones(len(each), len(each), dtype=torch.bool).tril())
+        return cls(tokens, positions, visible, places)
+
+    def apart(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        """The logits of each continuation, of (rows, new, vocabulary)."""
+        return [logits[row, start:end] for row, start, end in self.places]
+
+
 class ModelLookahead:
     """Scores continuations of the rows of a call of `generate()`.
 
     Args:
         model: the model that generates.
         cache: the call's keys and values, which the decoding loop extends.
-        padding: (prompt rows,) columns of padding before each prompt; rows made of one prompt are adjacent. A negative
-            number counts the tokens of the prompt that are not in `input_ids`, because they were given as embeddings.
-        window: number of positions of the model, if it is fixed.
-        in_sight: how many of a row's tokens are visible to the model; by default all.
+        padding: (prompt rows,) columns of padding before each prompt; rows made of a prompt stand side by side. Below 0
+            it tells how many tokens of the prompt are not in `input_ids`, because they were given as embeddings.
+        window: positions the model has, if their number is fixed.
+        in_sight: how many of a row's tokens the model sees; by default all.
+
+    Attributes:
+        reader: a decoding loop's own way to read ahead, asked first. It may answer None.
     """
 
     def __init__(
@@ -53,6 +109,7 @@ class ModelLookahead:
         self.padding = list(padding)
         self.window = window
         self.in_sight = in_sight
+        self.reader: Reader | None = None
 
     @torch.no_grad()
     def logits(
@@ -82,9 +139,10 @@ class ModelLookahead:
         asked = [list(continuations[index]) for index in fits]
         of_rows = [rows[index] for index in fits]
         sights = [shown[index] for index in fits]
-        if self._heeds_mask(input_ids, of_rows, asked, sights):
-            found: list[torch.Tensor] | None = self._side_by_side(input_ids, of_rows, asked, sights)
-        else:
+        found = self.reader(input_ids, of_rows, asked, sights) if self.reader is not None else None
+        if found is None and self._heeds_mask(input_ids, of_rows, asked, sights):
+            found = self._side_by_side(input_ids, of_rows, asked, sights)
+        elif found is None:
             found = self._row_each(input_ids, of_rows, asked, sights)
         for index, logits in zip(fits, found or (), strict=bool(found)):
             answers[index] = logits
@@ -141,31 +199,11 @@ class ModelLookahead:
         past = self._borrow(torch.tensor(distinct, device=input_ids.device), input_ids)
         assert past is not None
         columns = past.get_seq_length()
-        starts, widths = [], [0] * len(distinct)
-        for row, each in zip(rows, asked, strict=True):
-            starts.append(widths[distinct.index(row)])
-            widths[distinct.index(row)] += len(each)
-        new = max(widths)
-        dtype = past.layers[0].keys.dtype
-        tokens = torch.full((len(distinct), new), asked[0][0])
-        positions = torch.zeros((len(distinct), new), dtype=torch.long)
-        visible = torch.zeros((len(distinct), 1, new, columns + new), dtype=torch.bool)
-        visible[:, 0, range(new), range(columns, columns + new)] = True  # padding sees itself, so no row is empty
-        for row, each, start, sight in zip(rows, asked, starts, sights, strict=True):
-            index, own = distinct.index(row), slice(start, start + len(each))
-            tokens[index, own] = torch.tensor(each)
-            positions[index, own] = torch.arange(sight, sight + len(each))
-            visible[index, 0, own, columns - sight : columns] = True
-            visible[index, 0, own, columns + start : columns + start + len(each)] = torch.ones(
-                len(each), len(each), dtype=torch.bool
-            ).tril()
-        mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-        device = input_ids.device
-        logits = self._forward(tokens.to(device), mask.to(device), positions.to(device), past, new)
-        return [
-            logits[distinct.index(row), start : start + len(each)]
-            for row, each, start in zip(rows, asked, starts, strict=True)
-        ]
+        dtype, device = past.layers[0].keys.dtype, input_ids.device
+        branches = Branches.of([distinct.index(row) for row in rows], asked, sights, columns, columns)
+        mask = torch.zeros(branches.visible.shape, dtype=dtype).masked_fill(~branches.visible, torch.finfo(dtype).min)
+        tokens, positions = branches.tokens.to(device), branches.positions.to(device)
+        return branches.apart(self._forward(tokens, mask.to(device), positions, past, tokens.shape[1]))
 
     def _forward(
         self,

@@ -5,6 +5,8 @@ prompt's text changes with its neighbours. Here the random number of a step foll
 alone.
 """
 
+from collections.abc import Sequence
+
 import torch
 from transformers import LogitsProcessor
 from transformers.generation import GenerationMode
@@ -53,22 +55,66 @@ class SeededSampling(LogitsProcessor):
         self.uniform = torch.empty(samples, 0, dtype=torch.float64)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with one allowed token per row."""
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with one open token per row."""
+        chosen = self.choose(input_ids, scores)[:, None]
+        closed = torch.full_like(scores, -torch.inf)
+        return closed.scatter(-1, chosen, scores.gather(-1, chosen))
+
+    def choose(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The tokens that are left open, (rows,).
+
+        Raises:
+            ValueError: a score is not a number, or every token of a row is closed.
+        """
         if self.prompt_columns is None:
             self.prompt_columns = input_ids.shape[1]
         step = input_ids.shape[1] - self.prompt_columns
+        self._draw(step)
+        uniform = self.uniform[:, step].repeat(len(scores) // len(self.streams))
+        return _at(uniform, scores)
+
+    def choose_run(self, length: int, scores: torch.Tensor) -> list[int]:
+        """The tokens of several steps of one row, each as if those before it were as they are.
+
+        Args:
+            length: tokens of the row before the first of these steps.
+            scores: (steps, vocabulary).
+        """
+        assert self.prompt_columns is not None
+        assert len(self.streams) == 1
+        step = length - self.prompt_columns
+        self._draw(step + len(scores) - 1)
+        return _at(self.uniform[0, step : step + len(scores)], scores).tolist()
+
+    def choose_at(self, rows: Sequence[int], lengths: Sequence[int], scores: torch.Tensor) -> list[int]:
+        """The tokens of several steps of several rows, each as if those before it were as they are.
+
+        Args:
+            rows: for each step its row.
+            lengths: for each the tokens of the row before it.
+            scores: (steps, vocabulary).
+        """
+        assert self.prompt_columns is not None
+        steps = [length - self.prompt_columns for length in lengths]
+        self._draw(max(steps))
+        return _at(self.uniform[[row % len(self.streams) for row in rows], steps], scores).tolist()
+
+    def _draw(self, step: int) -> None:
         while step >= self.uniform.shape[1]:
             # Drawn in blocks of a fixed size: how many numbers one call draws may change what they are.
             blocks = [torch.rand(BLOCK, dtype=torch.float64, generator=stream) for stream in self.streams]
             self.uniform = torch.cat([self.uniform, torch.stack(blocks)], dim=1)
-        uniform = self.uniform[:, step].repeat(len(scores) // len(self.streams)).to(scores.device)
-        cumulative = _double(scores.softmax(dim=-1)).cumsum(dim=-1)
-        # The largest sum counts as 1, so that rounding cannot choose an index after the last token. A masked token is
-        # never chosen, because its sum equals that of the token before it.
-        target = uniform[:, None].to(cumulative.dtype) * cumulative[:, -1:]
-        chosen = torch.searchsorted(cumulative, target, right=True).clamp(max=scores.shape[-1] - 1)
-        closed = torch.full_like(scores, -torch.inf)
-        return closed.scatter(-1, chosen, scores.gather(-1, chosen))
+
+
+def _at(uniform: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """The tokens at which the cumulative distributions reach these numbers, (rows,)."""
+    cumulative = _double(scores.softmax(dim=-1)).cumsum(dim=-1)
+    # The largest sum stands for 1, so that rounding cannot point behind the last token; and no closed token is
+    # ever hit, because its sum is that of the token before it.
+    target = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
+    if bool(target.isnan().any()):
+        raise ValueError("the scores of the next token are not numbers, so none can be drawn")
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
 
 
 def _double(probabilities: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Files next to a model's weights that controls need: its tokenizer and its word counts.
+"""Files next to a model's weights that decoding needs: its tokenizer, its word counts and its draft table.
 
 They are looked up in the folder or repository the model was loaded from, in the same revision, and kept on the model.
 """
@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from ..text.word_counts import FILE_NAME, WordCounts
+from .draft_file import DRAFT_FILE
+from .drafts import NgramTable
+
+logger = logging.get_logger(__name__)
 
 
 def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
@@ -38,6 +42,37 @@ def own_word_counts(model: Any) -> WordCounts | None:
         model.word_counts = WordCounts.load(file) if file else None
         model._has_no_word_counts = file is None
     return model.word_counts
+
+
+def own_draft_table(model: Any) -> NgramTable | None:
+    """The draft table of a model: the one it carries as `draft_table`, or the one next to the weights it came from."""
+    if getattr(model, "draft_table", None) is None and not getattr(model, "_has_no_draft_table", False):
+        file = find_sidecar(model, DRAFT_FILE)
+        model.draft_table = _read_draft_table(file, model.config.vocab_size) if file else None
+        model._has_no_draft_table = model.draft_table is None
+    return model.draft_table
+
+
+def _read_draft_table(file: str, size: int) -> NgramTable | None:
+    """The table in a file; None, and a line that says so, where it is of no use. A text can do without."""
+    try:
+        table = NgramTable.load(file)
+    except (ValueError, OSError) as error:
+        logger.warning(f"The drafts of the model are not used: {error}")
+        return None
+    if table.largest < size:
+        return table
+    logger.warning(f"{file} drafts tokens that the model does not have, so it is not used: make it again.")
+    return None
+
+
+def save_sidecars(model: Any, folder: Any) -> None:
+    """Write the word counts and the draft table of a model, as far as it has them, into a folder."""
+    counts, table = own_word_counts(model), own_draft_table(model)
+    if counts is not None:
+        counts.save(Path(folder) / FILE_NAME)
+    if table is not None:
+        table.save(Path(folder) / DRAFT_FILE)
 
 
 def find_sidecar(model: Any, name: str) -> str | None:

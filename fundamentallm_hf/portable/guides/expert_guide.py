@@ -24,11 +24,22 @@ class ExpertGuide:
         self.experts = experts
         self.states = states
         self.quiet = list(quiet)
+        self._pass: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """See `Guide`."""
-        states = self.states.of(input_ids)
-        shift = self.experts.to(states.device)(states, self.states.output).nan_to_num(0.0)
-        shift[:, self.quiet] = 0.0
-        return shift[:, : scores.shape[-1]]
+        if self.states.shown is None or not self.states.is_current(input_ids):
+            return self._shift(self.states.of(input_ids))[:, : scores.shape[-1]]
+        # A pass over drafts is judged as a whole, at its first step.
+        states, index = self.states.shown
+        if self._pass is None or self._pass[0] is not states:
+            self._pass = states, self._shift(states)
+        return self._pass[1][:, index, : scores.shape[-1]]
+
+    def _shift(self, states: torch.Tensor) -> torch.Tensor:
+        if states.device != next(self.experts.parameters()).device:
+            self.experts.to(states.device)
+        shift = self.experts(states, self.states.output).nan_to_num(0.0)
+        shift[..., self.quiet] = 0.0
+        return shift

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor
 
 from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.lookahead import InSight
 from ..decoding.row_states import row_key
+from ..decoding.watched_states import StatesWatcher, only_watches
 from .output_experts import OutputWeights
 
 
-class OutputStates(LogitsProcessor):
-    """Records the states of every row. Comes before all processors that call the model themselves.
+class OutputStates(StatesWatcher):
+    """Takes down the states of every row. Stands before all processors that ask the model something themselves.
 
     Args:
         model: the model that generates.
@@ -37,6 +37,8 @@ class OutputStates(LogitsProcessor):
         self.in_sight = in_sight
         self.watch = watch
         self._passing: torch.Tensor | None = None
+        # The states of a pass, and which of its tokens is the last now, where a loop shows them.
+        self.shown: tuple[torch.Tensor, int] | None = None
         self._ids = torch.zeros(0, 0, dtype=torch.long)
         self._states: torch.Tensor | None = None
         self.output = OutputWeights.of(model)
@@ -51,9 +53,18 @@ class OutputStates(LogitsProcessor):
         self._ids, self._states = input_ids, passed[:, -1].detach() if fits and passed is not None else None
         return scores
 
+    def show(self, states: torch.Tensor, index: int) -> None:
+        """See `StatesWatcher`."""
+        self._passing = states[:, index : index + 1]
+        self.shown = states, index
+
+    def is_current(self, input_ids: torch.Tensor) -> bool:
+        """Whether the states at hand are those behind `input_ids`, (rows, length)."""
+        return self._states is not None and torch.equal(self._ids, input_ids)
+
     def of(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """(rows, hidden size) the input of the output layer after every row of `input_ids`, (rows, length)."""
-        if self._states is not None and torch.equal(self._ids, input_ids):
+        """(rows, hidden size) what the output layer reads behind every row of `input_ids`, (rows, length)."""
+        if self._states is not None and self.is_current(input_ids):
             return self._states
         return self._read(input_ids)
 
@@ -88,4 +99,4 @@ def _watcher(states: "weakref.ref[OutputStates]") -> Any:
         if found is not None and threading.get_ident() == thread:
             found._passing = given[0]
 
-    return passing
+    return only_watches(passing)

@@ -6,11 +6,13 @@ network in `modeling_fundamentallm.py`.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
 from transformers import StaticCache
+from transformers.cache_utils import DynamicCache
 from transformers.generation import (
     GenerationConfig,
     GenerationMixin,
@@ -26,9 +28,24 @@ from ..controls.control_table import describe_controls
 from ..controls.logits_processors import apply_controls
 from ..decoding.cache_names import CACHE, NAMES, under_one_name
 from ..decoding.context_window import WindowFullCriteria, check_overflow, view, window_start
-from ..decoding.decoding_loop import WITHHELD, WithoutStopStrings, decode
+from ..decoding.decoding_loop import WITHHELD, WithoutStopStrings, decode, synced_gpus
 from ..decoding.generate_call import Call
+from ..decoding.lean_loop import LeanLoop
+from ..decoding.sidecar_files import own_draft_table
 from ..decoding.tested_versions import check_version
+from .lean_step import LeanStep, plain_network
+
+# What `prepared` may hold where the loop over `LeanStep` decodes; anything else is for `forward()`.
+_KNOWN = {
+    CACHE,
+    "attention_mask",
+    "position_ids",
+    "use_cache",
+    "logits_to_keep",
+    "logits_processor",
+    "stopping_criteria",
+    "generation_config",
+}
 
 
 class ControlledGenerationMixin(GenerationMixin):
@@ -199,6 +216,8 @@ class Decoding:
             "generation_config": generation_config,
         }
         if self.loop is None:
+            if self._is_plain(call, prepared, inputs_tensor):
+                return self._run_lean(call, logits_processor, stopping_criteria, prepared.get("attention_mask"))
             return decode(model, mode, input_ids, self.withheld, inputs_tensor=inputs_tensor, **prepared)
         if inputs_tensor is not None:
             prepared["inputs_tensor"] = inputs_tensor
@@ -230,6 +249,48 @@ class Decoding:
             in_sight=lambda length: length - window_start(length, self.window),
             window_full=WindowFullCriteria(room, columns) if overflow == "stop" else None,
         )
+
+    def _is_plain(self, call: Call, prepared: Mapping[str, Any], inputs_tensor: torch.Tensor | None) -> bool:
+        """Whether nothing is asked for that only transformers' loop over `forward()` gives."""
+        config, cache = call.config, prepared.get(CACHE)
+        if call.mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE) or config.return_dict_in_generate:
+            return False
+        if not self.own_cache or not isinstance(cache, DynamicCache) or type(cache) is not DynamicCache:
+            return False
+        if cache.offloading or cache.get_seq_length():
+            return False
+        if not prepared.get("use_cache") or config.prefill_chunk_size is not None or not call.prompts.numel():
+            return False
+        if self.withheld["synced_gpus"] or synced_gpus(self.model) or not _KNOWN.issuperset(prepared):
+            return False
+        if inputs_tensor is not None and inputs_tensor.is_floating_point():
+            return False
+        rows, columns = call.prompts.shape
+        mask, positions = prepared.get("attention_mask"), prepared["position_ids"]
+        if mask is not None and mask.shape != call.prompts.shape:
+            return False
+        counted = torch.ones_like(call.prompts) if mask is None else mask.long()
+        if not bool(counted.any(dim=-1).all()) or call.prompts.device.type != "cpu":
+            return False
+        if not torch.equal(positions.expand(rows, columns), (counted.cumsum(dim=-1) - 1).clamp(min=0)):
+            return False
+        if rows > 1 and call.closing_token is None and config.pad_token_id is None:
+            return False
+        return plain_network(self.model)
+
+    def _run_lean(
+        self,
+        call: Call,
+        processors: LogitsProcessorList,
+        criteria: StoppingCriteriaList,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        drafted = call.field("speculate") is not False
+        table = own_draft_table(self.model) if drafted else None
+        loop = LeanLoop(
+            partial(LeanStep, self.model), call, processors, criteria, mask, self.withheld["streamer"], drafted, table
+        )
+        return loop.run()
 
     def _fit_static_cache(self, prepared: dict[str, Any]) -> None:
         """Make a static cache no longer than the window: no step ever looks back further."""

@@ -12,7 +12,6 @@ This module, and what it imports by relative imports, is copied into every model
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,9 +31,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ..decoding.cache_names import CACHE, cache_of, given_cache
 from ..decoding.forward import positions_of
-from ..decoding.sidecar_files import own_word_counts
+from ..decoding.sidecar_files import save_sidecars
 from ..guides.attribute_lookup import save_attributes
-from ..text.word_counts import FILE_NAME
 from .code_files import name_code, save_code
 from .configuration_fundamentallm import FundamentaLLMConfig
 from .generation_fundamentallm import ControlledGenerationMixin
@@ -388,9 +386,7 @@ class FundamentaLLMForCausalLM(PublishingMixin, ControlledGenerationMixin, Funda
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Write the model, as transformers does, with the data of its controls and the records of its weights."""
         super().save_pretrained(save_directory, *args, **kwargs)
-        counts = own_word_counts(self)
-        if counts is not None:
-            counts.save(Path(save_directory) / FILE_NAME)
+        save_sidecars(self, save_directory)
         save_attributes(self, save_directory)
         save_records(self, save_directory)
 

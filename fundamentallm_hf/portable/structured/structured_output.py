@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
+from ..decoding.drafts import SuggestsTokens
 from ..decoding.endings import CompleteEndCriteria
 from ..decoding.row_states import RowStates, row_key
 from ..decoding.stop_strings import find_stop
@@ -30,8 +31,8 @@ ROUND = 8
 STOPS_TRIED = 32
 
 
-class WholeTextLogitsProcessor(LogitsProcessor):
-    """Keeps every row on a path to a text that matches as a whole and is complete within the token budget.
+class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
+    """Keeps every row on the way to a text that matches as a whole, and complete when its tokens are used up.
 
     Args:
         whole: a grammar over the model's tokens, or its source as the `fields` of `read_grammar`.
@@ -164,6 +165,10 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         for place, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
             found.append([] if place.matcher is None or self.stop_strings else self._forced(place, room))
         return found
+
+    def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
+        """See `SuggestsTokens`: what is forced, however long."""
+        return self.forced(input_ids)
 
     def _forced(self, place: Place, room: int) -> list[int]:
         tokens = list(place.matcher.compute_ff_tokens()) if place.matcher is not None else []
