@@ -23,6 +23,7 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from .batch import Batch, CompletionPipeline, RowReader, torch_seeded
 from .beam_tree import BeamRecorder, Branch
 from .completion import Completion, all_parts, in_batches, likeliest
+from .file_run import FileOptions, FileSummary, run_file
 from .generate_arguments import end_tokens, generate_arguments, is_fundamentallm
 from .probabilities import (
     Prediction,
@@ -32,6 +33,8 @@ from .probabilities import (
     raw_log_probabilities,
     token_predictions,
 )
+from .prompt_files import PromptsFile
+from .resumable_output import ResumableFile
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
 
 
@@ -163,6 +166,32 @@ class Generator:
         chosen.check()
         write = partial(self._run, extras=_Extras(scored, probabilities))
         yield from in_batches(write, prompts, chosen, rows)
+
+    def complete_file(
+        self,
+        prompts: PromptsFile | str,
+        output: str,
+        *,
+        options: FileOptions | None = None,
+        force: bool = False,
+        append: bool = False,
+        **settings: Any,
+    ) -> FileSummary:
+        """Generate the texts of a file of prompts into a file of JSON lines; a run that was ended continues.
+
+        Args:
+            prompts: path of text lines, JSON lines, CSV or Parquet, or a `PromptsFile` that says how it is read.
+            output: the file of records; next to it comes a record of the run.
+            options: how; none of it changes a text.
+            force, append: replace the file, or add to it, if it holds something else.
+            settings: for this call, in place of the generator's; a prompt can have some of its own.
+
+        Raises:
+            UserError: as in `generate`, or the output belongs to another run. A prompt that fails is a record.
+        """
+        file = prompts if isinstance(prompts, PromptsFile) else PromptsFile(str(prompts))
+        target = ResumableFile(output, force=force, append=append)
+        return run_file(self, file, target, self._for_call(settings), options or FileOptions())
 
     def next_tokens(self, prompt: str, *, top: int = 10, **settings: Any) -> list[Prediction]:
         """The most probable tokens after a prompt, by the model alone and after the settings and controls.
