@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm_hf.files import local_path
+from fundamentallm_hf.generation.processes import Processes
 from fundamentallm_hf.generation.prompt_files import PromptsFile, unused_columns
 from fundamentallm_hf.generation.resumable_output import Output, ResumableFile, StreamOutput, is_resumable
 from fundamentallm_hf.portable.errors import UserError
@@ -18,7 +19,8 @@ from .output import TOP
 from .terminal import Notes
 
 if TYPE_CHECKING:
-    from fundamentallm_hf.generation.file_run import FileSummary
+    from fundamentallm_hf.generation.file_run import FileOptions, FileSummary
+    from fundamentallm_hf.generation.generator import Generator
 
 
 def write_file(request: Request, file: PromptsFile, options: dict[str, Any], notes: Notes) -> None:
@@ -33,6 +35,10 @@ def write_file(request: Request, file: PromptsFile, options: dict[str, Any], not
     Raises:
         UserError: it cannot be done, or some prompts have failed.
     """
+    processes = Processes.of_launcher()
+    if not processes.leads:
+        _help(request, options, processes)
+        return
     with ExitStack() as stack:
         # What cannot be read or written is told before the model is loaded.
         output, name = _output(options, stack)
@@ -40,23 +46,48 @@ def write_file(request: Request, file: PromptsFile, options: dict[str, Any], not
         _name_unused(file, notes)
         if file.is_stream and sys.stdin.isatty():
             notes.say("reading the prompts from the terminal, end them with Ctrl-D")
-        model = load(request.model, notes, **request.loading)
-        lend_attributes(model, request.attributes)
-        from fundamentallm_hf.generation.file_run import FileOptions, run_file
-        from fundamentallm_hf.generation.generator import Generator
+        generator, how = _prepare(request, options, processes, notes)
+        from fundamentallm_hf.generation.file_run import run_file
 
-        how = FileOptions(
-            rows=request.batch_size,
-            unordered=options["unordered"],
-            origin=origin(request, model),
-            probabilities=TOP if request.show_probs else 0,
-            sample=request.sample,
-        )
-        generator = Generator(model, notice=notes.say)
         covered = name == "stdout" and sys.stdout.isatty()
         report = _Progress(notes, total, not covered, stack)
-        summary = run_file(generator, file, output, request.settings, how, report, digest)
+        stack.enter_context(processes.connected())
+        summary = run_file(generator, file, output, request.settings, how, report, digest, processes)
     _tell(summary, name, notes)
+
+
+def _help(request: Request, options: dict[str, Any], processes: Processes) -> None:
+    """Generate along with the first process, which says what there is to say."""
+    generator, how = _prepare(request, options, processes, Notes(quiet=True))
+    from fundamentallm_hf.generation.file_run import help_run
+
+    with processes.connected():
+        help_run(generator, how, processes)
+
+
+def _prepare(
+    request: Request, options: dict[str, Any], processes: Processes, notes: Notes
+) -> tuple["Generator", "FileOptions"]:
+    """Load the model: on a GPU of its own, where there are several processes and GPUs."""
+    loading = dict(request.loading)
+    if processes.size > 1 and loading["device"] == "auto":
+        import torch
+
+        if torch.cuda.is_available():
+            loading["device"] = f"cuda:{processes.local_rank % torch.cuda.device_count()}"
+    model = load(request.model, notes, **loading)
+    lend_attributes(model, request.attributes)
+    from fundamentallm_hf.generation.file_run import FileOptions
+    from fundamentallm_hf.generation.generator import Generator
+
+    how = FileOptions(
+        rows=request.batch_size,
+        unordered=options["unordered"],
+        origin=origin(request, model),
+        probabilities=TOP if request.show_probs else 0,
+        sample=request.sample,
+    )
+    return Generator(model, notice=notes.say), how
 
 
 def _output(options: dict[str, Any], stack: ExitStack) -> tuple[Output, str]:

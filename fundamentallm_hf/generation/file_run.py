@@ -6,6 +6,7 @@ A run that was killed continues where it was, and writes what it would have writ
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .completion import Completion, make_record
+from .processes import Processes
 from .prompt_batches import AHEAD, FilePrompt, PromptReader, Skip, batches, windows
 from .prompt_files import PromptsFile
 from .resumable_output import Finished, Output
@@ -74,6 +76,7 @@ def run_file(
     options: FileOptions,
     report: Report = lambda prompts, tokens: None,
     digest: str = "",
+    processes: Processes | None = None,
 ) -> FileSummary:
     """Generate the texts of all prompts of a file.
 
@@ -85,56 +88,94 @@ def run_file(
         options: how.
         report: called after each batch.
         digest: of the file, if it is known.
+        processes: that generate, connected; this is the first of them. The others call `help_run`.
 
     Raises:
         UserError: the settings cannot be followed, or what is there belongs to another run.
     """
+    processes = processes or Processes()
     settings = settings.with_files_read()
     settings.check()
     plan = {
         "input": "stdin" if file.is_stream else digest or file.measure()[0],
         "reading": file.reading,
         "settings": settings.to_dict(),
-        "model": model_digest(generator.model),
+        "model": _common_model(generator, processes),
         "record": {"origin": options.origin, "probabilities": options.probabilities, "sample": options.sample},
         "unordered": options.unordered,
     }
-    complete = False
+    complete, reachable = False, True
     try:
         output.begin(plan, secrets.randbits(32))
         before = output.state
         if not before.complete:
             seeded = settings if settings.seed is not None else settings.replace(seed=before.seed)
-            _run(generator, PromptReader(file, seeded), output, options, report)
+            _run(PromptReader(file, seeded), output, _BatchWriter(generator, options, processes), report)
         complete = True
+    except UserError:
+        raise
+    except BaseException:  # in the middle of an exchange, perhaps; the others notice when this process ends
+        reachable = False
+        raise
     finally:
         output.close(complete)
+        if reachable:
+            with suppress(UserError):
+                processes.broadcast(None)
     return FileSummary(output.state.texts, output.state.errors, before.complete)
 
 
-def _run(generator: "Generator", reader: PromptReader, output: Output, options: FileOptions, report: Report) -> None:
-    state = output.state
+def help_run(generator: "Generator", options: FileOptions, processes: Processes) -> None:
+    """Generate what the first process hands out, until there is no more.
+
+    Args:
+        generator: with the same model.
+        options: as those of the first process.
+        processes: that generate, connected.
+    """
+    _common_model(generator, processes)
+    writer = _BatchWriter(generator, options, processes)
+    while (handed_out := processes.broadcast()) is not None:
+        processes.gather(writer.own_part(handed_out))
+
+
+def _common_model(generator: "Generator", processes: Processes) -> str:
+    """The digest of the model, which has to be the same in all processes.
+
+    Raises:
+        UserError: it is not.
+    """
+    digests = processes.gather(model_digest(generator.model))
+    others = [index for index, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        raise UserError(f"process {others[0]} has loaded another model than process 0: give all hosts the same files")
+    return digests[0] if digests else ""
+
+
+def _run(reader: PromptReader, output: Output, writer: "_BatchWriter", report: Report) -> None:
+    state, rows = output.state, writer.options.rows
     skip = Skip(state.done, [*state.ahead], state.digest)
-    writer = _BatchWriter(generator, options)
     finished_prompts, tokens = state.done + len(state.ahead), 0
     report(finished_prompts, tokens)
     with reader.file.open() as prompts:
-        for window in windows(reader, prompts, options.rows * AHEAD, skip):
-            for finished in _in_turn(window, _finish(window, writer, generator, options.rows), options.unordered):
+        for window in windows(reader, prompts, rows * AHEAD * writer.processes.size, skip):
+            for finished in _in_turn(window, _finish(window, writer), writer.options.unordered):
                 output.write(finished)
                 finished_prompts += len(finished)
                 tokens += sum(each.tokens for each in finished)
                 report(finished_prompts, tokens)
 
 
-def _finish(
-    window: list[FilePrompt], writer: "_BatchWriter", generator: "Generator", rows: int
-) -> Iterator[list[Finished]]:
-    """What is written of the prompts of a window, batch by batch."""
+def _finish(window: list[FilePrompt], writer: "_BatchWriter") -> Iterator[list[Finished]]:
+    """What is written of the prompts of a window, part by part."""
     if failed := [prompt for prompt in window if prompt.error]:
         yield [_failed(prompt, prompt.error) for prompt in failed]
-    for batch in batches([prompt for prompt in window if not prompt.error], rows, generator.tokenizer):
-        yield writer.write(batch)
+    parts = batches([prompt for prompt in window if not prompt.error], writer.options.rows, writer.generator.tokenizer)
+    if writer.processes.size == 1:
+        yield from map(writer.write, parts)
+    elif parts:
+        writer.processes.broadcast(parts)
+        yield from writer.processes.gather(writer.own_part(parts))
 
 
 def _in_turn(window: list[FilePrompt], parts: Iterator[list[Finished]], unordered: bool) -> Iterator[list[Finished]]:
@@ -161,11 +202,17 @@ class _BatchWriter:
     Args:
         generator: with the model.
         options: how.
+        processes: that share the batches.
     """
 
-    def __init__(self, generator: "Generator", options: FileOptions) -> None:
-        self.generator, self.options = generator, options
+    def __init__(self, generator: "Generator", options: FileOptions, processes: Processes) -> None:
+        self.generator, self.options, self.processes = generator, options, processes
         self._unforeseen = 0
+
+    def own_part(self, parts: Sequence[Sequence[FilePrompt]]) -> list[Finished]:
+        """The lines of those batches that are this process's."""
+        own = parts[self.processes.rank :: self.processes.size]
+        return [finished for batch in own for finished in self.write(batch)]
 
     def write(self, batch: Sequence[FilePrompt]) -> list[Finished]:
         """The lines of a batch of prompts of the same settings. Those that fail are found, and become errors.
@@ -183,7 +230,7 @@ class _BatchWriter:
                 self._unforeseen += 1
                 if self._unforeseen == MOST_UNFORESEEN:
                     raise
-                return [_failed(batch[0], f"{type(error).__name__}: {str(error).strip()[:500] or 'no reason given'}")]
+                return [_failed(batch[0], f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")]
         else:
             self._unforeseen = 0
             return found

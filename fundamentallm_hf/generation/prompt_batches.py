@@ -108,6 +108,8 @@ class PromptReader:
     def _checked(self, fields: str) -> GenerationSettings:
         changes = {find_setting(name).name: value for name, value in json.loads(fields).items()}
         settings = self.settings.replace(**changes).with_files_read()
+        if settings.seed is None:  # not another one after the run was continued
+            settings = settings.replace(seed=self.settings.seed)
         settings.check()
         return settings
 

@@ -243,7 +243,6 @@ def _no_prompt(file: PromptsFile) -> UserError:
 
 def _text_lines(lines: LineStream, file: PromptsFile) -> Iterator[RawPrompt]:
     def read(line: str) -> dict[str, Any]:
-        line = line.removesuffix("\n").removesuffix("\r")
         return {file.prompt_column: unescape(line) if file.escape else line}
 
     yield from _each_line(lines, read)
@@ -263,7 +262,7 @@ def _each_line(lines: LineStream, read: Callable[[str], dict[str, Any]]) -> Iter
             continue
         else:
             try:
-                content = read(line)
+                content = read(line.removesuffix("\n").removesuffix("\r"))
             except UserError as error:
                 content = error
         yield RawPrompt(number, index, content, lines.digest)

@@ -177,7 +177,7 @@ class ResumableFile:
             self._lock()
             self._plan, size = plan, os.fstat(self._descriptor).st_size
             old = self._recorded() if size else None
-            if old is not None and old["plan"] == plan and not (old["state"].complete and (self.force or self.append)):
+            if old is not None and old["plan"] == plan and not (old["state"].complete and self.force):
                 if size < old["offset"]:
                     raise UserError(
                         f"output-file {self.shown} is shorter than its run has left it: it was changed, so the run "
