@@ -7,6 +7,7 @@ Every failure is a `UserError` of one line.
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -16,9 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from fundamentallm_hf.portable.errors import UserError
+
+_LINE_BREAKS = "\x85\u2028\u2029"
 
 
 class NotTextError(UserError):
@@ -264,3 +267,9 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 def one_line(error: Exception) -> str:
     """The error's reason, without the path that the surrounding message names and without line breaks."""
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON in readable characters, but for those that some programs take for line breaks."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return "".join(f"\\u{ord(char):04x}" if char in _LINE_BREAKS else char for char in text)

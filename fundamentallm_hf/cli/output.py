@@ -1,12 +1,11 @@
 """Writes completions on stdout or into a file, as text, JSON or JSON lines, and formats what is shown with them."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fundamentallm_hf.files import OutputFile
+from fundamentallm_hf.files import OutputFile, json_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
@@ -18,7 +17,6 @@ FORMATS = ("text", "json", "jsonl")
 # Predictions shown for a position.
 TOP = 10
 _BAR = 20
-_LINE_BREAKS = "\x85\u2028\u2029"
 
 
 class CompletionWriter:
@@ -68,20 +66,14 @@ class CompletionWriter:
 
         record = make_record(completion, self.origin, self.settings, next_tokens)
         if self.form == "jsonl":
-            self.write(_json(record))
+            self.write(json_text(record))
         else:
             self._records.append(record)
 
     def finish(self) -> None:
         """Write the texts that were kept."""
         if self.form == "json":
-            self.write(_json(self._records, indent=2))
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    """JSON in readable characters, except for those that some programs read as line breaks."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return "".join(f"\\u{ord(char):04x}" if char in _LINE_BREAKS else char for char in text)
+            self.write(json_text(self._records, indent=2))
 
 
 def prediction_lines(predictions: "Sequence[Prediction]", more: bool = True) -> list[str]:

@@ -66,11 +66,18 @@ class Notes:
             self._line = ""
             click.echo("\r\x1b[2K", nl=False, err=True)
 
-    def progress(self, shown: bool = True) -> "Progress":
-        """A progress bar on stderr, which shows only on a terminal."""
+    def progress(self, shown: bool = True, speed: bool = False) -> "Progress":
+        """A progress bar on stderr, which shows only on a terminal.
+
+        Args:
+            shown: whether it may be shown there.
+            speed: with a column for the field `speed` of its task.
+        """
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        if speed:
+            columns.append(TextColumn("{task.fields[speed]}"))
         shown = shown and self.shows_progress
         return Progress(*columns, console=console(sys.stderr), transient=True, disable=not shown)
 
