@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 from .call_processors import CallProcessors
+from .endings import EndCriteria
 
 
 def find_stop(text: str, stops: Sequence[str], ends_behind: int, starts_from: int = 0) -> int | None:
@@ -87,6 +88,8 @@ class StopAtText(StoppingCriteria):
 
 def add_stop(step: CallProcessors) -> None:
     """End the texts of a call before its `stop` texts."""
+    if step.stop_strings and step.call.config.pad_token_id is not None:
+        step.criterion(EndCriteria)  # so that a row that has ended is padded, also by a model without an end token
     if step.stops:
         call = step.call
         least = call.config.min_new_tokens or 0

@@ -4,9 +4,8 @@
 whether a match is now certain, whatever follows. Its state is small and hashable, so many continuations of one text can
 be tried from the same state, before the model generates them.
 
-All threads of all patterns are followed at once, so a character costs the same however the patterns branch. What an
-assertion such as `\\b` or `$` has to know of the text to come is kept as a set of kinds of next character, and decided
-when that character is there.
+All threads of all patterns are followed at once, so a character costs the same however the patterns branch. An assertion
+such as `\\b` or `$` is kept as a set of kinds of next character, and decided when that character is there.
 """
 
 import re
@@ -14,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
 
-# The parser of `re` itself: a pattern is read here exactly as `re.compile` reads it. It has no public name.
+# The parser of `re` itself, so that a pattern is read as `re.compile` reads it. It has no public name.
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
@@ -23,8 +22,7 @@ MAX_NODES = 10_000
 # Most threads in remembered steps before all are forgotten; a step counts as eight more threads: about 100 MB.
 MAX_REMEMBERED = 1_000_000
 
-# Kinds of neighbours of a position in a text: an ASCII word character, another word character (only `(?a)` separates
-# the two), any other character, a newline, the edge of the text.
+# Kinds of neighbours of a position: an ASCII word character, another one, any other character, a newline, the edge.
 WORD, LETTER, OTHER, NEWLINE, EDGE = 1, 2, 4, 8, 16
 # Kinds of what can follow a position: all of these, and next to NEWLINE, which has more text after it, the newline that
 # is the last character, because `$` holds only before that one.
