@@ -4,8 +4,8 @@
 whether a match is now certain, whatever follows. Its state is small and hashable, so many continuations of one text can
 be tried from the same state, before the model generates them.
 
-All threads of all patterns are followed at once, so a character costs the same however the patterns branch. An assertion
-such as `\\b` or `$` is kept as a set of kinds of next character, and decided when that character is there.
+All threads of all patterns are followed at once, so a character costs the same however the patterns branch. Assertions
+such as `\\b` and `$` are kept as a set of kinds of next character, and decided when that character is there.
 """
 
 import re
