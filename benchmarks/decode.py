@@ -221,12 +221,12 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def shapes(bundled: Any, threads: int, quick: bool, clock: str) -> None:
+def shapes(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -> None:
     """The ways against each other, for each shape."""
     models = {"bundled model": (bundled, 384)}
     if not quick:
         models["width 128, 6 layers, random weights"] = (shaped(bundled, 128, 6, 4), 96)
-        models["width 512, 12 layers, the bundled model's text"] = (grown(bundled, 512, 12, 8), 96)
+        models["width 512, 12 layers, the bundled model's text"] = (grown(bundled, 512, 12, 8), 64)
     speed = bandwidth()
     for name, (model, tokens) in models.items():
         weights = sum(each.nbytes for each in model.parameters())
@@ -234,14 +234,14 @@ def shapes(bundled: Any, threads: int, quick: bool, clock: str) -> None:
             ways = ways_of(model, how)
             if quick:
                 tokens = 128
-            found = take_turns(ways, tokens, 1 if quick else 2, clock)
+            found = take_turns(ways, tokens, rounds, clock)
             table(f"{name}, {mode}, threads: {threads}, tokens: {tokens}", found, tokens, "GPT-2 in generate()")
             if name == "bundled model" and threads == 1:
                 PICTURE[mode] = {way: tokens / times["all"] for way, times in found.items()}
         say(f"\nReading the weights once a token at {speed / 1e9:.1f} GB/s: {speed / weights:.0f} tokens/s.")
 
 
-def many(bundled: Any, threads: int, quick: bool, clock: str) -> None:
+def many(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -> None:
     """One text against ten samples and four beams."""
     tokens, gpt2 = 64 if quick else 128, gpt2_like(bundled)
     empty = shaped(bundled, 8, 1, 1)
@@ -257,11 +257,11 @@ def many(bundled: Any, threads: int, quick: bool, clock: str) -> None:
         "4 beams, GPT-2": generate(gpt2, GREEDY | {"num_beams": 4}),
         "one sample, width 8 and 1 layer": generate(empty, SAMPLED | {"seed": 1, "speculate": False}),
     }
-    found = take_turns(ways, tokens, 1 if quick else 2, clock)
+    found = take_turns(ways, tokens, rounds, clock)
     table(f"several texts, threads: {threads}, tokens: {tokens} each", found, tokens, "one sample")
 
 
-def controls(bundled: Any, threads: int, quick: bool, clock: str) -> None:
+def controls(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -> None:
     """Every control by itself, and all together."""
     tokens, sampled = 64 if quick else 192, SAMPLED | {"seed": 1}
     chosen = {} if quick else CONTROLS
@@ -274,11 +274,11 @@ def controls(bundled: Any, threads: int, quick: bool, clock: str) -> None:
     ways["all together"] = generate(bundled, sampled | together)
     ways["all together, no drafts"] = generate(bundled, sampled | together | {"speculate": False})
     # Required words need that many tokens, so the column of the first one is the time of these.
-    found = take_turns(ways, tokens, 1 if quick else 2, clock, least=24)
+    found = take_turns(ways, tokens, rounds, clock, least=24)
     table(f"controls, threads: {threads}, tokens: {tokens} (first column: 24 tokens)", found, tokens, "no control")
 
 
-def entrances(bundled: Any, threads: int, quick: bool, clock: str) -> None:
+def entrances(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -> None:
     """`generate()`, `pipeline()`, the `Generator` and the command."""
     tokens = 64 if quick else 384
     stock = pipeline("text-generation", model=bundled, tokenizer=bundled.tokenizer)
@@ -296,7 +296,7 @@ def entrances(bundled: Any, threads: int, quick: bool, clock: str) -> None:
         "pipeline()": through_pipeline,
         "Generator": through_generator,
     }
-    found = take_turns(ways, tokens, 1 if quick else 3, clock)
+    found = take_turns(ways, tokens, rounds, clock)
     table(f"entrances, threads: {threads}, tokens: {tokens}", found, tokens, "generate()")
     command = [sys.executable, "-m", "fundamentallm_hf", "generate", "--prompt", PROMPT, "--max-tokens", str(tokens)]
     start = time.perf_counter()
@@ -356,6 +356,7 @@ def main() -> int:
     parser.add_argument("--threads", default="1,2", help="numbers of threads, separated by commas")
     parser.add_argument("--parts", default=",".join([*PARTS, "memory"]), help="which tables, separated by commas")
     parser.add_argument("--clock", choices=_CLOCKS, default="wall", help="cpu: the process's time on the processor")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median is told, after one to warm up")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/speed.md, with their picture")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -367,12 +368,13 @@ def main() -> int:
     bundled, parts = bundled_model(), arguments.parts.split(",")
     clock = {"wall": "elapsed time", "cpu": "processor time"}[arguments.clock]
     say(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, {clock}.")
+    rounds = 1 if arguments.quick else arguments.rounds
     for index, threads in enumerate([1] if arguments.quick else map(int, arguments.threads.split(","))):
         torch.set_num_threads(threads)
         # What hardly depends on the number of threads is measured once.
         for name in parts:
             if name in PARTS and (index == 0 or name in ("shapes", "many")):
-                PARTS[name](bundled, threads, arguments.quick, arguments.clock)
+                PARTS[name](bundled, threads, arguments.quick, rounds, arguments.clock)
     if "memory" in parts and not arguments.quick:
         memory()
     if arguments.write:

@@ -186,7 +186,7 @@ class LeanLoop:
     def _draft(self) -> list[int]:
         """Tokens that may come next; never so many that the window would have to move on within them."""
         self.suggested = 0
-        if self.drafter is None or self.unread != 1:
+        if self.drafter is None or self.unread != 1 or not self.step.length:  # the prompt, of one token, is to be read
             return []
         ids = self.ids[:, : self.length]
         most = min(self.most - self.length - 1, self.window - self.step.length - 1)

@@ -15,7 +15,7 @@ from .seeded_sampling import SeededSampling
 
 # With one row a drafted token is worth its time when it is kept with a chance of MOST_WORTH less GAIN. The more rows
 # share a pass, the less a pass that is saved is worth.
-MOST_WORTH, GAIN, SHARED = 0.65, 0.45, 0.6
+MOST_WORTH, GAIN, SHARED = 0.5, 0.3, 0.6
 
 
 def worth(rows: int) -> float:

@@ -20,7 +20,13 @@ from fundamentallm_hf.training.draft_training import count_ngrams
 DRAWS = int(os.environ.get("FAST_DRAWS", "200"))
 FIRST = int(os.environ.get("FAST_FIRST", "0"))
 PROMPTS = {
-    "stories": ["Once upon a time", "The dragon", "Tom had a red ball. He", "One day, a little girl named Lily went "],
+    "stories": [
+        "Once upon a time",
+        "a",
+        "The dragon",
+        "Tom had a red ball. He",
+        "One day, a little girl named Lily went ",
+    ],
     "plays": ["ROMEO:\nWhat", "The king", "O", "My lord, I", "To be, or not to be: " * 6],
 }
 WAYS = [

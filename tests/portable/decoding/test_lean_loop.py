@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from fundamentallm_hf import load_model
+from fundamentallm_hf.portable.decoding.drafts import Drafter
 from fundamentallm_hf.portable.decoding.lean_loop import PassCounter
 from fundamentallm_hf.portable.model.generation_fundamentallm import Decoding
 from fundamentallm_hf.training.draft_training import count_ngrams
@@ -104,6 +105,14 @@ def test_the_text_is_the_same_past_the_window(model, how, prompts):
     how = {**how, "max_new_tokens": 150, "min_new_tokens": 150 if len(prompts) == 1 else None}
     expected, _ = write(model, prompts, how, stock=True)
     assert write(model, prompts, how)[0] == expected
+
+
+@pytest.mark.parametrize("prompt", ["O", "t", "\n"])
+def test_a_prompt_of_one_token_is_read_before_anything_is_drafted(model, prompt, monkeypatch):
+    monkeypatch.setattr(Drafter, "__call__", lambda self, tokens, most, suggested=(): [*tokens[-1:] * 2, 5][:most])
+    for how in ({"do_sample": False}, {"do_sample": True, "temperature": 0.5, "top_k": 0, "seed": 2}):
+        expected, _ = write(model, [prompt], how | {"max_new_tokens": 12}, stock=True)
+        assert write(model, [prompt], how | {"max_new_tokens": 12})[0] == expected
 
 
 def test_kept_drafts_save_passes(model):
