@@ -13,6 +13,7 @@ Times are processor time of the thread, in milliseconds, scores of the whole voc
 
 import argparse
 import json
+import random
 import statistics
 import time
 from collections import Counter
@@ -82,10 +83,19 @@ class Pairs:
             tokens = [*tokenizer(text).input_ids, self.end]
             for last, token in pairwise(tokens):
                 self.after.setdefault(last, Counter())[token] += 1
+        chance = torch.Generator().manual_seed(0)
+        self.unseen = torch.randn(1, self.size, generator=chance) - 6
+        # To draw a token is to add such noise and take the highest; where in it one begins is chance enough.
+        self.noise = -torch.rand(5 * self.size, generator=chance).clamp(min=1e-9).log().neg().log()
 
-    def __call__(self, last: int, chance: torch.Generator) -> torch.Tensor:
+    def choose(self, scores: torch.Tensor, chance: random.Random) -> int:
+        """Draw a token by its score, (1, vocabulary)."""
+        begin = chance.randrange(4 * self.size)
+        return int((scores[0] + self.noise[begin : begin + self.size]).argmax())
+
+    def __call__(self, last: int) -> torch.Tensor:
         """(1, vocabulary)."""
-        scores = torch.randn(1, self.size, generator=chance) - 6
+        scores = self.unseen.clone()
         for token, count in self.after.get(last, {}).items():
             scores[0, token] = 3 + float(np.log(count))
         return scores
@@ -164,16 +174,16 @@ class Benchmark:
         """The tokens of one text, an end not among them."""
         places, matcher = both[0], both[1].deep_copy()
         processor = self.processor(places, room)
-        chance = torch.Generator().manual_seed(seed)
+        chance = random.Random(seed)
         row = self.prompt
         for _ in range(room):
-            scores = pairs(int(row[0, -1]), chance)
+            scores = pairs(int(row[0, -1]))
             scores = processor(row, scores) if way == OURS else self.alone.mask(matcher, scores)
-            token = torch.multinomial(scores.softmax(dim=-1), 1, generator=chance)
-            if int(token) == self.tokenizer.eos_token_id:
+            token = pairs.choose(scores, chance)
+            if token == self.tokenizer.eos_token_id:
                 break
-            matcher.consume_token(int(token))
-            row = torch.cat([row, token], dim=1)
+            matcher.consume_token(token)
+            row = torch.cat([row, torch.tensor([[token]])], dim=1)
         added: list[int] = row[0, self.prompt.shape[1] :].tolist()
         return added
 
