@@ -276,13 +276,14 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         plan = requirements.plan(progress)
         if not self.has_deadline or plan is None or room > requirements.most_needed(progress) + 2:
             return
+        first = self._first_tokens(plan)
         tried: Iterable[int] = range(len(shift))
         if len(shift) > _ALL_TRIED:
-            tried = {*plan[:1], *torch.topk(scores.float().cpu() + torch.from_numpy(shift), _TRIED).indices.tolist()}
+            tried = {*first, *torch.topk(scores.float().cpu() + torch.from_numpy(shift), _TRIED).indices.tolist()}
         kept = np.full_like(shift, -math.inf)
         odd = self._odd(progress, row)
         for token in tried:
-            if token in odd and token not in plan[:1]:
+            if token in odd and token not in first:
                 continue
             after = requirements.plan(requirements.advance(progress, token))
             if after is not None and len(after) <= room - 1 and not self._bars(progress, token):
@@ -291,6 +292,13 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
             shift[plan[0]] = 0.0  # another control has masked the last continuation
             kept[plan[0]] = 0.0
         shift += kept
+
+    def _first_tokens(self, plan: Sequence[int]) -> set[int]:
+        """The first token of a plan, with and without a space before it: which one reads well the model knows."""
+        if not plan:
+            return set()
+        spaced = self.requirements.vocabulary.spell(" " + self.requirements.vocabulary.text(plan))
+        return {plan[0], *(spaced or ())[:1]}
 
     def _bars(self, progress: Progress, token: int) -> bool:
         barred = self.requirements.barred
