@@ -44,7 +44,7 @@ def write_file(request: Request, file: PromptsFile, options: dict[str, Any], not
         output, name = _output(options, stack)
         digest, total = ("", None) if file.is_stream else file.measure()
         _name_unused(file, notes)
-        if file.is_stream and sys.stdin.isatty():
+        if file.path == "-" and sys.stdin.isatty():
             notes.say("reading the prompts from the terminal, end them with Ctrl-D")
         generator, how = _prepare(request, options, processes, notes)
         from fundamentallm_hf.generation.file_run import run_file

@@ -97,7 +97,7 @@ def run_file(
     settings = settings.with_files_read()
     settings.check()
     plan = {
-        "input": "stdin" if file.is_stream else digest or file.measure()[0],
+        "input": "pipe" if file.is_stream else digest or file.measure()[0],
         "reading": file.reading,
         "settings": settings.to_dict(),
         "model": _common_model(generator, processes),

@@ -154,8 +154,8 @@ class Skip:
     def other_input(self) -> UserError:
         """The error for an input that was exchanged."""
         return UserError(
-            "the prompts on stdin are not those that the output-file was begun with: give the same, or begin anew "
-            "with --force"
+            "the prompts that are read from the pipe are not those that the output-file was begun with: give the same, "
+            "or begin anew with --force"
         )
 
     def __call__(self, raw: RawPrompt) -> bool:

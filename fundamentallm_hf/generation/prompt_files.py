@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import select
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -138,12 +139,17 @@ class PromptsFile:
                 )
             object.__setattr__(self, "form", _BY_SUFFIX.get(suffix, "text"))
         if self.form == "parquet" and self.is_stream:
-            raise UsageError("prompts-file is stdin, but Parquet cannot be read as a stream: give the path of the file")
+            raise UsageError(
+                "prompts-file is a pipe, but Parquet cannot be read as a stream: give the path of the file"
+            )
 
     @property
     def is_stream(self) -> bool:
-        """Whether it can be read only once."""
-        return self.path == "-"
+        """Whether it can be read only once: stdin, or a pipe, such as a shell has for `<(...)`."""
+        try:
+            return self.path == "-" or stat.S_ISFIFO(local_path(self.path).stat().st_mode)
+        except (OSError, ValueError):
+            return False
 
     @property
     def has_fields(self) -> bool:
@@ -164,15 +170,15 @@ class PromptsFile:
         """
         if self.form == "parquet":
             return _parquet(self)
-        stream = sys.stdin.buffer if self.is_stream else self._binary()
+        stream = sys.stdin.buffer if self.path == "-" else self._binary()
         lines = LineStream(stream, hashed=self.is_stream)
         columns: list[str] = []
         if self.form == "csv":
             columns, prompts = _csv_rows(lines, self)
         else:
             prompts = (_json_lines if self.form == "jsonl" else _text_lines)(lines, self)
-        ready, close = (lines.ready, lambda: None) if self.is_stream else (lambda: True, stream.close)
-        return PromptStream(prompts, ready, close, tuple(columns))
+        ready = lines.ready if self.is_stream else (lambda: True)
+        return PromptStream(prompts, ready, stream.close if self.path != "-" else (lambda: None), tuple(columns))
 
     def measure(self) -> tuple[str, int]:
         """SHA-256 of the file, and how many prompts it holds; both need one pass over it.

@@ -6,7 +6,7 @@ answers at once.
 """
 
 import difflib
-from dataclasses import asdict, dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +277,7 @@ class GenerationSettings(_Fields):
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in SETTINGS}  # all immutable, so not asdict(), which copies them
 
 
 def find_setting(name: str) -> Setting:

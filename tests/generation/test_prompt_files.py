@@ -207,6 +207,16 @@ def test_a_window_waits_for_nobody_who_writes_slowly(monkeypatch):
         assert [[prompt.text for prompt in window] for window in found] == [["f"]]
 
 
+def test_a_pipe_with_a_name_is_read_once(tmp_path):
+    ours, theirs = os.pipe()
+    os.write(theirs, b'{"prompt": "a"}\n{"prompt": "b"}\n')
+    os.close(theirs)
+    file = PromptsFile(f"/dev/fd/{ours}", "jsonl")
+    assert file.is_stream
+    assert [each.text for each in read(file.path, form="jsonl")] == ["a", "b"]
+    os.close(ours)
+
+
 def test_another_stream_than_the_one_that_was_begun_is_noticed(monkeypatch):
     done = read_bytes(b"a\nb\nc\nd\n", monkeypatch)[1]
 
@@ -219,5 +229,7 @@ def test_another_stream_than_the_one_that_was_begun_is_noticed(monkeypatch):
 
     assert rest(b"a\nb\nc\nd\n") == ["c"]
     for other in (b"a\nB\nc\nd\n", b"a\n\nb\nc\nd\n", b"a\n", b""):
-        with pytest.raises(UserError, match="prompts on stdin are not those that the output-file was begun with"):
+        with pytest.raises(
+            UserError, match="prompts that are read from the pipe are not those that the output-file was begun with"
+        ):
             rest(other)
