@@ -122,7 +122,7 @@ def test_quiet_leaves_the_texts_errors_and_what_is_asked_for(tmp_path):
     stdout, stderr, code = piped(session, "--quiet", "--temperature", "0", "--top-p", "0.9")
     assert (stdout, code) == (2 * "To be the the the\n", 0)
     described, error, heading, *predictions = re.split(r"\n(?=top-k=|Error|Next|  )", stderr.rstrip("\n"))
-    assert described.startswith("top-k=5\nSample from")
+    assert described.startswith("top-k=5\nSample only from")
     assert error.startswith("Error: there is no command /nope")
     assert (heading, len(predictions)) == ("Next token probabilities:", 11)
 
