@@ -147,7 +147,9 @@ def shaped(like: Any, width: int, layers: int, heads: int, eps: float = 1e-6) ->
         hidden_act=like.config.hidden_act,
         rms_norm_eps=eps,
     )
-    return ready(FundamentaLLMForCausalLM(config), like.tokenizer)
+    model = ready(FundamentaLLMForCausalLM(config), like.tokenizer)
+    model.draft_table = None
+    return model
 
 
 @torch.no_grad()
@@ -225,8 +227,8 @@ def shapes(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -> 
     """The ways against each other, for each shape."""
     models = {"bundled model": (bundled, 384)}
     if not quick:
-        models["width 128, 6 layers, random weights"] = (shaped(bundled, 128, 6, 4), 96)
-        models["width 512, 12 layers, the bundled model's text"] = (grown(bundled, 512, 12, 8), 64)
+        models["width 128, 6 layers, random weights"] = (shaped(bundled, 128, 6, 4), 48)
+        models["width 512, 12 layers, the bundled model's text"] = (grown(bundled, 512, 12, 8), 48)
     speed = bandwidth()
     for name, (model, tokens) in models.items():
         weights = sum(each.nbytes for each in model.parameters())
@@ -375,6 +377,8 @@ def main() -> int:
         for name in parts:
             if name in PARTS and (index == 0 or name in ("shapes", "many")):
                 PARTS[name](bundled, threads, arguments.quick, rounds, arguments.clock)
+                if arguments.write:  # what is there so far
+                    write_page()
     if "memory" in parts and not arguments.quick:
         memory()
     if arguments.write:
