@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 import statistics
+import sys
 import time
 from collections import Counter
 from functools import partial
@@ -144,6 +145,8 @@ def measure_schemas(name: str, folder: Path, step: int, first: int) -> None:
                     found[way]["valid and complete" if good else "not"] += 1
                     if not good:
                         print(f"{file.name}, {way}, {needed} and {more} tokens: {text!r}", flush=True)
+        so_far = sum(found.values(), Counter())
+        print(f"{file.name}: so far {dict(so_far)}", file=sys.stderr, flush=True)
     for way, counts in found.items():
         print(f"{name}, {way}: {dict(counts)}")
     print(f"{name}: {dict(sum(found.values(), Counter()))}", flush=True)
