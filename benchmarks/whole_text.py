@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 import statistics
+import sys
 import time
 from collections import Counter
 from functools import partial
@@ -60,6 +61,8 @@ SCHEMA = {
 }
 DATE = "(Monday|Tuesday), the [0-9]{1,2}(st|nd|rd|th) of (May|June)"
 SAMPLED = {"temperature": 0.8, "top_p": 0.9}
+# Tried where a refusal does not tell how many tokens are needed, as that of required words.
+BUDGETS = (1, 8, 12, 20, 40, 80)
 BAD, REQUIRED = ["the", "is", "pet"], ["story"]
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -133,8 +136,9 @@ def measure_schemas(name: str, folder: Path, step: int, first: int) -> None:
                 continue
             try:
                 needed = needed_by(model, schema, how)
-            except ValueError:
-                found[way]["refused: not in this alphabet"] += 1
+            except ValueError as error:
+                found[way]["refused"] += 1
+                print(f"{file.name}, {way}: {error}", flush=True)
                 continue
             for more in (0, 5, 80):
                 texts = added(model, needed + more, schema, number, how)
@@ -144,6 +148,8 @@ def measure_schemas(name: str, folder: Path, step: int, first: int) -> None:
                     found[way]["valid and complete" if good else "not"] += 1
                     if not good:
                         print(f"{file.name}, {way}, {needed} and {more} tokens: {text!r}", flush=True)
+        so_far = sum(found.values(), Counter())
+        print(f"{file.name}: so far {dict(so_far)}", file=sys.stderr, flush=True)
     for way, counts in found.items():
         print(f"{name}, {way}: {dict(counts)}")
     print(f"{name}: {dict(sum(found.values(), Counter()))}", flush=True)
@@ -161,19 +167,22 @@ def fitting(how: dict[str, Any], schema: Any) -> dict[str, Any]:
 
 
 def needed_by(model: PreTrainedModel, schema: Any, how: dict[str, Any]) -> int:
-    """How many tokens a text needs at least, as the refusal of a budget of one token tells.
+    """How many tokens a text needs, as the refusal of a smaller budget tells, or else the first of some that do.
 
     Raises:
-        ValueError: no text is known.
+        ValueError: none of them does.
     """
-    try:
-        added(model, 1, schema, 0, how)
-    except ValueError as error:
-        told = re.search(r"needs about (\d+) tokens", str(error))
-        if told is None:
-            raise
-        return int(told[1])
-    return 1
+    for room in BUDGETS:
+        try:
+            added(model, room, schema, 0, how)
+            return room
+        except ValueError as error:
+            told = re.search(r"needs about (\d+) tokens", str(error))
+            if told is not None:
+                return int(told[1])
+            if room == BUDGETS[-1]:
+                raise
+    raise AssertionError
 
 
 def added(model: PreTrainedModel, room: int, schema: Any, seed: int, how: dict[str, Any]) -> list[str]:
