@@ -163,7 +163,7 @@ def _ask(request: Request, escape: bool, notes: Notes) -> None:
         load_named,
         request.model,
         request.settings,
-        request.prompts,
+        [prompt for prompt in request.prompts if isinstance(prompt, str)],  # chats are refused there
         escape=escape,
         batch_size=request.batch_size,
         quiet=notes.quiet,
