@@ -1,6 +1,6 @@
 """JSON schemas: what `json_schema` accepts, allows and costs, beside llguidance alone.
 
-    python benchmarks/json_schemas.py [FOLDER] [--limit 300] [--room 4000] [--texts 1] [--arrays 20]
+    python benchmarks/json_schemas.py [FOLDER] [--parts instances texts arrays] [--limit 300] [--room 4000] [--texts 1]
 
 The folder holds schemas as JSONSchemaBench's maskbench writes them, one a file:
 {"schema": …, "tests": [{"data": …, "valid": …}]}; without one it is that of the tests. Every valid instance is led
@@ -13,6 +13,7 @@ Times are processor time of the thread, in milliseconds, scores of the whole voc
 
 import argparse
 import json
+import random
 import statistics
 import time
 from collections import Counter
@@ -82,10 +83,19 @@ class Pairs:
             tokens = [*tokenizer(text).input_ids, self.end]
             for last, token in pairwise(tokens):
                 self.after.setdefault(last, Counter())[token] += 1
+        chance = torch.Generator().manual_seed(0)
+        self.unseen = torch.randn(1, self.size, generator=chance) - 6
+        # To draw a token is to add such noise and take the highest; where in it one begins is chance enough.
+        self.noise = -torch.rand(5 * self.size, generator=chance).clamp(min=1e-9).log().neg().log()
 
-    def __call__(self, last: int, chance: torch.Generator) -> torch.Tensor:
+    def choose(self, scores: torch.Tensor, chance: random.Random) -> int:
+        """Draw a token by its score, (1, vocabulary)."""
+        begin = chance.randrange(4 * self.size)
+        return int((scores[0] + self.noise[begin : begin + self.size]).argmax())
+
+    def __call__(self, last: int) -> torch.Tensor:
         """(1, vocabulary)."""
-        scores = torch.randn(1, self.size, generator=chance) - 6
+        scores = self.unseen.clone()
         for token, count in self.after.get(last, {}).items():
             scores[0, token] = 3 + float(np.log(count))
         return scores
@@ -164,16 +174,16 @@ class Benchmark:
         """The tokens of one text, an end not among them."""
         places, matcher = both[0], both[1].deep_copy()
         processor = self.processor(places, room)
-        chance = torch.Generator().manual_seed(seed)
+        chance = random.Random(seed)
         row = self.prompt
         for _ in range(room):
-            scores = pairs(int(row[0, -1]), chance)
+            scores = pairs(int(row[0, -1]))
             scores = processor(row, scores) if way == OURS else self.alone.mask(matcher, scores)
-            token = torch.multinomial(scores.softmax(dim=-1), 1, generator=chance)
-            if int(token) == self.tokenizer.eos_token_id:
+            token = pairs.choose(scores, chance)
+            if token == self.tokenizer.eos_token_id:
                 break
-            matcher.consume_token(int(token))
-            row = torch.cat([row, token], dim=1)
+            matcher.consume_token(token)
+            row = torch.cat([row, torch.tensor([[token]])], dim=1)
         added: list[int] = row[0, self.prompt.shape[1] :].tolist()
         return added
 
@@ -253,6 +263,8 @@ def rows(tallies: dict[str, Tally], schemas: int) -> Iterator[tuple[str, list[st
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    parts = ["instances", "texts", "arrays"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--tokenizer", choices=sorted(TOKENIZERS), default="smollm2")
     parser.add_argument("--limit", type=int, default=300, help="schemas at most")
     parser.add_argument("--room", type=int, default=4000, help="tokens there are for an instance")
@@ -274,10 +286,11 @@ def main() -> int:
         both = benchmark.compile(case["schema"])
         if both is None:
             continue
-        for test in case["tests"]:
+        for test in case["tests"] if "instances" in arguments.parts else ():
             benchmark.lead(*both, test["data"], test["valid"])
-        benchmark.write(case["schema"], both, pairs, arguments.texts)
-        if has_array(case["schema"]) and arrays < arguments.arrays:
+        if "texts" in arguments.parts:
+            benchmark.write(case["schema"], both, pairs, arguments.texts)
+        if "arrays" in arguments.parts and has_array(case["schema"]) and arrays < arguments.arrays:
             arrays += 1
             benchmark.fill(both, pairs, arguments.seeds)
     print(f"| {len(files)} schemas, {arguments.tokenizer} | {' | '.join(benchmark.tallies)} |\n|---|---|---|")

@@ -27,8 +27,6 @@ from models import MODELS, TOKENIZERS
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from fundamentallm_hf import Generator, controlled_generate
-from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
-from fundamentallm_hf.portable.structured.grammars import read_grammar
 from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
 
 PET = "Describe a pet as JSON, with its name, kind, age, weight, tags and owner.\n"
@@ -62,14 +60,15 @@ SCHEMA = {
 }
 DATE = "(Monday|Tuesday), the [0-9]{1,2}(st|nd|rd|th) of (May|June)"
 SAMPLED = {"temperature": 0.8, "top_p": 0.9}
-WORDS = {"bad_words": ["the", "is", "pet"], "must_include": ["story"]}
-WAYS: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({"do_sample": False}, {}),
-    ({"do_sample": True, "temperature": 0.8, "top_p": 0.9}, {}),
-    ({"num_beams": 4, "num_return_sequences": 2}, {}),
-    ({"do_sample": True}, {"bad_words": WORDS["bad_words"]}),
-    ({"do_sample": True}, WORDS),
-]
+BAD, REQUIRED = ["the", "is", "pet"], ["story"]
+WAYS: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "sampled": {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "num_return_sequences": 4},
+    "4 beams": {"num_beams": 4, "num_return_sequences": 2},
+    "bad words": {"do_sample": True, "bad_words": BAD, "num_return_sequences": 4},
+    "bad and required words": {"do_sample": True, "bad_words": BAD, "must_include": REQUIRED},
+    "required words, 4 beams": {"num_beams": 4, "must_include": REQUIRED},
+}
 FOLDER = Path(__file__).parent.parent / "tests" / "fixtures" / "json_schemas"
 FREE = {"demo": "[A-Z][a-z ,.]{40,2000}", "smollm2": r"(?s).{40,2000}"}
 
@@ -122,34 +121,59 @@ def random_model() -> GPT2LMHeadModel:
     return model.eval()
 
 
-def measure_schemas(name: str, folder: Path, step: int) -> None:
-    """Count the texts that are complete, by schema, budget and mode."""
+def measure_schemas(name: str, folder: Path, step: int, first: int) -> None:
+    """Count the texts that are complete, by way: with as few tokens as there may be, five more, and eighty more."""
     model = random_model() if name == "random" else MODELS[name]()
-    found: Counter[str] = Counter()
-    for number, file in enumerate(sorted(folder.rglob("*.json"))[::step]):
+    found: dict[str, Counter[str]] = {way: Counter() for way in WAYS}
+    for number, file in enumerate(sorted(folder.rglob("*.json"))[first::step]):
         schema = json.loads(file.read_text(encoding="utf-8"))["schema"]
-        try:
-            places = GrammarPlaces(read_grammar({"json_schema": schema}) or "", model.tokenizer, len(model.tokenizer))
-            plan = places.plan(places.prompt_end(places.advance(places.before, model.tokenizer("I").input_ids[0])))
-        except ValueError:
-            plan = None
-        if plan is None:
-            found["refused: not in this alphabet"] += 1
-            continue
-        for way, (how, words) in enumerate(WAYS):
-            for room in (len(plan), len(plan) + 5, len(plan) + 80):
-                try:
-                    texts = added(model, max(1, room), schema, number, how | words)
-                except ValueError as error:
-                    found[f"refused: {str(error).partition(':')[0]}"] += 1
-                    continue
+        for way, how in WAYS.items():
+            how = fitting(how, schema)
+            if ("words" in way) != bool(set(how) & {"bad_words", "must_include"}):
+                continue
+            try:
+                needed = needed_by(model, schema, how)
+            except ValueError:
+                found[way]["refused: not in this alphabet"] += 1
+                continue
+            for more in (0, 5, 80):
+                texts = added(model, needed + more, schema, number, how)
                 for text in texts:
-                    good = valid(text, schema) and not any(banned(word, text) for word in words.get("bad_words", ()))
-                    good = good and all(banned(word, text) for word in words.get("must_include", ()))
-                    found["valid and complete" if good else "not"] += 1
+                    good = valid(text, schema) and not any(holds(word, text) for word in how.get("bad_words", ()))
+                    good = good and all(holds(word, text) for word in how.get("must_include", ()))
+                    found[way]["valid and complete" if good else "not"] += 1
                     if not good:
-                        print(f"{file.name}, way {way}, {room} tokens: {text!r}", flush=True)
-    print(f"{name}: {dict(found)}", flush=True)
+                        print(f"{file.name}, {way}, {needed} and {more} tokens: {text!r}", flush=True)
+    for way, counts in found.items():
+        print(f"{name}, {way}: {dict(counts)}")
+    print(f"{name}: {dict(sum(found.values(), Counter()))}", flush=True)
+
+
+def fitting(how: dict[str, Any], schema: Any) -> dict[str, Any]:
+    """One of the ways, without the words that the schema requires, or has no place for."""
+    text = json.dumps(schema)
+    bad = [word for word in how.get("bad_words", ()) if not holds(word, text)]
+    kept = {field: value for field, value in how.items() if field not in ("bad_words", "must_include")}
+    if "must_include" in how and json.dumps(TEXT) not in text:
+        return kept
+    words = {"bad_words": bad, "must_include": how.get("must_include")}
+    return kept | {field: value for field, value in words.items() if value}
+
+
+def needed_by(model: PreTrainedModel, schema: Any, how: dict[str, Any]) -> int:
+    """How many tokens a text needs at least, as the refusal of a budget of one token tells.
+
+    Raises:
+        ValueError: no text is known.
+    """
+    try:
+        added(model, 1, schema, 0, how)
+    except ValueError as error:
+        told = re.search(r"needs about (\d+) tokens", str(error))
+        if told is None:
+            raise
+        return int(told[1])
+    return 1
 
 
 def added(model: PreTrainedModel, room: int, schema: Any, seed: int, how: dict[str, Any]) -> list[str]:
@@ -162,7 +186,7 @@ def added(model: PreTrainedModel, room: int, schema: Any, seed: int, how: dict[s
     return model.tokenizer.batch_decode(rows[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
 
-def banned(word: str, text: str) -> bool:
+def holds(word: str, text: str) -> bool:
     """Whether a word stands in a text."""
     return re.search(rf"\b{word}\b", text, re.IGNORECASE) is not None
 
@@ -213,6 +237,7 @@ def main() -> int:
     parser.add_argument("--model", choices=["smollm2", "demo", "random"], default="smollm2", help="of schemas")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of schemas")
     parser.add_argument("--step", type=int, default=1, help="take every n-th schema")
+    parser.add_argument("--first", type=int, default=0, help="begin with this schema")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--rows", type=int, default=20, help="texts at a time")
     parser.add_argument("--tokens", type=int, default=120)
@@ -224,7 +249,7 @@ def main() -> int:
     if "json" in arguments.parts:
         measure_json(arguments.runs, arguments.tokens, arguments.rows)
     if "schemas" in arguments.parts:
-        measure_schemas(arguments.model, arguments.folder, arguments.step)
+        measure_schemas(arguments.model, arguments.folder, arguments.step, arguments.first)
     if "pattern" in arguments.parts:
         measure_pattern(100)
     if "speed" in arguments.parts:

@@ -1,4 +1,4 @@
-"""Writes the options in cli.md, and the prompt loop's commands in interactive.md, out of the program itself.
+"""Generates the table of options in cli.md and the table of prompt-loop commands in interactive.md.
 
     python docs/option_reference.py
 
@@ -11,7 +11,7 @@ import click
 
 from fundamentallm_hf.cli.generate import generate
 from fundamentallm_hf.cli.interactive.commands import COMMANDS
-from fundamentallm_hf.cli.options import GroupedCommand
+from fundamentallm_hf.cli.options import GroupedCommand, SettingType
 from fundamentallm_hf.settings.generation_settings import SETTINGS
 
 BEGIN = "<!-- The tables below are written by docs/option_reference.py. -->\n"
@@ -36,7 +36,9 @@ def _row(param: click.Option, context: click.Context) -> tuple[str, str, str, st
     if param.is_flag:
         takes = ""
     elif setting is not None and setting.kind is tuple:
-        takes = "texts with commas between them" if setting.comma_separated else "text"
+        takes = "a list separated by commas" if setting.comma_separated else "text"
+    elif isinstance(param.type, SettingType) and param.type.takes_file:
+        takes = "file"
     elif setting is not None:
         takes = setting.expected
     elif isinstance(param.type, click.IntRange):

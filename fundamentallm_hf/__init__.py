@@ -1,7 +1,7 @@
 """FundamentaLLM's character-level language models in the Hugging Face ecosystem.
 
 Importing this package registers the Auto classes, so that `pipeline("text-generation", model=...)` knows the models:
-at once, or, since nothing heavy is imported before it is needed, when transformers is.
+immediately, or, because nothing heavy is imported before it is needed, when transformers is imported.
 """
 
 from importlib import import_module
@@ -65,7 +65,7 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        # Looked up only when somebody asks, because that takes time which `--help` can do without.
+        # Looked up on first access, because that takes time which `--help` does not need.
         from importlib.metadata import version
 
         return version("fundamentallm-hf")

@@ -38,19 +38,19 @@ LONGEST_DEFAULT_WINDOW = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate()` found.
+    """The results of `evaluate()`.
 
     Attributes:
         loss: mean cross-entropy in nats per scored token.
         perplexity: `exp(loss)`, per token, so comparable only between models that share a tokenizer.
         bits_per_character: all bits divided by `characters`; comparable between any two models on the same text.
-        accuracy: share of the scored tokens, 0 to 1, that the model held to be the likeliest.
+        accuracy: share of the scored tokens, 0 to 1, that were the model's most probable.
         tokens: number of scored tokens.
-        characters: number of characters of the text that the scored tokens stand for.
-        window: tokens of input per forward pass, and so the longest context a prediction had.
+        characters: number of characters of the text in the scored tokens.
+        window: tokens of input per forward pass, which is the longest context of a prediction.
         stride: tokens between the starts of neighbouring windows.
-        unknown_tokens: how many of the scored tokens are the tokenizer's unknown token. The model was not asked which
-            character each of them is, so the more there are, the more the other figures flatter it.
+        unknown_tokens: how many of the scored tokens are the tokenizer's unknown token. The model did not have to
+            predict which character each of them is, so a large number makes the other figures too good.
     """
 
     loss: float
@@ -81,17 +81,17 @@ def evaluate(
     """Measure how well the model predicts a text through a sliding window, every token once.
 
     Args:
-        model: any causal model; its mode (training or evaluation) is left as it was found.
-        tokenizer: the tokenizer that belongs to it.
-        text: what to predict. Its first token is scored only if the tokenizer puts a start token before every text.
+        model: any causal model; its mode (training or evaluation) is restored.
+        tokenizer: the tokenizer of the model.
+        text: the text to predict. Its first token is scored only if the tokenizer puts a start token before every text.
         window: tokens, 1 to `config.max_position_embeddings`; by default that limit, but at most 1024.
         stride: tokens, 1 to `window`; by default half the window.
-        batch_size: windows per forward pass. The logits of one batch are all that is ever held.
+        batch_size: windows per forward pass. Only the logits of one batch are kept in memory.
         progress: called after each batch with the number of tokens scored so far and their number in all.
 
     Raises:
         UserError: the text is empty or too short to score a token, a number is out of its range, or the tokenizer
-            gives ids that the model lacks.
+            returns ids that the model lacks.
 
     Example:
 
@@ -109,7 +109,7 @@ def evaluate(
     ids, unscored, characters = _encode(tokenizer, text)
     _check_ids(model, ids)
     unknown = ids[unscored:].count(tokenizer.unk_token_id) if unknown_characters(tokenizer, text) else 0
-    # What the start tokens predict of each other is not scored.
+    # Predictions of one start token from another are not scored.
     spans = [
         (begin, min(max(new, unscored - 1), end), end) for begin, new, end in window_spans(len(ids) - 1, window, stride)
     ]
@@ -146,14 +146,14 @@ def _score(
     """Predict the tokens of all windows.
 
     Args:
-        model: is set to evaluation mode meanwhile.
+        model: set to evaluation mode meanwhile.
         sequence: (length,) the tokens.
         batches: windows, each as `window_spans` gives them.
         progress: as in `evaluate`.
 
     Returns:
-        The sum of the cross-entropies in nats, the number of tokens that were held to be the likeliest, and the number
-        of scored tokens.
+        The sum of the cross-entropies in nats, the number of tokens that were the most probable, and the number of
+        scored tokens.
     """
     nats, hits, done = 0.0, 0, 0
     total = sum(end - new for batch in batches for _, new, end in batch)
@@ -161,7 +161,7 @@ def _score(
         for batch in batches:
             inputs = torch.stack([sequence[begin:end] for begin, _, end in batch]).to(model.device)
             logits = _last_logits(model, inputs, max(end - new for _, new, end in batch))
-            # Row by row: the log-softmax in float32 then needs room for one window, not for the batch.
+            # Row by row: the log-softmax in float32 then needs memory for one window, not for the batch.
             for row, (_, new, end) in zip(logits, batch, strict=True):
                 scores = row[len(row) - (end - new) :].float()
                 targets = sequence[new + 1 : end + 1].to(scores.device)
@@ -174,10 +174,10 @@ def _score(
 
 
 def window_spans(predictions: int, window: int, stride: int) -> list[tuple[int, int, int]]:
-    """Where the windows lie: `(begin, new, end)` for each, in tokens.
+    """The windows as `(begin, new, end)`, in tokens.
 
-    A window takes the tokens `begin` to `end - 1` as input, and the predictions made at `new` to `end - 1` are the
-    ones that no window before it has made. All windows are equally long, so a batch needs no padding.
+    A window takes the tokens `begin` to `end - 1` as input, and its predictions at `new` to `end - 1` are the new ones.
+    All windows have the same length, so a batch needs no padding.
 
     Args:
         predictions: number of tokens that have a token after them.
@@ -198,7 +198,7 @@ def window_spans(predictions: int, window: int, stride: int) -> list[tuple[int, 
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file exactly: UTF-8, every line end as it stands in the file.
+    """Read a text file exactly: UTF-8, with line ends unchanged.
 
     Line ends are not translated, because a model's loss depends on them: `"\\r\\n"` stays two characters. Only a byte
     order mark at the very start, which is a mark of the encoding and not part of the text, is dropped.
@@ -250,7 +250,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], i
     """The text's tokens after the tokenizer's start tokens; how many are not scored; the characters of the others."""
     if not text:
         raise UserError("the text is empty: give a text of at least two tokens")
-    # verbose=False: the text is meant to be longer than the model's window.
+    # verbose=False: the text may be longer than the model's window.
     encoding = tokenizer(text, add_special_tokens=False, verbose=False)
     ids = list(encoding.input_ids)
     start = _start_tokens(tokenizer)
@@ -262,7 +262,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], i
     if start:
         return start + ids, len(start), len(text)
     if encoding.is_fast:
-        # The second token may begin in the first one's last character, where that is more than one byte.
+        # The second token may start within the first one's last character, if that has more than one byte.
         before = min(encoding.token_to_chars(0).end, encoding.token_to_chars(1).start)
     else:
         piece = str(tokenizer.decode(ids[:1]))
@@ -271,20 +271,20 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], i
 
 
 def _start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer, as it is set up, puts before every text: often nothing, for some models `<s>`."""
+    """The tokens that the tokenizer puts before every text: often none, for some models `<s>`."""
     bare = tokenizer("a", add_special_tokens=False).input_ids
     full = tokenizer("a").input_ids
     return next((full[:i] for i in range(len(full)) if full[i : i + len(bare)] == bare), [])
 
 
 def _last_logits(model: PreTrainedModel, inputs: torch.Tensor, number: int) -> torch.Tensor:
-    """At least the last `number` positions' logits, `(batch, number or length, vocab)`: just those, if it can."""
+    """The logits of at least the last `number` positions, `(batch, number or length, vocab)`."""
     return forward(model, inputs, mask=torch.ones_like(inputs), last=number).logits
 
 
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout and the like off inside; afterwards every module in the mode it had, frozen parts included."""
+    """Turn dropout and the like off inside; afterwards restore every module's mode, frozen parts included."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -298,21 +298,21 @@ __all__ = ["Evaluation", "evaluate", "read_text", "window_spans"]
 
 
 def evaluation_file(model: str | None, dtype: str) -> Path:
-    """The file that keeps the evaluations of a model, asked before any work starts.
+    """The file for the evaluations of a model, checked before any work starts.
 
     Args:
         model: its folder or checkpoint.
         dtype: the precision it is evaluated in.
 
     Raises:
-        UsageError: its weights are not evaluated as they are.
-        UserError: it does not lie on this machine, or nothing can be written there.
+        UsageError: its weights are not evaluated in their saved precision.
+        UserError: it is not a local model, or the file cannot be written.
     """
     if dtype != "auto":
         raise UsageError(f"--save keeps what is told of the weights as they are, but dtype is {dtype}: leave one out")
     path = Path(model or "").expanduser()
     if model is None or not path.exists():
-        raise UserError(f"--save writes beside the model, but {model or 'none'} is not on this machine: give a folder")
+        raise UserError(f"--save writes next to the model, but {model or 'none'} is not a local model: give a folder")
     folder = path if path.is_dir() else path.parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {str(folder)!r}: permission denied")
@@ -322,14 +322,14 @@ def evaluation_file(model: str | None, dtype: str) -> Path:
 def add_evaluation(
     file: Path, model: Any, result: Mapping[str, float | int], name: str, dataset: str | None = None
 ) -> None:
-    """Keep what an evaluation found beside the model, in place of what was found on the same text before.
+    """Save an evaluation next to the model, replacing an earlier one of the same text.
 
     Args:
         file: from `evaluation_file`.
-        model: what was evaluated.
-        result: what was found, by name.
-        name: what the text is called.
-        dataset: the data set on the Hub that it is from.
+        model: the evaluated model.
+        result: the results, by name.
+        name: the name of the text.
+        dataset: the data set on the Hub that it comes from.
     """
     record = {
         "weights": weights_digest(model.state_dict().values()),

@@ -7,6 +7,7 @@ Every failure is a `UserError` of one line.
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -16,9 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from fundamentallm_hf.portable.errors import UserError
+
+_LINE_BREAKS = "\x85\u2028\u2029"
 
 
 class NotTextError(UserError):
@@ -29,7 +32,7 @@ def local_path(name: str | os.PathLike[str]) -> Path:
     """The path that a name stands for, with `~` for the home folder.
 
     Raises:
-        UserError: it begins with the home folder of nobody.
+        UserError: it starts with the home folder of an unknown user.
     """
     try:
         return Path(name).expanduser()
@@ -38,9 +41,7 @@ def local_path(name: str | os.PathLike[str]) -> Path:
 
 
 def is_local(name: str) -> bool:
-    """Whether a name means something on this machine rather than a repository on the Hub: it is there, or it is written
-    as a path.
-    """
+    """Whether a name is a local path rather than a repository on the Hub: it exists, or is written as a path."""
     if is_written_as_path(name):
         return True
     try:
@@ -50,7 +51,7 @@ def is_local(name: str) -> bool:
 
 
 def is_written_as_path(name: str) -> bool:
-    """Whether a name can only mean a path on this machine, whatever is there: no repository is called so.
+    """Whether a name can only be a local path, whether or not it exists: no repository can have this name.
 
     Example:
 
@@ -65,11 +66,11 @@ def is_written_as_path(name: str) -> bool:
 
 
 def read_text(file: str | os.PathLike[str], what: str | None = None, *, exact: bool = False) -> str:
-    r"""The text of a file, read as UTF-8; a byte order mark at its beginning does not belong to it.
+    r"""The text of a file, read as UTF-8, without a byte order mark at its start.
 
     Args:
-        file: where it is, with `~` for the home folder.
-        what: the file is called in errors; by default its path in quotation marks.
+        file: its path, with `~` for the home folder.
+        what: its name in errors; by default its path in quotation marks.
         exact: keep line ends as they are in the file. Otherwise each is `\n`.
 
     Raises:
@@ -92,7 +93,7 @@ def decode_text(raw: bytes, what: str) -> str:
 
     Args:
         raw: the bytes.
-        what: they are called in errors.
+        what: their name in errors.
 
     Raises:
         NotTextError: they are not UTF-8.
@@ -106,18 +107,18 @@ def decode_text(raw: bytes, what: str) -> str:
 
 
 def check_target(target: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Whether a folder can be written at `target`, asked before any work starts.
+    """Check that a folder can be written at `target`, before any work starts.
 
     Args:
         target: the folder to write; it and its parents need not exist.
-        force: let a folder that holds something be replaced.
+        force: allow replacing a folder that is not empty.
 
     Returns:
         The folder itself, absolute and with symbolic links followed.
 
     Raises:
-        UserError: `target` is a file or lies inside one, cannot be written, holds something and `force` is not set,
-            or is the working directory, the home directory or a folder around them, which nothing may replace.
+        UserError: `target` is a file or inside one, cannot be written, is not empty without `force`, or is the working
+            directory, the home directory or a folder around them, which must not be replaced.
 
     Example:
 
@@ -154,13 +155,14 @@ def check_target(target: str | os.PathLike[str], *, force: bool = False) -> Path
 @contextmanager
 def in_one_step(folder: Path, force: bool) -> Iterator[Path]:
     """Fill a folder under a hidden name next to `folder`, and rename it to `folder` when the block ends well."""
-    # Siblings lie on the same file system, where a rename is one step. Not mkdtemp: its folders are their owner's only.
+    # Siblings are on the same file system, where a rename is atomic. Not mkdtemp: only their owner can read its
+    # folders.
     hidden = f".{folder.name[:40]}.{secrets.token_hex(4)}"
     partial, replaced = folder.with_name(f"{hidden}.partial"), folder.with_name(f"{hidden}.replaced")
     try:
         partial.mkdir()
         yield partial
-        check_target(folder, force=force)  # somebody else may have filled it meanwhile
+        check_target(folder, force=force)  # it may have been filled meanwhile
         if folder.exists():
             folder.rename(replaced)
         partial.rename(folder)
@@ -174,19 +176,19 @@ def in_one_step(folder: Path, force: bool) -> Iterator[Path]:
 
 
 class OutputFile:
-    """A file that is written atomically. The hidden file is made at once, so that what cannot be written fails early.
+    """A file that is written atomically. The hidden file is created at once, so that errors occur early.
 
-    Pipes and devices are written to as they are.
+    Pipes and devices are written directly.
 
     Args:
         path: the target.
-        force: replace what is there.
-        append: keep what is there and add to it.
-        name: what it is called in errors.
-        way_out: what they advise where it exists.
+        force: replace an existing file.
+        append: keep the existing content and add to it.
+        name: its name in errors.
+        way_out: the advice in the error if it exists.
 
     Raises:
-        UserError: the file is there already and neither was said, or nothing can be written there.
+        UserError: the file exists and neither option is set, or it cannot be written.
     """
 
     def __init__(
@@ -224,7 +226,7 @@ class OutputFile:
         number, hidden = tempfile.mkstemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent)
         os.close(number)
         self._hidden = Path(hidden)
-        # The mode that the file had, or that a new one gets here.
+        # The mode of the existing file, or that of a new one here.
         mask = os.umask(0)
         os.umask(mask)
         self._hidden.chmod(stat.S_IMODE(self.path.stat().st_mode) if there else 0o666 & ~mask)
@@ -263,5 +265,11 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, without the path that the surrounding message names and without line breaks."""
+    """The error's reason, without the path that the surrounding message names and without line breaks."""
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON in readable characters, but for those that some programs take for line breaks."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return "".join(f"\\u{ord(char):04x}" if char in _LINE_BREAKS else char for char in text)

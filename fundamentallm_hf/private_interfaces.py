@@ -1,8 +1,7 @@
-"""What this package relies on that others have not promised to keep, one entry each.
+"""The non-public interfaces of other libraries that this package relies on, one entry each.
 
-Nobody reads this while a program runs. `tests/test_private_interfaces.py` has a test for every entry, named after it,
-so that under another version the one that fails tells what has moved; and another that finds what is used and not
-entered here. This file knows nothing of how the things are used.
+The list is not used at run time. `tests/test_private_interfaces.py` has a test for every entry, named after it, so that
+under another version the failing test names the change; another test finds uses that are not listed.
 """
 
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Private:
-    """Something that may change without notice.
+    """An interface that may change without notice.
 
     Attributes:
-        of: the package it is of, as it is imported.
-        name: where it lies there.
-        why: what for, and why no public interface does.
+        of: the package that has it, by its import name.
+        name: its name in that package.
+        why: what it is used for, and why no public interface is enough.
         since: the first version that has it in this form, as far as is known.
     """
 
@@ -30,7 +29,7 @@ PRIVATE = (
     Private(
         "transformers",
         "generation.utils.GENERATION_MODES_MAPPING",
-        "names the loop of a mode. A callable in `custom_generate` takes a loop's place and is not told which.",
+        "names the loop of a mode. A callable in `custom_generate` replaces a loop, but does not know which.",
     ),
     Private(
         "transformers",
@@ -52,17 +51,39 @@ PRIVATE = (
     Private(
         "transformers",
         "generation.MaxLengthCriteria.max_position_embeddings",
-        "the number in a warning of a limit that FundamentaLLM models go past.",
+        "the number in a warning about a limit that FundamentaLLM models can exceed.",
     ),
     Private(
         "transformers",
         "cache_utils.DynamicLayer.keys",
-        "a cache lends rows to the look-ahead without a copy of them; there is a public way to change a cache only.",
+        "a cache lends rows to the lookahead without a copy; the public interface can only change a cache.",
     ),
     Private(
         "transformers",
         "cache_utils.StaticLayer.max_cache_len",
         "the length of a static cache that `generate()` has made.",
+    ),
+    Private(
+        "transformers",
+        "cache_utils.DynamicLayer.lazy_initialization",
+        "a cache is given the keys and values that our own loop holds, for the look-ahead to borrow; `update` would "
+        "copy them at every step.",
+    ),
+    Private(
+        "torch",
+        "nn.Module._forward_hooks",
+        "with `_forward_pre_hooks` and `_global_forward_hooks` and `_global_forward_pre_hooks` of "
+        "`nn.modules.module`: whether anybody listens to a module. A pass that calls no modules must know.",
+    ),
+    Private(
+        "torch",
+        "nn.Module._compiled_call_impl",
+        "whether a module was compiled in place, by `Module.compile()`.",
+    ),
+    Private(
+        "transformers",
+        "GenerationMixin._update_model_kwargs_for_generation",
+        "a method that `generate()` calls in every step: whoever replaces it means it to be called.",
     ),
     # The model
     Private(
@@ -79,7 +100,7 @@ PRIVATE = (
     Private(
         "transformers",
         "PreTrainedConfig._commit_hash",
-        "the commit that a model came from: its tokenizer and attributes are looked for in the same.",
+        "the commit that a model was loaded from: its tokenizer and attributes are looked up in the same commit.",
     ),
     Private(
         "transformers",
@@ -100,7 +121,7 @@ PRIVATE = (
     Private(
         "transformers",
         "cli.serving.utils.CBGenerateManager",
-        "answers the requests of a server in a common batch, by the sampling of whoever came first; `_cb` and "
+        "answers the requests of a server in a common batch, with the sampling of the first request; `_cb` and "
         "`_cb_config` are that batch. A server has no option for another class.",
     ),
     Private(
@@ -120,12 +141,12 @@ PRIVATE = (
     Private(
         "torch",
         "cpu._is_amx_tile_supported",
-        "whether this processor has units for bfloat16, so that training uses them; there is no public question.",
+        "whether this processor has units for bfloat16, so that training uses them; there is no public function.",
     ),
     Private(
         "huggingface_hub",
         "log lines",
-        "what it says of a try that failed and of the wait before the next, which a user is told in one line; and "
+        "its messages about a failed try and the wait before the next, which users see in one line; and "
         '"Consistency check failed", the only sign of a download of the wrong length.',
         since="huggingface_hub 2.4",
     ),
@@ -133,6 +154,20 @@ PRIVATE = (
         "huggingface_hub",
         "repocard.REGEX_YAML_BLOCK",
         "how the metadata of a card is found, and `utils.yaml_dump` how it is written: a card stays as it was.",
+        since="huggingface_hub 2.4",
+    ),
+    Private(
+        "huggingface_hub",
+        "HfApi._validate_yaml",
+        "sends a card to the endpoint `/api/validate-yaml`, whose answer lists what is wrong with it; the error that "
+        "`create_commit` raises holds the list as text only. Never called here: the endpoint is told by its address.",
+        since="huggingface_hub 2.4",
+    ),
+    Private(
+        "huggingface_hub",
+        "file_download.repo_folder_name",
+        "the folder of a repository in the cache, and `refs/` in it, where the commit of a branch is noted: a layout "
+        "that the documentation describes and that a download of several files writes to.",
         since="huggingface_hub 2.4",
     ),
     Private(

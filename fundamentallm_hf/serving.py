@@ -1,10 +1,9 @@
-"""`fundamentallm serve`: how requests are answered, those that ask for a control, and those of a common batch.
+"""`fundamentallm serve`: how requests are answered, in a common batch or with controls.
 
-In transformers' continuous batching, processors see the last token of each row and nothing of the text before it, and
-only a limit and an end-of-text token end a row. So a temperature, top-k and top-p can be carried row by row, and no
-control over text can; nor can a text outgrow the model's window there. Such a request is answered by `generate()` on
-the same model, in a thread of its own, and so as without continuous batching. This file knows nothing of how a control
-works.
+In transformers' continuous batching, processors see only the last token of each row, and only a limit and an
+end-of-text token end a row. So temperature, top-k and top-p can be set row by row, but controls over text cannot be
+applied, and a text cannot exceed the model's window. A request that needs either is answered by `generate()` on the
+same model, in a separate thread, as without continuous batching.
 """
 
 from collections.abc import Mapping
@@ -20,19 +19,19 @@ from fundamentallm_hf.portable.controls.control_fields import CONTROL_FIELDS
 from fundamentallm_hf.portable.controls.custom_generate import generate as generate_with_controls
 from fundamentallm_hf.portable.decoding.context_window import can_slide
 
-# What a row of the common batch can have of its own, and what it is where nobody says.
+# Settings that each row of the common batch may have, and their defaults.
 SAMPLING: Mapping[str, Any] = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
-# What does not change a text beside these, or is heeded row by row as well.
+# Settings that do not change a text when combined with these, or that are applied row by row as well.
 _INERT = {
     *("max_new_tokens", "max_length", "eos_token_id", "pad_token_id", "bos_token_id", "overflow", "use_cache"),
     *("transformers_version", "_from_model_config", "return_dict_in_generate", "disable_compile"),
 }
-# Without an accelerator transformers would fill the machine's memory with the cache; so many pages hold 16,384 tokens.
+# Without an accelerator transformers would fill the memory with the cache; this many pages hold 16,384 tokens.
 _CPU_PAGES, _CPU_BATCH = 64, 1024
 
 
 def answer_with_controls() -> None:
-    """Have `transformers serve` answer as this file says."""
+    """Make `transformers serve` answer requests as described in this module."""
     utils.GenerateManager = Alone
     utils.CBGenerateManager = Batched
 
@@ -42,9 +41,9 @@ def in_batch(config: GenerationConfig, own: GenerationConfig, prompt: int, windo
 
     Args:
         config: of the request.
-        own: the model's, from which `generate()` takes what the request leaves open.
+        own: the model's config, from which `generate()` takes what the request does not set.
         prompt: tokens of the prompt.
-        window: positions the model has, if their number is fixed.
+        window: number of positions of the model, if it is fixed.
     """
     for each in (config, own):
         if {name for name, value in each.to_diff_dict().items() if value is not None} - _INERT - SAMPLING.keys():
@@ -54,17 +53,17 @@ def in_batch(config: GenerationConfig, own: GenerationConfig, prompt: int, windo
 
 
 def row_sampling(config: GenerationConfig, own: GenerationConfig, size: int) -> dict[str, Any]:
-    """The arguments that make a row of the common batch sample as the request asks.
+    """The arguments with which a row of the common batch samples as requested.
 
     Args:
-        config, own: as for `in_batch`.
+        config, own: as in `in_batch`.
         size: number of scores the model gives.
     """
     values = {
         name: next((value for each in (config, own) if (value := getattr(each, name)) is not None), default)
         for name, default in SAMPLING.items()
     }
-    if not values["do_sample"]:  # the batch samples as a whole, and of one token it always takes that
+    if not values["do_sample"]:  # the batch samples as a whole, and with one token it always takes that
         return {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
     return {
         "temperature": float(values["temperature"]),
@@ -74,7 +73,7 @@ def row_sampling(config: GenerationConfig, own: GenerationConfig, size: int) -> 
 
 
 class Rows:
-    """A manager of the common batch that gives each row its own sampling."""
+    """A manager of the common batch with sampling settings for each row."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
@@ -84,29 +83,29 @@ class Rows:
         return getattr(self._manager, name)
 
     def add_request(self, input_ids: list[int], request_id: str, **kwargs: Any) -> Any:
-        """As the manager's own."""
+        """Like the manager's method."""
         return self._manager.add_request(
             input_ids, request_id=request_id, **kwargs, **self.sampling.pop(request_id, {})
         )
 
 
 class Alone(utils.GenerateManager):
-    """Answers one request after the other by `generate()`, of any causal language model with the controls asked for.
+    """Answers one request after another with `generate()`, for any causal language model, with the controls requested.
 
-    What cannot be is the request's fault, and told with status 400.
+    Impossible requests are the client's fault, and get status 400.
     """
 
     def generate_streaming(
         self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str, **kwargs: Any
     ) -> Any:
-        """As the manager that this one is in place of."""
+        """Like the method of the replaced manager."""
         model = _controlled(model, gen_config)
         return super().generate_streaming(model, processor, inputs, gen_config, request_id, **kwargs)
 
     async def generate_non_streaming(
         self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str
     ) -> Any:
-        """As the manager that this one is in place of."""
+        """Like the method of the replaced manager."""
         from fastapi import HTTPException
 
         model = _controlled(model, gen_config)
@@ -127,11 +126,11 @@ class Batched(utils.CBGenerateManager):
         self._alone = Alone()
 
     def init_cb(self, model: Any, gen_config: GenerationConfig) -> None:
-        """Start the common batch, for whatever requests come: not for what the first of them asks."""
+        """Start the common batch, independently of the settings of the first request."""
         if self._cb is not None:
             return
         own = model.generation_config
-        # A processor is there for all rows or for none, so none of these is a value that would leave it out.
+        # A processor exists for all rows or for none, so none of these values may turn one off.
         shared = GenerationConfig(
             do_sample=True,
             temperature=0.5,
@@ -148,7 +147,7 @@ class Batched(utils.CBGenerateManager):
     def generate_streaming(
         self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str, **kwargs: Any
     ) -> Any:
-        """As the manager that this one is in place of."""
+        """Like the method of the replaced manager."""
         if self._joins(model, inputs, gen_config, request_id):
             return super().generate_streaming(model, processor, inputs, gen_config, request_id, **kwargs)
         alone = _alone(model, inputs, gen_config)
@@ -157,7 +156,7 @@ class Batched(utils.CBGenerateManager):
     async def generate_non_streaming(
         self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str
     ) -> Any:
-        """As the manager that this one is in place of."""
+        """Like the method of the replaced manager."""
         if self._joins(model, inputs, gen_config, request_id):
             return await super().generate_non_streaming(model, processor, inputs, gen_config, request_id)
         alone = _alone(model, inputs, gen_config)
@@ -178,13 +177,13 @@ class Batched(utils.CBGenerateManager):
 
 
 def _controlled(model: Any, config: GenerationConfig) -> Any:
-    """The model, or what generates with it under the controls of a config where the model knows none of its own."""
+    """The model, or a wrapper that generates under the controls of a config where the model has none built in."""
     asked = any(getattr(each, name, None) for each in (config, model.generation_config) for name in CONTROL_FIELDS)
     return SimpleNamespace(generate=partial(generate_with_controls, model)) if asked and not can_slide(model) else model
 
 
 def _alone(model: Any, inputs: Mapping[str, Any], config: GenerationConfig) -> tuple[dict[str, Any], GenerationConfig]:
-    """What `generate()` is called with, of a request that was read for the common batch."""
+    """The arguments of `generate()` for a request that was read for the common batch."""
     ids = torch.tensor([list(inputs["input_ids"])], dtype=torch.long, device=model.device)
     config.use_cache = True
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, config

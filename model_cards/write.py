@@ -1,4 +1,4 @@
-"""Writes the cards of the bundled models anew out of the models, and keeps what stands between the generated parts.
+"""Rewrites the cards of the bundled models from the models, and keeps the text between the generated parts.
 
     python model_cards/write.py
 

@@ -1,4 +1,4 @@
-"""Runs the command in this process, with models that are loaded once."""
+"""Runs the command in this process, with models that are loaded only once."""
 
 import shlex
 import signal

@@ -1,4 +1,4 @@
-"""What the tests share: no network, few threads, and small real models."""
+"""Shared fixtures: no network, few threads, and small real models."""
 
 import os
 from pathlib import Path

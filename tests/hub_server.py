@@ -1,7 +1,7 @@
-"""A small Hub on this machine: what huggingface_hub's own client needs, over real HTTP, with failures on demand.
+"""A small local Hub: what huggingface_hub's client needs, over real HTTP, with failures on demand.
 
-It keeps users and tokens, repositories with commits, branches, tags and pull requests, and large files by their hash,
-and answers with the statuses, headers and error codes of the real one. `fail` makes coming requests go wrong.
+It stores users and tokens, repositories with commits, branches, tags and pull requests, and large files by their hash,
+and responds with the statuses, headers and error codes of the real Hub. `fail` makes later requests fail.
 """
 
 import base64

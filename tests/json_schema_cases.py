@@ -1,6 +1,6 @@
-"""The JSON schemas of the tests: fifty of many kinds, each with instances that it allows and others that it does not.
+"""The JSON schemas of the tests: fifty of many kinds, each with instances that it allows and instances that it forbids.
 
-They are written as JSONSchemaBench writes its own, so `benchmarks/json_schemas.py` can be run on them. The properties
+They have the form of JSONSchemaBench, so `benchmarks/json_schemas.py` can be run on them. The properties
 of an instance come in the order of the schema, as llguidance writes them.
 """
 

@@ -2,8 +2,8 @@
 
     python tests/lowest_versions.py > constraints.txt
 
-Tools of the development stay at the versions of the repository's own `constraints.txt`: nobody who uses this package
-installs them. Needs the standard library only.
+Development tools stay at the versions in `constraints.txt`, because users of this package do not install them.
+Needs the standard library only.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, and what a person would see there."""
+"""A program on a pseudo-terminal, and the screen that a person would see."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""A text classifier whose weights are set by hand, so that single words mean what they mean."""
+"""A text classifier with weights set by hand, so that the effect of single words is known."""
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors

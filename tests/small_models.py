@@ -1,4 +1,4 @@
-"""Random models of other architectures with tokenizers of other kinds, made in a moment and without a network."""
+"""Random models of other architectures with tokenizers of other kinds, created quickly and without a network."""
 
 import json
 

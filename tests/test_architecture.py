@@ -1,4 +1,4 @@
-"""The rules of the package's structure: who may import whom, what travels with a model, and how long things may be."""
+"""The rules of the package's structure: imports between layers, code that travels with a model, and lengths."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""A cache comes under the name that transformers has for it, and is taken under either, by models of any age."""
+"""A cache has the name that transformers uses, and is accepted under either name, by models of any age."""
 
 import inspect
 import warnings

@@ -1,4 +1,4 @@
-"""The pages tell what the command does: their tables are its options, and their commands run."""
+"""The documentation matches the command: its tables list the options, and its commands run."""
 
 import re
 import shlex
@@ -89,6 +89,8 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
     publish_what_is_named(hub, "" if "--private" in block else block, converted, tmp_path)
     shutil.copytree(Path(MODEL).parent, "my_model")
     Path("prompts.txt").write_text("Once upon a time\nThe dragon\n")
+    Path("in.jsonl").write_text('{"prompt": "Once upon a time", "must_include": ["dragon"], "id": "a1"}\n')
+    Path("in.csv").write_text("key,text\na,The cat\n")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     Path("letters.txt").write_text("Dear Sir, I remain yours truly.\n" * 20)
     Path("chats.txt").write_text("hey, what is up? bye!\n" * 20)
@@ -102,6 +104,8 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
         made = run("generate", MODEL, *shlex.split("--prompt a --format jsonl --num-samples 3 --max-tokens 5"))
         Path("stories.jsonl").write_text(made.stdout)
         stdin = made.stdout.splitlines()[1]
+    if block.startswith("cat in.jsonl"):
+        stdin = Path("in.jsonl").read_text()
     calls = [["completion", "bash"]] if block.startswith("eval") else calls_of(block)
     assert calls
     for call in calls:

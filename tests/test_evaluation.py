@@ -1,4 +1,4 @@
-"""The figures of `evaluate()` against sums made one token at a time, and what it refuses.
+"""The results of `evaluate()` against sums made one token at a time, and the inputs that it refuses.
 
 Every model here is tiny and random, or all zeros; nothing is downloaded.
 """

@@ -1,4 +1,4 @@
-"""Text files are UTF-8 everywhere, and a name is taken for a path by one rule."""
+"""Text files are UTF-8 everywhere, and one rule decides whether a name is a path."""
 
 import pytest
 from command import run

@@ -1,6 +1,6 @@
-"""What others have not promised: every piece of it is entered, and is there as it is relied on.
+"""Non-public interfaces of other libraries: each one used is listed, and works as expected.
 
-A test that fails here under a new version of something names what has moved.
+A test that fails here under a new version of a library names the interface that changed.
 """
 
 import ast
@@ -138,6 +138,61 @@ def layers():
     cache.update(keys, keys, 0)
     assert layer.keys is not before  # so a copy of a layer keeps what it had
     assert torch.equal(before, keys)
+
+
+@relied_on("transformers", "cache_utils.DynamicLayer.lazy_initialization")
+def lent_layers():
+    from transformers.cache_utils import DynamicLayer
+
+    keys, values = torch.randn(2, 1, 3, 4), torch.randn(2, 1, 3, 4)
+    layer = DynamicLayer()
+    assert not layer.is_initialized
+    layer.lazy_initialization(keys, values)
+    assert layer.is_initialized
+    layer.keys, layer.values = keys, values
+    cache = transformers.DynamicCache()
+    cache.layers = [layer]
+    assert cache.get_seq_length() == 3
+    longer, _ = cache.update(keys[:, :, :1], values[:, :, :1], 0)
+    assert torch.equal(longer, torch.cat([keys, keys[:, :, :1]], dim=2))
+
+
+@relied_on("torch", "nn.Module._forward_hooks")
+def hooks():
+    module, calls = torch.nn.Linear(2, 2), []
+    module.register_forward_hook(lambda *given: calls.append("after"))
+    module.register_forward_pre_hook(early := lambda *given: calls.append("before"))
+    assert len(module._forward_hooks) == 1
+    assert list(module._forward_pre_hooks.values()) == [early]
+    everywhere = torch.nn.modules.module
+    handles = [
+        everywhere.register_module_forward_hook(lambda *given: calls.append("any")),
+        everywhere.register_module_forward_pre_hook(lambda *given: calls.append("any before")),
+    ]
+    assert len(everywhere._global_forward_hooks) == len(everywhere._global_forward_pre_hooks) == 1
+    module(torch.zeros(1, 2))
+    assert calls == ["any before", "before", "any", "after"]
+    for handle in handles:
+        handle.remove()
+    assert not everywhere._global_forward_hooks
+    assert not everywhere._global_forward_pre_hooks
+
+
+@relied_on("torch", "nn.Module._compiled_call_impl")
+def compiled():
+    module = torch.nn.Linear(2, 2)
+    assert module._compiled_call_impl is None
+    module.compile(backend="eager")
+    assert module._compiled_call_impl is not None
+
+
+@relied_on("transformers", "GenerationMixin._update_model_kwargs_for_generation")
+def step_methods():
+    model, calls = byte_level_gpt2(), []
+    update = model._update_model_kwargs_for_generation
+    model._update_model_kwargs_for_generation = lambda *given, **more: calls.append(1) or update(*given, **more)
+    model.generate(torch.tensor([[1, 2]]), max_new_tokens=3, min_new_tokens=3)
+    assert len(calls) == 3
 
 
 @relied_on("transformers", "cache_utils.StaticLayer.max_cache_len")
@@ -289,6 +344,22 @@ def metadata():
     assert yaml_dump({"b": 1, "a": ["é"]}, sort_keys=False) == "b: 1\na:\n- é\n"
 
 
+@relied_on("huggingface_hub", "HfApi._validate_yaml")
+def card_check():
+    from huggingface_hub import HfApi
+
+    assert "/api/validate-yaml" in inspect.getsource(HfApi._validate_yaml)
+    assert "_validate_yaml(" in inspect.getsource(HfApi.create_commit)
+
+
+@relied_on("huggingface_hub", "file_download.repo_folder_name")
+def cache_layout():
+    from huggingface_hub import file_download
+
+    assert file_download.repo_folder_name(repo_id="user/stories", repo_type="model") == "models--user--stories"
+    assert '"refs" / revision' in inspect.getsource(file_download)
+
+
 @relied_on("gradio", "EventData._data")
 def event():
     gradio = pytest.importorskip("gradio")
@@ -343,7 +414,7 @@ def uses(tree, own):
 
 def test_what_is_used_is_entered():
     trees = {file: ast.parse(file.read_text()) for file in PACKAGE.rglob("*.py")}
-    own = {"_replace"}  # of named tuples, and documented
+    own = {"_replace", "_asdict"}  # of named tuples, and documented
     for tree in trees.values():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

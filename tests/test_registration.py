@@ -1,4 +1,4 @@
-"""Whoever imports this package finds its models through transformers, in whatever order and by whatever program."""
+"""After importing this package, transformers finds its models, in whatever order and by whatever program."""
 
 import subprocess
 import sys

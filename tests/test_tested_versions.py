@@ -1,4 +1,4 @@
-"""On an untested version of transformers a model is tried before its first text; on tested ones nothing happens."""
+"""On an untested version of transformers a model is checked before its first text; on tested ones nothing happens."""
 
 import logging
 import re

@@ -1,7 +1,7 @@
-"""Finds entries in finished text in another way than the package does: one regular expression for each entry.
+"""Finds entries in finished text independently of the package: with one regular expression for each entry.
 
-It imports nothing of the package, so that tests and benchmarks can hold one against the other. What an entry means is
-written down in `word_matcher.py`.
+It imports nothing of the package, so that tests and benchmarks can compare the two. `word_matcher.py` defines what
+an entry means.
 """
 
 import re

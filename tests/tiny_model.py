@@ -1,4 +1,4 @@
-"""A FundamentaLLM model of random weights, made in a moment."""
+"""A FundamentaLLM model of random weights, created quickly."""
 
 import torch
 

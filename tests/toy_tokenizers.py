@@ -1,7 +1,7 @@
-"""Small tokenizers of eight families, and near-uniform models for them: what a text control has to hold on.
+"""Small tokenizers of eight families, and near-uniform models for them, on which every text control must work.
 
-A random model at a high temperature writes what no trained model would: broken characters, words in odd pieces, marks
-amid words. A promise that holds there holds anywhere.
+A random model at a high temperature generates text that no trained model would: broken characters, words in odd pieces,
+punctuation within words. A promise that holds there holds anywhere.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The web demo as it is served, and a browser before it; both are started once for all tests that use them."""
+"""The running web demo, and a browser for it; both are started once for all tests that use them."""
 
 import shutil
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a model adds to its prompts under controls, whatever kind of model it is."""
+"""Generates completions under controls with any kind of model."""
 
 import torch
 

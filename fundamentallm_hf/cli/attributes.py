@@ -16,7 +16,7 @@ from fundamentallm_hf.portable.guides.attributes import FOLDER, Attribute
 from .options import CONTEXT
 from .terminal import Notes
 
-WHERE = {"model": "beside the model", "user": "your own", "package": "comes with fundamentallm"}
+WHERE = {"model": "next to the model", "user": "your own", "package": "comes with fundamentallm"}
 
 
 @click.command("train-attribute", context_settings=CONTEXT)
@@ -140,7 +140,7 @@ def _progress(notes: Notes) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _facts(attribute: Attribute) -> dict[str, str]:
-    """What there is to report of a new attribute."""
+    """The facts to report about a new attribute."""
     if attribute.kind == "classifier":
         return {"label": attribute.label}
     if attribute.kind == "words":
@@ -160,7 +160,7 @@ def _facts(attribute: Attribute) -> dict[str, str]:
 
 
 def _extremes(weights: Mapping[str, float], number: int = 8) -> tuple[str, str]:
-    ordered = list(weights)  # the most telling come first
+    ordered = list(weights)  # the largest weights come first
     most = [word for word in ordered if weights[word] > 0][:number]
     least = [word for word in ordered if weights[word] < 0][:number]
     return ", ".join(most), ", ".join(least)
@@ -177,7 +177,7 @@ def _what(attribute: Attribute) -> str:
 
 
 class _Located:
-    """What attributes are found by, in place of a model, so that none has to be loaded."""
+    """Finds the attributes of a model without loading it."""
 
     def __init__(self, name_or_path: str) -> None:
         self.name_or_path = name_or_path

@@ -1,4 +1,4 @@
-"""`fundamentallm generate`: its options, and what it does with them."""
+"""`fundamentallm generate`: its options, and their effects."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm_hf.files import OutputFile
+from fundamentallm_hf.generation.prompt_files import PROMPT_FORMATS
 
 from .generate_request import Request, origin, read_request
 from .load import lend_attributes, load
 from .options import CONTEXT, OUTPUT, PROMPT, GroupedCommand, given, model_options, option, setting_options
 from .output import FORMATS, CompletionWriter
 from .terminal import Notes
+from .write_file import write_file
 from .write_texts import write_texts
 
 if TYPE_CHECKING:
@@ -32,7 +34,32 @@ def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     "--prompts-file",
     type=click.Path(),
     metavar="FILE",
-    help="File with one prompt per line; empty lines are skipped; - is stdin.",
+    help="File with one prompt per line; empty lines are skipped; - is stdin. JSON lines, CSV and Parquet have "
+    "settings for each prompt.",
+)
+@option(
+    PROMPT,
+    "--prompts-format",
+    type=click.Choice(["auto", *PROMPT_FORMATS]),
+    default="auto",
+    show_default=True,
+    help="What the prompts file holds; auto is by its name, and text for stdin.",
+)
+@option(
+    PROMPT,
+    "--prompt-column",
+    default="prompt",
+    show_default=True,
+    metavar="NAME",
+    help="Field or column of the prompts file that holds the prompt.",
+)
+@option(
+    PROMPT,
+    "--id-column",
+    default="id",
+    show_default=True,
+    metavar="NAME",
+    help="Field or column of the prompts file that holds the id of the prompt.",
 )
 @option(
     PROMPT,
@@ -70,19 +97,25 @@ def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    default="text",
-    show_default=True,
-    help="Output format.",
+    show_default="text",
+    help="Output format. For a prompts file with fields, or an output file called .jsonl for a prompts file, jsonl.",
 )
 @option(
     OUTPUT,
     "--output-file",
     type=click.Path(),
     metavar="FILE",
-    help="Write the texts to a file, atomically.",
+    help="Write the texts to a file: atomically, or, as jsonl for a prompts file, so that the same command continues "
+    "where it was ended.",
 )
 @option(OUTPUT, "--force", is_flag=True, help="Replace the output file if it exists.")
 @option(OUTPUT, "--append", is_flag=True, help="Append to the output file.")
+@option(
+    OUTPUT,
+    "--unordered",
+    is_flag=True,
+    help="For a prompts file and jsonl, write the texts as they are finished, not in the order of the prompts.",
+)
 @option(
     OUTPUT,
     "--show-probs",
@@ -117,14 +150,14 @@ def generate(ctx: click.Context, /, **options: Any) -> None:
 
 
 def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
-    """Generate what the command's options ask for.
+    """Run `generate` with the command's options.
 
     Args:
         options: every option by name.
-        explicit: those that were given.
+        explicit: options given on the command line.
 
     Raises:
-        UserError: something cannot be done as asked.
+        UserError: a request cannot be fulfilled.
     """
     notes = Notes(options["quiet"])
     request = read_request(options, explicit)
@@ -134,6 +167,9 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
         _ask(request, options["escape"], notes)
         return
     request = replace(request, settings=request.settings.with_files_read())
+    if request.prompts_file is not None:
+        write_file(request, request.prompts_file, options, notes)
+        return
     with ExitStack() as stack:
         file = None
         if options["output_file"] is not None:
@@ -149,11 +185,11 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
 
 
 def _ask(request: Request, escape: bool, notes: Notes) -> None:
-    """Ask for one prompt after the other."""
+    """Ask for one prompt after another."""
     from fundamentallm_hf.cli.interactive.loop import run_loop
 
     def load_named(model: str | None) -> "PreTrainedModel":
-        # Which revision, and whether its code is trusted, was said of the one model and not of those /model names.
+        # The revision and the permission to run code were given for the first model, not for those that /model names.
         others = {} if model == request.model else {"revision": None, "trust_remote_code": False}
         loaded = load(model, notes, **request.loading | others)
         lend_attributes(loaded, request.attributes)
@@ -163,7 +199,7 @@ def _ask(request: Request, escape: bool, notes: Notes) -> None:
         load_named,
         request.model,
         request.settings,
-        [prompt for prompt in request.prompts if isinstance(prompt, str)],  # chats are refused there
+        [prompt for prompt in request.prompts if isinstance(prompt, str)],  # there is no loop of chats
         escape=escape,
         batch_size=request.batch_size,
         quiet=notes.quiet,

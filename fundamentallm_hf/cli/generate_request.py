@@ -1,11 +1,13 @@
-"""Puts the options of `fundamentallm generate`, saved settings and prompts together, and checks them.
+"""Combines the options of `fundamentallm generate`, saved settings and prompts, and checks them.
 
-Whatever can be refused without the model is refused here, before it is loaded.
+All checks that do not need the model run before it is loaded.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fundamentallm_hf.generation.prompt_files import PromptsFile
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attributes import Attribute, is_path, read_guides
 from fundamentallm_hf.settings.chat_messages import Messages, check_messages, user_chat, with_system
@@ -19,7 +21,7 @@ from .saved_settings import SavedSettings, read_settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What to do instead of what cannot be combined with --interactive.
+# The alternatives to options that cannot be combined with --interactive.
 INSTEAD = {
     "prompts-file": "give its lines on stdin",
     "chat": "give the messages without it",
@@ -32,22 +34,24 @@ INSTEAD = {
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, checked.
+    """A checked request.
 
     Attributes:
-        prompts: at least one, but where more can be typed; texts, or chats.
+        prompts: at least one, but where more can be typed or are read as a stream; texts, or chats.
+        prompts_file: the file that is read as a stream; None for no file, or one that is read as a whole.
         settings: of the generation.
-        model: where it is; None is the bundled one.
-        loading: the options by which it is loaded.
+        model: its path or Hub id; None is the bundled one.
+        loading: the options for loading it.
         form: "text", "json" or "jsonl".
-        sample: the only sample that is meant, where settings write several; None for all.
-        batch_size: texts to write at a time.
-        show_probs: show the likeliest next tokens, too.
-        probs_only: show nothing else.
-        attributes: those that are named by their folders.
+        sample: the index of the only sample to write, where settings generate several; None for all.
+        batch_size: texts to generate at a time.
+        show_probs: also show the most probable next tokens.
+        probs_only: only show those.
+        attributes: those given by their folders.
     """
 
     prompts: list[str] | list[Messages]
+    prompts_file: PromptsFile | None
     settings: GenerationSettings
     model: str | None
     loading: dict[str, Any]
@@ -65,15 +69,18 @@ class Request:
 
 
 def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
-    """Put options, saved settings and prompts together.
+    """Combine options, saved settings and prompts.
 
     Raises:
-        UsageError: they contradict each other, or hold what cannot be.
+        UsageError: they contradict each other, or have invalid values.
         UserError: a file cannot be read.
     """
     if options["interactive"]:
         _check_interactive(options)
-    check_output(options["form"], options["output_file"], options["force"], options["append"])
+    file = _prompts_file(options, explicit)
+    form = options["form"] or _usual_format(options, file)
+    check_output(form, options["output_file"], options["force"], options["append"])
+    _check_prompts_file(options, explicit, file, form)
     if "prompt" in explicit and options["prompts_file"] is not None:
         raise UsageError("prompt and prompts-file are both set: give the prompts in one of them")
     sources = [*options["prompt"], options["prompts_file"], options["config"]]
@@ -88,8 +95,9 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
             typed[name] = [unescape(text) for text in typed[name]]
     settings = GenerationSettings(**saved.settings | typed)
     settings.check()
-    _check_probabilities(options, settings)
-    prompts = _prompts(options, explicit, saved)
+    _check_probabilities(options | {"form": form}, settings)
+    streamed = file if form == "jsonl" else None
+    prompts = [] if streamed is not None else _prompts(options, explicit, saved)
     loading = {"trust_remote_code": options["trust_remote_code"]}
     for name in ("device", "dtype", "revision"):
         loading[name] = options[name] if name in explicit else saved.others.get(name, options[name])
@@ -98,10 +106,11 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         raise UsageError(f"sample is {sample} in the config, but num-samples writes only {settings.num_samples}")
     return Request(
         prompts=prompts,
+        prompts_file=streamed,
         settings=settings,
         model=options["model"] or saved.others.get("model"),
         loading=loading,
-        form=options["form"],
+        form=form,
         sample=sample,
         batch_size=options["batch_size"],
         show_probs=options["show_probs"] or options["probs_only"],
@@ -136,17 +145,63 @@ def _prompts(options: dict[str, Any], explicit: dict[str, Any], saved: SavedSett
     return [user_chat(prompt, system) for prompt in prompts]
 
 
+def _prompts_file(options: dict[str, Any], explicit: dict[str, Any]) -> PromptsFile | None:
+    """The file of prompts, and how it is read; None if there is none, or if it holds chats."""
+    if options["prompts_file"] is None or options["chat"]:
+        reason = "chat reads its own form of prompts-file: leave one out" if options["chat"] else ""
+        for name in ("prompts_format", "prompt_column", "id_column", "unordered"):
+            if name in explicit:
+                reason = reason or "there is no prompts-file: give one"
+                raise UsageError(f"{name.replace('_', '-')} is set but {reason}")
+        return None
+    return PromptsFile(
+        options["prompts_file"],
+        options["prompts_format"],
+        options["prompt_column"],
+        options["id_column"],
+        options["escape"],
+    )
+
+
+def _usual_format(options: dict[str, Any], file: PromptsFile | None) -> str:
+    """The output format where none is given."""
+    named = Path(options["output_file"] or "").suffix.lower() in (".jsonl", ".ndjson")
+    return "jsonl" if file is not None and (file.has_fields or named) and not options["probs_only"] else "text"
+
+
+def _check_prompts_file(options: dict[str, Any], explicit: dict[str, Any], file: PromptsFile | None, form: str) -> None:
+    """Refuse what does not go with a file of prompts, or with its kind.
+
+    Raises:
+        UsageError: there is something.
+    """
+    if file is None:
+        return
+    if file.has_fields and form != "jsonl":
+        what = "probs-only" if options["probs_only"] else f"format {form}"
+        raise UsageError(f"prompts-file holds {file.form}, which {what} cannot be combined with: use --format jsonl")
+    if options["unordered"] and form != "jsonl":
+        raise UsageError(f"unordered is set, but in format {form} nothing says whose text it is: use --format jsonl")
+    if not file.has_fields:
+        for name in ("prompt_column", "id_column"):
+            if name in explicit:
+                raise UsageError(
+                    f"{name.replace('_', '-')} is set, but prompts-file holds lines of text: set prompts-format to "
+                    "jsonl, csv or parquet if it does not"
+                )
+
+
 def _read_attributes(settings: GenerationSettings) -> dict[str, Attribute]:
-    """The attributes that the option names by their folders."""
+    """The attributes that the option gives by their folders."""
     try:
         return {name: Attribute.load(name) for name in filter(is_path, read_guides(settings.guide_attribute))}
-    except UserError as error:  # as with every option whose value names nothing
+    except UserError as error:  # as for every option whose value does not exist
         raise UsageError(f"guide-attribute: {error}") from error
 
 
 def _check_interactive(options: dict[str, Any]) -> None:
     given = {name: options[name.replace("-", "_")] for name in INSTEAD if name != "format"}
-    given["format"] = options["form"] != "text"
+    given["format"] = options["form"] not in (None, "text")
     for name, instead in INSTEAD.items():
         if given[name]:
             raise UsageError(f"{name} cannot be combined with interactive: {instead}")
@@ -168,9 +223,9 @@ def _check_probabilities(options: dict[str, Any], settings: GenerationSettings) 
 
 
 def origin(request: Request, model: "PreTrainedModel") -> dict[str, Any]:
-    """What a record says of the model, so that it is found again: on the Hub, the commit and not a branch.
+    """The model's part of a record, with which it is found again: on the Hub, the commit and not a branch.
 
-    What is as usual is left out. Whether to run a repository's code is never written down: it has to be said each time.
+    Default values are left out. The permission to run a repository's code is never saved: it has to be given each time.
     """
     usual = {"device": "auto", "dtype": "auto", "revision": None}
     told = {name: request.loading[name] for name in usual if request.loading[name] != usual[name]}

@@ -88,7 +88,7 @@ def _push(model_and_name: tuple[str, ...], quiet: bool, **options: Any) -> None:
     """Publish a model.
 
     Raises:
-        UserError: there is no such model, something of it must not be sent, or the Hub refuses or cannot be reached.
+        UserError: there is no such model, part of it must not be sent, or the Hub refuses or cannot be reached.
     """
     if len(model_and_name) > 2:
         raise UsageError(f"expected [MODEL] USER/NAME but got {len(model_and_name)} arguments")
@@ -103,7 +103,7 @@ def _push(model_and_name: tuple[str, ...], quiet: bool, **options: Any) -> None:
 
 
 def _push_controls(name: str, output: str | None, force: bool, quiet: bool, **options: Any) -> None:
-    """Publish the repository of the controls, or write it into a folder on this machine.
+    """Publish the repository of the controls, or write it into a local folder.
 
     Raises:
         UserError: the folder cannot be written, or the Hub refuses or cannot be reached.
@@ -129,7 +129,7 @@ def _push_controls(name: str, output: str | None, force: bool, quiet: bool, **op
         there = None if options["dry_run"] else card_there(repo_id, revision, None, notes.say)
         text, base = (None, None) if there is None else (there.text, there.commit)
         folder = write_controls(Path(scratch, "controls"), repo_id=repo_id, existing=text)
-        # Files of an older version would be left over, and fetched with the recipe.
+        # Files of an older version would remain, and be downloaded with the recipe.
         stale = ("custom_generate/*",)
         sent = upload_folder(
             folder,
@@ -145,10 +145,10 @@ def _push_controls(name: str, output: str | None, force: bool, quiet: bool, **op
 
 
 def _pull(name: str, folder: str | None, quiet: bool, **options: Any) -> None:
-    """Get a repository.
+    """Download a repository.
 
     Raises:
-        UserError: there is none, it cannot be reached or is not safe, or the folder cannot be written.
+        UserError: it does not exist, cannot be reached or is not safe, or the folder cannot be written.
     """
     notes = Notes(quiet)
     with notes.busy(f"looking for {name}"):
@@ -162,7 +162,7 @@ def _pull(name: str, folder: str | None, quiet: bool, **options: Any) -> None:
 
 
 def _report(sent: "Upload", notes: Notes, dry_run: bool) -> None:
-    """Print what was sent: where it is, or with `dry_run` the files and their sizes."""
+    """Print the address of the upload, or with `dry_run` the files and their sizes."""
     if dry_run:
         click.echo("\n".join(_size_lines(sent.files)))
         return
@@ -174,7 +174,7 @@ def _report(sent: "Upload", notes: Notes, dry_run: bool) -> None:
 
 
 def _size_lines(files: Mapping[str, int]) -> list[str]:
-    """Files with their sizes, and the sum."""
+    """Files with their sizes, and the total."""
     sizes = {**files, f"{len(files)} files": sum(files.values())}
     width = max(len(f"{size:,}") for size in sizes.values())
     return [f"{size:>{width},}  {name}" for name, size in sizes.items()]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load(model: str | None, notes: Notes, **options: Any) -> "PreTrainedModel":
-    """Load a model with nothing on stderr but what matters."""
+    """Load a model, with only relevant messages on stderr."""
     with notes.busy(f"loading {model or 'the bundled model'}"):
         from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
         from transformers.utils import logging
@@ -19,7 +19,7 @@ def load(model: str | None, notes: Notes, **options: Any) -> "PreTrainedModel":
         from fundamentallm_hf.model_io.loading import load_model
 
         unwanted = are_progress_bars_disabled()
-        logging.disable_progress_bar()  # of reading weights, which takes a moment; it also disables the Hub's
+        logging.disable_progress_bar()  # the bar for reading weights, which takes a moment; it also disables the Hub's
         if notes.shows_progress and not unwanted:
             enable_progress_bars()
         if notes.quiet:
@@ -28,6 +28,6 @@ def load(model: str | None, notes: Notes, **options: Any) -> "PreTrainedModel":
 
 
 def lend_attributes(model: "PreTrainedModel", attributes: dict[str, Attribute]) -> None:
-    """Let a model know attributes by the folders in which the user has said they lie."""
+    """Give a model the attributes that the user has named by their folders."""
     if attributes:
         model.attributes = (getattr(model, "attributes", None) or {}) | attributes

@@ -1,4 +1,4 @@
-"""The command `fundamentallm`: collects its commands, and runs the one that is asked for.
+"""The command `fundamentallm`: lists its commands, and runs the requested one.
 
 No command imports torch or transformers before its options are read, so `--help` answers at once.
 """
@@ -11,6 +11,7 @@ from .attributes import attributes, train_attribute
 from .card import card
 from .completion import completion
 from .convert import convert
+from .draft import draft
 from .evaluate import evaluate
 from .generate import generate
 from .hub import pull, push, push_controls
@@ -32,6 +33,7 @@ for command in (
     card,
     completion,
     convert,
+    draft,
     evaluate,
     generate,
     pull,

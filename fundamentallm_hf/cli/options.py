@@ -1,4 +1,4 @@
-"""Makes the command's options out of the table of settings, and groups them in its help."""
+"""Creates the command's options from the table of settings, and groups them in its help."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import DEVICES, DTYPES, SETTINGS
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-# Headings of the help.
+# Headings in the help.
 MODEL, PROMPT, OUTPUT = "Model", "Prompt", "Output"
 
 
@@ -24,9 +24,14 @@ class SettingType(click.ParamType):
         self.setting = setting
         self.name = {int: "integer", float: "number", bool: "boolean"}.get(setting.kind, "text")
 
+    @property
+    def takes_file(self) -> bool:
+        """Whether the option takes the name of a file."""
+        return self.setting.from_file or self.setting.name.endswith("_file")
+
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """The choices, where there are some."""
-        if self.setting.from_file:
+        """FILE, or the choices if there are any."""
+        if self.takes_file:
             return "FILE"
         return f"[{'|'.join(self.setting.choices)}]" if self.setting.choices else None
 
@@ -44,7 +49,7 @@ class SettingType(click.ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The choices, and files for a setting that is read from one."""
-        if self.setting.from_file or self.setting.name.endswith("_file"):
+        if self.takes_file:
             return [CompletionItem(incomplete, type="file")]
         return [CompletionItem(choice) for choice in self.setting.choices if choice.startswith(incomplete)]
 
@@ -55,7 +60,7 @@ class DeviceType(click.ParamType):
     name = "device"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The device as it was named, if it may be one; whether the machine has it only torch knows."""
+        """The device as it was given, if it is valid; only torch knows whether the machine has it."""
         kind, colon, number = str(value).partition(":")
         if kind not in DEVICES or (colon and not number.isdecimal()):
             self.fail(f"has to be one of {', '.join(DEVICES)} but is {value!r}", param, ctx)
@@ -67,7 +72,7 @@ class DeviceType(click.ParamType):
 
 
 class GroupedOption(click.Option):
-    """An option that stands under a heading in the help."""
+    """An option with a heading in the help."""
 
     def __init__(self, *args: Any, group: str = "Other", **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -75,10 +80,10 @@ class GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose help shows its options under their headings: what is asked, the settings, where things go."""
+    """A command whose help shows its options under their headings: prompt, settings, output."""
 
     def options_by_group(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
-        """The options that the help shows, in its order."""
+        """The options in the help, in its order."""
         groups: dict[str, list[click.Parameter]] = {PROMPT: [], MODEL: []}
         for param in self.get_params(ctx):
             if isinstance(param, click.Option):
@@ -95,12 +100,12 @@ class GroupedCommand(click.Command):
 
 
 def _joined(ctx: click.Context, param: click.Parameter, lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The entries of an option that may be given several times, each of which may hold several."""
+    """The items of an option that may be given several times, each with several items."""
     return tuple(itertools.chain.from_iterable(lists))
 
 
 def setting_options(command: Callable) -> Callable:
-    """An option for every setting, in the order of the table."""
+    """Create an option for every setting, in the order of the table."""
     for setting in reversed(SETTINGS.values()):
         switch = setting.kind is bool
         command = click.option(
@@ -110,7 +115,9 @@ def setting_options(command: Callable) -> Callable:
             group=setting.group,
             type=bool if switch else SettingType(setting),
             default=setting.default,
-            show_default=("off" if switch else True) if setting.default not in (None, ()) else False,
+            show_default=(("on" if setting.default else "off") if switch else True)
+            if setting.default not in (None, ())
+            else False,
             multiple=setting.kind is tuple,
             callback=_joined if setting.kind is tuple else None,
             help=setting.help,
@@ -119,12 +126,12 @@ def setting_options(command: Callable) -> Callable:
 
 
 def option(group: str, *names: str, **keywords: Any) -> Callable[[Callable], Callable]:
-    """An option under a heading that is no setting of the generation."""
+    """An option under a heading that is not a generation setting."""
     return click.option(*names, cls=GroupedOption, group=group, **keywords)
 
 
 def model_options(command: Callable) -> Callable:
-    """The options that say which model it is and where it runs."""
+    """The options that select the model and its device."""
     for decorate in (
         option(
             MODEL,
@@ -157,6 +164,6 @@ def model_options(command: Callable) -> Callable:
 
 
 def given(ctx: click.Context) -> dict[str, Any]:
-    """The options that stand on the command line, by name."""
+    """The options on the command line, by name."""
     told = click.core.ParameterSource.COMMANDLINE
     return {name: value for name, value in ctx.params.items() if ctx.get_parameter_source(name) is told}

@@ -1,12 +1,11 @@
 """Writes completions on stdout or into a file, as text, JSON or JSON lines, and formats what is shown with them."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fundamentallm_hf.files import OutputFile
+from fundamentallm_hf.files import OutputFile, json_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
@@ -18,17 +17,16 @@ FORMATS = ("text", "json", "jsonl")
 # Predictions shown for a position.
 TOP = 10
 _BAR = 20
-_LINE_BREAKS = "\x85\u2028\u2029"
 
 
 class CompletionWriter:
-    """Takes finished texts and writes them in a format.
+    """Writes finished texts in a format.
 
     Args:
         form: "text", "json" or "jsonl".
-        origin: what every record says of the model: its name, and what else is needed to load it so again.
+        origin: the model's part of every record: its name, and the options needed to load it again.
         settings: of the generation.
-        file: where to write; None is stdout.
+        file: the target; None is stdout.
     """
 
     def __init__(
@@ -41,7 +39,7 @@ class CompletionWriter:
         self._records: list[dict[str, Any]] = []
 
     def write(self, text: str, end: str = "\n") -> None:
-        """Write a piece of text as it is, at once."""
+        """Write a piece of text unchanged, immediately."""
         if self.file is None:
             click.echo(text + end, nl=False)
             return
@@ -52,12 +50,12 @@ class CompletionWriter:
             raise UserError(f"cannot write {self.file.name} {self.file.path}: {error.strerror or error}") from error
 
     def add(self, completion: "Completion", heading: str = "", next_tokens: "Sequence[Prediction]" = ()) -> None:
-        """Write a text, or keep it for the end where the format is one whole.
+        """Write a text, or keep it for the end if the format is a single document.
 
         Args:
             completion: the text.
-            heading: tells it from the others in a text file; on stdout a text stands alone.
-            next_tokens: what could have stood first.
+            heading: the header of the text in a file; stdout has only the text.
+            next_tokens: the predictions for its first token.
         """
         if self.form == "text":
             if heading and self.file is not None:
@@ -68,28 +66,22 @@ class CompletionWriter:
 
         record = make_record(completion, self.origin, self.settings, next_tokens)
         if self.form == "jsonl":
-            self.write(_json(record))
+            self.write(json_text(record))
         else:
             self._records.append(record)
 
     def finish(self) -> None:
-        """Write what was kept."""
+        """Write the texts that were kept."""
         if self.form == "json":
-            self.write(_json(self._records, indent=2))
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    """JSON in readable characters, but for those that some programs take for line breaks."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return "".join(f"\\u{ord(char):04x}" if char in _LINE_BREAKS else char for char in text)
+            self.write(json_text(self._records, indent=2))
 
 
 def prediction_lines(predictions: "Sequence[Prediction]", more: bool = True) -> list[str]:
-    """The likeliest next tokens for people: with a bar, and the model's own probability beside it.
+    """The most probable next tokens as text: with a bar, and the raw probability next to it.
 
     Args:
-        predictions: the likeliest first.
-        more: there are others.
+        predictions: the most probable first.
+        more: whether there are others.
     """
     heads = [f"  {each.label}: {each.probability:.2f}" for each in predictions]
     width = max(map(len, heads), default=0)
@@ -101,11 +93,11 @@ def prediction_lines(predictions: "Sequence[Prediction]", more: bool = True) -> 
 
 
 def end_note(reason: str, overflow: str) -> str:
-    """What a user should know of how a text ended; nothing where it ended as was to be expected.
+    """A note about the end of a text; empty for an ordinary end.
 
     Args:
         reason: the `finish_reason` of its completion.
-        overflow: what to type to go on past a full window; empty where the model cannot.
+        overflow: what to type to continue past a full window; empty where the model cannot.
     """
     if reason == "window":
         return "the text fills the model's window" + (f"; {overflow} goes on from its last part" if overflow else "")
@@ -115,10 +107,10 @@ def end_note(reason: str, overflow: str) -> str:
 
 
 def check_output(form: str, file: str | None, force: bool, append: bool) -> None:
-    """Refuse options that ask for different things.
+    """Reject options that contradict each other.
 
     Raises:
-        UsageError: they do.
+        UsageError: they contradict each other.
     """
     if force and append:
         raise UsageError("force and append are both set: --force replaces the output-file, --append adds to it")

@@ -13,7 +13,7 @@ def read_stdin(what: str) -> str:
     """All of stdin.
 
     Args:
-        what: it is, for errors and for whoever sits at the terminal.
+        what: its name, for errors and for the user at a terminal.
 
     Raises:
         UserError: it is not UTF-8.
@@ -24,10 +24,10 @@ def read_stdin(what: str) -> str:
 
 
 def prompts_from_options(given: tuple[str, ...], escape: bool) -> list[str]:
-    """The prompts that were typed; `-` stands for what is on stdin, in which escapes stay as they are.
+    """The prompts on the command line; `-` is the content of stdin, in which escapes are not read.
 
     Raises:
-        UsageError: a prompt is no text, or stdin is asked for twice.
+        UsageError: a prompt is not text, or stdin is used twice.
         UserError: stdin is not UTF-8.
     """
     if given.count("-") > 1:
@@ -39,16 +39,16 @@ def prompts_from_options(given: tuple[str, ...], escape: bool) -> list[str]:
 
 
 def read_prompts(file: str, escape: bool) -> list[str]:
-    r"""The prompts of a file, one a line, in UTF-8; `-` is stdin.
+    r"""The prompts of a file, one per line, in UTF-8; `-` is stdin.
 
-    A prompt of several lines is written with `\n`. Empty lines are left out; spaces belong to the prompt.
+    A prompt of several lines is written with `\n`. Empty lines are skipped; spaces belong to the prompt.
 
     Args:
-        file: where they are.
-        escape: read `\n` and its like as characters.
+        file: its path.
+        escape: read `\n` and the like as characters.
 
     Raises:
-        UserError: the file cannot be read, is no text, or holds no prompt.
+        UserError: the file cannot be read, is not text, or has no prompt.
     """
     text = read_stdin("the prompts") if file == "-" else read_text(file, f"the prompts file {file!r}", exact=True)
     # Not splitlines(): a form feed or a Unicode line separator may belong to a prompt.

@@ -1,6 +1,6 @@
-"""Writes settings down, and reads them again: a JSON or YAML file of settings by name, or a text's record.
+"""Saves settings and loads them: a JSON or YAML file of settings by name, or a text's record.
 
-A record is a line of the command's jsonl output. It holds everything that generated its text, so it reproduces it.
+A record is a line of the command's jsonl output. It has everything that generated its text, so it reproduces it.
 """
 
 import difflib
@@ -16,13 +16,13 @@ from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSe
 
 from .prompts import read_stdin
 
-# Beside the settings, what else tells a text: the options by these names.
+# Besides settings, a record identifies its text by the options with these names.
 OTHERS = ("model", "prompt", "revision", "device", "dtype")
 
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """What a file of settings says.
+    """The content of a settings file.
 
     Attributes:
         settings: by their names in Python, each of them checked.
@@ -42,14 +42,14 @@ def read_settings(file: str) -> SavedSettings:
 
     Raises:
         UserError: the file cannot be read.
-        UsageError: it is neither JSON nor YAML, or holds what is no setting, or a value that a setting cannot have.
+        UsageError: it is neither JSON nor YAML, or has an unknown setting or an invalid value.
     """
     loaded = _parse(file)
     messages = loaded.pop("messages", None)
     settings, others, sample = dict(loaded), {}, None
     if isinstance(loaded.get("settings"), dict):
         settings = loaded["settings"]
-        if "finish_reason" in loaded:  # a record; what it tells of the text itself is no setting
+        if "finish_reason" in loaded:  # a record; its metadata of the text are not settings
             sample = loaded.get("sample")
             others = {name: loaded[name] for name in OTHERS if loaded.get(name) is not None}
         else:
@@ -77,18 +77,18 @@ def read_settings(file: str) -> SavedSettings:
 
 
 def write_settings(settings: GenerationSettings, file: str, force: bool = False) -> Path:
-    """Write all settings by name as JSON, whole or not at all.
+    """Write all settings by name as JSON, atomically.
 
     Args:
-        settings: to write.
-        file: where to.
-        force: replace what is there.
+        settings: the settings to write.
+        file: the target.
+        force: replace an existing file.
 
     Returns:
         The file.
 
     Raises:
-        UserError: it exists and is not to be replaced, or cannot be written.
+        UserError: it exists and may not be replaced, or cannot be written.
     """
     way_out = f"choose another name, or replace it with /save --force {file}"
     with OutputFile(file, force=force, name="the file", way_out=way_out) as target:

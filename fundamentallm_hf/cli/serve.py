@@ -14,7 +14,7 @@ def serve(options: tuple[str, ...]) -> None:
     """Serve models over HTTP, as `transformers serve` does.
 
     Takes the OPTIONS of `transformers serve`. Controls travel in the "generation_config" of a request. With
-    --continuous-batching, requests without controls are answered together, and others one by one beside them.
+    --continuous-batching, requests without controls are answered together, and others one by one next to them.
     """
     for needed in ("fastapi", "uvicorn", "openai"):
         if importlib.util.find_spec(needed) is None:

@@ -38,14 +38,14 @@ def serve_page(*, model: str | None, host: str, port: int | None, browser: bool,
     """Serve the page until it is interrupted.
 
     Args:
-        model: as `load_model` takes it; None is the bundled one.
-        host: the address to listen at.
-        port: the port; None is 7860, or the next that is free.
+        model: as in `load_model`; None is the bundled one.
+        host: the address to listen on.
+        port: the port; None is 7860, or the next free one.
         browser: open the page.
         loading: other arguments of `load_model`.
 
     Raises:
-        UserError: gradio is missing, the model cannot be loaded, or nothing can listen there.
+        UserError: gradio is missing, the model cannot be loaded, or the address is not available.
     """
     for needed in NEEDED:
         if importlib.util.find_spec(needed) is None:
@@ -60,7 +60,7 @@ def serve_page(*, model: str | None, host: str, port: int | None, browser: bool,
         page = create_app(model, **loading)
     try:
         options = launch_options() | {"quiet": True, "prevent_thread_lock": True}
-        with contextlib.redirect_stdout(io.StringIO()):  # gradio tells of its servers even where it is quiet
+        with contextlib.redirect_stdout(io.StringIO()):  # gradio prints its addresses even in quiet mode
             _, address, _ = page.launch(server_name=host, server_port=port, inbrowser=browser, **options)
     except OSError as error:
         raise UserError(f"cannot serve at {host}, port {port or 7860}: {error}") from error

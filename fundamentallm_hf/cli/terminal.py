@@ -1,7 +1,7 @@
-"""How the command behaves as a program: what it says beside its results, and how it ends.
+"""The command as a program: its notes on stderr, its errors and its exit codes.
 
-Results go to stdout, everything else to stderr. Exit codes: 0, 1 for a failure, 2 for a wrong use, 130 after Ctrl-C; a
-reader that closes the pipe is no failure.
+Results go to stdout, everything else to stderr. Exit codes: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C; a
+reader that closes the pipe is not a failure.
 """
 
 import os
@@ -23,10 +23,10 @@ TRACEBACK_VARIABLE = "FUNDAMENTALLM_TRACEBACK"
 
 
 class Notes:
-    """What a user should know beside the result: one line on stderr each, and none twice.
+    """Notes for the user besides the result: one line on stderr each, and none twice.
 
     Args:
-        quiet: say nothing, show no progress.
+        quiet: show neither notes nor progress.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -36,11 +36,11 @@ class Notes:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether somebody is watching stderr."""
+        """Whether stderr is a terminal that shows progress."""
         return not self.quiet and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
-        """Say it, unless it was said."""
+        """Show a note, unless it was shown before."""
         if not self.quiet and text not in self._said:
             self._said.add(text)
             start = "\r\x1b[2K" if self._line else ""
@@ -48,13 +48,13 @@ class Notes:
             click.echo(self._line, nl=False, err=True)
 
     def head(self, text: str) -> None:
-        """A line that tells the texts on stdout apart."""
+        """A header between the texts on stdout."""
         if not self.quiet:
             click.secho(f"--- {text} ---", err=True, dim=True)
 
     @contextmanager
     def busy(self, text: str) -> Iterator[None]:
-        """A line on a terminal that is gone when the work is done."""
+        """Show a line on a terminal until the work is done."""
         if not self.shows_progress:
             yield
             return
@@ -66,11 +66,18 @@ class Notes:
             self._line = ""
             click.echo("\r\x1b[2K", nl=False, err=True)
 
-    def progress(self, shown: bool = True) -> "Progress":
-        """A progress bar on stderr, which shows only on a terminal."""
+    def progress(self, shown: bool = True, speed: bool = False) -> "Progress":
+        """A progress bar on stderr, which shows only on a terminal.
+
+        Args:
+            shown: whether it may be shown there.
+            speed: with a column for the field `speed` of its task.
+        """
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        if speed:
+            columns.append(TextColumn("{task.fields[speed]}"))
         shown = shown and self.shows_progress
         return Progress(*columns, console=console(sys.stderr), transient=True, disable=not shown)
 
@@ -82,17 +89,17 @@ def uses_color() -> bool:
 
 
 def console(stream: IO[str], **options: Any) -> "Console":
-    """A rich console on a stream, in colour only where that is wanted."""
+    """A rich console on a stream, in colour only if that is wanted."""
     from rich.console import Console
 
     return Console(file=stream, no_color=not uses_color() or None, **options)
 
 
 class Commands(click.Group):
-    """A group of commands whose failures are one line each, with the exit code that belongs to them."""
+    """A group of commands that reports each failure in one line, with its exit code."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """The context of a call; it has no colours where none are wanted."""
+        """The context of a call; without colours if none are wanted."""
         with _outcomes():
             context = super().make_context(*args, **extra)
             if os.environ.get("NO_COLOR"):
@@ -100,7 +107,7 @@ class Commands(click.Group):
             return context
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Run the requested command."""
         with _outcomes():
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -109,7 +116,7 @@ class Commands(click.Group):
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
-        """Run, say what went wrong in one line, and exit."""
+        """Run, report an error in one line, and exit."""
         extra.pop("standalone_mode", None)
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
@@ -126,7 +133,7 @@ class Commands(click.Group):
 
 @contextmanager
 def _outcomes() -> Iterator[None]:
-    """Turn what ends a command into what click knows how to end with."""
+    """Turn exceptions that end a command into those that click handles."""
     try:
         yield
     except UsageError as error:
@@ -149,13 +156,13 @@ def _outcomes() -> Iterator[None]:
 
 
 def _forget_stdout() -> None:
-    # Python flushes stdout once more at its end, and the reader is gone.
+    # Python flushes stdout once more at its end, when the reader has already gone.
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def prepare_process() -> None:
-    """Make the process speak UTF-8 whatever the locale, and end by SIGTERM as by an error: files put right."""
+    """Make the process use UTF-8 whatever the locale, and handle SIGTERM like an error, with files restored."""
     for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "strict"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors=errors)
@@ -164,7 +171,7 @@ def prepare_process() -> None:
 
 
 def _as_utf8(argument: str) -> str:
-    """An argument that Python has decoded by the locale, in UTF-8; as it was where it is something else."""
+    """Convert an argument that Python has decoded by the locale to UTF-8; unchanged if that fails."""
     try:
         return os.fsencode(argument).decode("utf-8")
     except UnicodeError:

@@ -14,7 +14,7 @@ from .options import CONTEXT, OUTPUT, GroupedCommand, option
 
 
 def training_options(command: Callable) -> Callable:
-    """An option for every training option but the files and the folder, in the order of the table."""
+    """Create an option for every training option except the files and the folder, in the order of the table."""
     for each in reversed(fields(TrainingOptions)):
         if each.name != "files":
             command = _option(each)(command)
@@ -59,7 +59,7 @@ def train(files: tuple[str, ...], quiet: bool, **options: Any) -> None:
     accelerate launch -m fundamentallm_hf train stories.txt --output-dir runs/stories
     """
     checked = TrainingOptions(files=files, **options)
-    # Texts are encoded once, and data loaders that fork would have it warn.
+    # Texts are encoded once; data loaders that fork would cause a warning.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from fundamentallm_hf.training.run_plan import last_checkpoint

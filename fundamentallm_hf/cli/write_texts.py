@@ -1,4 +1,4 @@
-"""Generates the texts of a request and writes them: streamed, one after the other, or with their probabilities."""
+"""Generates the texts of a request and writes them: streamed, one after another, or with their probabilities."""
 
 import itertools
 import sys
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def write_texts(generator: "Generator", request: Request, output: CompletionWriter, notes: Notes) -> None:
-    """Generate what the request asks for, and write it.
+    """Generate the texts of the request, and write them.
 
     Args:
         generator: with the request's settings.
-        request: what to generate.
-        output: where texts go that are not streamed.
-        notes: what else to say, and the progress.
+        request: the prompts and options.
+        output: the writer for texts that are not streamed.
+        notes: for further messages, and the progress.
     """
     if request.probs_only:
         _show_predictions(generator, request.prompts)
@@ -57,7 +57,7 @@ def write_texts(generator: "Generator", request: Request, output: CompletionWrit
 
 
 def _batches(generator: "Generator", request: Request) -> Iterator[tuple[list["Completion"], Any]]:
-    """The texts, as they are finished, with the predictions for their first token if those are wanted."""
+    """The texts, as they are finished, with the predictions for their first token if requested."""
     detailed = request.form != "text"
     options: dict[str, Any] = {"rows": request.batch_size, "scored": detailed}
     if request.show_probs and detailed:
@@ -99,7 +99,7 @@ def _show(generator: "Generator", prompt: str | Messages, named: bool, next_toke
 def _stream(generator: "Generator", prompt: str | Messages, notes: Notes) -> None:
     with generator.stream(prompt) as stream:
         pieces = iter(stream)
-        # The prompt waits for the first piece, so that a refusal leaves stdout empty.
+        # The prompt waits for the first piece, so that an error leaves stdout empty.
         first = next(pieces, "")
         click.echo(prompt if isinstance(prompt, str) else "", nl=False)
         for piece in itertools.chain([first], pieces):

@@ -1,5 +1,6 @@
 """One batch of prompts: runs the pipeline on it, and reads the rows of tokens that come back."""
 
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextGenerationPipeline
 
+from fundamentallm_hf.portable.decoding.recording import Recorder
 from fundamentallm_hf.portable.decoding.stop_strings import find_stop, settled
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .chat import ChatPrompt, encode
 from .generate_arguments import end_tokens, is_fundamentallm, token_budgets
+from .streaming import TokenTextStreamer
 
 
 class CompletionPipeline(TextGenerationPipeline):
@@ -43,6 +46,26 @@ def torch_seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Objects that a call needs besides the settings; see `Generator.complete`.
+
+    Attributes:
+        streamer: gets the tokens of a single text as they are chosen.
+        recorder: sees the scores of every step.
+    """
+
+    scored: bool = False
+    probabilities: int = 0
+    interrupt: threading.Event | None = None
+    streamer: TokenTextStreamer | None = None
+    recorder: Recorder | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.interrupt is not None and self.interrupt.is_set()
 
 
 @dataclass(frozen=True)
@@ -106,7 +129,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Row:
-    """What a row of tokens says.
+    """The text of a row of tokens.
 
     Attributes:
         text: what the row adds to its prompt.

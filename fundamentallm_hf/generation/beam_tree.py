@@ -60,7 +60,7 @@ class BeamRecorder(Recorder):
         self._scores: dict[Row, float] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (beams, length); `scores`: (beams, vocabulary) log-probabilities. Returns them as they are."""
+        """`input_ids`: (beams, length); `scores`: (beams, vocabulary) log-probabilities. Returns the same."""
         rows = [tuple(row) for row in input_ids.tolist()]
         if not self._scores:
             self._prompt = len(rows[0])
@@ -78,7 +78,7 @@ class BeamRecorder(Recorder):
         """The tree as stretches of text; the first is the chosen one, from the prompt to its end.
 
         Args:
-            text_of: what a token adds to the text.
+            text_of: returns the text that a token adds.
         """
         chosen = tuple(self.chosen)
         root = chosen[: self._prompt]
@@ -87,7 +87,7 @@ class BeamRecorder(Recorder):
         last_step = max(map(len, self._last), default=0)
         children = self._children(chosen)
         branches: list[Branch] = []
-        # Where a branch leaves another: its first row, its position in characters, and which one it leaves.
+        # Where a branch leaves another: its first row, its position in characters, and the branch it leaves.
         waiting: list[tuple[Row, int, int | None]] = []
         for child in sorted(children.get(root, ()), key=lambda child: child != chosen[: len(child)]):
             waiting.append((child, 0, 0 if waiting else None))
@@ -99,14 +99,14 @@ class BeamRecorder(Recorder):
                 waiting += [(child, start + len(text), len(branches)) for child in aside]
                 end = after
                 text += text_of(end[-1])
-            if end == chosen:  # beams that have gone beyond the end of the chosen text
+            if end == chosen:  # beams that are longer than the chosen text
                 waiting += [(child, start + len(text), len(branches)) for child in children.get(end, ())]
             alive = end == chosen or len(end) >= last_step
             branches.append(Branch(text, start, parent, self._scores[end], len(end) - len(row) + 1, alive))
         return branches
 
     def _children(self, chosen: Row) -> dict[Row, list[Row]]:
-        # Where fewer than the beams are open, closed ones fill their number up.
+        # If fewer than all beams are open, ended ones fill up their number.
         kept = [row for row in self._scores if len(row) > self._prompt and not self._is_empty(row, chosen)]
         children: dict[Row, list[Row]] = {}
         self._reach: dict[Row, int] = {}
@@ -116,7 +116,7 @@ class BeamRecorder(Recorder):
         return children
 
     def _longest(self, below: Sequence[Row], chosen: Row, row: Row) -> Row | None:
-        """The row that a branch goes on with: the chosen one, or the one that was kept longest."""
+        """The row in which a branch continues: the chosen one, or the one that was kept longest."""
         if row == chosen[: len(row)]:
             return next((child for child in below if child == chosen[: len(child)]), None)
         return max(below, key=lambda child: (self._reach[child], self._scores[child]), default=None)

@@ -12,7 +12,7 @@ from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
 # Their arguments depend on the model and on the batch.
-_ELSEWHERE = ("length_penalty", "overflow", "seed")
+_ELSEWHERE = ("length_penalty", "overflow", "seed", "speculate")
 # Logits divided by a smaller temperature overflow, and no smaller one changes which token is chosen.
 LEAST_TEMPERATURE = 1e-9
 
@@ -40,7 +40,7 @@ def generate_arguments(
 
 
 def token_budgets(model: PreTrainedModel, lengths: Sequence[int], settings: GenerationSettings) -> list[int]:
-    """How many new tokens the context window has room for after each prompt.
+    """How many new tokens fit into the context window after each prompt.
 
     Args:
         model: FundamentaLLM models can slide their window; others end when it is full.

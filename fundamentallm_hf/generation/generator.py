@@ -4,7 +4,7 @@ import secrets
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,15 +15,17 @@ from fundamentallm_hf.model_io.tokenizer import unknown_characters
 from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate
 from fundamentallm_hf.portable.decoding.context_window import WindowFullCriteria
 from fundamentallm_hf.portable.decoding.endings import ClosedEndCriteria, CompleteEndCriteria
-from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, Recorder
+from fundamentallm_hf.portable.decoding.lean_loop import PassCounter
+from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionError
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
-from .batch import Batch, CompletionPipeline, RowReader, torch_seeded
+from .batch import Batch, CompletionPipeline, Extras, RowReader, torch_seeded
 from .beam_tree import BeamRecorder, Branch
 from .chat import ChatPrompt, Prompt, as_prompt, as_prompts, encode
 from .completion import Completion, all_parts, in_batches, likeliest
+from .file_run import FileOptions, FileSummary, run_file
 from .generate_arguments import end_tokens, generate_arguments, is_fundamentallm
 from .probabilities import (
     Prediction,
@@ -33,27 +35,9 @@ from .probabilities import (
     raw_log_probabilities,
     token_predictions,
 )
+from .prompt_files import PromptsFile
+from .resumable_output import ResumableFile
 from .streaming import StopWhenSet, TextStream, TokenTextStreamer
-
-
-@dataclass(frozen=True)
-class _Extras:
-    """What a call asks for besides the text; see `Generator.complete`.
-
-    Attributes:
-        streamer: gets the tokens of a single text as they are chosen.
-        recorder: sees the scores of every step.
-    """
-
-    scored: bool = False
-    probabilities: int = 0
-    interrupt: threading.Event | None = None
-    streamer: TokenTextStreamer | None = None
-    recorder: Recorder | None = None
-
-    @property
-    def interrupted(self) -> bool:
-        return self.interrupt is not None and self.interrupt.is_set()
 
 
 class Generator:
@@ -110,7 +94,7 @@ class Generator:
             UserError: a setting or a chat cannot be used, or the text does not fit into the context window where it
                 has to.
         """
-        return self._run(self._texts(prompt), self._for_one(settings), _Extras())[0].text
+        return self._run(self._texts(prompt), self._for_one(settings), Extras())[0].text
 
     def complete(
         self,
@@ -136,7 +120,7 @@ class Generator:
         Raises:
             UserError: as in `generate`.
         """
-        return self._run(self._texts(prompts), self._for_call(settings), _Extras(scored, probabilities, interrupt))
+        return self._run(self._texts(prompts), self._for_call(settings), Extras(scored, probabilities, interrupt))
 
     def iterate(
         self,
@@ -163,8 +147,34 @@ class Generator:
         """
         chosen = self._for_call(settings)
         chosen.check()
-        write = partial(self._run, extras=_Extras(scored, probabilities))
+        write = partial(self._run, extras=Extras(scored, probabilities))
         yield from in_batches(write, (as_prompt(prompt, self.tokenizer) for prompt in prompts), chosen, rows)
+
+    def complete_file(
+        self,
+        prompts: PromptsFile | str,
+        output: str,
+        *,
+        options: FileOptions | None = None,
+        force: bool = False,
+        append: bool = False,
+        **settings: Any,
+    ) -> FileSummary:
+        """Generate the texts of a file of prompts into a file of JSON lines; a run that was ended continues.
+
+        Args:
+            prompts: path of text lines, JSON lines, CSV or Parquet, or a `PromptsFile` that says how it is read.
+            output: the file of records; next to it comes a record of the run.
+            options: how; none of it changes a text.
+            force, append: replace the file, or add to it, if it holds something else.
+            settings: for this call, in place of the generator's; a prompt can have some of its own.
+
+        Raises:
+            UserError: as in `generate`, or the output belongs to another run. A prompt that fails is a record.
+        """
+        file = prompts if isinstance(prompts, PromptsFile) else PromptsFile(str(prompts))
+        target = ResumableFile(output, force=force, append=append)
+        return run_file(self, file, target, self._for_call(settings), options or FileOptions())
 
     def next_tokens(self, prompt: Prompt, *, top: int = 10, **settings: Any) -> list[Prediction]:
         """The most probable tokens after a prompt, by the model alone and after the settings and controls.
@@ -192,7 +202,7 @@ class Generator:
         at_once = threading.Event()
         at_once.set()
         (text,) = self._texts(prompt)
-        self._run([text], chosen, _Extras(interrupt=at_once, recorder=recorder))
+        self._run([text], chosen, Extras(interrupt=at_once, recorder=recorder))
         tokens = self._ids(text)
         raw = next(raw_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
         assert recorder.first is not None
@@ -219,7 +229,7 @@ class Generator:
             line = f"beam-size has to be at least 2 for a search but is {chosen.beam_size}"
             raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
         recorder = BeamRecorder(end_tokens(self.model))
-        extras = _Extras(scored=True, interrupt=interrupt, recorder=recorder)
+        extras = Extras(scored=True, interrupt=interrupt, recorder=recorder)
         completion = self._run(self._texts(prompt), chosen, extras)[0]
         return completion, recorder.branches(TokenNames(self.tokenizer).text)
 
@@ -257,7 +267,7 @@ class Generator:
         (text,) = self._texts(prompt)
 
         def work(take: Callable[[str], None], stop: threading.Event) -> Completion:
-            extras = _Extras(scored, probabilities, stop)
+            extras = Extras(scored, probabilities, stop)
             if chosen.beam_size > 1 or chosen.best:  # which text is the most probable is known at the end
                 completion = self._run([text], chosen, extras)[0]
                 take(completion.completion)
@@ -291,7 +301,7 @@ class Generator:
             self._told.add(text)
             self._notice(text)
 
-    def _run(self, prompts: list[str], settings: GenerationSettings, extras: _Extras) -> list[Completion]:
+    def _run(self, prompts: list[str], settings: GenerationSettings, extras: Extras) -> list[Completion]:
         """Generate all samples of all prompts: in one batch, where they can be parts of one."""
         if not prompts:
             return []
@@ -310,9 +320,10 @@ class Generator:
             extras = replace(extras, recorder=recorder)
         return self._run_batch(batch, replace(extras, scored=extras.scored or settings.best is not None))
 
-    def _run_batch(self, batch: Batch, extras: _Extras) -> list[Completion]:
+    def _run_batch(self, batch: Batch, extras: Extras) -> list[Completion]:
         blocked, complete = ClosedEndCriteria(tell=False), CompleteEndCriteria()
-        criteria = StoppingCriteriaList([blocked, complete])
+        counter = PassCounter()
+        criteria = StoppingCriteriaList([blocked, complete, counter])
         records = self._generate_tokens(batch, criteria, extras)
         reader = RowReader(self.model, self.tokenizer, batch.settings, extras.interrupted)
         names = TokenNames(self.tokenizer) if extras.probabilities else None
@@ -336,12 +347,16 @@ class Generator:
                 if names is not None and isinstance(extras.recorder, ProbabilityRecorder):
                     found = token_predictions(self.model, names, row, len(given), padding, extras.recorder)
                 is_json = bool(batch.settings.json_schema)
-                of_this.append(Completion(prompt, read.text, reason, read.tokens, seed, score, found, index, is_json))
+                of_this.append(
+                    Completion(
+                        prompt, read.text, reason, read.tokens, seed, score, found, index, is_json, counter.passes
+                    )
+                )
             best = batch.settings.best
             completions += of_this if best is None else likeliest(of_this, best)
         return completions
 
-    def _generate_tokens(self, batch: Batch, criteria: StoppingCriteriaList, extras: _Extras) -> list[list[dict]]:
+    def _generate_tokens(self, batch: Batch, criteria: StoppingCriteriaList, extras: Extras) -> list[list[dict]]:
         """Run the pipeline: for each prompt, a record of `CompletionPipeline` for each sample."""
         arguments = generate_arguments(self.model, batch.settings, self._tell)
         # A row alone can have a seed of its own. Beams take from each other and draw from torch's generator.
@@ -354,6 +369,7 @@ class Generator:
         if is_fundamentallm(self.model):
             overflow = batch.settings.overflow or "slide"
             arguments |= {"overflow": overflow, "tokenizer": self.tokenizer, "streamer": extras.streamer}
+            arguments |= {} if batch.settings.speculate else {"speculate": False}
         else:
             if batch.ends_at_window:
                 criteria.append(WindowFullCriteria(batch.budgets, max(batch.lengths)))

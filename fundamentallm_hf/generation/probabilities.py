@@ -35,8 +35,8 @@ class Prediction:
         token: its id.
         text: what it adds to the text; nothing if it is a special token.
         label: how to show it: `"c"`, `" " (space)`, `<EOS>`.
-        probability: after the settings and controls: the chance with which it is chosen. At temperature 0 that is 0 or
-            1; in beam search it is the weight that the step gives to the beam.
+        probability: after the settings and controls: the probability with which it is chosen. At temperature 0 that is
+            0 or 1; in beam search it is the weight that the step gives to the beam.
         model_probability: the raw probability, by the model alone.
         alternatives: the most probable tokens at the same position, by the model alone or after settings and controls.
     """
@@ -55,7 +55,7 @@ class Prediction:
 
 
 class TokenNames:
-    """What tokens add to a text and how to show them.
+    """The texts of tokens, and labels that show them.
 
     Example:
 
@@ -75,11 +75,11 @@ class TokenNames:
         self._labels: dict[int, str] = {}
 
     def text(self, token: int) -> str:
-        """What `token` adds; a replacement character where it is only a part of one."""
+        """The text that `token` adds; a replacement character where it is only a part of one."""
         return as_bytes(self.vocabulary.piece(token)).decode("utf-8", "replace")
 
     def label(self, token: int) -> str:
-        """The token in quotes, and by its name if it cannot be seen; a special token as the tokenizer calls it."""
+        """The token in quotes, with its name if it is not visible; a special token as the tokenizer calls it."""
         if token not in self._labels:
             self._labels[token] = self._label(token)
         return self._labels[token]
@@ -97,16 +97,16 @@ class TokenNames:
 
 @torch.no_grad()
 def raw_log_probabilities(model: PreTrainedModel, tokens: Sequence[int], first: int) -> Iterator[torch.Tensor]:
-    """The model's raw log-probabilities of what comes next, in the context that it has when it writes.
+    """The model's raw log-probabilities of the next token, in the same context as when it generates.
 
     Args:
         model: any causal language model.
         tokens: of one text, without padding.
-        first: the shortest beginning of the text to ask about, in tokens, at least 1.
+        first: the shortest prefix of the text to ask about, in tokens, at least 1.
 
     Yields:
-        (n, vocabulary) for n beginnings at a time: behind `first` tokens, behind one more, up to the whole text. Where
-        the text outgrows the window of a FundamentaLLM model, each beginning is read from where its window starts.
+        (n, vocabulary) for n prefixes at a time: after `first` tokens, after one more, up to the whole text. Where the
+        text exceeds the window of a FundamentaLLM model, each prefix is read from the start of its window.
     """
     window = model.config.get_text_config().max_position_embeddings if can_slide(model) else len(tokens)
     length = first
@@ -122,7 +122,7 @@ def raw_log_probabilities(model: PreTrainedModel, tokens: Sequence[int], first: 
 
 
 def log_probability(model: PreTrainedModel, tokens: Sequence[int], first: int) -> float:
-    """The model's raw log-probability of the tokens behind the first `first` ones, summed up, in nats.
+    """The model's raw log-probability of the tokens after the first `first` ones, summed, in nats.
 
     Args:
         model: any causal language model.
@@ -150,10 +150,10 @@ def log_probability(model: PreTrainedModel, tokens: Sequence[int], first: int) -
 
 
 def next_predictions(names: TokenNames, raw: torch.Tensor, final: torch.Tensor, top: int) -> list[Prediction]:
-    """The likeliest next tokens, by the model alone or after settings and controls, so that what is closed shows, too.
+    """The most probable next tokens, by the raw model or after settings and controls, so that masked ones show, too.
 
     Args:
-        names: of the tokens.
+        names: names of the tokens.
         raw: (vocabulary,) the model's raw probabilities.
         final: (vocabulary,) the probabilities by which the token is chosen.
         top: how many.
@@ -171,15 +171,15 @@ def token_predictions(
     padding: int,
     recorder: ProbabilityRecorder,
 ) -> tuple[Prediction, ...]:
-    """Every added token of a text, with the likeliest alternatives to it.
+    """Every added token of a text, with the most probable alternatives to it.
 
     Args:
-        model: wrote the text.
-        names: of the tokens.
+        model: the model that generated the text.
+        names: names of the tokens.
         row: all tokens, as `generate()` returned them.
-        given: how many of them are the prompt's, padding included.
+        given: how many of them belong to the prompt, padding included.
         padding: how many of them are padding, at the beginning.
-        recorder: watched the text being written.
+        recorder: recorded the generation of the text.
     """
     found: list[Prediction] = []
     tokens = torch.tensor(list(row))
@@ -187,7 +187,7 @@ def token_predictions(
     for block in raw_log_probabilities(model, row[padding:-1], given - padding) if len(row) > given else ():
         for raw in block.exp():
             known = recorder.likeliest(tokens[:position])
-            # As in `next_predictions`: likely either way, so that what is closed or raised shows.
+            # As in `next_predictions`: probable by either number, so that masked and raised tokens show.
             listed = [_prediction(names, each, final, float(raw[each])) for each, final in known.items()]
             listed.sort(key=lambda each: -max(each.probability, each.model_probability))
             alternatives = sorted(listed[: recorder.top], key=lambda each: (-each.probability, -each.model_probability))

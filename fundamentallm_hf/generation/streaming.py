@@ -1,7 +1,7 @@
-"""Text as it is written: a streamer that decodes token by token, and an iterator that can be stopped.
+"""Streams text as it is generated: a streamer that decodes token by token, and an iterator that can be stopped.
 
-transformers' own text streamers hold text back until a word is complete, which a character model can do without, and
-go on computing when nobody listens any more.
+transformers' text streamers hold text back until a word is complete, which a character model does not need, and
+continue to compute when nobody reads any more.
 """
 
 import queue
@@ -17,18 +17,18 @@ from transformers.generation.streamers import BaseStreamer
 from fundamentallm_hf.portable.decoding.stop_strings import find_held, find_stop
 
 Result = TypeVar("Result")
-# A token that stands for a byte: what it shows may change with the one behind it.
+# A token for one byte: its text may change with the next token.
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class TokenTextStreamer(BaseStreamer):
-    """Hands over the text that each new token of a single row completes; the prompt itself is not repeated.
+    """Passes on the text that each new token of a single row completes; the prompt itself is not repeated.
 
-    A token that is only part of a character hands over nothing until the character is whole. What may be the beginning
-    of a stop text waits until it is known whether it is one; a stop text and what follows it are never handed over.
+    A token that is only part of a character adds nothing until the character is complete. The possible start of a stop
+    text is held back until it is known to be one or not; a stop text and the text after it are never passed on.
 
     Args:
-        tokenizer: the model's.
+        tokenizer: the tokenizer of the model.
         take: called with every piece of text.
         stops: texts that end the text.
         min_tokens: a stop text counts behind that many new tokens.
@@ -48,7 +48,7 @@ class TokenTextStreamer(BaseStreamer):
         self.alone = alone
         self.stops = stops
         self.free_tokens = min_tokens
-        # Tokens from the first of these on are decoded at every step, of which those before the second are known.
+        # Tokens from the first of these on are decoded at every step; the text of those before the second is known.
         self.context = self.settled = 0
         self.special = frozenset(tokenizer.all_special_ids)
         self.started = False
@@ -60,7 +60,7 @@ class TokenTextStreamer(BaseStreamer):
         """`value`: (1, length) for the prompt, (1,) for each new token, all on the CPU."""
         tokens = value.flatten().tolist()
         if not self.started:
-            # The prompt comes first; decoding after it keeps the space that a SentencePiece token begins with.
+            # The prompt comes first; decoding after it keeps the space that a SentencePiece token starts with.
             self.started = True
             self.tokens = tokens = [] if self.alone else tokens
             self.text = self._decode(self.tokens)
@@ -77,23 +77,23 @@ class TokenTextStreamer(BaseStreamer):
             self._hand_over(find_held(self.text, self.stops, self.stops_from) if end is None else end)
 
     def end(self) -> None:
-        """Hand over what was held back: the beginning of no stop text, or the bytes of an unfinished character."""
+        """Pass on held-back text: the start of no stop text, or the bytes of an unfinished character."""
         self.text = self._decode(self.tokens)
         end = self._stop()
         self._hand_over(len(self.text) if end is None else end)
 
     def _completed(self, token: int) -> str:
-        """The text that is known for certain behind one more token, and was not before."""
+        """The text that is now certain after one more token, and was not before."""
         name = str(self.tokenizer.convert_ids_to_tokens(token))
         if token in self.special or _BYTE_TOKEN.fullmatch(name):
-            return ""  # bytes that are decoded together may follow, also behind what shows nothing
+            return ""  # bytes that are decoded together may follow, even after tokens without text
         known = self._decode(self.tokens[self.context : self.settled])
         now = self._decode(self.tokens[self.context :])
         if now.endswith("\N{REPLACEMENT CHARACTER}"):
             return ""
-        # Where the prompt ended amid a character, its text has changed.
+        # If the prompt ended within a character, its text has changed.
         added = now[len(known) :] if now.startswith(known) else self._decode(self.tokens)[len(self.text) :]
-        # A decoder may take spaces from the beginning, so what is decoded has to begin with something else.
+        # A decoder may remove spaces at the start, so the decoded tokens have to start with another one.
         if added.strip():
             self.context = self.settled
         self.settled = len(self.tokens)
@@ -114,6 +114,8 @@ class TokenTextStreamer(BaseStreamer):
 class StopWhenSet(StoppingCriteria):
     """Ends generation at the next token once `event` is set."""
 
+    ignores_text = True  # so our loop may ask it about rows of any length
+
     def __init__(self, event: threading.Event) -> None:
         self.event = event
 
@@ -122,14 +124,14 @@ class StopWhenSet(StoppingCriteria):
 
 
 class TextStream(Generic[Result]):
-    """Iterates over pieces of text while another thread writes them; `result` holds the whole at the end.
+    """Iterates over pieces of text while another thread generates them; `result` is the whole at the end.
 
     Closing the stream, or leaving its `with` block, ends the computation at the next token.
 
     Args:
-        work: writes the text. It is called with the function to hand pieces to and the event that asks it to stop,
-            and returns the result.
-        interrupt: that event, where somebody else may set it too.
+        work: generates the text. It is called with the function that receives pieces and the event that stops it, and
+            returns the result.
+        interrupt: that event, if other code may set it too.
     """
 
     def __init__(
@@ -147,7 +149,7 @@ class TextStream(Generic[Result]):
     def _run(self) -> None:
         try:
             self._result = self._work(self._pieces.put, self._stop)
-        except BaseException as error:  # handed to whoever iterates
+        except BaseException as error:  # re-raised in the iterating thread
             self._pieces.put(error)
         else:
             self._pieces.put(None)
@@ -160,7 +162,7 @@ class TextStream(Generic[Result]):
 
     @property
     def result(self) -> Result:
-        """What was written; waits for the end.
+        """The result; waits for the end.
 
         Raises:
             RuntimeError: the work failed.
@@ -171,12 +173,12 @@ class TextStream(Generic[Result]):
         return self._result
 
     def stop(self) -> None:
-        """Ask for the end at the next token, and leave what has been written to whoever iterates."""
+        """Stop at the next token; the text so far can still be read."""
         self._stop.set()
 
     def close(self) -> None:
-        """Stop writing, and wait until the last token is done."""
-        if self._thread.is_alive():  # an event that is shared tells others of a stop
+        """Stop generating, and wait until the last token is done."""
+        if self._thread.is_alive():  # a shared event would stop others, too
             self.stop()
         self._thread.join()
 

@@ -1,7 +1,7 @@
-"""How patient a conversation with the Hub is: how long silence lasts, what is tried again, and what is said of it.
+"""Requests to the Hub: time limits, retries, and the notes that report them.
 
-huggingface_hub retries much by itself but has no limit for silence while it sends, says what it does in a log, and
-gives up where an answer was lost. This file knows nothing of repositories and files.
+huggingface_hub retries many requests itself, but has no limit for silence while it sends, reports its actions only in a
+log, and gives up when a response is lost.
 """
 
 import logging
@@ -45,15 +45,15 @@ Notice = Callable[[str], None]
 
 
 def try_again(action: Callable[[], Result], notice: Notice, tries: int = TRIES) -> Result:
-    """What an action returns, tried again where the Hub is busy or the connection breaks.
+    """The result of an action, which is retried where the Hub is busy or the connection breaks.
 
     Args:
         action: may be called more than once.
-        notice: is told of every further try.
-        tries: how often it is called at most.
+        notice: called before every further try.
+        tries: maximum number of calls.
 
     Raises:
-        Exception: the action's own, when it is not worth another try or there were enough.
+        Exception: the action's exception, if a retry cannot help or there were enough.
     """
     for attempt in range(1, tries + 1):
         try:
@@ -70,15 +70,15 @@ def try_again(action: Callable[[], Result], notice: Notice, tries: int = TRIES) 
 
 
 class Bar(hf_tqdm):
-    """A progress bar of huggingface_hub that ends the work behind it when the process is to end.
+    """A progress bar of huggingface_hub that interrupts its work when the process is to end.
 
-    Its threads would otherwise finish what they are at, which for a large file may take hours.
+    Its threads would otherwise finish their current work, which for a large file may take hours.
     """
 
     stop = threading.Event()
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Go on, unless it is over."""
+        """Continue, unless the process is to end."""
         if self.stop.is_set():
             raise Interrupted
         return super().update(n)
@@ -93,14 +93,14 @@ class Interrupted(UserError):
 
 @dataclass(eq=False)
 class _Talk:
-    """One conversation, from its beginning to its end."""
+    """One conversation with the Hub, from start to end."""
 
     notice: Notice
     progress: bool
     silence: float
 
     def say(self, text: str) -> None:
-        """A line for the user of this conversation."""
+        """Show a line to the user of this conversation."""
         if not self.progress:
             self.notice(text)
             return
@@ -108,20 +108,21 @@ class _Talk:
             self.notice(text)
 
 
-# The conversation of the thread that runs. Threads that huggingface_hub starts belong to none.
+# The conversation of the current thread. Threads that huggingface_hub starts belong to none.
 _current: ContextVar[_Talk | None] = ContextVar("conversation", default=None)
 
 
 @contextmanager
 def conversation(notice: Notice, *, progress: bool = False, silence: float = SILENCE) -> Iterator[None]:
-    """Talk to the Hub: no request waits for ever, and what huggingface_hub logs is told in a line, without tokens.
+    """Limit the time of requests to the Hub, and report messages of huggingface_hub in one line, without tokens.
 
-    Several threads may do so at once. Each is told of its own requests; what huggingface_hub logs in threads that it
-    has started, which do not say for whom, is told to all. The limits hold for all that this process does with
-    huggingface_hub meanwhile. When the last conversation ends, the process is as it was before the first.
+    Several threads may do so at once. Each receives the notes about its own requests; messages that huggingface_hub
+    logs in threads it has started, which do not name a conversation, go to all. The limits apply to everything that
+    this process does with huggingface_hub meanwhile. When the last conversation ends, the process is as it was before
+    the first.
 
     Args:
-        notice: is told what a user should know, such as a wait.
+        notice: called with lines for the user, such as a wait.
         progress: whether huggingface_hub shows its progress bars; while one conversation wants them, all have them.
         silence: seconds without a byte after which a request counts as lost.
     """
@@ -137,7 +138,7 @@ def conversation(notice: Notice, *, progress: bool = False, silence: float = SIL
 
 
 class _Process:
-    """What conversations change for the whole process: the first to begin changes it, the last to end restores it."""
+    """The process-wide changes of conversations: the first to start makes them, the last to end restores them."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -163,7 +164,7 @@ class _Process:
             self.restore.close()
 
     def talks_of_thread(self) -> list[_Talk]:
-        """The conversation of the thread that runs; all of them for one that huggingface_hub has started."""
+        """The conversation of the current thread; all of them for a thread that huggingface_hub has started."""
         talk = _current.get()
         return [talk] if talk is not None else list(self.talks)
 
@@ -175,7 +176,7 @@ class _Process:
         changes.callback(_set_logger, logger, logger.handlers, logger.propagate)
         _set_logger(logger, [_ToNotices()], False)
         changes.callback(RequestHook(self._limit).remove)
-        # First to be restored: whatever huggingface_hub warns of when it is asked to still belongs to a conversation.
+        # Restored first: warnings of huggingface_hub during the restoration still belong to a conversation.
         changes.callback(disable_progress_bars if are_progress_bars_disabled() else enable_progress_bars)
 
     def _show_bars(self) -> None:
@@ -184,7 +185,7 @@ class _Process:
     def _limit(self, request: Any) -> None:
         if Bar.stop.is_set():
             raise Interrupted
-        # Some requests ask for no limit at all, so the client's own would not do.
+        # Some requests ask for no limit at all, so a default of the client is not enough.
         silence = max((talk.silence for talk in self.talks_of_thread()), default=SILENCE)
         limits = request.extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
         request.extensions["timeout"] = {
@@ -194,10 +195,10 @@ class _Process:
     def _tell(
         self, shown: Callable[..., None], message: Warning | str, category: type[Warning], file: str, *others: Any
     ) -> None:
-        """Pass a warning on: those for users to them, those that are none of this conversation as they would go."""
+        """Pass a warning on: those for users to them, those of other code in the usual way."""
         if _current.get() is None and not Path(file).is_relative_to(_HUGGINGFACE_HUB):
             shown(message, category, file, *others)
-        elif category is UserWarning:  # others are for whoever works on huggingface_hub
+        elif category is UserWarning:  # others are for developers of huggingface_hub
             for talk in self.talks_of_thread():
                 talk.say(_plain(str(message)))
 
@@ -212,7 +213,7 @@ _process = _Process()
 
 @contextmanager
 def _ends_threads() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM reach the threads that send and fetch, beside what they do anyway."""
+    """Let Ctrl-C and SIGTERM reach the threads that send and download, in addition to their usual effect."""
     kept: dict[int, Any] = {}
 
     def end(number: int, frame: Any) -> None:
@@ -232,11 +233,11 @@ def _ends_threads() -> Iterator[None]:
 
 
 class _ToNotices(logging.Handler):
-    """Turns what huggingface_hub logs into lines for users."""
+    """Turns log messages of huggingface_hub into lines for users."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        # Of a wait, the reason is told in the line before it, in the same thread.
+        # The reason for a wait is in the preceding line of the same thread.
         self.last = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -1,7 +1,7 @@
-"""Gets the files of a repository on the Hub: checked by name before, by hash after, and kept for use without a network.
+"""Downloads the files of a repository: names are checked before, hashes after, and files are kept for offline use.
 
-The files lie in huggingface_hub's cache, one folder for every commit, so what is loaded is all of one commit. This file
-knows nothing of models, and never runs or unpickles what it gets.
+The files are in huggingface_hub's cache, one folder for every commit, so everything that is loaded is of one commit.
+Downloaded files are never run or unpickled.
 """
 
 import glob
@@ -19,6 +19,7 @@ from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_dow
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, OfflineModeIsEnabled
 
 from fundamentallm_hf.files import check_target, in_one_step, one_line
+from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
 from fundamentallm_hf.portable.errors import UserError
 
 from .connection import Bar, Notice, conversation, try_again
@@ -26,10 +27,10 @@ from .error_messages import HubError, hub_error, is_passing
 from .scan import check_names, is_pickle_name
 from .upload import LIBRARY, is_same, split_name
 
-# What a model is loaded from lies at the top of its repository, in files that end so, and in these folders.
+# A model is loaded from files at the top of its repository with these endings, and from these folders.
 LOADED = (".json", ".txt", ".model", ".py", ".jinja", ".tiktoken", ".bpe", ".vocab", ".md", "")
 FOLDERS = ("attributes", "additional_chat_templates")
-# Seconds for an answer to "which commit is this?", after which files that are on this machine already will do.
+# Seconds to wait for the current commit, after which cached files are used if there are any.
 QUICK = 10.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -43,9 +44,9 @@ class Snapshot:
     Attributes:
         repo_id: `user/name`.
         commit: its hash.
-        folder: where they lie.
+        folder: the folder they are in.
         files: their names, with `/` between folders.
-        left_out: files of the repository that are refused, since they are pickles.
+        left_out: files of the repository that are refused because they are pickles.
     """
 
     repo_id: str
@@ -61,7 +62,7 @@ class Snapshot:
 
 
 def everything(names: Sequence[str]) -> Sequence[str]:
-    """All files but pickles."""
+    """All files except pickles."""
     return [name for name in names if not is_pickle_name(name)]
 
 
@@ -79,7 +80,7 @@ def for_loading(names: Sequence[str]) -> Sequence[str]:
     """
     safe = [name for name in everything(names) if not name.startswith(".")]
     top = [name for name in safe if "/" not in name]
-    weights = [name for name in top if name.endswith(".safetensors")]
+    weights = [name for name in top if name.endswith(".safetensors") and name != DRAFT_FILE]
     if "model.safetensors" in weights:
         weights = ["model.safetensors"]
     elif "model.safetensors.index.json" in top:
@@ -87,7 +88,7 @@ def for_loading(names: Sequence[str]) -> Sequence[str]:
     return [
         name
         for name in safe
-        if name in weights
+        if name in (*weights, DRAFT_FILE)
         or ("/" not in name and PurePosixPath(name).suffix in LOADED)
         or PurePosixPath(name).parts[0] in FOLDERS
     ]
@@ -102,22 +103,22 @@ def fetch(
     progress: bool = False,
     token: str | bool | None = None,
 ) -> Snapshot:
-    """Get files of a repository, or find them where they were got before.
+    """Download files of a repository, or find them in the cache.
 
-    Without a network, and with `HF_HUB_OFFLINE=1`, what is on this machine is used, if it is whole. A file that comes
-    damaged is got once more.
+    Without a network, and with `HF_HUB_OFFLINE=1`, the cached files are used, if they are complete. A damaged file is
+    downloaded once more.
 
     Args:
         name: `user/name` or `user/name@revision`.
         revision: branch, tag or commit; by default the default branch.
-        choose: which files, out of the names of all.
-        notice: is told what a user should know meanwhile.
+        choose: returns the files to download, given the names of all.
+        notice: called with lines for the user meanwhile.
         progress: show progress bars on stderr.
-        token: instead of the one that is logged in.
+        token: used instead of the one that is logged in.
 
     Raises:
-        UserError: there is no such repository or revision, it is not open to this user, a name in it is not safe, it
-            cannot be reached, does not fit on the disk, or comes damaged.
+        UserError: there is no such repository or revision, this user has no access to it, a name in it is not safe, it
+            cannot be reached, does not fit on the disk, or is damaged.
     """
     repo_id, revision = split_name(name, revision)
     where = f"{repo_id}@{revision}" if revision else repo_id
@@ -143,7 +144,7 @@ def fetch(
             _remember(snapshot, revision or constants.DEFAULT_REVISION)
             return snapshot
     except Exception as error:
-        # The cause is dropped: it may hold what a token was sent with.
+        # The cause is dropped: it may contain a request with a token.
         raise hub_error(where, error) from None
 
 
@@ -156,21 +157,21 @@ def pull(
     notice: Notice = lambda text: None,
     progress: bool = False,
 ) -> tuple[Snapshot, Path]:
-    """Get a whole repository but its pickles, into a folder that is written whole or not at all.
+    """Download a whole repository except pickles, into a folder that is written atomically.
 
     Args:
         name: `user/name` or `user/name@revision`.
-        folder: where to; without it the files stay where they are kept for loading.
+        folder: the target; without it the files stay in the cache.
         revision: branch, tag or commit.
-        force: replace a folder that holds something.
-        notice: is told what a user should know meanwhile.
+        force: replace a folder that is not empty.
+        notice: called with lines for the user meanwhile.
         progress: show progress bars on stderr.
 
     Returns:
-        What was got, and the folder it is in.
+        The downloaded files, and their folder.
 
     Raises:
-        UserError: as `fetch`, or the folder cannot be written; then it is as it was before.
+        UserError: as in `fetch`, or the folder cannot be written; then it is unchanged.
     """
     target = None if folder is None else check_target(folder, force=force)
     snapshot = fetch(name, revision, choose=everything, notice=notice, progress=progress)
@@ -197,14 +198,14 @@ def _find_commit(api: HfApi, repo_id: str, revision: str | None, notice: Notice)
 
 
 def _is_away(error: Exception) -> bool:
-    """Whether the Hub cannot be asked now, rather than has said no."""
+    """Whether the Hub cannot be reached now, rather than refusing."""
     return isinstance(error, OfflineModeIsEnabled) or is_passing(error)
 
 
 def _on_this_machine(repo_id: str, revision: str | None, choose: Choice, listed: bool = False) -> Snapshot | None:
-    """The files that were got before, if all that are chosen are there.
+    """The cached files, if all that are chosen are there.
 
-    What was got by something that keeps no list of what there is may be anything; with `listed` it does not count.
+    Software that stores no list of files may have cached any subset; with `listed` that does not count.
     """
     try:
         names: Sequence[str] = [entry.path for entry in get_cached_repo_tree(repo_id, revision=revision)]
@@ -224,8 +225,8 @@ def _on_this_machine(repo_id: str, revision: str | None, choose: Choice, listed:
 
 
 def _download(api: HfApi, repo_id: str, commit: str, where: str, choose: Choice, notice: Notice) -> Snapshot:
-    """Get the files of a commit, and see that they are what the Hub says they are."""
-    # huggingface_hub tries each of these requests again by itself.
+    """Download the files of a commit, and verify them against the Hub's hashes."""
+    # huggingface_hub retries each of these requests itself.
     tree = api.list_repo_tree(repo_id, recursive=True, revision=commit)
     entries: dict[str, Any] = {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
     check_names(entries, where)
@@ -240,26 +241,26 @@ def _download(api: HfApi, repo_id: str, commit: str, where: str, choose: Choice,
             )
 
         folder = Path(try_again(get, notice))
-        # Not by HfApi.verify_repo_checksums, which lists the files once more and reads all that were got before, too.
+        # Not by HfApi.verify_repo_checksums, which lists the files once more and reads all cached files, too.
         damaged = [name for name in new if not is_same(folder / name, entries[name])]
         if not damaged:
             break
-        for name in damaged:  # or it would be taken for the file from now on
+        for name in damaged:  # or the damaged file would be used from now on
             (folder / name).resolve().unlink(missing_ok=True)
             (folder / name).unlink(missing_ok=True)
         if again:
             raise UserError(
                 f"{where} came damaged ({', '.join(damaged[:3])}: the checksum is not the Hub's), and nothing of that "
-                "was kept: try again, and if it stays so, tell whoever runs the network or the repository"
+                "was kept: try again, and if it happens again, report it to the owner of the repository or the network"
             )
         notice(f"{damaged[0]} came damaged: getting it once more")
     return Snapshot(repo_id, commit, folder, names, _pickles(entries))
 
 
 def _remember(snapshot: Snapshot, revision: str) -> None:
-    """Note which commit a branch or tag is, for use without a network; huggingface_hub does before the files are there.
+    """Record the commit of a branch or tag for offline use; huggingface_hub does so before the files are there.
 
-    Files that are no whole model do not take the place of an older commit. Where notes lie is told at
+    Incomplete models do not replace an older commit. The format of these records is described in
     https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     """
     note = snapshot.folder.parent.parent.joinpath("refs", *revision.split("/"))
@@ -267,7 +268,7 @@ def _remember(snapshot: Snapshot, revision: str) -> None:
     if revision == snapshot.commit or (note.exists() and not whole):
         return
     partial = note.with_name(f"{note.name}.{secrets.token_hex(4)}.partial")
-    with suppress(OSError):  # without it only a later use without a network is lost
+    with suppress(OSError):  # without it only a later offline use fails
         note.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(snapshot.commit)
         os.replace(partial, note)  # noqa: PTH105 - in one step

@@ -1,6 +1,6 @@
-"""What can go wrong with the Hub, in one line each that says what to do, and without a token in it.
+"""The errors of the Hub, in one line each that says what to do, and without tokens.
 
-This file knows nothing of what is sent or fetched; how long it is tried is told in `connection.py`.
+`connection.py` handles time limits and retries.
 """
 
 import errno
@@ -37,7 +37,7 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 
 
 def redact(text: str) -> str:
-    """A text without tokens: those of this machine, what looks like one, and what URLs carry beside their path.
+    """A text without tokens: those of this machine, anything that looks like one, and credentials or queries in URLs.
 
     Example:
 
@@ -68,7 +68,7 @@ def tokens() -> list[str]:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether an error may be gone at the next try: the Hub is busy, or the connection broke."""
+    """Whether a retry may help: the Hub is busy, or the connection broke."""
     lasting = (UserError, httpx.LocalProtocolError, httpx.UnsupportedProtocol)
     return not isinstance(error, lasting) and any(
         isinstance(cause, httpx.TransportError) or (status_of(cause) in _BUSY) or is_wrong_length(cause)
@@ -77,7 +77,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what led to it, the last first."""
+    """An error and its causes, the last first."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -87,18 +87,18 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error stands for, if it stands for one."""
+    """The HTTP status of an error, if it has one."""
     return error.response.status_code if isinstance(error, HfHubHTTPError) else None
 
 
 def told_by(error: BaseException) -> str:
-    """The server's own words in an error, in a line; "" where it gave none."""
+    """The server's message in an error, in one line; "" where it gave none."""
     message = error.server_message if isinstance(error, HfHubHTTPError) else None
     return " ".join((message or "").split()).rstrip(".")[:200]
 
 
 def seconds_asked(error: BaseException) -> float | None:
-    """How long the Hub asks to wait before the next try (RFC 9110, section 10.2.3); None where it does not say."""
+    """The wait that the Hub requests before the next try (RFC 9110, section 10.2.3); None where it gives none."""
     for cause in causes(error):
         if not isinstance(cause, HfHubHTTPError):
             continue
@@ -112,11 +112,11 @@ def seconds_asked(error: BaseException) -> float | None:
 
 
 class HubError(UserError):
-    """An error of the Hub or on the way there, in one line without tokens.
+    """An error of the Hub or on the way to it, in one line without tokens.
 
     Attributes:
-        about: what the line begins with, such as a repository and its revision; "" where it is about something else.
-        reason: what is wrong, such as "is out of reach", without why and without what to do.
+        about: the subject of the line, such as a repository and its revision; "" where the line starts differently.
+        reason: the fault, such as "is out of reach", without its cause and its solution.
     """
 
     def __init__(self, about: str, reason: str, details: str = "") -> None:
@@ -125,18 +125,18 @@ class HubError(UserError):
 
 
 class ChangedError(HubError):
-    """Somebody else has changed the repository since it was looked at, so nothing was written over."""
+    """Somebody else has changed the repository since it was read, so nothing was overwritten."""
 
     def __init__(self, about: str, told: str = "") -> None:
         super().__init__(about, "was changed by somebody else meanwhile", f"{f' ({told})' if told else ''}: try again")
 
 
 def hub_error(about: str, error: Exception) -> UserError:
-    """An error of the Hub or on the way there, as one line to be read.
+    """Turn an error of the Hub or on the way to it into one readable line.
 
     Args:
         about: the repository with its revision, or the Hub's host.
-        error: as it was raised by huggingface_hub.
+        error: the exception of huggingface_hub.
     """
     found = list(causes(error))
     for cause in found:
@@ -165,8 +165,8 @@ def _explain(about: str, error: BaseException) -> HubError | None:
     if isinstance(error, LocalTokenNotFoundError):
         return HubError("", f"you are not logged in to {host()}", f": {LOG_IN} to a token with write access")
     if isinstance(error, OfflineModeIsEnabled):
-        reason = "is not on this machine as a whole, and HF_HUB_OFFLINE is set"
-        return HubError(about, reason, ": get it once with a network")
+        reason = "is not fully cached, and HF_HUB_OFFLINE is set"
+        return HubError(about, reason, ": download it once while online")
     if isinstance(error, GatedRepoError):
         return HubError(about, "is gated", f": ask for access on its page at {server}, then {LOG_IN}")
     if isinstance(error, DisabledRepoError):
@@ -189,7 +189,7 @@ def _explain(about: str, error: BaseException) -> HubError | None:
     if isinstance(error, IncompleteSnapshotError | LocalEntryNotFoundError):
         if error.__cause__ or error.__context__:
             return None
-        return HubError(about, "is not on this machine as a whole", ": get it again")
+        return HubError(about, "is not fully cached", ": download it again")
     if isinstance(error, EntryNotFoundError):
         return HubError(about, "lacks a file", f": {' '.join(str(error).split())[:200]}")
     if isinstance(error, HFValidationError):
@@ -251,7 +251,7 @@ def _explain_disk(about: str, error: OSError) -> HubError | None:
 
 
 def _server(about: str) -> str:
-    """The Hub's host, in a line that begins with something; "it" where that is the host already."""
+    """The Hub's host for the rest of a line; "it" where the line already starts with the host."""
     return "it" if about == host() else host()
 
 

@@ -1,18 +1,6 @@
-"""All that this package relies on in huggingface_hub beyond its documented interface, and why.
+"""All uses of huggingface_hub that its public interface does not cover.
 
-A new version may move any of it without notice. `tests/hub/test_internals.py` has a test for each, which names what
-moved. In use since huggingface_hub 2.4.
-
-- `utils._http`: `_GLOBAL_CLIENT_FACTORY`, `_GLOBAL_CLIENT` and `_CLIENT_LOCK`. Some requests have no limit for silence,
-  so each has to be given one. The public `set_client_factory` does not tell which factory was in use, so nobody can put
-  it back, and it closes a client that others may be in the middle of a request with.
-- Lines of its log. Nothing else says that it waits, tries again, or resumes a download.
-- "Consistency check failed". A download of the wrong length is a bare OSError.
-- The endpoint `/api/validate-yaml`, whose answer lists what is wrong with a card; the error holds it as text only.
-- `repocard.REGEX_YAML_BLOCK` and `utils.yaml_dump`, which `card_merge.py` imports: how a card's metadata is found and
-  written, so that a card that only the library has touched stays as it was.
-- Where the cache keeps which commit a branch is: `refs/` in a repository's folder, a documented layout that
-  `download.py` writes to.
+`private_interfaces.py` lists them with the reasons; `tests/hub/test_internals.py` tests each against a server.
 """
 
 import re
@@ -26,7 +14,7 @@ Hook = Callable[[Any], None]
 
 
 class RequestHook:
-    """Lets a function see every request that huggingface_hub sends from now on, whatever makes its client anew.
+    """Calls a function for every request of huggingface_hub from now on, even if other code replaces its client.
 
     Clients stay open: others may use them.
     """
@@ -40,7 +28,7 @@ class RequestHook:
                 self._add(_http._GLOBAL_CLIENT)
 
     def remove(self) -> None:
-        """Leave everything as it was before; a factory that somebody else has set since stays."""
+        """Restore the previous state; a factory that other code has set since stays."""
         with _http._CLIENT_LOCK:
             # Two bound methods are equal, but never identical.
             if self._make == _http._GLOBAL_CLIENT_FACTORY:
@@ -60,39 +48,39 @@ class RequestHook:
 
 
 def status_in_log(line: str) -> int | None:
-    """The HTTP status that a line of the log tells of."""
+    """The HTTP status in a line of the log."""
     found = re.match(r"HTTP Error (\d+) thrown", line)
     return int(found[1]) if found else None
 
 
 def tells_of_broken_connection(line: str) -> bool:
-    """Whether a line of the log tells of a request that ended in an error without a status."""
+    """Whether a line of the log reports a request that failed without a status."""
     return status_in_log(line) is None and " thrown while requesting " in line
 
 
 def wait_in_log(line: str) -> float | None:
-    """How many seconds huggingface_hub waits before its next try, as a line of its log tells."""
+    """The seconds that huggingface_hub waits before its next try, from a line of its log."""
     found = re.match(r"(?:Rate limited\. Waiting|Retrying in) ([\d.]+)s", line)
     return float(found[1]) if found else None
 
 
 def tells_of_resuming(line: str) -> bool:
-    """Whether a line of the log tells that a download goes on from where it stopped."""
+    """Whether a line of the log reports that a download continues where it stopped."""
     return "Trying to resume download" in line
 
 
 def says_nothing_new(line: str) -> bool:
-    """Whether a line of the log tells what this package says itself, or what an error will say."""
+    """Whether a line of the log repeats a message of this package, or of an error to come."""
     return "Skipping to prevent empty commit" in line or "Max retries exceeded" in line
 
 
 def is_wrong_length(error: BaseException) -> bool:
-    """Whether an error is that of a file that came with another size than it should have."""
+    """Whether an error reports a file of the wrong size."""
     return isinstance(error, OSError) and "Consistency check failed" in str(error)
 
 
 def complaints_about_card(error: BaseException) -> list[str] | None:
-    """What the Hub says is wrong with the metadata of a card; None where the error is another one."""
+    """The Hub's complaints about the metadata of a card; None where the error is another one."""
     if not isinstance(error, BadRequestError) or not error.response.request.url.path.endswith("/api/validate-yaml"):
         return None
     try:

@@ -1,6 +1,6 @@
-"""Code that comes with a model: run only where somebody has said so, and then it is told which.
+"""Code that comes with a model: it runs only if the user has permitted it, and a note names its commit.
 
-This file reads what a repository says of its code, and never the code itself.
+This file reads the names of a repository's code, never the code itself.
 """
 
 import json
@@ -13,25 +13,25 @@ from fundamentallm_hf.portable.errors import UserError
 from .connection import Notice
 from .error_messages import page
 
-# Its code is this package's own, so nothing has to be run that comes from elsewhere.
+# The code of this type is in this package, so no other code has to run.
 OWN = "fundamentallm"
 
 
 def check_code(folder: Path, name: str, commit: str | None, trusted: bool, notice: Notice) -> bool:
-    """Whether to run the code of a model, and say whose it is.
+    """Whether to run the code of a model; names the code.
 
     Args:
-        folder: where the model's files lie.
-        name: of the repository, or of the folder on this machine.
-        commit: of the repository; None for a folder on this machine.
-        trusted: whether the user has said yes.
-        notice: is told which code is run.
+        folder: the folder of the model's files.
+        name: of the repository, or of the local folder.
+        commit: of the repository; None for a local folder.
+        trusted: whether the user has permitted it.
+        notice: called with the name of the code that runs.
 
     Returns:
-        True where there is code, it is needed, and the user has said yes.
+        True where there is code, it is needed, and the user has permitted it.
 
     Raises:
-        UserError: the model needs code and the user has not said yes, or the code lies in another repository.
+        UserError: the model needs code and the user has not permitted it, or the code is in another repository.
     """
     config = _read(folder / "config.json")
     if config.get("model_type") == OWN:

@@ -1,8 +1,7 @@
-"""What may go to the Hub and what may come from it, judged by names and contents; nothing is ever run or unpickled.
+"""Checks what may be sent to the Hub and loaded from it, by names and contents; nothing is ever run or unpickled.
 
 Names that would leave their folder or mean something else on another system are refused in both directions, and so are
-pickles. What goes out must not hold optimizer state, paths of this machine, or tokens. This file knows nothing of how
-files travel.
+pickles. Files to be sent must not contain optimizer state, local paths, or tokens.
 """
 
 import json
@@ -12,20 +11,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attributes import FOLDER
 
 from .error_messages import tokens
 
-# Weights and other objects as pickles, or in formats that may hold some.
+# Weights and other objects as pickles, or in formats that may contain some.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".npy", ".npz", ".h5", ".keras")
 CONVERT = "https://huggingface.co/spaces/safetensors/convert"
-# What a training run leaves beside its model.
+# Files that a training run leaves next to its model.
 _TRAINING = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|trainer_state)", re.IGNORECASE)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f<>:\"|?*\\]")
 _TEXTS = (".json", ".jsonl", ".md", ".py", ".txt", ".tsv", ".yaml", ".yml", ".toml", ".jinja", ".cfg", ".ini", "")
-# Words of a text that a model has learned may look like anything.
+# Words that a model has learned from a text may look like anything.
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "word_counts.json", "words.tsv")
 _LOCAL_PATH = re.compile(
     r"(?:file://|(?<![\w./:~-]))(?:/(?:home|root|Users|tmp|mnt|media|scratch|workspace|var/folders)/|[A-Za-z]:\\{1,2}Users\\)"
@@ -37,7 +37,7 @@ _ZIP_START = b"PK\x03\x04"
 
 
 def check_names(names: Iterable[str], where: str) -> None:
-    """See that every name stays inside its folder and means the same file on every system.
+    """Check that every name stays inside its folder and means the same file on every system.
 
     Args:
         names: of files in a repository, with `/` between folders.
@@ -79,19 +79,20 @@ def _why_not(name: str) -> str | None:
 
 
 def is_pickle_name(name: str) -> bool:
-    """Whether a file is by its name a pickle, or in a format that may hold one."""
+    """Whether the name of a file is that of a pickle, or of a format that may contain one."""
     return PurePosixPath(name).suffix.lower() in PICKLES
 
 
 def check_weights(names: Iterable[str], where: str) -> None:
-    """See that a repository's weights can be read without running code.
+    """Check that a repository's weights can be read without running code.
 
     Raises:
-        UserError: it has weights, and all of them are pickles; tells how to convert them.
+        UserError: all of its weights are pickles; the message says how to convert them.
     """
     names = list(names)
-    # Attributes have files of their own.
-    if any(name.endswith(".safetensors") and not name.startswith(f"{FOLDER}/") for name in names):
+    # Attributes and drafts have files of their own.
+    weights = [name for name in names if name.endswith(".safetensors") and name != DRAFT_FILE]
+    if any(not name.startswith(f"{FOLDER}/") for name in weights):
         return
     pickles = sorted(name for name in names if is_pickle_name(name) and not _TRAINING.search(name))
     if not pickles:
@@ -108,7 +109,7 @@ def check_weights(names: Iterable[str], where: str) -> None:
 
 
 def check_index(folder: Path, where: str) -> None:
-    """See that the index of weights in several files names files of its own folder.
+    """Check that the index of weights in several files names files of its folder.
 
     Raises:
         UserError: it names others, or none.
@@ -119,16 +120,16 @@ def check_index(folder: Path, where: str) -> None:
     try:
         names = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise UserError(f"{where} has a damaged {file.name}: get it again, or tell whoever made it") from None
+        raise UserError(f"{where} has a damaged {file.name}: download it again, or report it to its owner") from None
     for name in names:
         if not isinstance(name, str) or "/" in name or _why_not(name) is not None or not (folder / name).is_file():
             raise UserError(f"{where} looks for weights in {name!r}, which is no file of its own: nothing was read")
 
 
 def check_outgoing(folder: Path) -> list[str]:
-    """See that a folder can be shown to others, and list what of it goes.
+    """Check that a folder can be published, and list its files to send.
 
-    Hidden files and what Python leaves behind do not go.
+    Hidden files and Python's cache files are not sent.
 
     Args:
         folder: what will be sent.
@@ -137,8 +138,8 @@ def check_outgoing(folder: Path) -> list[str]:
         The names of the files, with `/` between folders, sorted.
 
     Raises:
-        UserError: a name is not safe, a link leads out of the folder, or a file is a pickle, left by training, or holds
-            a token or a path of this machine.
+        UserError: a name is not safe, a link leads out of the folder, or a file is a pickle, belongs to a training run,
+            or contains a token or a local path.
     """
     names = sorted(_names(folder))
     if not names:
@@ -193,13 +194,13 @@ def _check_text(name: str, file: Path, secrets: list[str], places: list[str]) ->
 
 
 def _places(folder: Path) -> list[str]:
-    """Paths that would tell of this machine: its home, where it works, and what is sent, if they are long enough."""
+    """Local paths that must not be published: the home directory, the working directory and the folder itself."""
     found = {str(Path.home()), os.getcwd(), str(folder), str(folder.resolve())}  # noqa: PTH109 - as the shell says it
     return sorted((place for place in found if place.count("/") + place.count("\\") > 1), key=len, reverse=True)
 
 
 def _field(file: Path, text: str) -> str:
-    """Where in a JSON file it stands."""
+    """The position in a JSON file."""
     if file.suffix != ".json":
         return ""
 

@@ -1,11 +1,11 @@
-"""The repository that is written to: made if need be, committed to once, and looked at afterwards.
+"""The repository that is written to: created if necessary, committed to once, and verified afterwards.
 
-A commit is tried again only where it is certain that it did not arrive, so that it is never made twice, and what the
-Hub says of it is checked against what is there.
+A commit is retried only where it is certain that it did not arrive, so that it is never made twice, and the Hub's
+response is checked against the repository.
 
-`HfApi.upload_folder` does the plain case in one call. It is not used here, for what it leaves open: with hf_xet it
-splits a large folder into several commits; it looks for files to delete at whatever commit is there at that moment; a
-commit that arrives while it is sent again is taken for somebody else's; a pull request whose answer was lost is opened
+`HfApi.upload_folder` does the simple case in one call. It is not used here because it leaves gaps: with hf_xet it
+splits a large folder into several commits; it looks for files to delete at the commit current at that moment; a commit
+that arrives while it is sent again is taken for somebody else's; a pull request whose response was lost is opened
 twice; and it cannot say whether "nothing to commit" is true.
 """
 
@@ -35,7 +35,7 @@ class Target:
     """The repository that is written to.
 
     Attributes:
-        left: what a push that fails leaves behind, as the end of a line for the user; "" where that is nothing.
+        left: the traces of a failed push, as the end of a line for the user; "" where there are none.
     """
 
     api: HfApi
@@ -48,13 +48,14 @@ class Target:
     left: str = ""
 
     def open(self, base: str | None = None) -> str:
-        """The commit to build on; the repository and its branch are made if need be.
+        """The commit to build on; the repository and its branch are created if necessary.
 
         Args:
-            base: the commit that has to be there still; "" where no repository may be; None where any will do.
+            base: the commit that must still be the current one; "" where no repository may exist; None where any will
+                do.
 
         Raises:
-            ChangedError: there is another.
+            ChangedError: the current commit is another.
         """
         where = f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id
         made = False
@@ -88,7 +89,7 @@ class Target:
 
     def files(self, commit: str) -> dict[str, Any]:
         """The files of a commit as the Hub lists them, by name."""
-        # huggingface_hub tries each of these requests again by itself.
+        # huggingface_hub retries each of these requests itself.
         tree = self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit, repo_type=self.repo_type)
         return {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
 
@@ -105,19 +106,19 @@ class Target:
         message: str,
         description: str | None,
     ) -> CommitInfo:
-        """Send files and commit them, and see that they are there.
+        """Send files, commit them, and verify that they arrived.
 
         Args:
-            parent: the commit to build on; the Hub refuses where there is another one.
-            folder: where the files are.
+            parent: the commit to build on; the Hub refuses if the current one is another.
+            folder: the folder of the files.
             new: their names.
-            gone: names of files to take out.
+            gone: names of files to delete.
             message, description: of the commit.
 
         Raises:
             ChangedError: somebody else has committed meanwhile.
-            UserError: the Hub opened no pull request, or left something out.
-            Exception: as huggingface_hub raises it.
+            UserError: the Hub opened no pull request, or left files out.
+            Exception: exceptions of huggingface_hub.
         """
         additions = [CommitOperationAdd(name, folder / name) for name in new]
         target: dict[str, Any] = {"repo_type": self.repo_type, "revision": self.revision, "create_pr": self.create_pr}
@@ -129,7 +130,7 @@ class Target:
                     [*additions, *(CommitOperationDelete(name) for name in gone)],
                     commit_message=message,
                     commit_description=description,
-                    parent_commit=parent,  # the Hub refuses a second commit of the same, should the first have arrived
+                    parent_commit=parent,  # the Hub refuses a second copy of the commit, should the first have arrived
                     **target,
                 )
             except Exception as error:
@@ -140,7 +141,7 @@ class Target:
                 raise
 
         try:
-            # huggingface_hub tries these again by itself.
+            # huggingface_hub retries these itself.
             self.api.preupload_lfs_files(self.repo_id, additions, free_memory=False, **target)
             commit = self._try(send)
         except Exception as error:
@@ -157,7 +158,7 @@ class Target:
     def _arrived(
         self, parent: str, folder: Path, new: Sequence[str], gone: Sequence[str], message: str, error: Exception
     ) -> CommitInfo | None:
-        """The commit whose answer was lost on the way; None if there is none."""
+        """The commit whose response was lost; None if there is none."""
         lost = any(isinstance(cause, httpx.TransportError) for cause in causes(error))
         if self.create_pr:
             if not lost or any(isinstance(cause, httpx.ConnectError) for cause in causes(error)):
@@ -179,7 +180,7 @@ class Target:
         return CommitInfo(commit_url=url, commit_message=message, commit_description="", oid=head.sha)
 
     def _check(self, commit: CommitInfo, parent: str, folder: Path, new: Sequence[str], gone: Sequence[str]) -> None:
-        """See that the Hub did what it says it did: a server may ignore files, or what it does not know of."""
+        """Verify the commit: a server may ignore files, or requests that it does not support."""
         if self.create_pr and commit.pr_url is None and commit.oid != parent:
             raise UserError(
                 "the Hub opened no pull request but committed at once, as it offers none: see "
@@ -188,7 +189,7 @@ class Target:
         try:
             try:
                 there = self.files(commit.oid)
-            except RevisionNotFoundError:  # there is no such commit: what is there now?
+            except RevisionNotFoundError:  # there is no such commit: look at the current one
                 there = self.files(self.revision or constants.DEFAULT_REVISION)
             wrong = [name for name in new if not self._holds(there, name, folder / name, commit.oid)]
         except Exception as error:
@@ -204,7 +205,7 @@ class Target:
             )
 
     def _holds(self, there: Mapping[str, Any], name: str, file: Path, commit: str) -> bool:
-        """Whether a file is there as it is here; one that the Hub gives another hash is compared itself."""
+        """Whether the Hub has the same file; if its hash differs, the contents are compared."""
         entry = there.get(name)
         if entry is None or file.stat().st_size != entry.size:
             return False
@@ -242,7 +243,7 @@ class Target:
 
 
 def file_hash(file: Path, sha256: bool) -> str:
-    """A file's name in git: the SHA-256 of a large file, or the SHA-1 of a blob of any other."""
+    """A file's hash on the Hub: the SHA-256 of a large file, or the SHA-1 of a git blob of any other."""
     digest = hashlib.sha256() if sha256 else hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
     with file.open("rb") as opened:
         while piece := opened.read(1 << 20):
@@ -251,7 +252,7 @@ def file_hash(file: Path, sha256: bool) -> str:
 
 
 def is_same(file: Path, entry: Any) -> bool:
-    """Whether a file on this machine is the one that the Hub lists as `entry`."""
+    """Whether a local file is the one that the Hub lists as `entry`."""
     if file.stat().st_size != entry.size:
         return False
     if entry.lfs is not None:

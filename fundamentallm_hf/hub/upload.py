@@ -1,7 +1,7 @@
-"""Sends a folder to a repository on the Hub, as one commit: all of it arrives, or nothing changes there.
+"""Sends a folder to a repository on the Hub as one commit: either all of it arrives, or nothing changes there.
 
-Large files are sent first and stay with the Hub, so a call after one that failed goes on where that stopped. What
-has to be sent is found by comparing hashes here. What is in the folder is judged by `scan.py` and made elsewhere.
+Large files are sent first and stay on the Hub, so a call after a failed one continues where that stopped. Hashes are
+compared locally to find the files to send. `scan.py` checks the contents of the folder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,15 +26,15 @@ LIBRARY = "fundamentallm-hf"
 
 @dataclass(frozen=True)
 class Upload:
-    """What was sent, or would be.
+    """The files that were sent, or would be.
 
     Attributes:
         repo_id: `user/name`.
         files: sizes in bytes by name, with `/` between folders.
-        commit: of the repository as it is now; None where nothing was sent.
-        changed: whether there is a new commit; False where all was there already.
-        url: where to look at it.
-        pull_request: the revision that holds it until it is accepted, such as "refs/pr/1".
+        commit: the current commit of the repository; None where nothing was sent.
+        changed: whether there is a new commit; False where everything was there already.
+        url: its address on the Hub.
+        pull_request: the revision that has the commit until it is accepted, such as "refs/pr/1".
     """
 
     repo_id: str
@@ -46,15 +46,15 @@ class Upload:
 
 
 def split_name(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """`user/name@revision` as a repository's name and its revision.
+    """Split `user/name@revision` into a repository's name and its revision.
 
     Args:
         name: on the Hub.
-        revision: the same as behind the `@`, where there is one.
+        revision: the revision, where it is not after an `@`.
 
     Raises:
         UsageError: two revisions are named.
-        UserError: no repository can be called so.
+        UserError: no repository can have this name.
 
     Example:
 
@@ -81,11 +81,11 @@ def split_name(name: str, revision: str | None = None) -> tuple[str, str | None]
 
 
 def split_target(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """As `split_name`, for a repository to write to, whose owner has to be named.
+    """Like `split_name`, for a repository to write to, whose owner has to be named.
 
     Raises:
         UsageError: two revisions are named.
-        UserError: no repository can be called so.
+        UserError: no repository can have this name.
     """
     repo_id, revision = split_name(name, revision)
     if "/" not in repo_id:
@@ -111,30 +111,30 @@ def upload_folder(
     progress: bool = False,
     silence: float = SILENCE,
 ) -> Upload:
-    """Send a folder to a repository, which is made if it is not there.
+    """Send a folder to a repository, which is created if it does not exist.
 
-    **Everything in the folder but hidden files can be read by others afterwards.** It is scanned before anything is
-    sent (see `check_outgoing`).
+    **Afterwards others can read everything in the folder except hidden files.** It is scanned before anything is sent
+    (see `check_outgoing`).
 
     Args:
-        folder, repo_id, repo_type: what to send, and where to: `user/name`, a "model", "dataset" or "space".
-        private: make a new repository private; one that is there and public is refused.
-        revision, create_pr: the branch to commit to, made if it is not there, or a pull request's (`refs/pr/1`); or
-            open a pull request instead.
-        message, description: of the commit, in a line and below it.
+        folder, repo_id, repo_type: the folder, and its target: `user/name`, a "model", "dataset" or "space".
+        private: make a new repository private; an existing public one is refused.
+        revision, create_pr: the branch to commit to, created if it does not exist, or that of a pull request
+            (`refs/pr/1`); or open a pull request instead.
+        message, description: of the commit: its title, and the text below it.
         dry_run: only report what would be sent; needs neither a network nor a token.
-        delete: patterns of files to take out of the repository where the folder has no such file.
-        base: the commit that the folder builds on, where something of the repository was taken into it; "" where there
-            was no repository then. A later commit is not written over.
-        token: instead of the one that is logged in.
-        notice, progress, silence: called with what a user should know meanwhile, such as a wait; show progress bars on
-            stderr; seconds without a byte after which a request counts as lost.
+        delete: patterns of files to delete from the repository where the folder has no such file.
+        base: the commit that the folder builds on, where contents of the repository were used for it; "" where there
+            was no repository then. A later commit is not overwritten.
+        token: used instead of the one that is logged in.
+        notice, progress, silence: called with lines for the user, such as a wait; show progress bars on stderr; seconds
+            without a byte after which a request counts as lost.
 
     Raises:
         ChangedError: somebody else has committed since `base`, or while the files were sent.
-        UserError: something in the folder must not be sent, or the Hub refuses or cannot be reached; then the
-            repository is as it was before. The line says so where it was made for this and stays empty, and where
-            nobody can tell.
+        UserError: something in the folder must not be sent, or the Hub refuses or cannot be reached. Then the
+            repository is unchanged, unless the line says that it was created and is empty, or that its state is not
+            known.
     """
     folder = Path(folder)
     repo_id, revision = split_target(repo_id, revision)
@@ -158,7 +158,7 @@ def _send(
     base: str | None,
     message: tuple[str, str | None],
 ) -> Upload:
-    """Commit what differs, if anything does."""
+    """Commit the differences, if there are any."""
     head = target.open(base)
     there = target.files(head)
     new = [name for name in files if name not in there or not is_same(folder / name, there[name])]
@@ -178,11 +178,11 @@ def _send(
 
 @contextmanager
 def _explained(target: Target, where: str, notice: Notice) -> Iterator[None]:
-    """Turn what goes wrong into one line, with what it has left in the repository."""
+    """Turn errors into one line, including the traces left in the repository."""
     try:
         yield
     except Exception as error:
-        # The cause is dropped: it may hold what a token was sent with.
+        # The cause is dropped: it may contain a request with a token.
         told = hub_error(where, error)
         raise (UserError(f"{told}; {target.left}") if target.left else told) from None
     except BaseException:
@@ -192,7 +192,7 @@ def _explained(target: Target, where: str, notice: Notice) -> Iterator[None]:
 
 
 def login_name(token: str | bool | None = None, notice: Notice = lambda text: None) -> str:
-    """Whose token it is: asked before work that would be in vain without one.
+    """The user of a token: checked before work that would be useless without one.
 
     Raises:
         UserError: there is no token, the Hub does not accept it, or cannot be reached.

@@ -1,7 +1,7 @@
 """Reads FundamentaLLM's `.pt` checkpoints, and converts them to models and Hugging Face folders.
 
-A checkpoint is untrusted. Only weights and plain values are read, nothing in it is ever run, and everything it says is
-checked against everything else (weights, config, vocabulary) before a model is built.
+A checkpoint is untrusted. Only weights and plain values are read, nothing in it is ever run, and its parts are checked
+against each other (weights, config, vocabulary) before a model is built.
 """
 
 import json
@@ -42,14 +42,14 @@ PATH_LIKE_NAME = re.compile(r"(^|_)(paths?|dirs?|directory|files?|folder|root|ca
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A FundamentaLLM checkpoint, checked and under Hugging Face's names.
+    """A checked FundamentaLLM checkpoint, under Hugging Face's names.
 
     Attributes:
-        config: the shape of the model; `tie_word_embeddings` is False where the output layer has weights of its own.
+        config: the model's config; `tie_word_embeddings` is False where the output layer has separate weights.
         state_dict: the weights of `FundamentaLLMForCausalLM`, on the CPU, all of one dtype; tied weights once.
         tokenizer: the stock fast tokenizer of the checkpoint's characters.
-        provenance: `epoch`, `step`, `metrics` and `training_config` as far as the file holds them, as plain values
-            and without any path of the machine it was trained on.
+        provenance: `epoch`, `step`, `metrics` and `training_config` as far as the file has them, as plain values and
+            without any local path.
     """
 
     config: FundamentaLLMConfig
@@ -64,12 +64,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Weights that are all float16, all bfloat16 or all float32 keep their dtype; others become float32.
 
     Args:
-        path: a `.pt` file, or a folder of FundamentaLLM output: then its `final_model.pt`, else its `best.pt`, else
-            its `epoch_*.pt` with the highest number. A file without `model_config` needs `model.yaml`, `config.yaml`
-            or a `.yaml` of its own name beside it; `tokenizer.json` lies beside it or one folder up.
+        path: a `.pt` file, or a folder of FundamentaLLM output: then its `final_model.pt`, else its `best.pt`, else its
+            `epoch_*.pt` with the highest number. A file without `model_config` needs `model.yaml`, `config.yaml` or a
+            `.yaml` of the same name next to it; `tokenizer.json` is next to it or one folder up.
 
     Raises:
-        UserError: something is missing, unreadable, damaged, unsafe or contradicts the rest.
+        UserError: a part is missing, unreadable, damaged, unsafe or contradicts another.
 
     Example:
 
@@ -114,8 +114,8 @@ def load_checkpoint(
         dtype: of the model's weights; by default that of the checkpoint.
 
     Returns:
-        The model, on the CPU and in evaluation mode, and its tokenizer. What the checkpoint tells of its training
-        travels with the model, in `records`, while its weights are as they are.
+        The model, on the CPU and in evaluation mode, and its tokenizer. The checkpoint's training metadata travels with
+        the model, in `records`, as long as its weights do not change.
 
     Raises:
         UserError: as in `read_checkpoint`.
@@ -135,12 +135,12 @@ def load_checkpoint(
     config, weights = checkpoint.config, dict(checkpoint.state_dict)
     if config.tie_word_embeddings:
         weights[HF_OUTPUT] = weights[HF_EMBEDDING]
-    # Building draws random weights, which are then replaced: the caller's random numbers must not depend on it.
+    # Building the model draws random weights, which are then replaced: the caller's random numbers must not change.
     with torch.random.fork_rng(devices=[]):
         model = FundamentaLLMForCausalLM(config)
     model.load_state_dict(weights)
     model.to(dtype=dtype or weights[HF_EMBEDDING].dtype).eval()
-    # FundamentaLLM trains on texts without an end, so what such a model makes of <EOS> means nothing: no token ends it.
+    # FundamentaLLM trains on text without ends, so its models cannot predict <EOS>: no token ends their texts.
     model.generation_config = GenerationConfig(pad_token_id=config.pad_token_id, bos_token_id=config.bos_token_id)
     model.name_or_path = config.name_or_path = str(path)
     if checkpoint.provenance:
@@ -150,21 +150,21 @@ def load_checkpoint(
 
 
 def convert_checkpoint(source: str | os.PathLike[str], target: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Turn a FundamentaLLM checkpoint into a Hugging Face model folder.
+    """Convert a FundamentaLLM checkpoint to a Hugging Face model folder.
 
     The folder loads with `from_pretrained`, with the Auto classes, and with `trust_remote_code=True` where this
     package is not installed.
 
     Args:
         source: as `path` in `read_checkpoint`.
-        target: the folder to write, whole or not at all (see `write_model_folder`).
-        force: replace a folder that holds something.
+        target: the folder to write, atomically (see `write_model_folder`).
+        force: replace a folder that is not empty.
 
     Returns:
         `target` as a path.
 
     Raises:
-        UserError: the source cannot be read, the target cannot be written, or the target holds the source.
+        UserError: the source cannot be read, the target cannot be written, or the target contains the source.
 
     Example:
 
@@ -206,7 +206,7 @@ def is_fundamentallm_source(path: str | os.PathLike[str]) -> bool:
 
 
 def _best_file(folder: Path) -> Path | None:
-    # By the numbers in the name: times of change do not survive a copy or a download.
+    # By the numbers in the names: modification times do not survive a copy or a download.
     epochs = sorted(
         folder.glob("epoch_*.pt"), key=lambda file: [int(digits) for digits in re.findall(r"\d+", file.stem)]
     )
@@ -248,11 +248,11 @@ def _load(file: Path) -> Any:
         raise UserError(f"cannot read {shown}: {one_line(error)}") from error
     try:
         with warnings.catch_warnings():
-            # torch warns of odd files before it refuses them; the refusal below says it in one line.
+            # torch warns about odd files before it refuses them; the error below says it in one line.
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
-    # Garbage makes the reader fail in any way there is, OSError included: it may send it to a place before the file.
-    # The cause is dropped, since torch's advice is to run the file.
+    # Invalid data makes the reader fail in any way, with OSError too: it may seek to before the start of the file. The
+    # cause is dropped, because torch's advice is to run the file.
     except Exception as error:
         if asked_for := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise UserError(
@@ -271,7 +271,7 @@ def _load(file: Path) -> Any:
 
 
 def _find_weights(loaded: Any, file: Path) -> dict[str, Tensor]:
-    """FundamentaLLM's names and tensors, without the marks of wrappers, the weights all of one dtype."""
+    """FundamentaLLM's names and tensors, without the prefixes of wrappers, the weights all of one dtype."""
     state = loaded.get("model_state", loaded) if isinstance(loaded, Mapping) else None
     if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         found = f"a dict with {quote_some(loaded)}" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
@@ -283,10 +283,10 @@ def _find_weights(loaded: Any, file: Path) -> dict[str, Tensor]:
                 f"{name!r} in {str(file)!r} has to be a dense tensor of floating-point numbers but is "
                 f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
             )
-        # torch.compile and DataParallel put these before the names of what they wrap.
+        # torch.compile and DataParallel add these prefixes to the names.
         parts = [part for part in str(name).split(".") if part not in ("_orig_mod", "module")]
         weights[".".join(parts)] = tensor.detach()
-    # The table is no weight: it is only compared with ours, for which its own precision matters.
+    # The table is not a weight: it is only compared with ours, for which its precision matters.
     dtypes = {tensor.dtype for name, tensor in weights.items() if name != SINUSOIDAL_TABLE}
     dtype = dtypes.pop() if dtypes in ({torch.float16}, {torch.bfloat16}) else torch.float32
     return {
@@ -295,7 +295,7 @@ def _find_weights(loaded: Any, file: Path) -> dict[str, Tensor]:
 
 
 def _find_config(loaded: Mapping[str, Any], file: Path) -> tuple[Mapping[str, Any], str]:
-    """The raw model config, and what errors call the file it is from."""
+    """The raw model config, and the name of its file in errors."""
     if (fields := loaded.get("model_config")) is not None:
         origin = f"model_config in {str(file)!r}"
     else:
@@ -317,14 +317,14 @@ def _find_config(loaded: Mapping[str, Any], file: Path) -> tuple[Mapping[str, An
 
 
 def _find_vocabulary(file: Path) -> tuple[dict[str, int], Path]:
-    # Not the target of a link, as in the Hub's cache, but the link.
+    # The folder of the link, not of its target, as in the Hub's cache.
     folder = file.parent.resolve()
     paths = [folder / "tokenizer.json", folder.parent / "tokenizer.json"]
     found = next((path for path in paths if path.exists()), None)
     if found is None:
         raise UserError(
             f"there is no tokenizer.json for {str(file)!r}, neither in {str(folder)!r} nor in {str(folder.parent)!r}: "
-            "put the one of the training run beside it"
+            "put that of the training run next to it"
         )
     try:
         content = json.loads(read_text(found))
@@ -342,7 +342,7 @@ def _find_vocabulary(file: Path) -> tuple[dict[str, int], Path]:
 
 
 def _plain_values(value: Any) -> Any:
-    """Numbers, words and what is made of them; everything else, and paths are left out."""
+    """Keep numbers, words and containers of them; drop all other values, and paths."""
     if isinstance(value, Mapping):
         return {
             name: _plain_values(item)

@@ -45,7 +45,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(name: torch.dtype | str | None) -> torch.dtype | None:
-    """The precision called `name`; None, which leaves the weights as they are, for "auto".
+    """The precision called `name`; None, which keeps that of the weights, for "auto".
 
     Raises:
         UsageError: there is no such precision.
@@ -70,23 +70,22 @@ def load_model(
     """Load a causal language model, ready to generate.
 
     Args:
-        source: FundamentaLLM's `final_model.pt` or its folder, a Hugging Face folder, or a Hub id such as
-            `user/name` or `user/name@revision`, of any causal language model. Nothing: the bundled demo model.
+        source: FundamentaLLM's `final_model.pt` or its folder, a Hugging Face folder, or a Hub id such as `user/name`
+            or `user/name@revision`, of any causal language model. None: the bundled story model.
         device: "auto", "cpu", "cuda" or "mps".
-        dtype: precision of the weights, such as "bfloat16"; by default ("auto") what they were saved in.
+        dtype: precision of the weights, such as "bfloat16"; by default ("auto") the saved one.
         revision: branch, tag or commit on the Hub.
-        trust_remote_code: run the code that a Hub repository or a folder carries. FundamentaLLM models never need it
-            here, and theirs is not run.
-        notice: is told in a line what a user should know, such as which commit's code is run; without it, a warning
-            is raised.
-        progress: show progress bars on stderr while a model is fetched from the Hub.
+        trust_remote_code: run the code of a Hub repository or a folder. FundamentaLLM models never need it here, and
+            their code is not run.
+        notice: called with lines for the user, such as which commit's code is run; without it, a warning is issued.
+        progress: show progress bars on stderr while a model is downloaded from the Hub.
 
     Returns:
         The model in evaluation mode, its tokenizer as the attribute `tokenizer`.
 
     Raises:
-        UsageError: a revision is asked for of a model that has none, or two of them.
-        UserError: there is nothing at `source`, it is no causal language model, or the device is not there.
+        UsageError: a revision is given for a model that has none, or two of them.
+        UserError: there is nothing at `source`, it is not a causal language model, or the device does not exist.
 
     Example:
 
@@ -102,7 +101,7 @@ def load_model(
     path = local_path(name)
     if revision is not None and path.exists():
         raise UsageError(
-            f"revision is {revision!r}, but only a model on the Hub has revisions and {name} lies on this machine"
+            f"revision is {revision!r}, but only a model on the Hub has revisions and {name} is a local model"
         )
     if is_fundamentallm_source(path):
         model, tokenizer = load_checkpoint(path)
@@ -120,10 +119,10 @@ def load_model(
 
 
 def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model: the one it carries, or the one that lies where the model came from.
+    """The tokenizer of a model: its attribute, or the one in the folder or repository it was loaded from.
 
     Raises:
-        UserError: the model carries none and came from nowhere.
+        UserError: the model has none and was not loaded from anywhere.
     """
     try:
         return own_tokenizer(model)
@@ -132,14 +131,14 @@ def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
 
 
 def find_checkpoint(source: str | Path, notice: Notice) -> Path:
-    """Where a FundamentaLLM checkpoint lies on this machine; one on the Hub is fetched, and nothing of it is run.
+    """The local path of a FundamentaLLM checkpoint; one on the Hub is downloaded, and nothing in it is run.
 
     Args:
-        source: a `.pt` file, the folder that holds it, or a Hub id such as `user/name@revision`.
-        notice: is told what a user should know meanwhile.
+        source: a `.pt` file, its folder, or a Hub id such as `user/name@revision`.
+        notice: called with lines for the user meanwhile.
 
     Raises:
-        UserError: the repository cannot be fetched, or holds no checkpoint.
+        UserError: the repository cannot be downloaded, or has no checkpoint.
     """
     name, path = str(source), local_path(source)
     if is_local(name) or name.count("/") != 1:
@@ -157,7 +156,7 @@ def find_checkpoint(source: str | Path, notice: Notice) -> Path:
 
 
 class _Found(NamedTuple):
-    """A model in a folder, what errors call it, and its commit if it is from the Hub."""
+    """A model in a folder, its name in errors, and its commit if it is from the Hub."""
 
     folder: Path
     name: str
@@ -165,7 +164,7 @@ class _Found(NamedTuple):
 
 
 def _find_folder(name: str, path: Path, revision: str | None, notice: Notice, progress: bool) -> _Found:
-    """The folder of a Hugging Face model; one on the Hub is fetched.
+    """The folder of a Hugging Face model; one on the Hub is downloaded.
 
     Raises:
         UserError: there is none, or its weights are not safe to read.

@@ -1,6 +1,6 @@
-"""Writes Hugging Face model folders, with all that belongs to a model in them.
+"""Writes Hugging Face model folders with all files that belong to a model.
 
-That a folder is whole or not there is the work of `files.py`.
+`files.py` makes the write atomic.
 """
 
 import os
@@ -21,25 +21,25 @@ def write_model_folder(
     force: bool = False,
     max_shard_size: int | str = "50GB",
 ) -> Path:
-    """Write a model and its tokenizer as a Hugging Face folder, whole or not at all.
+    """Write a model and its tokenizer as a Hugging Face folder, atomically.
 
-    Besides config, generation config, weights and tokenizer the folder of a FundamentaLLM model holds its code, so it
-    loads with `trust_remote_code=True` where this package is missing. As in `save_pretrained`, the model's config
-    learns its `architectures`, `dtype` and `auto_map`.
+    Besides config, generation config, weights and tokenizer the folder of a FundamentaLLM model contains its code, so
+    it loads with `trust_remote_code=True` where this package is missing. As in `save_pretrained`, `architectures`,
+    `dtype` and `auto_map` are set in the model's config.
 
     Args:
-        target: the folder to write; parents are made as needed.
+        target: the folder to write; parents are created as needed.
         model: any model of transformers.
         tokenizer: the tokenizer that belongs to it.
-        force: replace a folder that holds something. It is moved aside when the new one is whole, deleted when that
-            is in place, and put back if it never gets there.
+        force: replace a folder that is not empty. It is moved aside when the new one is complete, deleted when that is
+            in place, and restored if that fails.
         max_shard_size: of a file of weights.
 
     Returns:
         `target` as a path.
 
     Raises:
-        UserError: `check_target` refuses the target, or writing fails; then the target is as it was before.
+        UserError: `check_target` refuses the target, or writing fails; then the target is unchanged.
 
     Example:
 

@@ -10,6 +10,6 @@ from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLM
 AutoConfig.register("fundamentallm", FundamentaLLMConfig, exist_ok=True)
 AutoModel.register(FundamentaLLMConfig, FundamentaLLMModel, exist_ok=True)
 AutoModelForCausalLM.register(FundamentaLLMConfig, FundamentaLLMForCausalLM, exist_ok=True)
-# `transformers serve` looks an architecture up by its name among transformers' own. A part of transformers executes it
-# anew when it is imported, so only now it is known which module that will be.
+# `transformers serve` looks up an architecture by its name in the transformers module. A part of transformers executes
+# that module again when it is imported, so only now it is known which module object that will be.
 sys.modules["transformers"].FundamentaLLMForCausalLM = FundamentaLLMForCausalLM  # type: ignore[attr-defined]

@@ -1,8 +1,7 @@
-"""Imports modules, such as the one that registers the Auto classes, when transformers is imported, and not before.
+"""Imports modules, such as the one that registers the Auto classes, as soon as transformers is imported.
 
-A model is asked for through transformers, so its classes need not be there earlier; and a process that has imported
-this package and never transformers, as the command line for its `--help`, does not wait for them. This file knows
-nothing of the classes.
+Models are loaded through transformers, so their classes are not needed earlier; and a process that imports this package
+without transformers, such as the command line for its `--help`, does not wait for them.
 """
 
 import sys
@@ -35,10 +34,10 @@ def _import(modules: Sequence[str]) -> None:
 
 
 class _Awaiting(MetaPathFinder):
-    """Finds what the other finders find, and has the classes registered once transformers has been executed.
+    """Delegates to the other finders, and has the classes registered once transformers has been executed.
 
-    Where a module of this package is what imports transformers, that is when this module is complete: the classes may
-    need it.
+    If a module of this package imports transformers, the classes are registered when that module is complete: they may
+        need it.
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
@@ -58,7 +57,7 @@ class _Awaiting(MetaPathFinder):
         return spec
 
     def _watch(self, loader: object, fullname: str) -> None:
-        """Learn of the module's execution. The loader stays what it is for all who look at it."""
+        """Observe the module's execution. The loader is unchanged for everybody else."""
         execute = loader.exec_module  # type: ignore[attr-defined]
 
         def watched(module: ModuleType) -> None:

@@ -34,7 +34,7 @@ def build_tokenizer(char_to_id: Mapping[str, int], max_length: int) -> PreTraine
     """The fast tokenizer of a character vocabulary.
 
     One token per character, no normalisation, no token added at either end, `<UNK>` for a character outside the
-    vocabulary: what FundamentaLLM's own tokenizer does on every string, `"<EOS>"` typed as text included.
+    vocabulary: the behaviour of FundamentaLLM's tokenizer on every string, `"<EOS>"` typed as text included.
 
     Args:
         char_to_id: every character and the four specials, with ids from 0 to `len(char_to_id) - 1`.
@@ -73,8 +73,8 @@ def build_tokenizer(char_to_id: Mapping[str, int], max_length: int) -> PreTraine
 def unknown_characters(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
     """The characters of `text` that the tokenizer can only encode as its unknown token, in order of appearance.
 
-    Such characters reach the model as one and the same token, so a user has to be told. Byte-level tokenizers and
-    tokenizers without an unknown token lack none.
+    All such characters reach the model as one token, so users need to be warned. Byte-level tokenizers and tokenizers
+    without an unknown token have none.
 
     Example:
 

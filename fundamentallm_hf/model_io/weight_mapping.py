@@ -1,7 +1,7 @@
 """Maps FundamentaLLM's config fields and tensor names to those of Hugging Face.
 
-This is the only file that knows the inside of a FundamentaLLM checkpoint: the names of its config fields and tensors,
-and the shapes that the config demands of the tensors.
+This is the only file that knows the content of a FundamentaLLM checkpoint: the names of its config fields and tensors,
+    and the shapes that the config requires of the tensors.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,11 +23,11 @@ def translate_config(raw: Mapping[str, Any], origin: str, **extra: Any) -> Funda
 
     Args:
         raw: names and values as FundamentaLLM writes them; unknown names and empty values are left out.
-        origin: what errors call the file that they are from.
+        origin: the name of their file in errors.
         extra: fields of the config that FundamentaLLM does not have.
 
     Raises:
-        UserError: no model can have this config, or two names for the same thing have different values.
+        UserError: the config is invalid, or two names for the same field have different values.
 
     Example:
 
@@ -64,7 +64,7 @@ def translate_config(raw: Mapping[str, Any], origin: str, **extra: Any) -> Funda
 
 
 def _expected_tensors(config: FundamentaLLMConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """For each of FundamentaLLM's names, Hugging Face's and the shape; without what is optional."""
+    """For each of FundamentaLLM's names, Hugging Face's and the shape; without optional tensors."""
     width, inner = config.hidden_size, config.intermediate_size or 0
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         EMBEDDING: (HF_EMBEDDING, (config.vocab_size, width)),
@@ -94,19 +94,19 @@ def _expected_tensors(config: FundamentaLLMConfig) -> dict[str, tuple[str, tuple
 def translate_weights(
     weights: Mapping[str, Tensor], config: FundamentaLLMConfig, shown: str, origin: str
 ) -> dict[str, Tensor]:
-    """The weights of `FundamentaLLMForCausalLM`, once they are known to be what the config describes.
+    """The weights of `FundamentaLLMForCausalLM`, after checking that they match the config.
 
     Args:
-        weights: tensors under FundamentaLLM's names. A table of sinusoidal positions is compared with the one that is
-            computed in its place, and dropped; the output layer is dropped if `config` ties it to the embedding.
-        config: the shape that the weights have to have.
-        shown: how to name the checkpoint in an error.
-        origin: what errors call the file that the config is from.
+        weights: tensors under FundamentaLLM's names. A table of sinusoidal positions is compared with the computed one
+            that replaces it, and dropped; the output layer is dropped if `config` ties it to the embedding.
+        config: the config that the weights have to match.
+        shown: the name of the checkpoint in errors.
+        origin: the name of the config's file in errors.
 
     Raises:
-        UserError: a tensor is missing, superfluous or of another shape, or the positions are not the usual ones.
+        UserError: a tensor is missing, unexpected or of another shape, or the positions are not the usual ones.
     """
-    # Before anything is done for each layer: a config may claim any number of them.
+    # Before any work for each layer: a config may claim any number of them.
     layers = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
     if layers != config.num_hidden_layers:
         raise UserError(
@@ -133,7 +133,7 @@ def translate_weights(
             )
     if (table := weights.get(SINUSOIDAL_TABLE)) is not None:
         ours = FundamentaLLMSinusoidalPositions.compute(*table.shape).to(table.dtype)
-        # A table in bfloat16 is coarser than the tolerance: there, neighbouring values are as good as equal.
+        # A table in bfloat16 is coarser than the tolerance: there, neighbouring values count as equal.
         tolerance = max(1e-3, torch.finfo(table.dtype).eps)
         if not bool((table.float() - ours.float()).abs().max() <= tolerance):
             raise UserError(

@@ -4,16 +4,17 @@ from typing import Any, Self
 
 
 class UserError(ValueError):
-    """Something the user can put right: one line that says what was given, what was expected and what to do.
+    """An error that the user can fix: one line that says what was given, what was expected and what to do.
 
-    The command line prints the line and exits with 1; in Python it is an ordinary `ValueError`. Code that has to know
+    The command line prints the line and exits with 1; in Python it is an ordinary `ValueError`. Code that needs to know
     what an error is about reads its attributes and never its text.
 
     Attributes:
         setting: the setting or argument at fault, by its name in Python, such as "max_tokens" or "prompt"; None where
-            it is none of them, or several.
-        value: what was given for it.
-        expected: what it takes, in words that complete "has to be ..."; None where the line says it in another way.
+            there is none, or several.
+        value: the value that was given for it.
+        expected: the accepted values, in words that complete "has to be ..."; None where the line says it in another
+            way.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class UserError(ValueError):
         """The same line as an error of this class, with the attributes of the other.
 
         Args:
-            error: any; one that is no `UserError` has no attributes.
+            error: any; one that is not a `UserError` has no attributes.
             setting: the one at fault, where `error` does not say.
         """
         if not isinstance(error, UserError):
@@ -36,7 +37,7 @@ class UserError(ValueError):
 
 
 class UsageError(UserError):
-    """What was asked for cannot be: a value out of its range, or settings that contradict each other.
+    """The request is impossible: a value out of its range, or settings that contradict each other.
 
     The command line exits with 2, as for an unknown option.
     """

@@ -1,9 +1,9 @@
-"""Writes a card anew without losing what people did to it.
+"""Rewrites a card without losing people's edits.
 
-What is generated stands between two comments, `<!-- fundamentallm: NAME DIGEST -->` and
-`<!-- /fundamentallm: NAME -->`, and a last comment notes which sections and which metadata were generated. So the next
-writing can tell three things apart: what it wrote itself and may replace, what somebody changed or added, which stays,
-and what somebody deleted, which stays away.
+Generated text is enclosed in two comments, `<!-- fundamentallm: NAME DIGEST -->` and `<!-- /fundamentallm: NAME -->`,
+and a last comment records which sections and which metadata were generated. So the next run can distinguish three
+cases: its output, which it may replace; changes and additions of people, which stay; and deletions, which are
+respected.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _SECTION = re.compile(
 _RECORD = re.compile(r"^<!-- fundamentallm wrote (?P<record>\{.*\})[^\n]*-->\n?", re.MULTILINE)
 _HINT = "Between its comments, what you change or delete stays so; all other text is yours."
 RESULTS = "model-index"
-# Lists to which several may add; every other value belongs as a whole to whoever changed it.
+# Lists to which several may add; every other value belongs entirely to whoever changed it.
 _SHARED = ("tags", RESULTS)
 
 
@@ -37,16 +37,16 @@ def write_card(
     *,
     given: Mapping[str, Any] | None = None,
 ) -> str:
-    """A card with the metadata and the sections, and with all that people did to the card that is there.
+    """A card with the metadata and the sections, and with all edits of the current card.
 
     Args:
-        metadata: what stands at the top, by the Hub's names; lists of `model-index` hold one model.
+        metadata: values for the top, by the Hub's names; lists of `model-index` have one model.
         sections: Markdown by name, in order; names are of small letters.
-        existing: the card that is there.
-        given: metadata that is to be there, whatever the card or `metadata` say; it counts as what people wrote.
+        existing: the current card.
+        given: metadata that must be in the card, whatever the card or `metadata` say; it counts as written by people.
 
     Raises:
-        UserError: the metadata of the card that is there cannot be read.
+        UserError: the metadata of the current card cannot be read.
 
     Example:
 
@@ -80,7 +80,7 @@ def write_card(
 
 
 def metadata_of(card: str) -> dict[str, Any]:
-    """What stands at the top of a card.
+    """The metadata at the top of a card.
 
     Raises:
         UserError: it cannot be read.
@@ -110,7 +110,7 @@ def _read_record(text: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except ValueError:
-        return {}  # somebody has edited it: then everything that is there is theirs
+        return {}  # somebody has edited it: then everything in it is theirs
     shaped = isinstance(record.get("metadata"), dict) and isinstance(record.get("sections"), list)
     return record if shaped else {}
 
@@ -121,7 +121,7 @@ def _digest(value: Any) -> str:
 
 
 def _mark(name: str, value: Any) -> Any:
-    """What is noted of a value: enough to know it again."""
+    """The part of a value that is recorded: enough to recognize it."""
     return [_digest(item) for item in _items(name, value)] if name in _SHARED else _digest(value)
 
 
@@ -162,12 +162,12 @@ def _merge_items(name: str, there: Any, made: Any, noted: Any) -> list[Any]:
     kept = [item for item in old if item in new or _digest(item) not in noted]
     taken = {_subject(item) for item in kept}
     added = [item for item in new if item not in kept and _subject(item) not in taken]
-    # What was noted and is not there any more was deleted; a result that changed is not the one that was noted.
+    # Recorded items that are missing now were deleted; a result that changed is not the recorded one.
     return kept + [item for item in added if _digest(item) not in noted]
 
 
 def _subject(item: Any) -> str:
-    """What an item is about: of two results for one data set only one stays."""
+    """The subject of an item: of two results for one data set only one stays."""
     if not isinstance(item, dict):
         return str(item)
     data = item.get("dataset")
@@ -175,7 +175,7 @@ def _subject(item: Any) -> str:
 
 
 def _wrapped(name: str, text: str) -> str:
-    # What a fact quotes from a model must not be taken for the end of its section.
+    # Text quoted from a model must not be mistaken for the end of its section.
     text = text.strip().replace("<!--", "&lt;!--") + "\n"
     return f"<!-- fundamentallm: {name} {_digest(text)} -->\n{text}<!-- /fundamentallm: {name} -->\n"
 

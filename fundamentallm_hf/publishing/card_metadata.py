@@ -1,7 +1,7 @@
-"""Whether the metadata of a card is such as the Hub takes, as far as that shows without asking it.
+"""Checks the metadata of a card by the Hub's rules, as far as that works offline.
 
-The Hub itself is asked when a card is pushed. huggingface_hub's `ModelCardData` reads `model-index` here; it checks no
-other field, and a card that it writes loses what people add to a result, and all models but one.
+The Hub itself checks a card when it is pushed. huggingface_hub's `ModelCardData` reads `model-index` here; it checks no
+other field, and a card that it writes loses additions of people to a result, and all models but one.
 """
 
 import math
@@ -22,13 +22,13 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual")
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> None:
-    """See that the metadata of a card can be pushed.
+    """Check that the metadata of a card can be pushed.
 
     Args:
         metadata: by the Hub's names.
 
     Raises:
-        UserError: a value is not what the Hub expects there.
+        UserError: a value is not in the form that the Hub expects.
 
     Example:
 
@@ -70,7 +70,7 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
 
 
 def check_repo_id(name: str) -> None:
-    """See that a repository on the Hub can have this name.
+    """Check that a repository on the Hub can have this name.
 
     Raises:
         UserError: it cannot.

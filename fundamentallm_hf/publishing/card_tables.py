@@ -1,4 +1,4 @@
-"""Facts as rows of tables and as figures in Markdown, whatever characters they hold."""
+"""Facts as table rows and numbers in Markdown, whatever characters they contain."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,25 +16,25 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def cell(value: object) -> str:
-    """Text as it stands in a table, whatever it holds: one line, no mark-up, no columns of its own."""
+    """Text for a table cell, whatever it contains: one line, without mark-up and column separators."""
     return re.sub(r"([\\`*\[\]|])", r"\\\1", " ".join(str(value).split()).replace("<", "&lt;"))
 
 
 def field_rows(any_model: bool = False) -> Iterable[tuple[str, str]]:
-    """What the controls do, a row for each field that this library adds.
+    """The effects of the controls, one row for each field that this library adds.
 
     Args:
-        any_model: leave out what acts on FundamentaLLM models alone.
+        any_model: leave out controls that only work with FundamentaLLM models.
     """
     for control in CONTROLS.values():
         if not control.stock and (control.any_model or not any_model):
-            # What the command adds to it is of no use where there is no command.
+            # References to the command are of no use where it is not installed.
             said = re.sub(r" [^.]*`fundamentallm [^.]*\.", "", control.help)
             yield f"`{control.config_field}`", cell(said)
 
 
 def attribute_rows(attributes: Mapping[str, Attribute]) -> Iterable[tuple[str, ...]]:
-    """What attributes do, what they are, and what effect was measured, a row for each."""
+    """The effects, methods and measurements of attributes, one row for each."""
     for name, each in attributes.items():
         holds = _HOLDS.get(each.kind, f"{len(each.words):,} weighted words")
         source = f", from {each.about['source']}" if each.about.get("source") else ""

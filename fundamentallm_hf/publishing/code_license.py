@@ -7,7 +7,7 @@ PACKAGE = "fundamentallm-hf"
 
 
 def code_license() -> str:
-    """The text of the licence, as it was installed or as it lies in a checkout."""
+    """The text of the licence, from the installed package or from a checkout."""
     try:
         text = distribution(PACKAGE).read_text("licenses/LICENSE")
     except PackageNotFoundError:

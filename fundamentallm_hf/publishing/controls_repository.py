@@ -1,6 +1,6 @@
-"""Makes a repository of the controls, from which any model's `generate()` fetches them.
+"""Creates the repository of the controls, from which any model's `generate()` downloads them.
 
-It holds this package's code as `custom_generate/generate.py` (see transformers' documentation of `custom_generate`),
+It contains this package's code as `custom_generate/generate.py` (see transformers' documentation of `custom_generate`),
 its requirements, a card and the licence.
 """
 
@@ -31,26 +31,26 @@ METADATA = {
     "library_name": "transformers",
     "tags": ["custom_generate", "text-generation", "controlled-generation", "constrained-decoding"],
 }
-# What the recipe imports; everything else that the package needs serves its other parts.
+# The imports of the recipe; the package's other requirements serve its other parts.
 _NEEDED = ("torch", "transformers")
 
 
 def write_controls(
     folder: str | Path, *, repo_id: str | None = None, existing: str | None = None, force: bool = False
 ) -> Path:
-    """Write the repository of the controls into a folder, whole or not at all.
+    """Write the repository of the controls into a folder, atomically.
 
     Args:
-        folder: where to; parents are made as needed.
+        folder: the target; parents are created as needed.
         repo_id: `user/name`, for the examples in its card; without it they name the folder.
-        existing: the card that is there. What people wrote, changed or deleted in it stays as they left it.
-        force: replace a folder that holds something.
+        existing: the current card. Text that people wrote, changed or deleted in it stays as they left it.
+        force: replace a folder that is not empty.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: the folder cannot be written or holds something, or the card that is there cannot be read.
+        UserError: the folder cannot be written or is not empty, or the current card cannot be read.
 
     Example:
 
@@ -83,13 +83,14 @@ def write_controls(
 
 
 def recipe_files() -> dict[str, str]:
-    """The files that the recipe is made of: source text by name in the repository."""
+    """The files of the recipe: source text by name in the repository."""
     return pack(("controls", "custom_generate"), {"packaged_attributes": _attributes()})
 
 
 def requirements() -> list[str]:
-    """What the recipe requires, a line for each bound, as transformers reads them: from the versions that this package
-    asks for up to the next major one.
+    """The requirements of the recipe, one line for each bound, in transformers' form.
+
+    They range from the versions that this package requires up to the next major one.
 
     Example:
 
@@ -121,7 +122,7 @@ def _attributes() -> str:
 
 
 def _bundled() -> Mapping[str, Attribute]:
-    """Those that serve any model: experts serve the bundled one alone, so of them only the words that go with them."""
+    """The attributes for any model: experts only fit the bundled one, so only their words are included."""
     found = {each.name: Attribute.load(each) for each in sorted(BUNDLED.iterdir()) if each.is_dir()}
     return {
         name: replace(each, kind="words", experts=b"") if each.kind == "experts" else each

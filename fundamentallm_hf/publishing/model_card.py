@@ -25,12 +25,12 @@ from .model_facts import ModelFacts, read_facts
 CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 WIDTH, LONGEST_ALPHABET = 120, 1000
-# Examples take the first of these that the model can write, and that its training text had where that is known.
+# Examples use the first of these that the model can write, and that its training text had where that is known.
 PROMPTS = ("Once upon a time", "One day", "The", "It was")
 REQUIRED = ("dragon", "castle", "knight", "friend", "water", "house", "king", "night", "love")
 BANNED = ("said", "very", "good", "the")
 STOPS = ("The end", "\n\n", ".")
-# What a record of training may tell, in this order; the rest of it is in the file itself.
+# The items of a training record that a card shows, in this order; the others are only in the file.
 _TRAINING = (
     ("base_model", "began as"),
     ("text", "text"),
@@ -74,15 +74,14 @@ def card_for(
     Args:
         folder: a model folder, as `convert` writes it.
         repo_id: `user/name`, for the examples; without it they name the folder.
-        existing: the card that is there. What people wrote, changed or deleted in it stays as they left it.
-        metadata: what is to stand at the top whatever the card says so far, such as `{"license": "mit"}`.
+        existing: the current card. Text that people wrote, changed or deleted in it stays as they left it.
+        metadata: values for the top, which override the current card, such as `{"license": "mit"}`.
 
     Returns:
         The text of a README.md, its metadata checked.
 
     Raises:
-        UserError: the folder holds no model, or the metadata of the card that is there, or what is given for it, cannot
-            be used.
+        UserError: the folder has no model, or the metadata of the current card, or those given for it, are invalid.
 
     Example:
 
@@ -111,7 +110,7 @@ def card_for(
 
 
 def update_card(folder: str | Path, *, repo_id: str | None = None, metadata: Mapping[str, Any] | None = None) -> Path:
-    """Write the card of the model in a folder into it, over the one that is there.
+    """Write the card of the model in a folder there, over the current one.
 
     Args:
         folder, repo_id, metadata: as in `card_for`.
@@ -149,7 +148,7 @@ def _metadata(facts: ModelFacts, name: str) -> dict[str, Any]:
         made["model-index"] = [{"name": name, "results": [_result(each) for each in facts.evaluations]}]
     try:
         check_metadata(made)
-    except ValueError:  # a record that somebody else has written
+    except ValueError:  # a record in a form that this package does not write
         made = {key: value for key, value in made.items() if key not in _METADATA}
     return made
 
@@ -205,7 +204,7 @@ def _sections(facts: ModelFacts, folder: Path, repo_id: str | None, there: Mappi
     made = {}
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         template = Template(text)
-        # A section about something that is not there is left out; these two may have nothing to say inside theirs.
+        # A section about something absent is left out; these two may have an empty part.
         if all(values[each] for each in template.get_identifiers() if not each.startswith("plain_")):
             made[name] = re.sub(r"\n{3,}", "\n\n", template.substitute(values))
     return made
@@ -216,15 +215,13 @@ def _summary(facts: ModelFacts) -> str:
     unit = "character-level " if facts.characters else ""
     return (
         f"A {unit}language model of {count(facts.parameters)} parameters ({kind} architecture), with control over the "
-        "text that it writes: words that never appear, words that always do, and attributes that it leans towards."
+        "text that it generates: banned words, required words, and attributes to steer towards."
     )
 
 
 def _plain_use(facts: ModelFacts, model: str, prompt: str) -> str:
     trust = ", trust_remote_code=True" if facts.is_fundamentallm else ""
-    needs = "With nothing but transformers" + (
-        ", which runs the code that lies here:" if facts.is_fundamentallm else ":"
-    )
+    needs = "With transformers alone" + (", which runs the code in this repository:" if facts.is_fundamentallm else ":")
     return f"""{needs}
 
 ```python
@@ -237,7 +234,7 @@ print(pipe({_python(prompt)}, max_new_tokens=100, do_sample=True, temperature=0.
 
 
 def _plain_controls(facts: ModelFacts, prompt: str, banned: list[str]) -> str:
-    return f"""The pipeline above takes them, too:
+    return f"""The pipeline above accepts them, too:
 
 ```python
 print(pipe({_python(prompt)}, bad_words={_python(banned)}, max_new_tokens=100)[0]["generated_text"])
@@ -310,27 +307,27 @@ def _limits(facts: ModelFacts) -> Iterable[str]:
     window = facts.config.get("max_position_embeddings", facts.config.get("n_positions"))
     if isinstance(window, int):
         goes_on = (
-            "; longer texts go on from their last part, and what lies before is forgotten"
+            "; longer texts continue from their last part, and the text before is forgotten"
             if facts.is_fundamentallm
             else ""
         )
         yield f"It sees {window:,} {unit} at once{goes_on}."
     if facts.characters:
-        yield "What is not in its alphabet it can neither read nor write; `fundamentallm` names such characters."
+        yield "It can neither read nor write characters outside its alphabet; `fundamentallm` names such characters."
     if not facts.ends:
         yield "It has no token that ends a text, so it writes until a limit on new tokens or a stop text is reached."
     if facts.is_fundamentallm and facts.counts is None:
-        yield "No word counts lie beside it, so controls weigh words by what the model says of them alone."
+        yield "It has no word counts, so controls estimate words by the model's probabilities alone."
     if not facts.evaluations:
-        yield "Nobody has measured it yet: `fundamentallm evaluate MODEL held_out.txt --save` does."
+        yield "It has not been evaluated yet: run `fundamentallm evaluate MODEL held_out.txt --save`."
     yield (
         f"It has {count(facts.parameters)} parameters and no knowledge but that of its training text, with whatever "
-        "that takes for granted. Controls decide about words, not about what is meant or true."
+        "bias that has. Controls act on words, not on meaning or truth."
     )
 
 
 def _prompts(facts: ModelFacts, there: Mapping[str, Any]) -> list[str]:
-    """How examples begin: as the card's own widget does, else with what the model can write."""
+    """The prompts of the examples: those of the card's widget, else prompts that the model can write."""
     widget = there.get("widget")
     texts = [each.get("text") for each in widget if isinstance(each, dict)] if isinstance(widget, list) else []
     from_card = [text for text in texts if isinstance(text, str) and re.fullmatch(r"[^\n\r`]{1,200}", text)]

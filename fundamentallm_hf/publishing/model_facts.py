@@ -1,6 +1,6 @@
-"""Reads the facts of a model folder: shape, size, alphabet, attributes, training and evaluations.
+"""Reads the facts of a model folder: architecture, size, alphabet, attributes, training and evaluations.
 
-Nothing is loaded as a model and nothing in the folder is run. What is damaged is left out or refused in one line.
+Nothing is loaded as a model and nothing in the folder is run. Damaged files are left out or refused in one line.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from fundamentallm_hf.model_io.model_folder import one_line
+from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attributes import FILE_NAME as ATTRIBUTE_FILE
 from fundamentallm_hf.portable.guides.attributes import FOLDER as ATTRIBUTES
@@ -28,18 +29,18 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model folder holds.
+    """The contents of a model folder.
 
     Attributes:
         config, generation: the fields of `config.json` and `generation_config.json`.
-        parameters: how many numbers the weights are, tied ones once.
-        weight_bytes: what the files of the weights take.
-        dtypes: the precisions that occur in them.
-        vocabulary: ids by token; empty where the tokenizer is of a kind that is not read here.
+        parameters: number of parameters, with tied ones counted once.
+        weight_bytes: size of the weights' files.
+        dtypes: the precisions in them.
+        vocabulary: ids by token; empty for kinds of tokenizers that are not read here.
         specials: the special tokens.
-        attributes: those beside the model, by name.
-        counts: the word counts beside it.
-        training, evaluations: the records that are about these very weights.
+        attributes: those next to the model, by name.
+        counts: the word counts next to it.
+        training, evaluations: the records of exactly these weights.
     """
 
     config: Mapping[str, Any]
@@ -61,7 +62,7 @@ class ModelFacts:
 
     @property
     def characters(self) -> str:
-        """What the model can read and write, where every token is one character; else nothing."""
+        """The characters that the model can read and write, where every token is one character; else empty."""
         tokens = [token for token in self.vocabulary if token not in self.specials]
         return "".join(sorted(tokens)) if tokens and all(len(token) == 1 for token in tokens) else ""
 
@@ -71,7 +72,7 @@ class ModelFacts:
         return self.generation.get("eos_token_id") is not None
 
     def writes(self, text: str) -> bool:
-        """Whether the model has a token for everything in a text, as far as that is known."""
+        """Whether the model has tokens for all of a text, as far as that is known."""
         known = set(self.characters)
         return not known or set(text) <= known
 
@@ -80,13 +81,13 @@ def read_facts(folder: str | Path) -> ModelFacts:
     """Read a model folder.
 
     Raises:
-        UserError: it is none, or something in it is damaged.
+        UserError: it is not a model folder, or a file in it is damaged.
     """
     folder = Path(folder)
     config = _json(folder / "config.json")
     if not config:
         raise UserError(f"{str(folder)!r} is no model folder: it has no config.json")
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name != DRAFT_FILE)
     if not files:
         raise UserError(f"{str(folder)!r} holds no weights: expected model.safetensors")
     parameters, dtypes = _size(files)

@@ -31,6 +31,7 @@ from fundamentallm_hf.hub.upload import LIBRARY, Upload, login_name, split_targe
 from fundamentallm_hf.model_io.checkpoint import convert_checkpoint, is_fundamentallm_source
 from fundamentallm_hf.model_io.loading import DEMO_MODEL, load_model, tokenizer_of
 from fundamentallm_hf.model_io.model_folder import write_model_folder
+from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import save_attributes
 from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLMPreTrainedModel
@@ -41,12 +42,15 @@ from .code_license import code_license
 from .model_card import card_for
 
 CARD = "README.md"
-# The code that travels with a model has this licence; the model's own is told in its card, or in a LICENSE beside it.
+# The code that travels with a model has this licence; the licence of the model is in its card, or in its LICENSE.
 CODE_LICENSE = "LICENSE.code"
-# What else of a model's folder goes along: what people wrote.
+# Other files of a model's folder that are sent: those that people wrote.
 _BESIDE = (CARD, "LICENSE*", "LICENCE*", "NOTICE*")
 # Where the repository has more of these than the model, they are left from an older one, and would be loaded with it.
-_STALE = ("model*.safetensors", "model*.safetensors.index.json", "attributes/*", "additional_chat_templates/*")
+_STALE = (
+    *("model*.safetensors", "model*.safetensors.index.json", DRAFT_FILE),
+    *("attributes/*", "additional_chat_templates/*"),
+)
 
 
 def push(
@@ -65,22 +69,22 @@ def push(
         source: as for `load_model`; a FundamentaLLM checkpoint is converted first.
         repo_id: `user/name`, or `user/name@branch`.
         license: of the model, by the Hub's name for it, such as "mit".
-        trust_remote_code: run code that comes with a model which is none of FundamentaLLM's.
-        notice: is told what a user should know meanwhile.
+        trust_remote_code: run the code of a model that is not a FundamentaLLM model.
+        notice: called with lines for the user meanwhile.
         progress: show progress bars on stderr.
-        options: `private`, `revision`, `create_pr`, `message`, `description` and `dry_run`, as for `upload_folder`.
+        options: `private`, `revision`, `create_pr`, `message`, `description` and `dry_run`, as in `upload_folder`.
 
     Returns:
-        What was sent and where it is.
+        The files that were sent and their address.
 
     Raises:
-        UserError: there is no such model, something of it must not be sent, or the Hub refuses or cannot be reached.
+        UserError: there is no such model, part of it must not be sent, or the Hub refuses or cannot be reached.
     """
     check_publishing(repo_id, notice, options)
     told: dict[str, Any] = {"license": license, "notice": notice, "progress": progress} | options
     path = DEMO_MODEL if source is None else local_path(source)
     if is_fundamentallm_source(path):
-        # What lies beside a checkpoint may belong to whatever it was trained in.
+        # Files next to a checkpoint may belong to the training run.
         return _publish(lambda folder: convert_checkpoint(path, folder), None, repo_id, **told)
     model = load_model(source, device="cpu", trust_remote_code=trust_remote_code, notice=notice, progress=progress)
     return _publish(*_of_model(model, tokenizer_of(model)), repo_id, **told)
@@ -100,13 +104,13 @@ def push_model(
     Args:
         model: any causal language model.
         repo_id: `user/name`, or `user/name@branch`.
-        tokenizer: the one that belongs to it; by default the one it carries, or that lies where it came from.
+        tokenizer: the tokenizer of the model; by default its attribute, or the one where it was loaded from.
         max_shard_size: of a file of weights, such as "5GB".
-        notice: is told what a user should know meanwhile.
-        options: as for `push`, and `tags` to add to the card's.
+        notice: called with lines for the user meanwhile.
+        options: as in `push`, and `tags` to add to the card's.
 
     Raises:
-        UserError: as for `push`, or the model has no tokenizer.
+        UserError: as in `push`, or the model has no tokenizer.
     """
     check_publishing(repo_id, notice, options)
     written = _of_model(model, tokenizer or tokenizer_of(model), max_shard_size)
@@ -114,7 +118,7 @@ def push_model(
 
 
 def check_publishing(repo_id: str, notice: Notice, options: Mapping[str, Any]) -> None:
-    """Refuse what would fail in the end before any work starts."""
+    """Raise errors that would otherwise occur at the end before any work starts."""
     split_target(repo_id, options.get("revision"))
     if not options.get("dry_run"):
         login_name(options.get("token"), notice)
@@ -129,9 +133,9 @@ def _of_model(
     def write(folder: Path) -> None:
         try:
             write_model_folder(folder, model, tokenizer, max_shard_size=max_shard_size or "50GB")
-        except ValueError as error:  # transformers' own checks of what is saved
+        except ValueError as error:  # transformers' checks of the files to save
             raise error if isinstance(error, UserError) else UserError(str(error).splitlines()[0]) from error
-        if not isinstance(model, FundamentaLLMPreTrainedModel):  # whose own way to be saved writes them
+        if not isinstance(model, FundamentaLLMPreTrainedModel):  # whose `save_pretrained` writes them
             save_attributes(model, folder)
             save_records(model, folder)
 
@@ -152,7 +156,7 @@ def _publish(
     """Write the folder, its card, and send it."""
     name, revision = split_target(repo_id, options.pop("revision", None))
     with _quiet(), tempfile.TemporaryDirectory() as scratch:
-        # The folder's name stands in no file, but the last part of it is what a card may call a model.
+        # The folder's name is not in any file, but a card may use its last part as the name of a model.
         folder = Path(scratch, name.rpartition("/")[2])
         write(folder)
         _copy_beside(beside, folder)
@@ -187,12 +191,12 @@ def _card(folder: Path, repo_id: str, existing: str | None, license: str | None,
 
 @dataclass(frozen=True)
 class CardThere:
-    """The card in a repository, and what it was read from.
+    """The current card of a repository, and the commit it was read from.
 
     Attributes:
         text: the card; None if there is none.
-        commit: the one it was read at, on which a commit with a new card has to build, or an edit that somebody makes
-            meanwhile would be lost; "" where there is no repository.
+        commit: the commit it was read from, on which a commit with a new card has to build, or edits made meanwhile
+            would be lost; "" where there is no repository.
     """
 
     text: str | None
@@ -204,7 +208,7 @@ def card_there(repo_id: str, revision: str | None, token: str | bool | None, not
     api = HfApi(token=token, library_name=LIBRARY)
 
     def get() -> CardThere:
-        for each in dict.fromkeys((revision, None)):  # a branch that is not there yet begins as the default branch
+        for each in dict.fromkeys((revision, None)):  # a new branch starts as the default branch
             try:
                 commit = str(api.model_info(repo_id, revision=each, timeout=SILENCE).sha)
             except RevisionNotFoundError:
@@ -214,7 +218,7 @@ def card_there(repo_id: str, revision: str | None, token: str | bool | None, not
             except RepositoryNotFoundError:
                 break
             try:
-                with tempfile.TemporaryDirectory() as place:  # one file of a commit has no use in the cache
+                with tempfile.TemporaryDirectory() as place:  # one file of a commit is of no use in the cache
                     card = hf_hub_download(repo_id, CARD, revision=commit, token=token, cache_dir=place)
                     return CardThere(read_text(card, f"the card of {repo_id}"), commit)
             except EntryNotFoundError as error:
@@ -239,9 +243,9 @@ _shown_before = True
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bar of transformers for writing weights, which takes a moment; those of the Hub stay as they are.
+    """Hide transformers' progress bar for writing weights, which takes a moment; those of the Hub stay.
 
-    The switch is the whole process's: the first of several pushes turns it off, and the last puts it back.
+    The switch is process-wide: the first of several pushes turns it off, and the last restores it.
     """
     global _quiet_pushes, _shown_before
     with _quiet_lock:

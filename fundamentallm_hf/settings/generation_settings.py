@@ -1,4 +1,4 @@
-"""The settings of a generation: the table of controls and, next to it, what is no control.
+"""The settings of a generation: the table of controls and all other settings.
 
 The command's options, Python's arguments, the prompt loop, the web demo and the documentation all read names, types,
 defaults, ranges and help texts from `SETTINGS`. This module imports neither torch nor transformers, so that `--help`
@@ -6,7 +6,7 @@ answers at once.
 """
 
 import difflib
-from dataclasses import asdict, dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +25,26 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 def read_entries(file: str | Path) -> list[str]:
-    """The entries of a list file: one a line, in UTF-8. Empty lines and lines that begin with `#` are left out.
+    """The entries of a list file: one per line, in UTF-8. Empty lines and lines that start with `#` are skipped.
 
     Raises:
-        UserError: the file cannot be read, or is no text.
+        UserError: the file cannot be read, or is not text.
     """
     lines = (line.strip() for line in read_text(file, f"the list {str(file)!r}").splitlines())
     return [line.removeprefix("\\") if line.startswith("\\#") else line for line in lines if line and line[0] != "#"]
 
 
-# The settings that are no controls: those of transformers, and what is about samples and files.
+# The settings that are not controls: those of transformers, and those about samples and files.
 _ROWS = (
-    Setting("max_tokens", int, 200, "How many tokens to add at most.", "Length", low=1),
-    Setting("min_tokens", int, 0, "How many tokens to add at least.", "Length", low=0),
-    Setting("num_samples", int, 1, "How many texts to write for each prompt.", "Samples", low=1),
+    Setting("max_tokens", int, 200, "Maximum number of tokens to add.", "Length", low=1),
+    Setting("min_tokens", int, 0, "Minimum number of tokens to add.", "Length", low=0),
+    Setting("num_samples", int, 1, "Number of texts to generate for each prompt.", "Samples", low=1),
     Setting(
         "best",
         int,
         None,
-        "Keep only the N most probable samples of each prompt, by the mean log-probability of their tokens under the "
-        "model alone, the most probable first.",
+        "Keep only the N samples of each prompt whose tokens have the highest mean log-probability under the raw "
+        "model, the most probable first.",
         "Samples",
         low=1,
     ),
@@ -53,17 +53,17 @@ _ROWS = (
         float,
         None,
         "Lower is more predictable, higher more varied; 0 always takes the most probable token (greedy). "
-        "Unless set, 1.",
+        "The default is 1.",
         "Sampling",
         low=0,
         high=100,
     ),
-    Setting("top_k", int, None, "Sample from the K most probable tokens only.", "Sampling", low=1),
+    Setting("top_k", int, None, "Sample only from the K most probable tokens.", "Sampling", low=1),
     Setting(
         "top_p",
         float,
         None,
-        "Sample from the most probable tokens that together have this probability (nucleus sampling).",
+        "Sample only from the most probable tokens that together have this probability (nucleus sampling).",
         "Sampling",
         low=0,
         high=1,
@@ -73,7 +73,7 @@ _ROWS = (
         "min_p",
         float,
         None,
-        "Sample only from tokens that have at least this share of the probability of the most probable one.",
+        "Sample only from tokens that have at least this fraction of the probability of the most probable one.",
         "Sampling",
         low=0,
         high=1,
@@ -91,19 +91,19 @@ _ROWS = (
         "bad_words_file",
         str,
         None,
-        "A file with bad words, one per line; lines that begin with # are comments.",
+        "File with bad words, one per line; lines that start with # are comments.",
         "Control",
         follows="bad_words",
     ),
 )
-# Any of them makes beams be sampled, and none has an effect where nothing is sampled.
+# Any of these turns on sampling in beam search; without sampling they have no effect.
 SAMPLING = ("top_k", "top_p", "min_p")
 # The headings of the settings, in the order of the help.
-_GROUPS = ("Length", "Samples", "Sampling", "Beam search", "Repetition", "Control", "Whole text")
+_GROUPS = ("Length", "Samples", "Sampling", "Beam search", "Repetition", "Control", "Structured output")
 
 
 def _in_order() -> dict[str, Setting]:
-    """All settings by name: group by group, controls after the others, and each follower after what it follows."""
+    """All settings by name: group by group, controls after the others, and `follows` respected."""
     rows = sorted([*_ROWS, *CONTROLS.values()], key=lambda setting: _GROUPS.index(setting.group))
     found = [setting for setting in rows if not setting.follows]
     for follower in (setting for setting in rows if setting.follows):
@@ -113,7 +113,7 @@ def _in_order() -> dict[str, Setting]:
 
 
 SETTINGS: dict[str, Setting] = _in_order()
-# A field for every setting, so that a control is added in its table alone.
+# One field for every setting, so that a new control only has to be added to its table.
 _Fields: Any = make_dataclass(
     "_Fields",
     [(setting.name, Any, field(default=setting.default)) for setting in SETTINGS.values()],
@@ -124,7 +124,7 @@ _Fields: Any = make_dataclass(
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings(_Fields):
-    """All settings of a generation, validated when it is made.
+    """All settings of a generation, validated on creation.
 
     Raises:
         UsageError: a value is outside its range or of the wrong type.
@@ -149,12 +149,12 @@ class GenerationSettings(_Fields):
 
     @property
     def sampled(self) -> bool:
-        """Whether chance has a say: not at temperature 0, and with beams only if a sampling setting asks for it."""
+        """Whether sampling is used: not at temperature 0, and with beams only if a sampling setting is set."""
         asked = any(getattr(self, name) is not None for name in ("temperature", *SAMPLING))
         return self.temperature != 0 and (asked or self.beam_size == 1)
 
     def banned(self) -> list[str]:
-        """The bad words, those of the file included.
+        """The bad words, including those of the file.
 
         Raises:
             UserError: the file cannot be read.
@@ -167,10 +167,10 @@ class GenerationSettings(_Fields):
             raise UserError(f"bad-words-file: {error}", setting="bad_words_file", value=self.bad_words_file) from error
 
     def check(self) -> None:
-        """Refuse settings that contradict each other, which only shows when no more will change.
+        """Reject settings that contradict each other; called when no more will change.
 
         Raises:
-            UsageError: two settings cannot both be followed, or a list holds what cannot be an entry.
+            UsageError: two settings contradict each other, or a list has an invalid entry.
             UserError: a file cannot be read.
         """
         self._check_controls()
@@ -234,7 +234,7 @@ class GenerationSettings(_Fields):
             )
 
     def without_effect(self) -> list[str]:
-        """What is set and changes nothing beside the other settings, in one line each."""
+        """Settings that have no effect with the other settings, in one line each."""
         given = {name for name, setting in SETTINGS.items() if getattr(self, name) != setting.default}
         # Words from a file are bad words, too.
         present = given | {SETTINGS[name].follows for name in given}
@@ -255,7 +255,7 @@ class GenerationSettings(_Fields):
         return [f"{SETTINGS[name].label} has no effect: {why}" for name, why in idle if name in given]
 
     def with_files_read(self) -> "GenerationSettings":
-        """The same settings with the words of `bad_words_file` among the `bad_words`, so that it is read once.
+        """The same settings with the words of `bad_words_file` added to `bad_words`, so that the file is read once.
 
         Raises:
             UserError: the file cannot be read.
@@ -268,23 +268,23 @@ class GenerationSettings(_Fields):
         """A copy with some settings changed.
 
         Raises:
-            UsageError: an unknown name, or a value that is not what is expected.
+            UsageError: an unknown name, or an invalid value.
         """
         return GenerationSettings(**self.to_dict() | {find_setting(name).name: changes[name] for name in changes})
 
-    # The earlier name of `replace`; it goes away with version 0.2.
+    # The earlier name of `replace`; it will be removed in version 0.2.
     but = replace
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in SETTINGS}  # all immutable, so not asdict(), which copies them
 
 
 def find_setting(name: str) -> Setting:
     """The setting called `name`, with dashes or underscores.
 
     Raises:
-        UsageError: there is none; names the nearest.
+        UsageError: there is none; the message names the nearest.
     """
     found = SETTINGS.get(name.replace("-", "_"))
     if found:

@@ -1,7 +1,7 @@
-"""Settings as they are typed and shown in the prompt loop.
+"""Settings as typed and displayed in the prompt loop.
 
-What is shown can be typed again and means the same. This file knows nothing of models or terminals; which values a
-setting takes is written in `generation_settings.py`.
+A displayed value can be typed again with the same meaning. `generation_settings.py` defines the values that a setting
+accepts.
 """
 
 import codecs
@@ -18,19 +18,19 @@ from .generation_settings import SETTINGS, GenerationSettings, find_setting
 
 ASSIGNMENT = re.compile(r"([^\s=+]*[^\s=+-])\s*(\+=|-=|=|\s|$)(.*)", re.DOTALL)
 
-# Half a surrogate pair is no character, so its escape stays as it was typed.
+# Half of a surrogate pair is not a character, so its escape stays as it was typed.
 _ESCAPE = re.compile(
     r"\\(?:[\\ntr]|x[\da-fA-F]{2}|u(?![dD][89a-fA-F])[\da-fA-F]{4}|U(?:0010|000[1-9a-fA-F])[\da-fA-F]{4})"
 )
 
 
 def unescape(text: str) -> str:
-    r"""`\n`, `\t`, `\x41`, `\u00e9` and a doubled backslash as characters, the rest as it was typed."""
+    r"""Convert `\n`, `\t`, `\x41`, `\u00e9` and doubled backslashes to characters; the rest stays as typed."""
     return _ESCAPE.sub(lambda escape: codecs.decode(escape[0], "unicode_escape"), text)
 
 
 def show_value(setting: Setting, value: Any) -> str:
-    """The value as it can be typed; "not set" for what has none.
+    """The value as it can be typed; "not set" if there is none.
 
     Example:
 
@@ -66,12 +66,12 @@ def show_value(setting: Setting, value: Any) -> str:
 
 
 def _is_plain(text: str, quotes: str = '["') -> bool:
-    """Whether `text` is read back as it is: nothing at its ends that is taken away, nothing that looks like JSON."""
+    """Whether `text` is read back unchanged: no white space at its ends, and nothing that looks like JSON."""
     return bool(text) and text == text.strip() and text[0] not in quotes and text.isprintable() and text != "not set"
 
 
 def list_settings(settings: GenerationSettings) -> list[str]:
-    """A line for every setting with its value, under the headings of their groups; what differs is marked."""
+    """A line for every setting with its value, under the headings of their groups; changed values are marked."""
     lines, width = [], max(len(setting.label) for setting in SETTINGS.values()) + 2
     for group in dict.fromkeys(setting.group for setting in SETTINGS.values()):
         lines += ["", group]
@@ -85,25 +85,25 @@ def list_settings(settings: GenerationSettings) -> list[str]:
 
 
 def read_value(setting: Setting, typed: str, escape: bool = True) -> Any:
-    """The value that `typed` stands for. Nothing is the default.
+    """The value of typed text. Empty text is the default.
 
     Text in double quotes and lists in square brackets are JSON: so white space at the ends is kept, and a list may hold
     entries with commas.
 
     Args:
-        setting: to which it belongs.
-        typed: what was typed.
-        escape: read escapes where the setting has some.
+        setting: the setting.
+        typed: the typed text.
+        escape: read escapes if the setting has them.
 
     Raises:
-        UserError: the setting does not take it.
+        UserError: the setting does not accept it.
     """
     typed = typed.strip()
     if not typed or typed == "not set":
         return setting.default
     quotes = '["' if setting.kind is tuple else '"' if setting.kind is str else ""
     if typed[0] in quotes:
-        # What is no text and no list of texts only looks like JSON: [0-9] in a pattern, a quotation mark.
+        # Anything but text or a list of texts only looks like JSON: [0-9] in a pattern, a quotation mark.
         with suppress(ValueError, RecursionError):
             read = json.loads(typed)
             entries = [read] if isinstance(read, str) else read
@@ -115,18 +115,18 @@ def read_value(setting: Setting, typed: str, escape: bool = True) -> Any:
 def read_assignment(
     settings: GenerationSettings, typed: str, escape: bool = True
 ) -> tuple[Setting, GenerationSettings]:
-    """The settings after `name=value`; `name=` is the default again, and `+=` and `-=` change a list.
+    """The settings after `name=value`; `name=` restores the default, and `+=` and `-=` change a list.
 
     Args:
-        settings: those before.
-        typed: what stands behind `/set`; a blank does for the `=`.
+        settings: the settings before.
+        typed: the text after `/set`; a blank may replace the `=`.
         escape: read escapes, as in `read_value`.
 
     Returns:
-        The setting that was named, and the settings.
+        The named setting, and the settings.
 
     Raises:
-        UserError: there is no such setting, it does not take the value, or it contradicts another one.
+        UserError: there is no such setting, it does not accept the value, or it contradicts another one.
     """
     found = ASSIGNMENT.fullmatch(typed.strip())
     if not found:

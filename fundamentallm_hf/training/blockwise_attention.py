@@ -1,8 +1,8 @@
 """Causal attention in blocks of queries, for training on CPUs.
 
-Each block of queries is multiplied only with the keys up to its own end, so at long windows nearly half of the scores
-are never computed. It is written in plain operations, for a compiled model: on CPUs that multiply bf16 matrices, the
-backward pass of torch's fused attention takes a third of a training step at windows of 256.
+Each block of queries is multiplied only with the keys up to its end, so with long windows nearly half of the scores are
+never computed. It uses plain operations, for a compiled model: on CPUs that multiply bf16 matrices, the backward pass
+of torch's fused attention takes a third of a training step with windows of 256.
 
 Training windows have no padding, so the only mask is the causal one.
 """
@@ -48,6 +48,6 @@ def blockwise_attention_forward(
 
 
 def register() -> None:
-    """Make it known to transformers as `blockwise`."""
+    """Register it with transformers as `blockwise`."""
     AttentionInterface.register("blockwise", blockwise_attention_forward)
     AttentionMaskInterface.register("blockwise", lambda *args, **kwargs: None)

@@ -1,4 +1,4 @@
-"""transformers' Trainer for character models: the order of its windows, its stages, early stopping, and its reports."""
+"""transformers' Trainer for character models: the order of windows, stages, early stopping, and progress reports."""
 
 import math
 import time
@@ -13,11 +13,11 @@ from .windows import TextWindows
 
 
 class CharacterTrainer(Trainer):
-    """A Trainer that logs the loss in bits per character as well, and takes its windows in their order."""
+    """A Trainer that also logs the loss in bits per character, and reads its windows in their order."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for callback in (PrinterCallback, ProgressCallback):  # reports are those of `Reports`
+        for callback in (PrinterCallback, ProgressCallback):  # `Reports` replaces them
             self.remove_callback(callback)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -28,12 +28,12 @@ class CharacterTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        # The data set shuffles by itself, in an order that does not change when a run is resumed.
+        # The data set shuffles itself, in an order that does not change when a run is resumed.
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
 
 class PatienceAtFullWindow(EarlyStoppingCallback):
-    """Early stopping that waits for the last stage, since a model does badly on windows that it has not yet seen."""
+    """Early stopping that waits for the last stage: a model predicts badly on window lengths new to it."""
 
     def __init__(self, windows: TextWindows, patience: int) -> None:
         super().__init__(patience)
@@ -50,7 +50,7 @@ class Reports(TrainerCallback):
 
     Args:
         notice: called with each line.
-        characters: that a step reads.
+        characters: number that one step reads.
     """
 
     def __init__(self, notice: Callable[[str], Any], characters: int) -> None:
@@ -59,7 +59,7 @@ class Reports(TrainerCallback):
         self.since = (0, 0.0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock, and say where the run continues."""
+        """Start the timer, and report the step at which a resumed run continues."""
         if state.is_world_process_zero and state.global_step:
             self.notice(f"continuing at step {state.global_step:,}")
         self.since = (state.global_step, time.perf_counter())
@@ -84,7 +84,7 @@ class Reports(TrainerCallback):
             self.notice(f"step {state.global_step:,}: {bits:.4f} bits per character of the held-out text")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Report where and why it ended early."""
+        """Report why the run ended early, and its best step."""
         if state.is_world_process_zero and state.global_step < state.max_steps:
             self.notice(
                 f"stopped at step {state.global_step:,}, since the held-out text was predicted no better; "

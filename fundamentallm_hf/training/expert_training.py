@@ -1,8 +1,8 @@
-"""Trains a pair of experts for a model out of two kinds of texts.
+"""Trains a pair of experts for a model from two kinds of texts.
 
-The model reads every text once. What its last layer made of each token is kept, and on that each adapter learns, as a
-language model, which token comes next in texts of its own kind: seconds of work, whatever the size of the model. What
-takes time is the reading.
+The model reads every text once, and the outputs of its last layer are kept. On these each adapter learns, as a language
+model, to predict the next token in texts of one kind, which takes seconds whatever the size of the model. Most of the
+time is spent on reading.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,23 +25,23 @@ from fundamentallm_hf.portable.guides.output_experts import (
 from .word_training import area_under_curve
 
 SIDES = ("with", "without")
-# Tokens that are read of each side at most; fewer where the model is large: parameters times tokens.
+# Most tokens that are read of each side; fewer if the model is large: parameters times tokens.
 MOST_TOKENS, _MOST_WORK = 500_000, 8e12
-# Each side learns in so many passes, at most and at least so many steps of so many tokens.
+# Number of passes over each side, and bounds of the number of steps, each of this many tokens.
 _PASSES, _STEPS, _LEAST_STEPS, BATCH = 3, 3000, 100, 1024
 _RATE, _WARM_UP, _WEIGHT_DECAY = 2e-3, 50, 0.01
 _BATCH_LOGITS = 1 << 23
 _ROWS, _LONGEST = 16, 1024
-# Of the passages of each side, the last of so many is held out; fewer passages than the second number are too few.
+# Of this many passages of each side, the last is held out; below the second number none is.
 _HELD_OUT, _LEAST = 5, 10
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A text, and the parts of it that show the attribute or its lack; what stands before a part is its context.
+    """A text, and the parts of it that show the attribute or its absence; the text before a part is its context.
 
     Attributes:
-        text: as a whole.
+        text: the whole text.
         spans: (first, last) characters of the parts; None for all of it.
     """
 
@@ -51,14 +51,14 @@ class Passage:
 
 @dataclass(frozen=True)
 class ExpertTraining:
-    """What came of it.
+    """The result of the training.
 
     Attributes:
         experts: the pair.
-        separation: on held-out texts, the chance that one with the attribute has a larger mean log-ratio than one
-            without (the area under the ROC curve: 0.5 is chance); None where there were too few to hold some out.
-        texts: how many were read with the attribute, and without.
-        tokens: how many the experts learnt from, with the attribute, and without.
+        separation: on held-out texts, the probability that one with the attribute has a larger mean log-ratio than one
+            without (the area under the ROC curve: 0.5 is random); None where there were too few to hold some out.
+        texts: number of texts that were read with the attribute, and without.
+        tokens: number of tokens the experts were trained on, with the attribute, and without.
     """
 
     experts: ExpertPair
@@ -85,15 +85,15 @@ def train_experts(
         tokenizer: the tokenizer of the model, a fast one.
         with_texts: texts that have the attribute, such as the lines of a file.
         without_texts: texts that lack it.
-        progress: called with what is done, how far it is, and how far it has to go.
+        progress: called with the name of the current step, the work done, and the total.
         bottleneck: width of each adapter.
-        seed: of what is drawn; the same one gives the same experts.
-        most_tokens: that are read of each side; fewer of a large model.
-        batch: tokens that a step learns from.
+        seed: of the random numbers; the same one gives the same experts.
+        most_tokens: most tokens that are read of each side; fewer for a large model.
+        batch: tokens per step.
 
     Raises:
-        UserError: a side holds nothing to learn from, the tokenizer cannot tell where its tokens stand in a text, or
-            the model has no output layer of plain weights.
+        UserError: a side has nothing to learn from, the tokenizer does not report the positions of its tokens, or the
+            model has no output layer of plain weights.
     """
     if not tokenizer.is_fast:
         raise UserError("experts are trained with a fast tokenizer, and this model has none: choose --kind words")
@@ -114,7 +114,7 @@ def train_experts(
         report = partial(progress, f"learning texts {name}")
         _learn(adapter, output, side.states[~out], side.targets[~out], report, seed, batch)
     pair.eval().requires_grad_(False)
-    # What is kept is half precise, so that is what is measured and given back.
+    # The states are kept in half precision, so the experts are measured and returned in it.
     pair = ExpertPair.from_bytes(pair.to_bytes())
     separation = None
     if holds_out:
@@ -136,7 +136,7 @@ def _read_side(
 
 @dataclass(frozen=True)
 class _Side:
-    """What was read: (tokens, hidden size) states, (tokens,) what came next, (tokens,) and in which passage."""
+    """The states and tokens of one side: (tokens, hidden size) states, (tokens,) next tokens, (tokens,) passages."""
 
     states: torch.Tensor
     targets: torch.Tensor
@@ -157,7 +157,7 @@ class _Reader:
         count, number = 0, 0
         # Texts of one length are read together.
         order = sorted(range(len(passages)), key=lambda index: len(passages[index].text))
-        # If not all are read, it is not the long ones that are left out.
+        # If not all are read, the omitted ones must not all be long.
         generator = torch.Generator().manual_seed(0)
         groups = [order[first : first + _ROWS] for first in range(0, len(order), _ROWS)]
         for done, picked in enumerate(torch.randperm(len(groups), generator=generator).tolist()):
@@ -186,7 +186,7 @@ class _Reader:
             return []
         device = self.model.device
         filler = next(token for ids, _ in rows for token in ids)
-        # Padding stands behind, where a causal model does not see it.
+        # Padding comes last, where a causal model does not attend to it.
         tokens = torch.tensor([ids + [filler] * (width - len(ids)) for ids, _ in rows], device=device)
         passed: list[torch.Tensor] = []
         hook = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, given: passed.append(given[0]))
@@ -217,11 +217,11 @@ def _learn(
     seed: int,
     batch: int,
 ) -> None:
-    """Teach one expert to write on as the texts of its side do."""
+    """Train one expert to continue like the texts of its side."""
     generator = torch.Generator().manual_seed(seed)
     device = output.weight.device
     adapter.to(device)
-    with torch.no_grad():  # what is drawn does not depend on what was drawn before
+    with torch.no_grad():  # independent of random numbers drawn before
         bound = adapter.down.in_features**-0.5
         for each in (adapter.down.weight, adapter.down.bias):
             each.copy_(torch.empty(each.shape).uniform_(-bound, bound, generator=generator))
@@ -244,7 +244,7 @@ def _learn(
 
 
 def _means(pair: ExpertPair, output: OutputWeights, side: _Side, held: torch.Tensor) -> list[float]:
-    """The mean log-ratio of the tokens of every passage that was held out."""
+    """The mean log-ratio of the tokens of every held-out passage."""
     pair = pair.to(output.weight.device)
     rows, owners = torch.nonzero(held)[:, 0], side.owners[held]
     ratios = torch.cat(

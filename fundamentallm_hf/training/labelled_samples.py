@@ -1,8 +1,8 @@
 """Texts that a model generates itself, labelled by a classifier: training data for experts where there are no texts.
 
-Experts that learn from them model how the model itself comes to generate what the classifier recognises: the log of
-their ratio is the evidence, token by token, of how the whole text will be classified. That is the idea of NADO (Meng et
-al. 2022), whose second model estimates the classifier's verdict.
+Experts trained on them model how the model generates text that the classifier recognises: the log of their ratio is the
+    evidence, token by token, for the classification of the whole text. This is the idea of NADO (Meng et al. 2022),
+    whose second model estimates the classifier's verdict.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ from fundamentallm_hf.portable.errors import UserError
 
 from .expert_training import Passage
 
-# The share of the texts that is kept at each end; what the judge holds for neither tells little of either.
+# The share of the texts that is kept at each end; texts in the middle are not informative.
 SHARE = 0.25
 _SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "num_beams": 1}
-# How many texts are written at once: rows times parameters, and rows, at most; of rows more where there is a GPU.
+# Most texts that are generated at once: rows times parameters, and rows; more rows on a GPU.
 _MOST_WORK, _MOST_ROWS, _MOST_ROWS_OF_GPU = 4_000_000_000, 64, 2048
 
 
 class OwnText(NamedTuple):
-    """What a model wrote behind an opening.
+    """A completion that a model generated after an opening.
 
     Attributes:
-        opening: as it was given.
-        text: what follows.
+        opening: the prompt, as given.
+        text: the completion.
     """
 
     opening: str
@@ -35,7 +35,7 @@ class OwnText(NamedTuple):
 
     @property
     def passage(self) -> Passage:
-        """The whole, of which the experts learn what follows the opening."""
+        """The whole text; the experts learn the part after the opening."""
         whole = self.opening + self.text
         return Passage(whole, [(len(self.opening), len(whole))])
 
@@ -50,21 +50,21 @@ def write_texts(
     rows: int | None = None,
     seed: int = 0,
 ) -> list[OwnText]:
-    """Let a model write, at temperature 0.8 and top-p 0.9.
+    """Let a model generate texts, at temperature 0.8 and top-p 0.9.
 
     Args:
         model: a causal language model.
         tokenizer: the tokenizer of the model.
-        openings: taken in turn, from the first on, as often as it needs; an empty one is the model's token for the
-            beginning of a text, if it has one.
-        number: of texts.
-        tokens: of each text at most.
-        progress: called with the texts written, and their number.
-        rows: that are written side by side; by default as many as a small machine or a GPU bears.
-        seed: of what is drawn; the same one gives the same texts.
+        openings: prompts, used in turn from the first on, as often as needed; an empty one is the model's start-of-text
+            token, if it has one.
+        number: number of texts.
+        tokens: most tokens of each text.
+        progress: called with the number of generated texts, and the total.
+        rows: texts generated at once; by default as many as a small machine or a GPU can handle.
+        seed: of the random numbers; the same one gives the same texts.
 
     Raises:
-        UserError: there is no opening that the model can go on from.
+        UserError: there is no opening that the model can continue.
     """
     begin = model.generation_config.bos_token_id
     read = {each: tokenizer(each, verbose=False).input_ids or ([] if begin is None else [begin]) for each in openings}
@@ -79,7 +79,7 @@ def write_texts(
         for start in range(0, number, rows):
             part = [given[index % len(given)] for index in range(start, min(number, start + rows))]
             width = max(len(read[each]) for each in part)
-            # Padding stands in front, so that what is written stands behind.
+            # Padding comes first, so that the completion comes last.
             gaps = [width - len(read[each]) for each in part]
             ids = torch.tensor([[filler] * gap + read[each] for gap, each in zip(gaps, part, strict=True)])
             mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps])
@@ -99,15 +99,15 @@ def write_texts(
 def sort_texts(
     texts: Sequence[OwnText], scores: Sequence[float], share: float = SHARE
 ) -> tuple[list[OwnText], list[OwnText]]:
-    """Those that a judge scored highest, and those that it scored lowest.
+    """The texts that a classifier scored highest, and those that it scored lowest.
 
     Args:
-        texts: what was judged.
-        scores: of each; nan for one that nothing can be said of, which is left out.
-        share: of the texts that is taken at each end, at most a half.
+        texts: the scored texts.
+        scores: of each; nan for a text without a score, which is left out.
+        share: of the texts that is kept at each end, at most a half.
 
     Raises:
-        UserError: the judge scored all alike.
+        UserError: all scores are the same.
     """
     order = sorted((index for index, score in enumerate(scores) if score == score), key=lambda index: scores[index])
     count = int(len(order) * share)

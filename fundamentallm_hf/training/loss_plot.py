@@ -13,7 +13,7 @@ def plot_loss(history: Sequence[dict[str, Any]], file: Path, characters: int) ->
     Args:
         history: the log of a Trainer (`state.log_history`).
         file: where to write it.
-        characters: that a step reads.
+        characters: number that one step reads.
 
     Returns:
         `file`.

@@ -1,6 +1,6 @@
-"""Makes attributes and writes them where they are found: out of texts, or with a text classifier.
+"""Creates attributes from texts or with a text classifier, and saves them where they are found.
 
-torch and transformers are imported where a model is used, so that attributes of words are made without them.
+torch and transformers are imported where a model is used, so that attributes of words do not need them.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .expert_training import ExpertTraining, Passage
     from .labelled_samples import OwnText
 
-# How many texts a model generates for its own experts by default, and how many tokens each has at most.
+# Number of texts that a model generates for its experts by default, and most tokens of each.
 TEXTS, TOKENS = 4000, 300
 # Texts that are classified between two reports of progress.
 _CLASSIFIED = 128
@@ -34,13 +34,13 @@ Notice = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a new attribute is written, and what is said of it.
+    """The target and the metadata of a new attribute.
 
     Attributes:
         name: of the attribute.
-        model: a folder or checkpoint on this machine, next to which it is written; None is the user's own attributes,
-            where every model finds it. Experts are trained for this model, without one for the bundled model.
-        description: what the attribute does, in a line; without one it is made up.
+        model: a local folder or checkpoint, next to which it is written; None is the folder of the user's attributes,
+            where every model finds it. Experts are trained for this model, or else for the bundled model.
+        description: its effect, in one line; by default one is generated.
         force: replace an attribute of this name.
     """
 
@@ -50,10 +50,10 @@ class Destination:
     force: bool = False
 
     def folder(self) -> Path:
-        """The folder of the attribute, asked before any work starts.
+        """The folder of the attribute, checked before any work starts.
 
         Raises:
-            UserError: the name cannot be one, there is no such model, or the attribute exists.
+            UserError: the name is invalid, there is no such model, or the attribute exists.
         """
         check_name(self.name)
         parent = user_folder()
@@ -73,12 +73,12 @@ class Destination:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a model generates for its own experts.
+    """The texts that a model generates for its experts.
 
     Attributes:
-        openings: a file of prompts, one per line; without it the model starts by itself.
-        texts: how many it generates.
-        tokens: how many tokens each has at most.
+        openings: a file of prompts, one per line; without it the model starts without a prompt.
+        texts: number of texts.
+        tokens: most tokens of each.
     """
 
     openings: str | None = None
@@ -94,21 +94,21 @@ def from_texts(
     progress: Progress = lambda *_: None,
     notice: Notice = lambda _: None,
 ) -> tuple[Attribute, Path]:
-    """Make an attribute out of two files with a text per line.
+    """Create an attribute from two files with one text per line.
 
     Args:
-        to: where it is written.
+        to: the target.
         with_file: texts that have the attribute.
         without_file: texts that lack it.
         kind: "words" or "experts".
-        progress: called with the current step, how far it is, and its length.
-        notice: called with what a user should know of the model, a line at a time.
+        progress: called with the name of the current step, the work done, and the total.
+        notice: called with lines for the user about the model.
 
     Returns:
-        The attribute, and the folder that holds it.
+        The attribute, and its folder.
 
     Raises:
-        UserError: a file cannot be read, the attribute exists, or nothing tells the files apart.
+        UserError: a file cannot be read, the attribute exists, or nothing separates the texts of the two files.
     """
     folder = to.folder()
     texts, others = read_lines(with_file), read_lines(without_file)
@@ -131,15 +131,15 @@ def from_texts(
 
 
 def from_classifier(to: Destination, classifier: str, label: str) -> tuple[Attribute, Path]:
-    """Make an attribute out of a text classifier and one of its labels.
+    """Create an attribute from a text classifier and one of its labels.
 
     Args:
-        to: where it is written.
+        to: the target.
         classifier: `user/name` or `user/name@revision` on the Hub, or a folder, which is copied.
-        label: one of its labels; "" where it has one alone.
+        label: one of its labels; "" where it has only one.
 
     Returns:
-        The attribute, and the folder that holds it.
+        The attribute, and its folder.
 
     Raises:
         UserError: the classifier cannot be read or has no such label, or the attribute exists.
@@ -163,21 +163,21 @@ def from_own_texts(
     progress: Progress = lambda *_: None,
     notice: Notice = lambda _: None,
 ) -> tuple[Attribute, Path]:
-    """Make experts out of what the model itself generates, sorted by a text classifier.
+    """Create experts from texts that the model itself generates, sorted by a text classifier.
 
     Args:
-        to: where they are written.
+        to: the target.
         classifier: see `from_classifier`; it is not kept.
         label: one of its labels.
-        samples: what the model generates.
+        samples: the texts to generate.
         progress, notice: as in `from_texts`.
 
     Returns:
-        The attribute, and the folder that holds it.
+        The attribute, and its folder.
 
     Raises:
-        UserError: the classifier or the prompts cannot be read, the attribute exists, or the classifier cannot tell
-            the texts apart.
+        UserError: the classifier or the prompts cannot be read, the attribute exists, or the classifier scores all
+            texts alike.
     """
     from fundamentallm_hf.model_io.loading import load_model
     from fundamentallm_hf.portable.guides.text_classifier import TextClassifier
@@ -216,7 +216,7 @@ def _passages(texts: "Sequence[OwnText]") -> "list[Passage]":
 
 
 def _locate_classifier(classifier: str) -> tuple[Path | str, str]:
-    """A classifier's folder or its name on the Hub, and what it is called in descriptions."""
+    """A classifier's folder or its name on the Hub, and its name in descriptions."""
     if is_local(classifier):
         path = local_path(classifier)
         return path, path.resolve().name
@@ -224,7 +224,7 @@ def _locate_classifier(classifier: str) -> tuple[Path | str, str]:
 
 
 def _words_for_other_models(texts: list[str], others: list[str]) -> dict[str, float]:
-    """Words for models other than that of the experts; none where single words do not tell apart what experts may."""
+    """Words for models other than that of the experts; none where single words do not separate the texts."""
     with suppress(UserError):
         return train_words(texts, others).weights
     return {}

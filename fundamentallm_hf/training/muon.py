@@ -1,7 +1,7 @@
 """Muon for the hidden matrices, AdamW for the rest, as one optimizer.
 
-Muon (Jordan et al., 2024) orthogonalises the momentum of a matrix; embeddings, norms and biases are no matrices in
-that sense and stay with AdamW. Both are torch's own; this file only joins them.
+Muon (Jordan et al., 2024) orthogonalises the momentum of a matrix; embeddings, norms and biases are not matrices in
+that sense and stay with AdamW. Both optimizers are torch's; this file only combines them.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         Args:
             lr: learning rate of Muon, on AdamW's scale (its update has the root mean square of an AdamW update).
             adamw_lr: learning rate of AdamW.
-            weight_decay: of the matrices; embeddings, norms and biases decay not at all.
+            weight_decay: of the matrices; embeddings, norms and biases do not decay.
         """
         embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
         matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embeddings]

@@ -1,4 +1,4 @@
-"""The plan of a training run: what depends on its number of steps, and the check that a resumed run is the same run.
+"""The plan of a training run: values that depend on its number of steps, and the check that a resumed run is the same.
 
 The plan is kept in the run's folder as `plan.json`.
 """
@@ -21,19 +21,19 @@ _LONGEST = 1 << 30
 
 
 def warmup_and_decay(options: TrainingOptions, steps: int) -> tuple[int, int]:
-    """Steps in which the learning rate rises, and in which it falls."""
+    """Numbers of steps in which the learning rate rises, and in which it falls."""
     return min(options.warmup_steps, max(1, steps // 10)), max(1, int(steps * options.decay_share))
 
 
 def step_plan(options: TrainingOptions, step: int, steps: int) -> tuple[int, int, tuple[int, int]]:
-    """What step number `step` of `steps` depends on: window length, steps of warm-up, and where in the decay it is."""
+    """What step `step` of `steps` depends on: window length, steps of warm-up, and its position in the decay."""
     warmup, decay = warmup_and_decay(options, steps)
     decayed = max(0, step - (steps - decay))
     return stage_length(parse_stages(options.stages), step / steps, _LONGEST), warmup, (decayed, decay * (decayed > 0))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
+    """The newest checkpoint that is complete."""
     complete = {}
     for checkpoint in folder.glob("checkpoint-*"):
         number = checkpoint.name.rpartition("-")[2]
@@ -47,12 +47,12 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def make_plan(options: TrainingOptions, tokens: torch.Tensor, resolved: dict[str, Any]) -> dict[str, Any]:
-    """What decides the result of a run, ready to be compared.
+    """The values that determine the result of a run, for comparison.
 
     Args:
-        options: of the run.
-        tokens: of the training text.
-        resolved: options that were left to the program, as they turned out.
+        options: the options of the run.
+        tokens: the training text.
+        resolved: the final values of options that the program chose.
     """
     plan = {each.name: str(getattr(options, each.name)) for each in fields(options) if not each.metadata["free"]}
     if options.init_from is None:
@@ -63,13 +63,13 @@ def make_plan(options: TrainingOptions, tokens: torch.Tensor, resolved: dict[str
 
 
 def check_plan(options: TrainingOptions, plan: dict[str, Any], folder: Path) -> Path | None:
-    """Where the run continues: at its last checkpoint, or at None, its beginning.
+    """The checkpoint at which the run continues, or None for its start.
 
-    The number of steps may change as long as nothing that was done depends on it. The result is then that of a run
-    which had the new number from its beginning. All else has to be as it was.
+    The number of steps may change as long as no completed step depends on it. The result is then that of a run with the
+    new number from the start. All other values have to be the same.
 
     Raises:
-        UserError: the run in `folder` is another one.
+        UserError: the run in `folder` has other options.
     """
     checkpoint = last_checkpoint(folder)
     if checkpoint is None:
@@ -97,7 +97,7 @@ def check_plan(options: TrainingOptions, plan: dict[str, Any], folder: Path) -> 
 
 
 def is_finished(options: TrainingOptions, folder: Path) -> bool:
-    """Whether the run in `folder` has come to its end, which may be before its last step."""
+    """Whether the run in `folder` has ended, which may be before its last step."""
     try:
         plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         return FINISHED in plan and plan["steps"] == options.steps
@@ -109,7 +109,7 @@ def write_plan(plan: dict[str, Any], folder: Path) -> None:
     """Keep the plan in the run's folder.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

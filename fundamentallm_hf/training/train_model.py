@@ -1,8 +1,8 @@
 """Trains a new FundamentaLLM model on text, or an existing one further, with transformers' Trainer.
 
-What is particular to a character model: the vocabulary is read off the text, texts are joined by an end-of-text token
-and cut into windows, and the loss is reported in bits per character. Everything else is the Trainer's: several
-processes or GPUs through `accelerate launch`, mixed precision, checkpoints.
+Specific to a character model: the vocabulary is the characters of the text, texts are joined by an end-of-text token
+    and cut into windows, and the loss is reported in bits per character. The Trainer does everything else: several
+    processes or GPUs through `accelerate launch`, mixed precision, checkpoints.
 """
 
 import ctypes
@@ -48,22 +48,21 @@ def train_model(
     notice: Callable[[str], Any] = lambda line: print(line, file=sys.stderr),
     about: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Train a model as `options` say, and write it as a folder that `from_pretrained` loads and `push` sends.
+    """Train a model with the given options, and write it as a folder that `from_pretrained` loads and `push` sends.
 
-    A run that was interrupted continues where its last checkpoint was written when it is started again with the same
-    options, and ends as if it had not been interrupted.
+    An interrupted run that is started again with the same options continues at its last checkpoint, and gives the same
+    result as an uninterrupted one.
 
     Args:
-        options: of the run.
-        notice: called with one line after the other of what there is to report.
-        about: what the model's card tells of the training, besides what is known here: `license`, `language`,
-            `datasets`, `text`.
+        options: the options of the run.
+        notice: called with each line of the report.
+        about: facts for the model's card besides those known here: `license`, `language`, `datasets`, `text`.
 
     Returns:
         The folder of the finished model, `model` in the run's folder. `loss.png` is next to it.
 
     Raises:
-        UserError: the texts, the shape, the model to start from or the run's folder cannot be used.
+        UserError: the texts, the architecture, the model to start from or the run's folder cannot be used.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -97,7 +96,7 @@ def train_model(
 
 
 class _Run:
-    """The pieces of one run: its windows, what the Trainer is told, and the Trainer."""
+    """The parts of one run: its windows, the Trainer's arguments, and the Trainer."""
 
     def __init__(
         self,
@@ -116,7 +115,7 @@ class _Run:
         if len(held) < 2:
             raise UserError("the held-out text is empty: name one with text, or leave it out")
         self.held = HeldOutWindows(held, self.window)
-        # The arguments find out which device there is, and with several processes connect them.
+        # The arguments detect the device, and connect the processes if there are several.
         self.arguments = self._arguments()
         self.processes = self.arguments.world_size
         self.windows = TextWindows(
@@ -166,18 +165,18 @@ class _Run:
             raise UserError(f"cannot write to {str(options.output_dir)!r}: {error.strerror or error}") from error
 
     def attention(self) -> str:
-        """The implementation of attention: blockwise for a compiled model on a CPU, unless another was asked for."""
+        """The attention implementation: blockwise for a compiled model on a CPU, unless the options set another."""
         if self.options.attention != "auto":
             return self.options.attention
         return "blockwise" if self.options.compile and self.arguments.device.type == "cpu" else "sdpa"
 
     def plan(self) -> dict[str, Any]:
-        """What decides the result of the run."""
+        """The values that determine the result of the run."""
         resolved = {"precision": "bfloat16" if self.arguments.bf16 else "float32", "processes": self.processes}
         return make_plan(self.options, self.windows.tokens, resolved)
 
     def keep(self, plan: dict[str, Any]) -> None:
-        """Write the plan into the run's folder, and remove what an interrupted run wrote only in part."""
+        """Write the plan into the run's folder, and remove incomplete output of an interrupted run."""
         with self.arguments.main_process_first(desc="writing the plan"):
             if self.arguments.process_index == 0:
                 for each in self.folder.glob("checkpoint-*"):
@@ -231,8 +230,9 @@ def new_model(options: TrainingOptions, texts: list[str]) -> tuple[FundamentaLLM
     )
     model = FundamentaLLMForCausalLM(config)
     if shape["positions"] == "learned":
-        # Learned positions that begin as faint sinusoids spare the model from discovering that positions have an
-        # order, which takes a small model most of a short run. As faint as the token embeddings, so neither drowns.
+        # Learned positions are initialised as faint sinusoids, so that the model need not discover the order of
+        # positions, which takes a small model most of a short run. They are as faint as the token embeddings, so
+        # neither dominates.
         table = FundamentaLLMSinusoidalPositions.compute(shape["window"], shape["hidden_size"])
         with torch.no_grad():
             model.model.embed_positions.weight.copy_(  # type: ignore[operator]
@@ -245,7 +245,7 @@ def existing_model(source: str | Path) -> tuple[FundamentaLLMForCausalLM, PreTra
     """A model to be trained further, in float32, and its tokenizer.
 
     Raises:
-        UserError: there is none at `source`.
+        UserError: there is no model at `source`.
     """
     path = local_path(source)
     if not path.exists():
@@ -259,7 +259,7 @@ def existing_model(source: str | Path) -> tuple[FundamentaLLMForCausalLM, PreTra
 
 
 def uses_bfloat16(options: TrainingOptions) -> bool:
-    """Whether matrices are multiplied in bfloat16: as asked for, or else where the hardware has units for it."""
+    """Whether matrix products use bfloat16: as requested, or by default where the hardware supports it."""
     if options.precision != "auto":
         return options.precision == "bfloat16"
     if torch.cuda.is_available() and not options.cpu:
@@ -268,9 +268,9 @@ def uses_bfloat16(options: TrainingOptions) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed: each step frees and takes the same large blocks, and fresh pages cost time.
+    """Make glibc keep freed memory: each step allocates the same large blocks again, and fresh pages cost time.
 
-    Measured on one core with 5 million parameters: 10,200 instead of 5,400 characters a second.
+    Measured on one core with 5 million parameters: 10,200 instead of 5,400 characters per second.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -288,7 +288,7 @@ def _check_compiler(options: TrainingOptions) -> None:
 
 
 def _check_fits(texts: list[str], tokenizer: PreTrainedTokenizerFast, window: int) -> None:
-    """Fine-tuning cannot teach characters that the vocabulary has no token for; every text needs a whole window."""
+    """Check that the vocabulary has all characters, since fine-tuning adds none, and that every text fills a window."""
     unknown = unknown_characters(tokenizer, _alphabet(texts))
     if unknown:
         raise UserError(
@@ -312,17 +312,17 @@ def _write(folder: Path, trainer: CharacterTrainer, run: _Run, about: Mapping[st
     """Write the finished model with its tokenizer, its word counts and the record of its training."""
     finished = trainer.accelerator.unwrap_model(trainer.model)
     finished.config.use_cache = True  # the Trainer turns it off, and generate() would be slow without it
-    # A text begins where another ended, so with no prompt the model starts from the end-of-text token.
+    # A text starts where another ended, so without a prompt the model starts from the end-of-text token.
     finished.generation_config = GenerationConfig(
         bos_token_id=run.end, eos_token_id=run.end, pad_token_id=run.tokenizer.pad_token_id
     )
-    finished.word_counts = WordCounts.of_text(" ".join(run.texts), least=2)  # controls ask it how words end
+    finished.word_counts = WordCounts.of_text(" ".join(run.texts), least=2)  # controls predict word ends with it
     finished.records = {TRAINING: [{**_record(run, trainer.state, finished), **about}]}
     write_model_folder(folder, finished, run.tokenizer, force=True)
 
 
 def _record(run: _Run, state: Any, model: FundamentaLLMForCausalLM) -> dict[str, Any]:
-    """What the card tells of the training: figures, and nothing of where the texts were."""
+    """The training facts for the card: figures, and no paths of the texts."""
     options = run.options
     record = {
         "weights": weights_digest(model.state_dict().values()),

@@ -18,15 +18,15 @@ ATTENTIONS = ("auto", "sdpa", "eager", "blockwise")
 PRECISIONS = ("auto", "float32", "bfloat16")
 POSITIONS = ("learned", "sinusoidal")
 DATA, SHAPE, RUN = "Data", "Shape of a new model", "Run"
-# What a new model is like where nothing else is asked for. A model that is trained further has a shape already.
+# The defaults of a new model. A model that is trained further keeps its architecture.
 SHAPE_DEFAULTS = {"hidden_size": 192, "layers": 4, "heads": 3, "window": 512, "positions": "learned", "dropout": 0.0}
 
 
 def _option(default: Any, group: str, text: str, free: bool = False, **limits: Any) -> Any:
-    """A field with what a command needs to know of it.
+    """A field with the metadata that a command needs.
 
     Args:
-        free: the option leaves the result as it is, so a run that was interrupted may continue with another value.
+        free: the option does not change the result, so an interrupted run may continue with another value.
         limits: `minimum`, `above`, `maximum` or `choices`; `shown` where the default needs words.
     """
     return field(default=default, metadata={"group": group, "help": text, "free": free, **limits})
@@ -34,7 +34,7 @@ def _option(default: Any, group: str, text: str, free: bool = False, **limits: A
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What a training run does.
+    """The options of a training run.
 
     Raises:
         UsageError: a value is out of its range, or options contradict each other.
@@ -118,7 +118,7 @@ class TrainingOptions:
         parse_stages(self.stages)
 
     def shape(self) -> dict[str, Any]:
-        """The shape of a new model, by name, with defaults for what was left open."""
+        """The architecture of a new model, by name, with defaults for options that are not set."""
         return {
             name: default if getattr(self, name) is None else getattr(self, name)
             for name, default in SHAPE_DEFAULTS.items()
@@ -147,7 +147,7 @@ def check(option: Field, value: Any) -> None:
 
 
 def number_of(option: Field) -> type | None:
-    """Whether an option is a whole number (int), a number (float), or none (None)."""
+    """The type of an option: a whole number (int), a number (float), or none (None)."""
     default = SHAPE_DEFAULTS.get(option.name, option.default)
     if option.name == "threads":
         return int

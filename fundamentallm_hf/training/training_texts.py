@@ -1,4 +1,4 @@
-"""Where training texts come from: files, or a data set; and which of them are held out."""
+"""Reads training texts from files or a data set, and splits off the held-out ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from .training_options import TrainingOptions
 
 
 def read_texts(options: TrainingOptions) -> list[str]:
-    """The training texts, without what separates them.
+    """The training texts, without the separators.
 
     Raises:
         UserError: a file or the data set cannot be read, or there is no text in it.
@@ -29,7 +29,7 @@ def read_text_file(path: str | Path) -> str:
     """The text of a file.
 
     Raises:
-        UserError: it cannot be read, is not UTF-8, or holds no text.
+        UserError: it cannot be read, is not UTF-8, or is empty.
     """
     text = read_text(path)
     if not text.strip():
@@ -58,14 +58,14 @@ def _dataset_texts(options: TrainingOptions) -> list[str]:
             texts.append(row[options.dataset_column])
     except UserError:
         raise
-    except Exception as error:  # whatever the readers of a dozen formats and the network may raise
+    except Exception as error:  # the readers of many formats and the network may raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"the data set {options.dataset!r} cannot be read: {reason}") from error
     return texts
 
 
 def split_held_out(options: TrainingOptions, texts: list[str]) -> tuple[list[str], list[str]]:
-    """Training texts and held-out texts: the file that was named, or the last texts, a twentieth of them at most.
+    """Training texts and held-out texts: the named file, or the last texts, a twentieth of them at most.
 
     Raises:
         UserError: the held-out file cannot be read, or the texts are too short to hold some out.

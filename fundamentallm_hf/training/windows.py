@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 
 def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerFast, end: int) -> torch.Tensor:
-    """All texts as one row of token ids, `end` after each: `(tokens,)` long."""
+    """Encode all texts as one row of token ids, `end` after each: `(tokens,)` long."""
     rows = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
     return torch.tensor([token for row in rows for token in (*row, end)], dtype=torch.long)
 
@@ -17,13 +17,13 @@ def encode_texts(texts: list[str], tokenizer: PreTrainedTokenizerFast, end: int)
 def stage_length(stages: Sequence[tuple[int, float]], progress: float, window: int) -> int:
     """The window length at a point of the run.
 
-    Attention costs the more the longer the window, and most of what a small model learns first is local, so a run
-    that begins with short windows sees more text in the same time (Press et al., 2021, "Shortformer").
+    Attention costs more the longer the window, and most of what a small model learns first is local, so a run that
+    starts with short windows sees more text in the same time (Press et al., 2021, "Shortformer").
 
     Args:
-        stages: (length, share of the steps) pairs; what they leave of the steps has whole windows.
+        stages: (length, share of the steps) pairs; the remaining steps have full windows.
         progress: share of the steps that are done, 0 to 1.
-        window: the whole length.
+        window: the full length.
 
     Example:
 
@@ -42,23 +42,23 @@ def stage_length(stages: Sequence[tuple[int, float]], progress: float, window: i
 
 
 class TextWindows(Dataset):
-    """Training windows over a row of tokens, in an order that depends on `seed` alone.
+    """Training windows over a row of tokens, in an order that depends only on `seed`.
 
-    An epoch cuts the tokens into adjacent windows, from a first token of its own, and takes them in a random order, so
-    every token is seen once an epoch and no two epochs have the same cuts. Item i is the i-th window of this endless
-    sequence, so a run that continues at step n needs to know nothing but n.
+    An epoch cuts the tokens into adjacent windows, starting from a different token each time, and takes them in a
+    random order, so every token is seen once per epoch and no two epochs have the same cuts. Item i is the i-th window
+    of this endless sequence, so a run that continues at step n only needs to know n.
 
-    `collate` cuts a batch of whole windows into the shorter ones of their stage; the number of tokens in a batch
-    stays. A short window gets a random offset among the positions, so that every position is trained from the start (a
-    quarter of them stay at the beginning, where generation starts).
+    `collate` cuts a batch of full windows into the shorter ones of their stage; the number of tokens in a batch stays
+    the same. A short window gets a random offset among the positions, so that every position is trained early (a
+    quarter of them stay at position 0, where generation starts).
 
     Args:
         tokens: `(tokens,)` ids, more than `window`.
-        window: tokens of a whole window.
+        window: tokens of a full window.
         stages: see `stage_length`.
-        steps: of the run.
-        per_step: windows that a step reads, over all processes.
-        seed: of the order and the offsets.
+        steps: number of steps of the run.
+        per_step: windows that one step reads, over all processes.
+        seed: for the order and the offsets.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class TextWindows(Dataset):
         return index, self.tokens[start : start + self.window]
 
     def collate(self, examples: list[Any]) -> dict[str, torch.Tensor]:
-        if isinstance(examples[0], dict):  # held-out windows come with their labels and stay whole
+        if isinstance(examples[0], dict):  # held-out windows come with their labels and stay full
             return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
         ids = torch.stack([tokens for _, tokens in examples])
-        # By the items and not by a clock: batches are fetched ahead of the step that reads them.
+        # By the items, not by a step counter: batches are fetched ahead of the step that reads them.
         length = self.length(examples[0][0] // self.per_step)
         ids = ids[:, : self.window - self.window % length].reshape(-1, length)
         positions = torch.arange(length).expand(len(ids), -1)
@@ -115,7 +115,7 @@ class TextWindows(Dataset):
 
 
 class HeldOutWindows(Dataset):
-    """Half-overlapping windows over held-out tokens; only the second half of each is scored (the first one whole).
+    """Half-overlapping windows over held-out tokens; only the second half of each is scored (the whole of the first).
 
     So every scored character has at least half a window of context, as in `fundamentallm evaluate`.
     """

@@ -1,8 +1,8 @@
 """Makes word weights from two texts: one with an attribute, one without.
 
 The weight of a word is the log-odds ratio of its use in the two, smoothed by an informative Dirichlet prior and kept
-where it is larger than chance (Monroe, Colaresi and Quinn 2008, section 3.4). So a text's weights, summed up, are about
-the log of how much likelier it is among the one than among the other.
+where it is significant (Monroe, Colaresi and Quinn 2008, section 3.4). So the sum of a text's weights is about the log
+of how much more probable it is among the texts with the attribute.
 """
 
 import math
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.text.characters import fold_text, is_word
 
-# A weight is kept where it is so many standard deviations from 0: 1 in 20 would be by chance.
+# A weight is kept if it is this many standard deviations from 0: 1 in 20 would be random.
 _CLEAR = 1.96
-# Observations that the prior is worth for each observation of a word, and the largest weight.
+# Weight of the prior for each observation of a word, and the largest weight.
 _PRIOR, _LARGEST = 0.1, 4.0
-# Of the texts of each side, the last of so many is held out; fewer texts than the second number are too few for that.
+# Of this many texts of each side, the last is held out; below the second number none is.
 _HELD_OUT, _LEAST = 5, 10
 MOST_WORDS = 20_000
 
 
 @dataclass(frozen=True)
 class Training:
-    """What came of it.
+    """The result of the training.
 
     Attributes:
-        weights: of the words, those that say most first.
-        separation: on held-out texts, the chance that one with the attribute has a larger mean weight than one without
-            (the area under the ROC curve: 0.5 is chance); None where there were too few to hold some out.
-        texts: how many there were with the attribute, and without.
+        weights: of the words, the largest first.
+        separation: on held-out texts, the probability that one with the attribute has a larger mean weight than one
+            without (the area under the ROC curve: 0.5 is random); None where there were too few to hold some out.
+        texts: number of texts with the attribute, and without.
     """
 
     weights: dict[str, float]
@@ -40,15 +40,15 @@ class Training:
 def train_words(
     with_texts: Sequence[str], without_texts: Sequence[str], progress: Callable[[int, int], None] = lambda *_: None
 ) -> Training:
-    """Weigh words by how they are used in two kinds of texts.
+    """Compute word weights from the use of words in two kinds of texts.
 
     Args:
         with_texts: texts that have the attribute, such as the lines of a file.
         without_texts: texts that lack it.
-        progress: called with the steps done, and their number.
+        progress: called with the steps done, and their total.
 
     Raises:
-        UserError: there are no words on one side, or no word tells the sides apart.
+        UserError: there are no words on one side, or no word separates the sides.
     """
     sides: list[list[list[str]]] = []
     done, total = 0, len(with_texts) + len(without_texts)
@@ -84,7 +84,7 @@ def words_of(text: str) -> list[str]:
 
 
 def count_words(texts: Iterable[Sequence[str]]) -> dict[str, int]:
-    """How often each word occurs in texts that are given as words."""
+    """How often each word occurs in texts that are given as lists of words."""
     counts: dict[str, int] = {}
     for text in texts:
         for word in text:
@@ -95,7 +95,7 @@ def count_words(texts: Iterable[Sequence[str]]) -> dict[str, int]:
 def log_odds(with_counts: Mapping[str, int], without_counts: Mapping[str, int]) -> dict[str, float]:
     """The weights of words whose use differs clearly: log-odds ratios with an informative Dirichlet prior.
 
-    The prior of a word is a part of its count in both texts together.
+    The prior of a word is a fraction of its count in both texts together.
 
     Example:
 
@@ -124,7 +124,7 @@ def log_odds(with_counts: Mapping[str, int], without_counts: Mapping[str, int]) 
 
 
 def area_under_curve(higher: Sequence[float], lower: Sequence[float]) -> float:
-    """The chance that one of `higher` is above one of `lower`; a tie counts half (Mann and Whitney 1947)."""
+    """The probability that one of `higher` is above one of `lower`; a tie counts half (Mann and Whitney 1947)."""
     ranked = sorted([(value, True) for value in higher] + [(value, False) for value in lower])
     ranks, first = 0.0, 0
     while first < len(ranked):

@@ -1,7 +1,7 @@
-"""What the buttons of the page do, as functions of what is on screen.
+"""The actions of the page's buttons, as functions of the components on screen.
 
-Where one generates or branches, all components that show a value get one: what is left out, gradio makes anew in the
-session, and the old one stays there for as long as the session.
+A function that generates or branches returns a value for every component that shows one: gradio would recreate an
+    omitted component in the session, and keep the old one for as long as the session.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,14 +23,14 @@ from .limits import OPEN, read_prompt, read_settings
 from .messages import EMPTY, alert_html, refusal_html, status_html
 from .runner import Writer, Written
 
-# Requests that wait or run before others are told to come back: about a minute's work.
+# Requests that may wait or run before further ones are rejected: about a minute's work.
 WAITING = 24
 BUSY = f"The model is busy: {WAITING} requests are waiting already. Please try again in a minute."
 
 
 @dataclass(frozen=True)
 class Result:
-    """What is on screen, kept for its visitor alone."""
+    """The results on screen, kept for their visitor alone."""
 
     prompt: str
     settings: GenerationSettings
@@ -43,7 +43,7 @@ class Result:
 
 
 def address_of(request: gr.Request) -> str:
-    """The address of this page as its visitor knows it, also behind a proxy; no slash at its end."""
+    """The address of this page as its visitor sees it, also behind a proxy; without a slash at its end."""
     headers, asked = request.headers, request.request
     host = headers.get("x-forwarded-host", headers.get("host", "localhost")).split(",")[0].strip()
     scheme = headers.get("x-forwarded-proto", asked.url.scheme if asked else "http").split(",")[0].strip()
@@ -52,12 +52,12 @@ def address_of(request: gr.Request) -> str:
 
 
 class Actions:
-    """What the buttons do.
+    """The actions of the buttons.
 
     Args:
-        writer: computes.
-        endpoints: by name; the page explains them.
-        model: what the operator calls the model; None is the bundled one.
+        writer: does the computation.
+        endpoints: by name; the page describes them.
+        model: the operator's name for the model; None is the bundled one.
     """
 
     def __init__(self, writer: Writer, endpoints: Mapping[str, Callable], model: str | None = None) -> None:
@@ -66,24 +66,24 @@ class Actions:
         self.model = model
 
     def begin(self, request: gr.Request) -> None:
-        """Make the request known, so that it can be stopped while it waits."""
+        """Register the request, so that it can be stopped while it waits."""
         if len(self.writer.stops) >= WAITING:
             raise gr.Error(BUSY, print_exception=False)
         self.writer.stops.open(_ticket(request))
 
     def leave(self, request: gr.Request) -> None:
-        """End and forget what a visitor has asked for."""
+        """End and forget the requests of a visitor."""
         ticket = _ticket(request)
         event = self.writer.stops.find(ticket)
         event.set()
         self.writer.stops.close(ticket, event)
 
     def stop_writing(self, request: gr.Request) -> None:
-        """End the text at the next token; what is there stays."""
+        """End the text at the next token; the text so far stays."""
         self.writer.stops.stop(_ticket(request))
 
     def run_write(self, request: gr.Request, prompt: Any, *values: Any) -> Iterator[list]:
-        """Write the texts and show them as they grow."""
+        """Generate the texts and show them as they grow."""
         try:
             checked, settings = self._read(prompt, values)
             texts: list[Written] = []
@@ -96,7 +96,7 @@ class Actions:
         yield [text_view.texts_html(texts), result, status_html(text_view.status_text(texts)), ""]
 
     def show_result(self, request: gr.Request, result: Result | None) -> list:
-        """Show the tokens of the texts, and how to have the same elsewhere; nothing where there are none."""
+        """Show the tokens of the texts, and how to reproduce them elsewhere; nothing where there are none."""
         if result is None:
             return [""] * 5
         asked = result.prompt, result.settings
@@ -125,7 +125,7 @@ class Actions:
     def run_compare(
         self, request: gr.Request, kind: Any, temperatures: Any, prompt: Any, *values: Any
     ) -> Iterator[list]:
-        """Write the texts of a comparison."""
+        """Generate the texts of a comparison."""
         try:
             checked, settings = self._read(prompt, values)
             if kind == "controls":
@@ -147,7 +147,7 @@ class Actions:
         return [example.prompt, *show_fields(example.settings), [], gr.update(visible=False)]
 
     def branch(self, result: Result | None, trail: list[str], counts_prompt: Any, event: gr.EventData) -> list:
-        """The prompt that goes on from another choice: everything before it, and the choice."""
+        """The prompt that continues from another token: everything before it, and that token."""
         try:
             if result is None:
                 raise UserError("there is no text to branch from: write one first")
@@ -160,7 +160,7 @@ class Actions:
             prompt = _branch(result, event._data)
         except UserError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
-        # What the text before the branch holds of the required words is there already.
+        # Required words in the text before the branch count as included.
         included = True if result.settings.must_include else counts_prompt
         return [prompt, included, [*trail, result.prompt], gr.update(visible=True)]
 
@@ -171,13 +171,13 @@ class Actions:
         return [trail[-1], trail[:-1], gr.update(visible=len(trail) > 1)]
 
     def make_json(self, result: Result | None) -> str:
-        """What is downloaded."""
+        """The text of the download."""
         if result is None:
             raise gr.Error("there is nothing to download yet: write a text first", print_exception=False)
         return export.as_json(result.completions, result.settings, self.model)
 
     def arrive(self, request: gr.Request) -> list:
-        """Fill the fields with what the link says."""
+        """Fill the fields with the values of the link."""
         told = programs_text(self.endpoints, address_of(request))
         try:
             prompt, values = export.read_link(dict(request.query_params))
@@ -198,7 +198,7 @@ def _ticket(request: gr.Request) -> str:
 
 
 def _branch(result: Result, data: Any) -> str:
-    """The text up to a token, with an alternative instead of it."""
+    """The text up to a token, with an alternative in its place."""
     with suppress(TypeError, ValueError, KeyError, IndexError, AttributeError):
         sample, token, choice = (int(data[name]) for name in ("sample", "token", "choice"))
         if min(sample, token, choice) >= 0:

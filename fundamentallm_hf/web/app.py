@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Before gradio is imported: nothing is sent anywhere, and its own statistics of requests stay small.
+# Set before gradio is imported: nothing is sent anywhere, and gradio's statistics of requests stay small.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "100")
@@ -23,18 +23,18 @@ from .page import Page
 from .runner import Writer
 
 HERE = Path(__file__).parent
-# Sessions whose last result is kept. Every call of a program is one, and takes about 0.3 MiB.
+# Sessions whose last result is kept. Every call of a program is a session, and takes about 0.3 MiB.
 SESSIONS = 300
 
 
 def create_app(
     model: str | None = None, *, apart: Callable[[Callable], Callable] | None = None, **loading: Any
 ) -> gr.Blocks:
-    """The page, with a model behind it.
+    """The page for a model.
 
     Args:
         model: as `load_model` takes it; None is the bundled one.
-        apart: decorates what computes, for instance `spaces.GPU`.
+        apart: decorates the functions that compute, for instance `spaces.GPU`.
         loading: other arguments of `load_model`.
 
     Raises:
@@ -45,12 +45,12 @@ def create_app(
 
 
 def serve(page: Page) -> gr.Blocks:
-    """The page with its queue: one request computes at a time, some wait, and the others are told to come back."""
+    """The page with its queue: one request computes at a time, some wait, and further ones are rejected."""
     return page.build().queue(max_size=WAITING + 8, api_open=False)
 
 
 def theme() -> gr.themes.Base:
-    """Paper and ink, with fonts that every machine has: nothing is fetched from elsewhere."""
+    """Paper and ink, with fonts that every machine has: nothing is downloaded."""
     sans = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Liberation Sans", "sans-serif")
     mono = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
     return gr.themes.Base(
@@ -97,7 +97,7 @@ def theme() -> gr.themes.Base:
 
 
 def launch_options() -> dict[str, Any]:
-    """What `launch()` needs to show the page as it is meant, and to serve programs."""
+    """The arguments of `launch()` for the page's style and for programs."""
     return {
         "theme": theme(),
         "css_paths": [HERE / "style.css"],

@@ -6,14 +6,14 @@ from fundamentallm_hf.generation.beam_tree import Branch
 
 from .text_view import escape
 
-# Of a letter and a line, in the picture's units.
+# Width of a letter and height of a line, in the picture's units.
 WIDTH, HEIGHT = 8.4, 24.0
-# Letters that a branch's score takes behind it.
+# Number of letters that a branch's score takes after it.
 _LABEL = 8
 
 
 def lanes_of(branches: Sequence[Branch]) -> list[int]:
-    """A line for each branch, so that none is written over another and none stands above the one it leaves.
+    """A line for each branch, so that branches do not overlap and none is above the branch it leaves.
 
     Example:
 
@@ -29,7 +29,7 @@ def lanes_of(branches: Sequence[Branch]) -> list[int]:
     lanes: list[int] = []
     for branch in branches:
         least = 0 if branch.parent is None else lanes[branch.parent] + 1
-        # The line that comes down to it takes some room before the text.
+        # The line that leads down to it takes some space before the text.
         begin, end = branch.start - 1.5, branch.start + len(branch.text) + _LABEL
         lane = next((lane for lane in range(least, len(free)) if free[lane] <= begin), max(least, len(free)))
         while len(free) <= lane:
@@ -40,10 +40,10 @@ def lanes_of(branches: Sequence[Branch]) -> list[int]:
 
 
 def tree_html(prompt: str, branches: Sequence[Branch]) -> str:
-    """The picture and, folded away, the same as a table."""
+    """The picture and, collapsed, the same as a table."""
     if not branches:
         return ""
-    # In the order of where they begin, so that lines are used again from left to right.
+    # In the order of their starts, so that lines are reused from left to right.
     order = sorted(range(len(branches)), key=lambda index: (branches[index].start, index))
     new_index = {old: new for new, old in enumerate(order)}
     sorted_branches = [

@@ -10,9 +10,9 @@ from fundamentallm_hf.settings.generation_settings import SAMPLING, SETTINGS, Ge
 from .limits import LIMITS, Limits
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.5)
-# Beams that are searched for the tree where the settings ask for none.
+# Number of beams for the tree where the settings ask for none.
 BEAMS = 4
-# What a text can be without: what shapes it, other than by chance or by its length.
+# Settings that can be left out: those that shape the text, other than by sampling or by length.
 REMOVABLE = (
     *(control.name for control in CONTROLS.values() if control.shapes_text and not control.refines),
     *SAMPLING,
@@ -21,17 +21,17 @@ REMOVABLE = (
 
 
 class Column(NamedTuple):
-    """One text of a comparison: what tells it from the others, and its settings."""
+    """One text of a comparison: its title, and its settings."""
 
     title: str
     settings: GenerationSettings
 
 
 def by_temperature(settings: GenerationSettings, temperatures: Sequence[Any], limits: Limits = LIMITS) -> list[Column]:
-    """The same at several temperatures.
+    """The same settings at several temperatures.
 
     Raises:
-        UsageError: too many, or one that cannot be.
+        UsageError: too many temperatures, or an invalid one.
     """
     if len(temperatures) > limits.columns:
         raise UsageError(

@@ -1,7 +1,6 @@
 """The page's functions for programs: named endpoints with typed arguments, which are tools of its MCP server, too.
 
-Arguments, their types, defaults and descriptions are those of the table of settings. Errors are answered with one
-sentence.
+Arguments, their types, defaults and descriptions come from the table of settings. Errors are returned as one sentence.
 """
 
 import inspect
@@ -17,18 +16,18 @@ from .comparisons import Column, by_temperature, without_each
 from .limits import LIMITS, OPEN, read_prompt, read_settings
 from .runner import Writer, Written
 
-# Sentences are cut off behind so many characters: they may repeat what was sent.
+# Sentences are cut off after this many characters: they may repeat parts of the request.
 LONGEST_SENTENCE = 400
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong in one line, whatever was sent."""
+    """The error in one line, whatever the request contained."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return line if len(line) <= LONGEST_SENTENCE else f"{line[:LONGEST_SENTENCE]}…"
 
 
 def answered(function: Callable) -> Callable:
-    """Let a function, or generator, answer what goes wrong with a sentence instead of a traceback."""
+    """Let a function, or generator, return errors as a sentence instead of a traceback."""
     import gradio
 
     def refusal(error: BaseException) -> Exception:
@@ -58,14 +57,14 @@ def answered(function: Callable) -> Callable:
 
 
 def type_of(setting: Setting) -> Any:
-    """The type by which programs know a setting."""
+    """The type of a setting in the programs' interface."""
     if setting.kind is tuple:
         return list[str]
     return setting.kind if setting.default is not None else setting.kind | None
 
 
 def with_settings(function: Callable) -> Callable:
-    """Give a function that takes `**settings` an argument for each setting that is open to visitors, and its help."""
+    """Give a function that takes `**settings` an argument and its help for each setting that visitors may use."""
     signature = inspect.signature(function, eval_str=True)
     parameters = [each for each in signature.parameters.values() if each.kind != inspect.Parameter.VAR_KEYWORD]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -108,7 +107,7 @@ def _help(setting: Setting) -> str:
 
 
 def record(written: Written) -> dict[str, Any]:
-    """What programs are told of a text, without the probabilities of its tokens."""
+    """The record of a text for programs, without the probabilities of its tokens."""
     assert written.completion is not None
     fields = written.completion.to_dict()
     fields.pop("probabilities", None)
@@ -116,12 +115,12 @@ def record(written: Written) -> dict[str, Any]:
 
 
 class Endpoints:
-    """What programs can ask for. Every method checks what it is given.
+    """The functions for programs. Every method checks its arguments.
 
     The docstrings describe the tools of the MCP server.
 
     Args:
-        writer: computes.
+        writer: does the computation.
     """
 
     NAMES = ("write", "stream", "see", "next_tokens", "beams", "compare", "attributes")
@@ -130,7 +129,7 @@ class Endpoints:
         self.writer = writer
 
     def by_name(self) -> dict[str, Callable]:
-        """The endpoints as gradio takes them: with an argument for each setting, and errors as sentences."""
+        """The endpoints in gradio's form: with an argument for each setting, and errors as sentences."""
         found: dict[str, Callable] = {}
         for name in self.NAMES:
             method = getattr(self, name)
@@ -198,7 +197,7 @@ class Endpoints:
         return [each.to_dict() for each in self.writer.next_tokens(*read, top)]
 
     def beams(self, prompt: str, **settings: Any) -> dict[str, Any]:
-        """Search with beams, and report which texts were kept meanwhile and with which scores.
+        """Search with beams, and report the texts that were kept during the search, with their scores.
 
         Args:
             prompt: The start of the text; may be empty.
@@ -231,13 +230,13 @@ class Endpoints:
         """List the attributes that texts can be guided towards with guide_attribute.
 
         Returns:
-            The name of each, and what it does.
+            The name and effect of each.
         """
         return attribute_list(self.writer)
 
 
 def check_columns(columns: list[Column]) -> list[Column]:
-    """Refuse a comparison of which one text cannot be written, before any is."""
+    """Reject a comparison if one of its texts is not allowed, before any is generated."""
     for column in columns:
         column.settings.check()
     total = sum(each.settings.max_tokens * each.settings.beam_size for each in columns)
@@ -250,10 +249,10 @@ def check_columns(columns: list[Column]) -> list[Column]:
 
 
 def attribute_list(writer: Writer) -> list[dict[str, str]]:
-    """Name and description of every attribute that the model knows."""
+    """Name and description of every attribute of the model."""
     try:
         known = known_attributes(writer.generator.model)
-    except UserError:  # one that cannot be read is told of when it is asked for, and keeps no page from starting
+    except UserError:  # an unreadable one is reported when it is used, and does not keep the page from starting
         return []
     return [{"name": name, "description": attribute.description} for name, _, attribute in known]
 

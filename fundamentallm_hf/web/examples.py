@@ -1,10 +1,10 @@
-"""Examples that each show one control, with the bundled story model. A test writes every one of them."""
+"""Examples that each show one control, with the bundled story model. A test generates every one of them."""
 
 from typing import Any, NamedTuple
 
 
 class Example(NamedTuple):
-    """A name, a prompt, and what differs from the page's start."""
+    """A name, a prompt, and the settings that differ from the page's defaults."""
 
     name: str
     prompt: str

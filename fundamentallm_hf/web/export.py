@@ -1,6 +1,6 @@
 """Exports what is on screen so that it can be reproduced: as Python, a command, a request, a link, or JSON.
 
-All of them hold the same prompt, settings and seed. Values are quoted for where they go, so that no prompt can become
+All of them contain the same prompt, settings and seed. Values are quoted for their target, so that no prompt can become
 code there.
 """
 
@@ -49,7 +49,7 @@ def as_python(prompt: str, settings: GenerationSettings, model: str | None = Non
 
 
 def as_command(prompt: str, settings: GenerationSettings, model: str | None = None) -> str:
-    """A command that prints the texts. What cannot stand on a command line is read from a document behind it.
+    """A command that prints the texts. Values that a command line cannot contain are read from a here-document.
 
     Example:
 
@@ -84,12 +84,12 @@ def _option(name: str, value: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a text stays what it is on its way through a shell and the clipboard."""
+    """Whether a text stays unchanged in a shell and on the clipboard."""
     return all(char.isprintable() or char == "\n" for char in text)
 
 
 def _options(setting: Setting, value: Any) -> list[str | None]:
-    """What says this on the command line; None in it where nothing does."""
+    """The options for this value on the command line; None in the list where none can express it."""
     name = f"--{setting.label}"
     if setting.kind is bool:
         return [name if value else f"--no-{setting.label}"]
@@ -123,13 +123,13 @@ def as_curl(prompt: str, settings: GenerationSettings, address: str) -> str:
 def as_link(prompt: str, settings: GenerationSettings, address: str) -> str:
     """A link to this page that restores prompt and settings."""
     values = {name: show_value(OPEN[name], getattr(settings, name)) for name in changed(settings)}
-    # What the page begins with is no default of the settings, so those that are unset have to be said, too.
+    # The page's defaults differ from those of the settings, so unset values have to be in the link, too.
     unset = {name: "not set" for name in ("temperature", "top_p") if getattr(settings, name) is None}
     return f"{address}/?{urlencode({PROMPT: prompt} | values | unset)}"
 
 
 def read_link(parameters: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
-    """Prompt and settings of a link; names that are none of ours are left out, for others may add theirs.
+    """Prompt and settings of a link; unknown names are ignored, because others may add theirs.
 
     Raises:
         UserError: a value cannot be used.
@@ -139,6 +139,6 @@ def read_link(parameters: Mapping[str, str]) -> tuple[str | None, dict[str, Any]
 
 
 def as_json(completions: Sequence[Completion], settings: GenerationSettings, model: str | None = None) -> str:
-    """Everything about the texts; what is downloaded for one text writes it again with `generate --config`."""
+    """Everything about the texts; the download of one text reproduces it with `generate --config`."""
     records = [make_record(each, {"model": model}, settings) for each in completions]
     return json.dumps(records[0] if len(records) == 1 else records, ensure_ascii=False, indent=2)

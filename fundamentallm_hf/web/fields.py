@@ -1,4 +1,4 @@
-"""The fields of the page: one for each setting that is open to visitors, made out of the table of settings.
+"""The fields of the page: one for each setting that visitors may use, created from the table of settings.
 
 Names, help, choices and ranges come from the table. This file decides how a value is entered, for example by a slider.
 """
@@ -14,9 +14,9 @@ from fundamentallm_hf.settings.typed_values import read_value, show_value
 
 from .limits import LIMITS, OPEN
 
-# How the page begins: with the values that the guide recommends, and a seed that can be told to others.
+# The page's defaults: the values that the guide recommends, and a fixed seed that can be passed on.
 START: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": 7}
-# In view; everything else is folded away.
+# Always visible; all others are collapsed.
 ESSENTIAL = (
     "temperature",
     "top_p",
@@ -27,7 +27,7 @@ ESSENTIAL = (
     "guide_attribute",
     "guide_strength",
 )
-# Sliders: from, to, step. The ranges of the settings may be wider, and what is beyond can still be had by programs.
+# Sliders: from, to, step. The settings may have wider ranges, which programs can use.
 _SLIDERS = {
     "temperature": (0, 2, 0.05),
     "top_p": (0.05, 1, 0.05),
@@ -51,11 +51,11 @@ _PLACEHOLDERS = {
 
 
 def make_field(setting: Setting, attributes: list[str]) -> gr.components.Component:
-    """The field of a setting.
+    """Create the field of a setting.
 
     Args:
         setting: of the table.
-        attributes: those that the model knows.
+        attributes: names of those that the model has.
     """
     value = START.get(setting.name, setting.default)
     common: dict[str, Any] = {"label": setting.label, "info": help_of(setting), "elem_id": f"field-{setting.name}"}
@@ -72,19 +72,19 @@ def make_field(setting: Setting, attributes: list[str]) -> gr.components.Compone
         return gr.Dropdown(choices, value="", **common)
     if setting.kind in (int, float) and setting.default is not None:
         return gr.Number(value=value, precision=0 if setting.kind is int else None, **common)
-    # A number that may be missing is typed: gradio's fields for numbers make 0 of nothing.
+    # An optional number is a text field: gradio's number fields turn an empty value into 0.
     lines = 4 if setting.from_file else 1
     typed = "" if value in (None, ()) else show_value(setting, value)
     return gr.Textbox(value=typed, lines=lines, placeholder=_PLACEHOLDERS.get(setting.name, "not set"), **common)
 
 
 def help_of(setting: Setting) -> str:
-    """What the setting does, as its field shows it."""
+    """The help text of the setting, as its field shows it."""
     return plain(setting.help)
 
 
 def plain(text: str) -> str:
-    """Text for beside a field, where gradio escapes markup but reads stars as emphasis, and brackets as links.
+    """Text for next to a field, where gradio escapes markup but reads stars as emphasis, and brackets as links.
 
     Example:
 
@@ -99,7 +99,7 @@ def plain(text: str) -> str:
 
 
 def read_field(setting: Setting, value: Any) -> Any:
-    """What a visitor has entered, in the setting's type; None for what is not set.
+    """The value that a visitor has entered, in the setting's type; None for an unset one.
 
     Raises:
         UserError: the setting does not take it.
@@ -136,13 +136,13 @@ def show_field(setting: Setting, value: Any) -> Any:
 
 
 def show_fields(values: Mapping[str, Any]) -> list[Any]:
-    """The values of all fields, in the order of `OPEN`; those that are not named begin as they are at the start."""
+    """The values of all fields, in the order of `OPEN`; missing ones get the page's defaults."""
     full = {name: setting.default for name, setting in OPEN.items()} | START | dict(values)
     return [show_field(OPEN[name], full[name]) for name in OPEN]
 
 
 def groups() -> dict[str, list[str]]:
-    """The names of the settings that are folded away, under the headings of the table."""
+    """The names of the collapsed settings, under the headings of the table."""
     found: dict[str, list[str]] = {}
     for name, setting in OPEN.items():
         if name not in ESSENTIAL and name != "seed":
@@ -151,5 +151,5 @@ def groups() -> dict[str, list[str]]:
 
 
 def defaults() -> GenerationSettings:
-    """The settings with which the page begins."""
+    """The settings with which the page starts."""
     return GenerationSettings(**START)

@@ -1,4 +1,4 @@
-"""Finds the words of a list in a finished text: required ones, and what almost became a banned one.
+"""Finds the words of a list in a finished text: required words, and near-misses of banned ones.
 
 The matchers of the controls find them, so the page shows exactly what the controls match.
 """
@@ -15,9 +15,9 @@ from fundamentallm_hf.portable.text.word_matcher import SPACE, STAR, Entry
 
 from .limits import split_parts
 
-# A beginning is a near-miss when it is this share of a banned entry, and at least so many characters.
+# The start of a banned entry is a near-miss if it has at least this share of it, and this many characters.
 NEAR_SHARE, NEAR_LEAST = 2 / 3, 2
-# No match is looked for that is longer.
+# Longer matches are not searched for.
 _LONGEST = 80
 _WORD = re.compile(r"\w+")
 
@@ -28,7 +28,7 @@ class Mark:
 
     Attributes:
         start, end: in characters.
-        entry: the entry of the list that it belongs to.
+        entry: its entry of the list.
     """
 
     start: int
@@ -37,12 +37,12 @@ class Mark:
 
 
 def find_required(text: str, begin: int, entries: Sequence[str], case_sensitive: bool = False) -> list[Mark]:
-    """Where required entries are matched behind the first `begin` characters.
+    """The matches of required entries after the first `begin` characters.
 
     Args:
         text: prompt and completion.
-        begin: where the completion begins.
-        entries: as `must_include` takes them.
+        begin: index where the completion starts.
+        entries: in the form of `must_include`.
         case_sensitive: whether case matters.
 
     Example:
@@ -79,7 +79,7 @@ def _ends(text: str, patterns: TextPatterns) -> list[int]:
         pending = patterns.ends(state)
         state, hit = patterns.step(state, char)
         if hit:
-            # Whole words are known to be complete one character later.
+            # A whole word is known to be complete one character later.
             found.append(index if pending else index + 1)
     if patterns.ends(state):
         found.append(len(text))
@@ -87,7 +87,7 @@ def _ends(text: str, patterns: TextPatterns) -> list[int]:
 
 
 def _start(text: str, end: int, patterns: TextPatterns) -> int | None:
-    """Where the shortest match that ends at `end` begins."""
+    """The start of the shortest match that ends at `end`."""
     for start in range(end - 1, max(-1, end - _LONGEST), -1):
         state = patterns.start
         if start:
@@ -108,12 +108,12 @@ def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def find_near_misses(text: str, begin: int, entries: Sequence[str], case_sensitive: bool = False) -> list[Mark]:
-    """Where the text began like a banned entry and turned away, or holds one inside a longer word.
+    """Where the text started a banned entry and continued differently, or has one inside a longer word.
 
     Args:
         text: prompt and completion.
-        begin: where the completion begins.
-        entries: as `bad_words` takes them; regular expressions have no near-misses.
+        begin: index where the completion starts.
+        entries: in the form of `bad_words`; regular expressions have no near-misses.
         case_sensitive: whether case matters.
 
     Example:
@@ -152,9 +152,9 @@ def _near(text: str, start: int, end: int, core: str, before: bool, after: bool)
         same += 1
     last = start + same
     if same == len(core):
-        # The whole entry: banned where the word ends here, and inside a longer word none of its business.
+        # The whole entry: banned where the word ends here, but allowed inside a longer word.
         return (start, end) if last < end and not after else None
-    # Of a phrase, its first word is enough.
+    # Of a phrase, the first word is enough.
     if same >= max(NEAR_LEAST, NEAR_SHARE * len(core)) or SPACE in core[:same]:
         within = _WORD.search(text, last)
         return start, max(end, last if within is None or within.start() > last else within.end())
@@ -164,6 +164,6 @@ def _near(text: str, start: int, end: int, core: str, before: bool, after: bool)
 
 
 def _one(char: str, case_sensitive: bool) -> str:
-    """A character as it compares; itself where it would become several, so that positions stay the same."""
+    """A character as it is compared; itself where folding gives several, so that positions stay the same."""
     folded = fold_text(char, not case_sensitive)
     return folded if len(folded) == 1 else char

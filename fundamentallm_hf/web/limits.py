@@ -1,4 +1,4 @@
-"""Limits what a visitor may ask for: how much, and nothing that would open a file.
+"""Limits on the requests of visitors: their size, and no access to files.
 
 Every request is checked here on the server before anything is computed, whether it comes from the page or a program.
 """
@@ -13,29 +13,29 @@ from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.text.word_lists import split_alternatives
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
 
-# The path of a file on the server is nothing that a visitor can name.
+# Visitors cannot name a file on the server.
 CLOSED = ("bad_words_file",)
-# What a visitor may set.
+# The settings that visitors may use.
 OPEN: dict[str, Setting] = {name: setting for name, setting in SETTINGS.items() if name not in CLOSED}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most of everything.
+    """The upper limits.
 
     Attributes:
-        prompt: characters of a prompt.
-        tokens: new tokens of a text.
+        prompt: characters in a prompt.
+        tokens: new tokens in a text.
         samples: texts for one prompt.
         beams: candidates of a beam search.
         total: new tokens of all texts together, every beam counted.
         entries: entries of a list.
         required: words that must be included.
-        entry: characters of an entry.
-        text: characters of a pattern, a schema or a grammar.
-        columns: texts side by side in a comparison.
-        alternatives: likeliest tokens for each position.
-        seconds: that one request may compute; then it ends as if stopped.
+        entry: characters in an entry.
+        text: characters in a pattern, a schema or a grammar.
+        columns: texts in a comparison.
+        alternatives: most probable tokens for each position.
+        seconds: computing time of one request; then it ends as if stopped.
     """
 
     prompt: int = 2000
@@ -52,7 +52,7 @@ class Limits:
     seconds: float = 60.0
 
     def of(self, setting: Setting) -> int | None:
-        """The most of a numeric setting; None where the setting's own range is enough."""
+        """The limit of a numeric setting; None where the range of the setting is enough."""
         return {
             "max_tokens": self.tokens,
             "min_tokens": self.tokens,
@@ -66,7 +66,7 @@ LIMITS = Limits()
 
 
 def read_prompt(prompt: Any, limits: Limits = LIMITS) -> str:
-    """The prompt, if it is one.
+    """Check and return a prompt.
 
     Raises:
         UsageError: it is no text, or too long.
@@ -92,14 +92,14 @@ def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> Generat
         The settings, with a seed where one matters.
 
     Raises:
-        UsageError: a value cannot be used, or is more than is allowed here.
+        UsageError: a value is invalid, or exceeds a limit.
     """
     given = {}
     for name, value in values.items():
         setting = find_setting(name)
         if setting.name in CLOSED and value is not None:
             raise UsageError(
-                f"{setting.label} is closed here: give the words themselves as bad-words", setting=setting.name
+                f"{setting.label} is not available here: give the words themselves as bad-words", setting=setting.name
             )
         if value is None or (isinstance(value, str) and not value):
             value = setting.default
@@ -121,7 +121,7 @@ def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> Generat
 
 
 def _check_size(setting: Setting, value: Any, limits: Limits) -> None:
-    """Refuse what is too large before anything reads it."""
+    """Reject a value that is too large before anything reads it."""
     if setting.kind is str or setting.kind is tuple:
         many = limits.entries * (limits.entry + 2)
         most = many if setting.kind is tuple else limits.text
@@ -166,7 +166,7 @@ def _check_value(setting: Setting, value: Any, limits: Limits) -> None:
 
 
 def split_parts(entry: str) -> list[str]:
-    """The alternatives of an entry; itself where it cannot be read, which is told later."""
+    """The alternatives of an entry; the entry itself where it cannot be read, which is reported later."""
     try:
         return split_alternatives(entry)
     except ValueError:
@@ -174,7 +174,7 @@ def split_parts(entry: str) -> list[str]:
 
 
 def field_of(error: UserError) -> str | None:
-    """The field that an error is about: "prompt", or the name of a setting; None where it is about none or several."""
+    """The field of an error: "prompt", or the name of a setting; None where there is none, or several."""
     return error.setting if error.setting == "prompt" or error.setting in OPEN else None
 
 

@@ -1,16 +1,16 @@
-// Repeats an error next to the field that it is about. It is done in the browser, because gradio would make all fields
-// anew for every request that may change one of them.
+// Repeats an error next to its field. This runs in the browser, because gradio would recreate all fields for every
+// request that may change one of them.
 watch("value", () => {
   for (const field of document.querySelectorAll(".wrong")) {
     field.classList.remove("wrong");
-    for (const said of field.querySelectorAll(".said")) said.remove();
+    for (const message of field.querySelectorAll(".field-error")) message.remove();
   }
-  const told = element.querySelector("[data-field]");
-  const field = told && document.getElementById("field-" + told.dataset.field);
+  const alert = element.querySelector("[data-field]");
+  const field = alert && document.getElementById("field-" + alert.dataset.field);
   if (!field) return;
-  const said = document.createElement("p");
-  said.className = "said";
-  said.textContent = told.textContent;
+  const message = document.createElement("p");
+  message.className = "field-error";
+  message.textContent = alert.textContent;
   field.classList.add("wrong");
-  field.append(said);
+  field.append(message);
 });

@@ -1,4 +1,4 @@
-"""What the page says of a request: its status, and errors next to the field that they are about."""
+"""The page's messages about a request: its status, and errors next to their fields."""
 
 from fundamentallm_hf.portable.errors import UserError
 
@@ -10,17 +10,17 @@ EMPTY = '<p class="empty">What the model writes appears here.</p>'
 
 
 def status_html(text: str) -> str:
-    """What was done, as the page shows it."""
+    """The status as the page shows it."""
     return f'<p role="status">{escape(text)}</p>'
 
 
 def alert_html(text: str, field: str | None = None) -> str:
-    """A sentence; the browser repeats it beside the field that it is about."""
+    """An error message; the browser repeats it next to its field."""
     about = f' data-field="{field}"' if field else ""
     return f'<p role="alert"{about}>{escape(text)}</p>'
 
 
 def refusal_html(error: BaseException) -> tuple[str, str]:
-    """The status, and one sentence beside the field that it is about and below the button."""
+    """The status, and one sentence next to its field and below the button."""
     name = field_of(error) if isinstance(error, UserError) else None
     return status_html("Nothing was written."), alert_html(sentence(error), name)

@@ -1,4 +1,4 @@
-"""The page of the web demo: puts its panels together, and connects them with what they do."""
+"""The page of the web demo: combines its panels, and connects them with their actions."""
 
 import secrets
 from collections.abc import Callable
@@ -24,8 +24,8 @@ class Page:
     """Builds the page.
 
     Args:
-        writer: computes.
-        model: what the operator calls the model; None is the bundled one.
+        writer: does the computation.
+        model: the operator's name for the model; None is the bundled one.
     """
 
     def __init__(self, writer: Writer, model: str | None = None) -> None:
@@ -39,7 +39,7 @@ class Page:
             self.result = gr.State(None, time_to_live=3600)
             self.trail = gr.State([], time_to_live=3600)
             gr.Markdown(INTRO, elem_id="intro")
-            # In this order on a phone; the answer stands beside the other two where there is room.
+            # The order on a phone; on wider screens the answer is next to the other two.
             with gr.Row(elem_id="desk"):
                 with gr.Column(min_width=280, elem_id="asked"):
                     self.start = PromptPanel()
@@ -54,10 +54,10 @@ class Page:
         return blocks
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        """Say which button does what, with which components."""
+        """Connect the buttons with their actions and components."""
         hidden: dict[str, Any] = {"api_visibility": "private"}
         self.now: dict[str, Any] = hidden | {"queue": False, "show_progress": "hidden"}
-        # What may refuse goes through the queue, without waiting in it: only there gradio shows an error.
+        # Functions that may raise an error go through the queue, without waiting in it: only there gradio shows errors.
         self.checked: dict[str, Any] = hidden | {"concurrency_limit": None, "show_progress": "hidden"}
         self.queued: dict[str, Any] = hidden | MODEL_QUEUE | {"show_progress": "minimal"}
         self.request = [self.start.prompt, *self.settings.fields.values()]
@@ -81,7 +81,7 @@ class Page:
         self._finally(self._compute(shown.compare.click, actions.run_compare, compared, [shown.columns]))
 
     def _connect_branches(self) -> None:
-        """What changes the prompt: the examples, and the branches of a text."""
+        """The parts that change the prompt: the examples, and the branches of a text."""
         start, shown, actions = self.start, self.shown, self.actions
         counts_prompt = self.settings.fields["must_include_prompt"]
         filled = start.examples.click(
@@ -104,7 +104,7 @@ class Page:
         self._finally(written.then(self.actions.show_result, [self.result], exports, **self.now))
 
     def _compute(self, trigger: Any, function: Callable, inputs: list, outputs: list) -> Any:
-        """Have `function` computed when its turn comes, with the buttons off meanwhile."""
+        """Run `function` when it is its turn, with the buttons disabled meanwhile."""
         start, shown = self.start, self.shown
         messages = [shown.status, start.alert]
         begun = trigger(
@@ -117,7 +117,7 @@ class Page:
         done.then(self.end, None, [start.write, start.stop, shown.search, shown.compare], **self.now)
 
     def begin(self, request: gr.Request) -> dict:
-        """Make the request known, and turn the buttons off."""
+        """Register the request, and disable the buttons."""
         self.actions.begin(request)
         off = gr.update(interactive=False)
         return {
@@ -130,7 +130,7 @@ class Page:
         }
 
     def end(self, request: gr.Request) -> list:
-        """Let the visitor ask again, however it went."""
+        """Enable the buttons again, whatever the result."""
         self.actions.leave(request)
         on = gr.update(interactive=True)
         return [on, gr.update(interactive=False), on, on]

@@ -1,4 +1,4 @@
-"""The panels of the page: its fields, buttons and tabs, and where each of them is."""
+"""The panels of the page: its fields, buttons and tabs, and their layout."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,10 +50,10 @@ class PromptPanel:
 
 
 class SettingsPanel:
-    """A field for each setting that is open to visitors.
+    """A field for each setting that visitors may use.
 
     Args:
-        attributes: names of those that the model can be guided by.
+        attributes: names of the model's attributes.
     """
 
     def __init__(self, attributes: list[str]) -> None:
@@ -84,10 +84,10 @@ class SettingsPanel:
 
 
 class ResultPanel:
-    """What came of a request, in one tab for each way to look at it.
+    """The results of a request, in one tab for each view.
 
     Args:
-        endpoints: by name, for the tab that explains them.
+        endpoints: by name, for the tab that describes them.
     """
 
     def __init__(self, endpoints: Mapping[str, Callable]) -> None:

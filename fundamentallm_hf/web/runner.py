@@ -1,7 +1,7 @@
-"""Computes what the page asks for: texts as they are generated, comparisons, beams, the next token.
+"""Runs the computations of the page: texts as they are generated, comparisons, beams, the next token.
 
-Everything that touches the model goes through `Writer`. Its methods take and return plain values, so that a Space with
-ZeroGPU can run them in another process. Requests are checked before (`limits.py`).
+All access to the model goes through `Writer`. Its methods take and return plain values, so that a Space with ZeroGPU
+can run them in another process. Requests are checked earlier (`limits.py`).
 """
 
 import threading
@@ -20,14 +20,14 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .limits import LIMITS, Limits
 
-# Seconds between two looks at a text that is being written.
+# Seconds between two updates of a text that is being generated.
 PACE = 0.1
 
 
 class Stops:
     """The requests that can be stopped, by their tickets.
 
-    A request is known here from the moment it is made, also while it waits for its turn.
+    A request is registered here when it is made, even while it waits for its turn.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Stops:
         self._lock = threading.Lock()
 
     def open(self, ticket: str) -> None:
-        """Make a request known; one of the same ticket that still runs is stopped."""
+        """Register a request; a running one of the same ticket is stopped."""
         with self._lock:
             before = self._events.get(ticket)
             self._events[ticket] = threading.Event()
@@ -43,18 +43,18 @@ class Stops:
             before.set()
 
     def stop(self, ticket: str) -> None:
-        """Ask the request for its end."""
+        """Stop the request."""
         event = self._events.get(ticket)
         if event is not None:
             event.set()
 
     def find(self, ticket: str) -> threading.Event:
-        """What is set when the request has to end."""
+        """The event that is set when the request has to end."""
         with self._lock:
             return self._events.setdefault(ticket, threading.Event())
 
     def close(self, ticket: str, event: threading.Event) -> None:
-        """Forget a request that is done, unless another one has replaced it."""
+        """Forget a finished request, unless another one has replaced it."""
         with self._lock:
             if self._events.get(ticket) is event:
                 del self._events[ticket]
@@ -68,11 +68,11 @@ class Written:
     """A text, finished or not.
 
     Attributes:
-        prompt: how it begins.
-        text: what was added so far.
-        completion: the whole, once it is finished.
-        seconds: from the beginning of its computation to now.
-        slides: how often the model's window has moved on; None while it is not finished.
+        prompt: the start of the text.
+        text: the text added so far.
+        completion: the whole completion, once it is finished.
+        seconds: from the start of its computation until now.
+        slides: how often the model's window has moved; None while it is not finished.
     """
 
     prompt: str
@@ -83,13 +83,14 @@ class Written:
 
 
 class Writer:
-    """Writes with one model. One request at a time: the page's queue sees to that.
+    """Generates with one model, one request at a time: the page's queue ensures that.
 
     Args:
-        generator: of the model; its own settings are the defaults.
-        stops: where requests can be stopped.
+        generator: of the model; its settings are the defaults.
+        stops: the requests that can be stopped.
         limits: of this demo.
-        apart: decorates what computes, so that it runs in another process (`spaces.GPU`). None runs it here.
+        apart: decorates the functions that compute, so that they run in another process (`spaces.GPU`). None runs them
+            here.
     """
 
     def __init__(
@@ -108,31 +109,31 @@ class Writer:
             self.search, self.next_tokens = apart(self.search), apart(self.next_tokens)  # type: ignore[method-assign]
 
     def write(self, prompt: str, settings: GenerationSettings, ticket: str = "") -> Iterator[list[Written]]:
-        """Write all samples and show them as they grow.
+        """Generate all samples and show them as they grow.
 
-        One after the other where that gives the same texts, so that each can be read as it comes; together where it
-        does not: beams, and the best of several.
+        One after another where that gives the same texts, so that each can be read as it is generated; together where
+        it does not: beams, and the best of several.
 
         Args:
-            prompt: how they begin.
+            prompt: the start of the texts.
             settings: with a seed where one matters.
-            ticket: by which the request can be stopped.
+            ticket: identifies the request, to stop it.
 
         Yields:
-            All texts, as far as they are.
+            All texts, as far as they are generated.
         """
         yield from self._until_stopped(self._write(prompt, settings, ticket), ticket)
 
     def compare(self, prompt: str, columns: list[GenerationSettings], ticket: str = "") -> Iterator[list[Written]]:
-        """Write one text with each of several settings.
+        """Generate one text with each of several settings.
 
         Yields:
-            One text for each, as far as they are.
+            One text for each, as far as they are generated.
         """
         yield from self._until_stopped(self._compare(prompt, columns, ticket), ticket)
 
     def _until_stopped(self, updates: Iterator[list[Written]], ticket: str) -> Iterator[list[Written]]:
-        """The updates; where they come from another process, which no event of ours reaches, up to the stop."""
+        """The updates up to a stop, where they come from another process, which our event does not reach."""
         if not self._apart or not ticket:
             yield from updates
             return
@@ -180,7 +181,7 @@ class Writer:
             yield done
 
     def search(self, prompt: str, settings: GenerationSettings, ticket: str = "") -> tuple[Written, list[Branch]]:
-        """Search with beams for one text, and tell of the others."""
+        """Search with beams for one text, and report the others."""
         with self._working(ticket) as stop:
             began = time.monotonic()
             options = settings.replace(num_samples=1, best=None).to_dict()
@@ -188,13 +189,13 @@ class Writer:
             return self._finished(completion, time.monotonic() - began), branches
 
     def next_tokens(self, prompt: str, settings: GenerationSettings, top: int) -> list[Prediction]:
-        """The likeliest next tokens, by the model alone and after settings."""
+        """The most probable next tokens, by the raw model and after settings."""
         with self._working(""):
             return self.generator.next_tokens(prompt, top=top, **settings.to_dict())
 
     @contextmanager
     def _working(self, ticket: str) -> Iterator[threading.Event]:
-        """What ends the request: its visitor, or that it takes longer than is allowed."""
+        """The event that ends the request: set by its visitor, or when it takes longer than allowed."""
         stop = self.stops.find(ticket) if ticket else threading.Event()
         timer = threading.Timer(self.limits.seconds, stop.set)
         timer.daemon = True
@@ -225,7 +226,7 @@ class Writer:
         )
 
     def _cut_short(self, written: Written) -> Written:
-        """A text that was stopped from outside: what is there of it."""
+        """A text that was stopped from outside, as far as it was generated."""
         if written.completion is not None:
             return written
         tokens = len(self.generator.tokenizer(written.text, verbose=False).input_ids)
@@ -242,5 +243,5 @@ class Writer:
 
 
 def _whole(written: Written) -> Completion:
-    assert written.completion is not None  # the last thing that a stream gives
+    assert written.completion is not None  # the last item of a stream
     return written.completion

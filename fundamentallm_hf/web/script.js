@@ -1,4 +1,4 @@
-// What happens in the browser alone: walking over the tokens of a text, and the bars beside the one that is chosen.
+// Runs in the browser alone: moving over the tokens of a text, and the bars of the chosen token's alternatives.
 // Text of the model becomes text of the page, never markup.
 
 const make = (name, cls, text) => {
@@ -36,37 +36,37 @@ const show = (see, index, focus) => {
   const panel = see.querySelector(".panel");
   panel.replaceChildren();
   const head = make("p", "head");
-  head.append(make("b", "", label), " was chosen with ", make("b", "", percent(after)),
-    "; by the model alone it has ", make("b", "", percent(before)), ".");
+  head.append(make("b", "", label), " was chosen with a probability of ", make("b", "", percent(after)),
+    "; the raw model gives it ", make("b", "", percent(before)), ".");
   panel.append(head);
   const list = make("ul", "bars");
-  alternatives.forEach(([name, final, own, same], choice) => {
-    // The long tail tells nothing, but a few are shown always.
-    if (choice > 3 && !same && Math.max(own, final) < 0.001) return;
-    const row = make("li", same ? "row same" : final === 0 ? "row closed" : "row");
+  alternatives.forEach(([name, final, raw, same], choice) => {
+    // The long tail is not informative, but a few tokens are always shown.
+    if (choice > 3 && !same && Math.max(raw, final) < 0.001) return;
+    const row = make("li", same ? "row same" : final === 0 ? "row masked" : "row");
     row.append(make("code", "name", name));
     const bars = make("div", "pair");
-    bars.append(bar("own", own), bar("final", final));
+    bars.append(bar("raw", raw), bar("final", final));
     row.append(bars);
     const numbers = make("span", "numbers");
-    numbers.append(make("span", "own", percent(own)), make("span", "arrow", " → "), make("span", "final", percent(final)));
-    numbers.setAttribute("aria-label", "before " + percent(own) + ", after " + percent(final));
+    numbers.append(make("span", "raw", percent(raw)), make("span", "arrow", " → "), make("span", "final", percent(final)));
+    numbers.setAttribute("aria-label", "before " + percent(raw) + ", after " + percent(final));
     numbers.setAttribute("role", "img");
     row.append(numbers);
     if (same) {
       row.append(make("span", "took", "chosen"));
     } else {
-      const go = make("button", "go", "go on");
+      const go = make("button", "go", "continue");
       go.type = "button";
       go.dataset.choice = choice;
-      go.setAttribute("aria-label", "go on from " + name);
+      go.setAttribute("aria-label", "continue from " + name);
       row.append(go);
     }
     list.append(row);
   });
   panel.append(list);
   const key = make("p", "foot");
-  key.append(make("span", "dot own"), " by the model alone  ", make("span", "dot final"), " after the settings");
+  key.append(make("span", "dot raw"), " raw model  ", make("span", "dot final"), " after the settings");
   panel.append(key);
   see.dataset.at = index;
 };

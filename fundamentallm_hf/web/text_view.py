@@ -1,6 +1,6 @@
 """Shows texts as HTML: as they are generated, side by side, and token by token with the alternatives.
 
-All text is escaped here, and none of it is ever used as a template. `script.js` handles clicks, `style.css` the look.
+All text is escaped here and never used as a template. `script.js` handles clicks, `style.css` the style.
 """
 
 import html
@@ -14,7 +14,7 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from .highlights import Mark, find_near_misses, find_required
 from .runner import Written
 
-# The classes of probability, by their lower ends: what a token's colour says.
+# The classes of probability that set a token's colour, by their lower bounds.
 STEPS = (0.0, 0.02, 0.1, 0.3, 0.7)
 REASONS = {
     "eos": "the model ended the text",
@@ -28,7 +28,7 @@ REASONS = {
 
 
 def escape(text: str) -> str:
-    """Text as HTML shows it. Braces and dollar signs are escaped too, for they mean something to gradio's templates.
+    """Escape text for HTML. Braces and dollar signs are escaped too, because gradio's templates use them.
 
     Example:
 
@@ -44,17 +44,17 @@ def escape(text: str) -> str:
 
 
 def step_of(probability: float) -> int:
-    """The class of a probability, from 0 for the least."""
+    """The class of a probability, 0 for the lowest."""
     return sum(probability >= low for low in STEPS) - 1
 
 
 def texts_html(texts: Sequence[Written], titles: Sequence[str] = (), common: bool = False) -> str:
-    """Texts side by side, each with how it ended.
+    """Texts next to each other, each with its finish reason.
 
     Args:
         texts: finished or not.
-        titles: what tells one from the other.
-        common: show paler what the text has in common with the first one, up to where they part.
+        titles: what makes each text different.
+        common: show the part that a text shares with the start of the first one in a paler colour.
     """
     if not texts:
         return ""
@@ -99,9 +99,9 @@ def _foot(written: Written) -> str:
 
 
 def status_text(texts: Sequence[Written]) -> str:
-    """The status line: tokens, speed, why it ended, and how often the window moved on.
+    """The status line: tokens, speed, finish reason, and how often the window moved and the model ran.
 
-    Tokens are counted for all texts together, and the speed is that of writing them one after the other.
+    Tokens are counted for all texts together, and the speed is that of generating them one after another.
     """
     done = [each for each in texts if each.completion is not None]
     if not done:
@@ -109,7 +109,7 @@ def status_text(texts: Sequence[Written]) -> str:
         return f"writing… {characters} characters" if characters else "waiting…"
     completions = [each.completion for each in done if each.completion is not None]
     tokens = sum(each.tokens for each in completions)
-    # Texts that were written together took the same time, all of them.
+    # Texts that were generated together all took the same time.
     together = len(done) > 1 and len({each.seconds for each in done}) == 1
     seconds = done[0].seconds if together else sum(each.seconds for each in done)
     count = sum(each.slides or 0 for each in done)
@@ -120,11 +120,14 @@ def status_text(texts: Sequence[Written]) -> str:
         "; ".join(reasons),
         f"the context slid {count} time{'' if count == 1 else 's'}" if count else "no context slide",
     ]
+    passes = [each.passes for each in completions if each.passes is not None]
+    if len(passes) == len(completions):
+        parts.append(f"{max(passes) if together else sum(passes)} passes of the model")
     return " · ".join(parts) if len(done) == len(texts) else f"{' · '.join(parts[:2])} · writing…"
 
 
 def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
-    """Every token coloured by its probability, words that were required or almost banned marked."""
+    """Every token coloured by its probability, with required words and near-misses of banned words marked."""
     found = [each for each in texts if each.completion is not None and each.completion.probabilities is not None]
     if not found:
         return ""
@@ -146,14 +149,14 @@ def _token_card(written: Written, number: int, settings: GenerationSettings, man
     for index, token in enumerate(completion.probabilities):
         end = start + len(token.text)
         classes = [f"p{step_of(token.probability)}", f"m{step_of(token.model_probability)}"]
-        # One more class for a position where the settings took the model's own first choice away.
+        # One more class for a position where the settings masked the raw model's first choice.
         best = max(token.alternatives, key=lambda each: each.model_probability, default=None)
         if best is not None and best.model_probability > 0.1 and best.probability == 0:
             classes.append("turned")
         for name, marks in (("required", required), ("near", near)):
             if any(mark.start < end and mark.end > start for mark in marks):
                 classes.append(name)
-        # Only one token of a text is reached with Tab; arrows go on from there.
+        # Only one token of a text is reached with Tab; the arrow keys move from there.
         focus = 0 if index == 0 else -1
         spans.append(
             f'<span role="button" tabindex="{focus}" class="tok {" ".join(classes)}" data-i="{index}" '
@@ -176,7 +179,7 @@ def _spoken(token: Prediction) -> str:
 
 
 def _shown(token: Prediction) -> str:
-    """A token's text; white space with a sign that is hidden until it is asked for."""
+    """A token's text; white space with a sign that is hidden until it is switched on."""
     if not token.text:
         return f'<span class="sign">{escape(token.label)}</span>'
     parts = []
@@ -193,7 +196,7 @@ def _shown(token: Prediction) -> str:
 
 
 def _packed(token: Prediction) -> list:
-    """What the panel shows of a token: label, chance, the model's own, and the same of the alternatives."""
+    """The panel's data for a token: label, probability, raw probability, and the same for the alternatives."""
     return [
         token.label,
         _round(token.probability),
@@ -210,7 +213,7 @@ def _round(number: float) -> float:
 
 
 def _found(text: str, required: Sequence[Mark], near: Sequence[Mark], settings: GenerationSettings) -> str:
-    """The marked words in a line each, for those who cannot see the marks and those who count."""
+    """The marked words in one line each, for visitors who cannot see the marks and those who count."""
     lines = []
     if settings.must_include:
         words = []
@@ -228,7 +231,7 @@ def _found(text: str, required: Sequence[Mark], near: Sequence[Mark], settings: 
 
 
 _TURNED = (
-    '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> the model\'s first choice was taken away</span>'
+    '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> the raw model\'s first choice was masked</span>'
 )
 _NAMES = ("under 2%", "to 10%", "to 30%", "to 70%", "over 70%")
 _LEGEND = (
@@ -236,6 +239,6 @@ _LEGEND = (
     + "".join(f'<span class="p{step}">{name}</span>' for step, name in enumerate(_NAMES))
     + '</div><!-- turned --><div class="switches">'
     '<label><input type="checkbox" data-switch="spaces"> show white space</label>'
-    '<label><input type="checkbox" data-switch="own"> colour by the model alone</label>'
+    '<label><input type="checkbox" data-switch="raw"> colour by raw model probability</label>'
     "</div></div>"
 )

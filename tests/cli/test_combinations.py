@@ -1,4 +1,4 @@
-"""Any combination of options ends in texts that follow all of them, or in one line and exit code 2."""
+"""Any combination of options either gives texts that satisfy all of them, or one line and exit code 2."""
 
 import json
 import os

@@ -1,7 +1,6 @@
-"""Every shell command and every list of options that the text-generation guide shows, run as it stands there.
+"""Every shell command and every list of options in the text-generation guide, run unchanged.
 
-The guide is not part of this project. It is read where it lies beside a checkout, and without it there is nothing to
-run.
+The guide is not part of this project. It is read if it is next to a checkout; without it nothing runs.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: what goes where, and which exit code."""
+"""The command line as a user sees it: output streams and exit codes."""
 
 import json
 import subprocess
@@ -217,6 +217,11 @@ def test_the_help_groups_the_options_and_shows_defaults():
     assert headings[:4] == ["Prompt:", "Model:", "Length:", "Samples:"]
     assert headings[-2:] == ["Output:", "Other:"]
     assert "[default: 200]" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("option", ["bad-words-file", "json-schema", "grammar", "config", "output-file"])
+def test_the_help_says_which_options_take_a_file(option):
+    assert f"--{option} FILE" in " ".join(run("generate", "--help").stdout.split())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

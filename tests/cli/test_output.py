@@ -1,4 +1,4 @@
-"""Where texts go: stdout or a file, as text or JSON, and what can be done with them afterwards."""
+"""Output of texts: stdout or a file, as text or JSON, and its later use."""
 
 import json
 import os

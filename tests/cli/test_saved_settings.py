@@ -1,4 +1,4 @@
-"""Settings that were written down are read as they would be typed, and what is wrong in them is named."""
+"""Saved settings are read like typed ones, and errors name what is wrong in them."""
 
 import json
 

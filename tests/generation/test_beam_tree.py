@@ -1,4 +1,4 @@
-"""The tree of beams: what was kept, with which score, and that looking changes nothing."""
+"""The tree of beams: the kept beams and their scores; recording does not change the search."""
 
 import pytest
 import torch

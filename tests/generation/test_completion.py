@@ -1,4 +1,4 @@
-"""Many texts: in batches that change none of them, and the best of several."""
+"""Many texts: batches do not change them, and the best of several are kept."""
 
 import pytest
 
@@ -87,7 +87,7 @@ def test_a_text_without_tokens_comes_last():
 
 def test_a_completion_tells_only_what_was_asked_for(generator):
     plain = generator.complete("To be")[0].to_dict()
-    assert set(plain) == {"text", "prompt", "completion", "finish_reason", "tokens", "seed"}
+    assert set(plain) == {"text", "prompt", "completion", "finish_reason", "tokens", "seed", "passes"}
     asked = generator.complete("To be", scored=True, probabilities=2)[0].to_dict()
     assert set(asked) - set(plain) == {"log_probability", "mean_log_probability", "probabilities"}
     assert "alternatives" not in asked["probabilities"][0]["alternatives"][0]

@@ -1,4 +1,4 @@
-"""The Generator: one settings object, one pipeline, the same text from every form of it."""
+"""The Generator: one settings object, one pipeline, the same text from every method."""
 
 from contextlib import contextmanager
 from itertools import pairwise, product

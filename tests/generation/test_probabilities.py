@@ -1,4 +1,4 @@
-"""How likely tokens are: in the place where they are chosen, and by the model alone."""
+"""Probabilities of tokens: as they are chosen, and by the raw model."""
 
 import math
 

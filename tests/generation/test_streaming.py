@@ -1,4 +1,4 @@
-"""Where a text ends, and what a streamer may hand over before that is known."""
+"""The end of a text, and the text that a streamer may output before the end is known."""
 
 import pytest
 import torch

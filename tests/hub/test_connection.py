@@ -1,4 +1,4 @@
-"""How often something is tried, and that a conversation leaves huggingface_hub as it was."""
+"""Retries, and that a conversation leaves huggingface_hub unchanged."""
 
 import logging
 import random

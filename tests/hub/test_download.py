@@ -1,4 +1,4 @@
-"""What comes from the Hub is all of one commit, whole, sound and safely named, and then serves without a network."""
+"""Downloads are of one commit, complete, undamaged and safely named, and can be used offline afterwards."""
 
 import errno
 import hashlib
@@ -78,9 +78,9 @@ def test_what_was_got_once_serves_without_a_network(hub, stories, monkeypatch, r
     assert fetch("user/stories", revision, notice=said.append) == got
     assert fetch("user/stories", got.commit) == got
     assert (len(hub.requests), said) == (before, [])
-    with pytest.raises(UserError, match="is not on this machine as a whole, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(UserError, match="is not fully cached, and HF_HUB_OFFLINE is set"):
         fetch("user/stories@other")
-    with pytest.raises(UserError, match="user/none is not on this machine as a whole, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(UserError, match="user/none is not fully cached, and HF_HUB_OFFLINE is set"):
         fetch("user/none")
 
 
@@ -338,6 +338,8 @@ def test_one_set_of_weights_is_enough():
     index = "model.safetensors.index.json"
     assert for_loading(["consolidated.safetensors", *shards, index]) == [*shards, index]
     assert for_loading(["model.safetensors", *shards, index]) == ["model.safetensors", index]
+    assert for_loading(["draft.safetensors", "model.safetensors"]) == ["draft.safetensors", "model.safetensors"]
+    assert for_loading(["draft.safetensors", *shards, index]) == ["draft.safetensors", *shards, index]
     assert for_loading(["adapter_model.safetensors"]) == ["adapter_model.safetensors"]
     assert for_loading(["a.png", "onnx/config.json", "model.gguf", "tokenizer.model", "LICENSE"]) == [
         "tokenizer.model",

@@ -1,4 +1,4 @@
-"""What is relied on in huggingface_hub beyond its documented interface: each test names what moved if it fails."""
+"""Non-public interfaces of huggingface_hub that are used: each test names the one that changed if it fails."""
 
 import inspect
 import logging

@@ -1,4 +1,4 @@
-"""Code that comes with a model runs only where somebody has said so, and then it is told whose it is."""
+"""Code that comes with a model runs only if the user has permitted it, and a note names its commit."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What may go to the Hub and come from it: lists of what is refused, and of what is not."""
+"""Files that may be sent to the Hub and loaded from it: lists of refused and of accepted ones."""
 
 import json
 import os
@@ -219,6 +219,7 @@ def test_text_that_is_no_utf_8_is_refused(folder):
             ["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin", "x.bin"],
             r"-1-of-2.bin, pytorch_model-2-of-2.bin, \.\.\.",
         ),
+        (["pytorch_model.bin", "draft.safetensors"], "safetensors/convert, then name the revision that it makes"),
         (["final_model.pt", "tokenizer.json"], "with `fundamentallm convert user/name@v1 FOLDER`, which runs nothing"),
     ],
 )

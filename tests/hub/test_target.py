@@ -1,4 +1,4 @@
-"""What a push leaves behind when others write too, when it fails half way, and when a server does less than it says."""
+"""Results of a push when others write too, when it fails half way, and when a server does less than it reports."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A folder reaches the Hub as one commit or not at all, whatever happens on the way."""
+"""A folder reaches the Hub as one commit or not at all, whatever fails."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""FundamentaLLM's checkpoints: what it computed itself is computed here, and everything odd is refused in one line."""
+"""FundamentaLLM's checkpoints: outputs equal FundamentaLLM's, and invalid files are refused in one line."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Where a checkpoint's parts are looked for, in which forms they are read, and what is said when one is odd."""
+"""The paths and forms of a checkpoint's parts, and the errors about invalid ones."""
 
 import json
 import os

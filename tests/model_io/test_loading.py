@@ -1,4 +1,4 @@
-"""Where models are looked for, and what is refused."""
+"""Where models are searched for, and which are refused."""
 
 import pytest
 import torch

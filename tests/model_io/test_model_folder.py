@@ -1,4 +1,4 @@
-"""A model folder is whole or not there, and tells nothing of the machine it was written on."""
+"""A model folder is written atomically, and contains no local paths."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The stock tokenizer of a character vocabulary: FundamentaLLM's own on every string."""
+"""The stock tokenizer of a character vocabulary equals FundamentaLLM's on every string."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""FundamentaLLM's names and shapes become Hugging Face's, and what contradicts itself is refused by name."""
+"""FundamentaLLM's names and shapes become Hugging Face's, and contradictions are refused by name."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What an error is about stands in its attributes, so nobody has to take its line apart."""
+"""Errors have attributes, so nobody has to parse their text."""
 
 import pickle
 import re

@@ -1,7 +1,7 @@
-"""The promises of the controls on text, tried with whatever can be drawn, and judged by a matcher of its own.
+"""The promises of the controls on text, tested with random draws, and checked by an independent matcher.
 
-A draw is a family of tokenizers, a control, other controls beside it, a mode, prompts and a length. Draw `i` is always
-the same, so one that fails can be tried again by its number. `PROMISE_DRAWS=5000` asks for that many draws.
+A draw is a family of tokenizers, a control, other controls next to it, a mode, prompts and a length. Draw `i` is always
+the same, so a failing one can be repeated by its number. `PROMISE_DRAWS=5000` asks for that many draws.
 """
 
 import os

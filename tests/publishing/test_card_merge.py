@@ -1,4 +1,4 @@
-"""A card is written anew without losing what people changed, added or deleted."""
+"""A card is rewritten without losing people's changes, additions and deletions."""
 
 import pytest
 import yaml

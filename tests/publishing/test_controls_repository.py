@@ -1,4 +1,4 @@
-"""The repository of the controls works with models of others, where this package cannot be imported."""
+"""The repository of the controls works with other models, where this package cannot be imported."""
 
 import ast
 import json

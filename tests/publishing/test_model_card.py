@@ -1,4 +1,4 @@
-"""A card tells what lies in the model's folder, and what it shows runs, with and without this package."""
+"""A card describes the contents of the model's folder, and its examples run, with and without this package."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_figures_of_other_weights_are_not_told(place, tmp_path):
     card = card_for(tmp_path / "model")
     assert "model-index" not in metadata_of(card)
     assert "## How it was trained" not in card
-    assert "Nobody has measured it" in card
+    assert "It has not been evaluated yet" in card
 
 
 def test_it_tells_shape_size_alphabet_and_training(place):

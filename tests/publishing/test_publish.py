@@ -1,4 +1,4 @@
-"""A model goes to the Hub with all that belongs to it and nothing else, and comes back the same."""
+"""A model is published with everything that belongs to it and nothing else, and loads unchanged."""
 
 import json
 import re
@@ -211,7 +211,7 @@ def test_the_bundled_model_is_pushed_with_its_attributes_and_word_counts(hub):
     assert {"word_counts.json", "attributes/animals/words.tsv"} <= contents(hub, "user/demo").keys()
     result = run("attributes", "user/demo")
     assert result.exit_code == 0, result.stderr
-    assert re.search("animals .*beside the model", result.stdout)
+    assert re.search("animals .*next to the model", result.stdout)
 
 
 ANYWHERE = """

@@ -1,4 +1,4 @@
-"""Settings: one table, validated once, with errors that teach."""
+"""Settings: one table, validated once, with helpful errors."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is typed behind /set, and what is shown of it."""
+"""Values typed after /set, and their display."""
 
 import pytest
 from hypothesis import example, given

@@ -1,4 +1,4 @@
-"""Experts that learn from what the model itself writes, sorted by a judge."""
+"""Experts that learn from texts of the model itself, sorted by a classifier."""
 
 import json
 import math

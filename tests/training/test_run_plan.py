@@ -1,4 +1,4 @@
-"""A run that is resumed is the run that was started, or it is refused."""
+"""A resumed run is the same as the started run, or it is refused."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Training windows: each token once an epoch, in an order that does not depend on who asks, cut by stages."""
+"""Training windows: each token once per epoch, in an order that depends only on the seed, cut by stages."""
 
 import torch
 from hypothesis import given

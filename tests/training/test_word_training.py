@@ -1,4 +1,4 @@
-"""Word weights from two texts, and the command that makes an attribute of them."""
+"""Word weights from two texts, and the command that creates an attribute from them."""
 
 import json
 import math
@@ -99,7 +99,7 @@ def test_beside_a_model_only_that_model_has_it(tmp_path, texts):
     assert made.exit_code == 0, made.stderr
     assert (tmp_path / "model" / "attributes" / "royal" / "words.tsv").is_file()
     assert "royal" not in run("attributes").stdout
-    assert "beside the model" in run("attributes", tmp_path / "model").stdout
+    assert "next to the model" in run("attributes", tmp_path / "model").stdout
 
 
 @pytest.mark.parametrize(

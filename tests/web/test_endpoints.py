@@ -1,4 +1,4 @@
-"""What programs can ask the web demo for, and what they are told when they cannot."""
+"""The endpoints of the web demo, and their errors."""
 
 import asyncio
 import json
@@ -210,7 +210,7 @@ def test_an_assistant_calls_every_tool(served):
             for name in NAMES:
                 tool = next(each for key, each in tools.items() if key.endswith(name))
                 assert tool.description
-                assert name != "write" or "at most" in tool.inputSchema["properties"]["max_tokens"]["description"]
+                assert name != "write" or "At most" in tool.inputSchema["properties"]["max_tokens"]["description"]
                 extra = {"beam_size": 2} if name == "beams" else {"temperatures": [0.5]} if name == "compare" else {}
                 arguments = {} if name == "attributes" else {"prompt": "Once upon", "max_tokens": 6, "seed": 1, **extra}
                 answers[name] = await session.call_tool(tool.name, arguments)

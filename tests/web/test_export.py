@@ -1,4 +1,4 @@
-"""What is copied from the page means the same prompt and settings wherever it goes."""
+"""Everything copied from the page has the same prompt and settings."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What visitors may ask for, without a page."""
+"""The limits of visitors' requests, without a page."""
 
 import pytest
 
@@ -35,9 +35,9 @@ def test_what_is_refused_is_told_of_its_field(values, field):
 
 
 def test_files_are_closed():
-    with pytest.raises(UsageError, match="bad-words-file is closed here"):
+    with pytest.raises(UsageError, match="bad-words-file is not available here"):
         read_settings({"bad_words_file": "/etc/passwd"})
-    with pytest.raises(UsageError, match="bad-words-file is closed here"):
+    with pytest.raises(UsageError, match="bad-words-file is not available here"):
         read_settings({"bad-words-file": "/etc/passwd"})
 
 

@@ -1,4 +1,4 @@
-"""Several visitors at once, for a moment; `benchmarks/web_load.py` does it for minutes."""
+"""Several visitors at once, briefly; `benchmarks/web_load.py` runs for minutes."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the page computes: texts one after the other as the library writes them together, stops, and time that is up."""
+"""The page's computations: texts equal those of the library, stops, and time limits."""
 
 import dataclasses
 import pickle

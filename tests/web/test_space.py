@@ -1,4 +1,4 @@
-"""The Space's folder, the command that starts the same page, and what is said where gradio is missing."""
+"""The Space's folder, the command that starts the same page, and the error without gradio."""
 
 import os
 import re

@@ -1,7 +1,8 @@
-"""What is shown of texts: marks, colours, trees. Nothing of a text is ever markup."""
+"""The display of texts: marks, colours, trees. No text is ever used as markup."""
 
 import html
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -97,7 +98,7 @@ def test_tokens_have_the_class_of_their_probability():
     view = tokens_html([finished()], GenerationSettings())
     assert view.count('class="tok p1 m3 turned') == 3
     assert view.count('tabindex="0"') == 1
-    assert "first choice was taken away" in view
+    assert "first choice was masked" in view
 
 
 def test_what_is_shared_with_the_first_text_is_paler():
@@ -109,7 +110,11 @@ def test_what_is_shared_with_the_first_text_is_paler():
 def test_the_status_line_tells_tokens_speed_reason_and_slides():
     assert status_text([]) == "waiting…"
     assert status_text([Written("a", "bcd")]) == "writing… 3 characters"
-    assert status_text([finished()]) == "3 tokens · 6 tokens/s · max-tokens is reached · no context slide"
+    line = "3 tokens · 6 tokens/s · max-tokens is reached · no context slide"
+    assert status_text([finished()]) == line
+    counted = finished()
+    counted = replace(counted, completion=replace(counted.completion, passes=2))
+    assert status_text([counted]) == f"{line} · 2 passes of the model"
     ended = Written("a", "b", Completion("a", "b", "eos", 1, 1), 0.5, 2)
     assert status_text([finished(), ended]).endswith("; the model ended the text · the context slid 2 times")
     assert status_text([finished(), Written("a")]).endswith("writing…")

@@ -1,4 +1,4 @@
-"""The commands of the prompt loop: their names, what they take, their help, and how a beginning could go on.
+"""The commands of the prompt loop: their names, arguments and help, and the completion of input.
 
 `session.py` implements them. Nothing slow is imported here.
 """
@@ -17,7 +17,7 @@ BUNDLED = "bundled"
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the loop: its name without the slash, what it takes, what it does."""
+    """A command of the loop: its name without the slash, its argument, its help."""
 
     name: str
     argument: str
@@ -25,32 +25,32 @@ class Command:
 
     @property
     def usage(self) -> str:
-        """As it is typed."""
+        """The command as it is typed."""
         return f"/{self.name} {self.argument}".rstrip()
 
 
 COMMANDS = {
     command.name: command
     for command in (
-        Command("help", "[NAME]", "Show the commands, or what a command or a setting does"),
-        Command("set", "[NAME=VALUE]", "Change a setting; += and -= add to a list and take from it"),
+        Command("help", "[NAME]", "Show the commands, or describe a command or a setting"),
+        Command("set", "[NAME=VALUE]", "Change a setting; += adds to a list, -= removes from it"),
         Command("unset", "NAME", "Restore the default of a setting, as /set NAME= does"),
         Command("status", "", "Show the model and the current settings"),
-        Command("reset", "", "Restore the settings of the start"),
-        Command("save", "FILE", "Write the settings to a file, which --config reads, too; --force FILE replaces one"),
-        Command("load", "FILE", "Read the settings from such a file, or from whatever --config reads"),
+        Command("reset", "", "Restore the settings that the session started with"),
+        Command("save", "FILE", "Write the settings to a file for /load and --config; --force FILE replaces a file"),
+        Command("load", "FILE", "Read the settings from a file, as --config does"),
         Command("more", "[N]", "Continue the text, or sample N"),
         Command("retry", "", "Generate from the same prompt again, with another seed"),
         Command("probs", "[TEXT]", "Show the most probable next tokens after the last text, or after TEXT"),
-        Command("model", "[PATH]", f"Use another model; {BUNDLED} is the one of this package"),
+        Command("model", "[PATH]", f"Switch to another model; {BUNDLED} is the one in this package"),
         Command("clear", "", "Clear the screen"),
-        Command("quit", "", "Leave, as Ctrl-D does"),
+        Command("quit", "", "Quit, as Ctrl-D does"),
     )
 }
 ALIASES = {"?": "help", "exit": "quit", "bye": "quit", "q": "quit"}
 HELP_END = """
-Anything else is a prompt. // begins one with a slash, \\ at the end of a line goes on to the next.
-Tab completes, Up finds earlier entries, Alt-Enter begins a new line, Ctrl-C stops the text, Ctrl-D leaves."""
+Anything else is a prompt. // starts a prompt with a slash; \\ at the end of a line continues it on the next.
+Tab completes, Up finds earlier input, Alt-Enter starts a new line, Ctrl-C stops the text, Ctrl-D quits."""
 
 
 def find_command(name: str) -> Command:
@@ -75,11 +75,11 @@ def describe_setting(setting: Setting, value: Any) -> str:
 
 
 def suggestions(text: str, settings: GenerationSettings) -> tuple[str, list[tuple[str, str]]]:
-    """How what is typed could go on.
+    """Completions of the current input.
 
     Args:
-        text: the entry up to the cursor.
-        settings: the current ones.
+        text: the input line up to the cursor.
+        settings: the current settings.
 
     Returns:
         The part of `text` that a suggestion replaces, and the suggestions with a word of explanation each.

@@ -1,6 +1,6 @@
 """Reads entries from a terminal: line editing, history across runs, completion, several lines at once.
 
-prompt_toolkit does the work; this file says which keys do what and where the history lies.
+prompt_toolkit does the work; this file sets the keys and the path of the history.
 """
 
 import os
@@ -36,7 +36,7 @@ FILE_ARGUMENT = re.compile(rf"/(?:(?:{FILE_COMMANDS}) (?:--force )?|set [\w-]+[-
 
 
 def is_open(entry: str) -> bool:
-    r"""Whether an entry goes on in the next line: it ends with a `\` that no other one makes a plain character.
+    r"""Whether an entry continues in the next line: it ends with a `\` that is not escaped by another one.
 
     Example:
 
@@ -51,7 +51,7 @@ def is_open(entry: str) -> bool:
 
 
 def history_file() -> Path:
-    """Where the entries of earlier runs lie, by the XDG base directory specification."""
+    """The path of the history of earlier runs, by the XDG base directory specification."""
     state = os.environ.get("XDG_STATE_HOME", "")
     # The specification says to ignore a relative path.
     home = Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()
@@ -59,7 +59,7 @@ def history_file() -> Path:
 
 
 class History(FileHistory):
-    """The entries of this and of earlier runs; only of this one where the file cannot be used."""
+    """The entries of this and of earlier runs; only of this one if the file cannot be used."""
 
     def load_history_strings(self) -> Iterable[str]:
         with suppress(OSError):
@@ -70,7 +70,7 @@ class History(FileHistory):
         with suppress(OSError):
             path = Path(os.fsdecode(self.filename))
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(mode=0o600)  # what people write is theirs
+            path.touch(mode=0o600)  # entries are private
             super().store_string(string)
 
 
@@ -93,11 +93,11 @@ def _key_bindings() -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
-    @keys.add("c-j")  # how Enter arrives when it is typed before the prompt is there
+    @keys.add("c-j")  # how Enter arrives when it is typed before the prompt appears
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.complete_state and buffer.complete_state.current_completion:
-            buffer.complete_state = None  # Enter takes what is chosen, and the next one sends the line
+            buffer.complete_state = None  # Enter accepts the selected completion, and the next one sends the line
         elif is_open(buffer.document.text_before_cursor) and buffer.document.is_cursor_at_the_end:
             buffer.delete_before_cursor()
             buffer.insert_text("\n")
@@ -110,7 +110,7 @@ def _key_bindings() -> KeyBindings:
         if buffer.complete_state and buffer.complete_state.current_completion:
             buffer.complete_next()
             return
-        # Asked for here and not in the background, where a Tab that comes before the menu would be lost.
+        # Computed here and not in the background, where a Tab before the menu appears would be lost.
         found = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
         if len(found) == 1:
             buffer.apply_completion(found[0])
@@ -133,14 +133,14 @@ class LineEditor:
 
     Args:
         screen: the stream of the terminal to write to.
-        suggest: how what is typed could go on, as `commands.suggestions` tells.
+        suggest: returns completions of the current input, as `commands.suggestions` does.
         color: whether colour is wanted.
     """
 
     def __init__(self, screen: TextIO, suggest: Suggest, color: bool = True) -> None:
         output = create_output(stdout=screen)
         if isinstance(output, Vt100_Output):
-            # Nothing here needs to know the cursor's row, and a slow terminal's answer would end up in the next entry.
+            # Nothing here needs the cursor's row, and a slow terminal's response would end up in the next entry.
             output.enable_cpr = False
         self.prompts: PromptSession[str] = PromptSession(
             "> ",
@@ -148,7 +148,7 @@ class LineEditor:
             prompt_continuation=lambda width, line, wrapped: "" if wrapped else ". ",
             history=History(history_file()),
             completer=_Completer(suggest),
-            # The menu takes room below the line, so it opens by itself for commands only.
+            # The menu takes space below the line, so it opens automatically for commands only.
             complete_while_typing=Condition(lambda: get_app().current_buffer.text.startswith("/")),
             key_bindings=_key_bindings(),
             enable_open_in_editor=True,
@@ -162,19 +162,19 @@ class LineEditor:
 
         Raises:
             EOFError: Ctrl-D on an empty line.
-            KeyboardInterrupt: Ctrl-C; `typed` tells whether it threw something away.
+            KeyboardInterrupt: Ctrl-C; `typed` shows whether it discarded input.
         """
         return self.prompts.prompt()
 
     @property
     def typed(self) -> str:
-        """What stands in the line."""
+        """The text in the line."""
         return self.prompts.default_buffer.text
 
 
 @contextmanager
 def silent_keys() -> Iterator[None]:
-    """Keys that are pressed while a text is being written do not show in it; they wait for the next line."""
+    """Hide keys that are pressed while a text is being generated; they are input for the next line."""
     try:
         import termios
     except ImportError:  # Windows
@@ -184,7 +184,7 @@ def silent_keys() -> Iterator[None]:
     before = termios.tcgetattr(fd)
     silent = termios.tcgetattr(fd)
     silent[3] &= ~(termios.ECHO | termios.ICANON)
-    silent[3] |= termios.NOFLSH  # Ctrl-C would throw them away
+    silent[3] |= termios.NOFLSH  # otherwise Ctrl-C would discard them
     termios.tcsetattr(fd, termios.TCSANOW, silent)
     try:
         yield

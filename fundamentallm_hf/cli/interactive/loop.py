@@ -1,8 +1,8 @@
-"""The prompt loop of `fundamentallm generate --interactive`: reads entries, hands them to a session, shows what comes.
+"""The prompt loop of `fundamentallm generate --interactive`: reads input, passes it to a session, shows the results.
 
-On a terminal, lines are edited and Ctrl-C stops a text. Otherwise each line of stdin is an entry. Either way texts go
-to stdout and everything else to stderr, so `> texts.txt` keeps the texts. What an entry does is written in
-`session.py`, and how lines are edited in `line_editor.py`.
+On a terminal, lines are edited and Ctrl-C stops a text. Otherwise each line of stdin is an input line. In both cases
+texts go to stdout and everything else to stderr, so `> texts.txt` saves the texts. `session.py` handles the input,
+`line_editor.py` edits the lines.
 """
 
 import logging
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fundamentallm_hf.generation.probabilities import Prediction
 
 BANNER = "FundamentaLLM Interactive Mode\nType /help for commands, /quit to exit"
-# A model may write what a terminal would obey.
+# A model may generate control sequences of the terminal.
 HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(range(127, 160), "�")
 
 
@@ -39,8 +39,8 @@ class Screen:
     """A session's output: texts on stdout, everything else on stderr (or where the terminal is).
 
     Args:
-        terminal: somebody sits there; otherwise nothing is styled and nothing is left blank.
-        quiet: tell only what was asked for, and errors.
+        terminal: whether it is a terminal; otherwise there is no style and no blank line.
+        quiet: only show requested output, and errors.
     """
 
     def __init__(self, terminal: bool, quiet: bool = False) -> None:
@@ -101,7 +101,7 @@ class Screen:
         self._say(f"Error: {text}", "red")
 
     def _say(self, text: str, style: str = "") -> None:
-        # Talk is wrapped between words, texts are not: what is copied from the screen has to be what was written.
+        # Messages are wrapped between words, texts are not: text copied from the screen has to be unchanged.
         self.talk.print(Text(text, style), soft_wrap=not self.terminal)
 
     def clear(self) -> None:
@@ -121,7 +121,7 @@ class Screen:
         before = signal.getsignal(signal.SIGINT)
 
         def stop_once(*_: object) -> None:
-            signal.signal(signal.SIGINT, before)  # whoever asks twice does not want to wait
+            signal.signal(signal.SIGINT, before)  # a user who interrupts twice does not want to wait
             stop()
 
         signal.signal(signal.SIGINT, stop_once)
@@ -131,14 +131,14 @@ class Screen:
             signal.signal(signal.SIGINT, before)
 
     def banner(self) -> None:
-        """The box that a session begins with."""
+        """The box at the start of a session."""
         if self.quiet:
             return
         self.talk.print(Panel(BANNER, width=min(52, self.talk.width)), soft_wrap=False)
         self.talk.print()
 
     def gap(self) -> None:
-        """The line between an answer and the next entry; an empty screen begins with the entry."""
+        """The line between an answer and the next input; not on an empty screen."""
         if not self.cleared:
             self.talk.print()
         self.cleared = False
@@ -154,19 +154,19 @@ def run_loop(
     batch_size: int = 32,
     quiet: bool = False,
 ) -> None:
-    """Read entries until there are no more or one says to leave.
+    """Read input until it ends or the user quits.
 
     Args:
-        load: loads the model of a path or Hub id, and shows that it takes a while; None is the bundled one.
-        model: the first one.
-        settings: those of the start.
-        prompts: the first ones, as they are.
-        escape: read escapes such as `\\n` in what is typed.
-        batch_size: samples to write at a time, at most.
-        quiet: tell only what is asked for, and errors.
+        load: loads the model of a path or Hub id, and shows that it takes time; None is the bundled one.
+        model: the first model.
+        settings: the initial settings.
+        prompts: the first prompts, unchanged.
+        escape: read escapes such as `\\n` in input.
+        batch_size: samples to generate at a time, at most.
+        quiet: only show requested output, and errors.
 
     Raises:
-        UserError: the settings contradict each other, the model cannot be loaded, or stdin is no text.
+        UserError: the settings contradict each other, the model cannot be loaded, or stdin is not text.
     """
     terminal = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
     screen = Screen(terminal, quiet)
@@ -220,7 +220,7 @@ def _work_through(session: Session, stdin: BinaryIO, prompts: Sequence[str]) -> 
 
 
 def read_entries(stdin: BinaryIO) -> Iterator[str]:
-    r"""The entries on a stream that is no terminal: a line each, or several where all but the last end with `\`.
+    r"""The input lines of a stream that is not a terminal; all but the last line of a longer input end with `\`.
 
     Raises:
         UserError: a line is not UTF-8.
@@ -242,7 +242,7 @@ def read_entries(stdin: BinaryIO) -> Iterator[str]:
 
 @contextmanager
 def _notices_of_the_library(tell: Callable[[str], None]) -> Iterator[None]:
-    """Warnings that the library logs become notices; the session itself tells what is out of the model's sight."""
+    """Show warnings that the library logs as notices; the session itself reports hidden parts of the text."""
 
     from fundamentallm_hf.portable.decoding.context_window import OUT_OF_SIGHT
 

@@ -1,4 +1,4 @@
-"""The prompt loop without its terminal: what an entry does, and what is told about it.
+"""The prompt loop without its terminal: the effects of input lines, and the messages about them.
 
 An input line is a prompt, or a command if it starts with one `/`. A session holds a generator, whose settings are the
 session's, and the last completions, and shows everything through a `SessionOutput`. torch is imported with the first
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fundamentallm_hf.generation.generator import Generator
 
 ENTRY = re.compile(r"/(\S*)\s?(.*)", re.DOTALL)
-TAIL = 60  # characters of a text that are shown again where it goes on
+TAIL = 60  # characters of a text that are shown again where it continues
 REASONS = {
     "eos": "the model ended the text",
     "stop": "a stop text came",
@@ -42,15 +42,15 @@ REASONS = {
 
 
 class Session:
-    """What a prompt loop remembers, and what its entries do.
+    """The state of a prompt loop, and the effects of its input lines.
 
     Args:
-        load: loads the model of a path or Hub id, and shows that it takes a while; None is the bundled one.
-        model: the first one.
-        settings: those of the start.
-        output: where everything goes.
-        escape: read escapes such as `\\n` in what is typed.
-        batch_size: samples to write at a time, at most.
+        load: loads the model of a path or Hub id, and shows that it takes time; None is the bundled one.
+        model: the first model.
+        settings: the initial settings.
+        output: receives all output.
+        escape: read escapes such as `\\n` in input.
+        batch_size: samples to generate at a time, at most.
 
     Raises:
         UserError: the settings contradict each other, or the model cannot be loaded.
@@ -71,9 +71,9 @@ class Session:
         self.escape = escape
         self.batch_size = batch_size
         self.start = settings
-        self.request: tuple[str, bool, dict[str, Any]] | None = None  # what was written last, as `write` takes it
-        self.asked_seed: int | None = None  # the setting at that time
-        self.used_seed: int | None = None  # the last one that was used
+        self.request: tuple[str, bool, dict[str, Any]] | None = None  # the last generation, as arguments of `write`
+        self.asked_seed: int | None = None  # the seed setting at that time
+        self.used_seed: int | None = None  # the last seed that was used
         self.completions: list[Completion] = []
         self._midway = False
         self._waiting: list[str] = []
@@ -82,14 +82,14 @@ class Session:
 
     @property
     def settings(self) -> GenerationSettings:
-        """The current ones."""
+        """The current settings."""
         return self.generator.settings
 
     def handle(self, entry: str) -> bool:
-        """Do what an entry asks for. What goes wrong is told, and changes nothing.
+        """Handle an input line. Errors are reported, and change nothing.
 
         Returns:
-            Whether the session goes on.
+            Whether the session continues.
         """
         with self._errors_told():
             if not entry.strip():
@@ -99,7 +99,7 @@ class Session:
                 return True
             found = ENTRY.fullmatch(entry)
             command, argument = find_command(found[1]), found[2]  # type: ignore[index]
-            # Behind a text blanks count: they are what the next token stands behind.
+            # After a prompt blanks count: the next token follows them.
             argument = argument if command.argument == "[TEXT]" else argument.strip()
             if argument and not command.argument:
                 raise UserError(f"{command.usage} takes nothing but got {argument!r}")
@@ -111,7 +111,7 @@ class Session:
         return True
 
     def begin(self, prompt: str) -> bool:
-        """Write to a prompt that is taken as it is: not even a slash at its beginning means anything."""
+        """Generate from a prompt that is taken literally, even if it starts with a slash."""
         with self._errors_told():
             self.write(prompt)
         return True
@@ -127,11 +127,11 @@ class Session:
         return unescape(typed) if self.escape else typed
 
     def write(self, prompt: str, continued: bool = False, **changes: Any) -> None:
-        """Write to a prompt and tell how it went.
+        """Generate from a prompt and report the result.
 
         Args:
-            prompt: how the text begins.
-            continued: the prompt is a text that has been shown, so only what is added to it is.
+            prompt: the start of the text.
+            continued: the prompt is a text that has been shown, so only the added text is shown.
             changes: settings for this text alone.
         """
         settings = self.settings.replace(**changes)
@@ -163,7 +163,7 @@ class Session:
             self._midway = False
             self._tell_end(completion)
         parts = [f"{tokens} tokens", _speed(tokens, seconds)]
-        if settings.best is not None:  # the others took their time, too
+        if settings.best is not None:  # the others took time, too
             parts[1:] = [f"the best of {settings.num_samples} samples"]
         if count == 1 and self.completions[0].seed is not None:
             parts.append(f"seed {self.completions[0].seed}")
@@ -176,7 +176,7 @@ class Session:
             stream = self.generator.stream(prompt, **changes)
             with stream, self.output.on_interrupt(stream.stop):
                 pieces = iter(stream)
-                # The prompt waits for the first piece, so that a refusal is not taken for a text.
+                # The prompt waits for the first piece, so that an error is not mistaken for a text.
                 with waits:
                     first = next(pieces, "")
                 self._begin(prompt, continued)
@@ -200,7 +200,7 @@ class Session:
             self.output.given(prompt)
 
     def notice(self, text: str) -> None:
-        """Tell something, but not in the middle of a text."""
+        """Show a message, but not in the middle of a text."""
         if self._midway:
             self._waiting.append(text)
         else:
@@ -214,7 +214,7 @@ class Session:
         self.output.aside(", ".join([*parts, REASONS.get(reason, reason)]))
 
     def _tell_end(self, completion: "Completion") -> None:
-        """What the user should know about how a text ended, and what of it is out of the model's sight."""
+        """Notes about the end of a text, and about the part of it that the model cannot see."""
         from fundamentallm_hf.portable.decoding.context_window import can_slide, window_start
 
         window, slides = self._window(), can_slide(self.generator.model)
@@ -322,7 +322,7 @@ class Session:
         if number and (not number.isdecimal() or not 1 <= int(number) <= count):
             raise UserError(f"N has to be a whole number from 1 to {count} but is {number!r}")
         completion = self.completions[int(number or 1) - 1]
-        # A model that has ended a text would end it again at once.
+        # A model that has ended a text would end it again immediately.
         beyond = {"min_tokens": max(1, self.settings.min_tokens)} if completion.finish_reason == "eos" else {}
         self.write(completion.text, continued=True, **beyond)
 
@@ -332,7 +332,7 @@ class Session:
         prompt, continued, changes = self.request
         changes = {name: value for name, value in changes.items() if name != "seed"}
         if self.used_seed is not None and self.settings.seed == self.asked_seed is not None:
-            changes["seed"] = self.used_seed + 1  # several samples have used those before
+            changes["seed"] = self.used_seed + 1  # several samples have used the seeds before
         if not self.settings.sampled:
             self.output.note("nothing is left to chance, so the same settings write the same text")
         self.write(prompt, continued, **changes)
@@ -349,7 +349,7 @@ class Session:
                 self.generator = self._open(model, self.settings)
             except UserError:
                 raise
-            except Exception as error:  # whatever is wrong with a model, the present one stays
+            except Exception as error:  # whatever is wrong with a model, the current one stays
                 raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
             self.model_name = model
         self.output.reply(f"Model: {self.model_name or 'the bundled story model'}")

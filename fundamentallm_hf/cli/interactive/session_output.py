@@ -9,43 +9,43 @@ if TYPE_CHECKING:
 
 
 class SessionOutput(Protocol):
-    """Where a session's words go. Texts are the result; everything else is talk."""
+    """The output of a session. Texts are the result; everything else is messages."""
 
     def given(self, text: str) -> None:
         """The part of a text that the user gave."""
 
     def written(self, text: str) -> None:
-        """A part of a text that the model wrote."""
+        """A part of a text that the model generated."""
 
     def end_text(self) -> None:
         """The text is complete."""
 
     def context(self, text: str) -> None:
-        """What a text goes on from; no part of the result."""
+        """The text that is being continued; not part of the result."""
 
     def reply(self, text: str) -> None:
-        """What a command was asked to tell."""
+        """The requested output of a command."""
 
     def predictions(self, found: "Sequence[Prediction]", more: bool) -> None:
-        """The likeliest next tokens; there may be more."""
+        """The most probable next tokens; there may be more."""
 
     def done(self, text: str) -> None:
-        """That a command has done what it does."""
+        """Confirmation of a command."""
 
     def aside(self, text: str) -> None:
-        """A remark that may be overlooked."""
+        """A remark of minor importance."""
 
     def note(self, text: str) -> None:
-        """Something the user should know."""
+        """A note for the user."""
 
     def error(self, text: str) -> None:
-        """Why something was not done."""
+        """Why an action failed."""
 
     def clear(self) -> None:
         """Empty the screen."""
 
     def busy(self, text: str) -> AbstractContextManager[Any]:
-        """Shows that something takes a while."""
+        """Show that an action takes time."""
 
     def on_interrupt(self, stop: Callable[[], None]) -> AbstractContextManager[Any]:
-        """Calls `stop` when the user wants no more of a text; does nothing where that ends the program."""
+        """Call `stop` when the user interrupts a text; does nothing where that ends the program."""

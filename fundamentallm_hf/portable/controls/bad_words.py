@@ -1,10 +1,11 @@
-"""Bad words: text that never appears, however it is tokenised, and that nothing reads as if it had been cut out.
+"""Bad words: text that never appears, however it is tokenized, without words being cut short.
 
-A mask alone acts too late: with "ran" banned, " ran" may still be written and then only junk may follow. So a token is
-weighed before it is written, by the chance that what it begins will become a banned word: its score gets the logarithm
-of one minus that chance. The chance comes from word counts, and where it matters from the model itself, which reads the
-banned word ahead (`lookahead.py`); under the same temperature, top-k and top-p as the sampling, so that it is the
-chance in this call. A word that is sure to be banned is then hardly begun, and all others keep their shares.
+A mask alone acts too late: with "ran" banned, " ran" may still be generated, and then only junk may follow. So before
+    each token, the probability that the token leads to a banned word is estimated, and its score gets the logarithm of
+    one minus that probability. The estimate comes from word counts, and where it matters from the model itself, which
+    scores the banned word ahead (`lookahead.py`), under the same temperature, top-k and top-p as the sampling, so that
+    it is the probability in this call. A word that is sure to be banned is then hardly started, and all others keep
+    their relative probabilities.
 """
 
 import math
@@ -25,9 +26,9 @@ from ..text.token_tables import CERTAIN, TextState, TokenTable, TokenTables
 from ..text.vocabulary import Vocabulary
 from ..text.word_counts import WordCounts
 
-# The model is asked when a banned word would come with at least this chance in one step, by word counts.
+# The model is asked when a banned word would come with at least this probability in one step, by word counts.
 MATERIAL = 0.003
-# Continuations that are read ahead for one row in one step, at most.
+# Most continuations that are looked ahead for one row in one step.
 MOST_ASKED = 12
 # The tail of the distribution stays cut off as long as a ban leaves this much of the rest.
 LEAST_KEPT = 0.05
@@ -42,17 +43,17 @@ def compile_bad_words(
     case_sensitive: bool = False,
     counts: WordCounts | None = None,
 ) -> TokenTables:
-    """Make the tables of a list of bad words, for any number of calls.
+    """Compile the tables of a list of bad words, for any number of calls.
 
     Args:
         bad_words: the entries; see `BadWordsLogitsProcessor`.
         tokenizer: the model's.
         size: number of scores the model gives.
         case_sensitive: "Will" does not ban "will".
-        counts: how words end; by default guessed from a sub-word tokenizer's vocabulary.
+        counts: word counts; by default estimated from a sub-word tokenizer's vocabulary.
 
     Raises:
-        ValueError: an entry cannot be read; names it.
+        ValueError: an entry cannot be read; the message names it.
     """
     vocabulary = Vocabulary.of(tokenizer)
     if counts is None:
@@ -63,23 +64,23 @@ def compile_bad_words(
 class BadWordsLogitsProcessor(LogitsProcessor):
     """Keeps bad words out of the text.
 
-    An entry is a word or a phrase, matched without regard to case where it stands alone: "ass" leaves "class" in peace.
+    An entry is a word or a phrase, matched in any case as a whole word: "ass" does not match "class".
     `*` stands for any letters (`curs*`, `*art*`), white space for any white space, and `/…/` is a regular expression.
-    What lies wholly in the prompt is left alone; what the model would complete is not.
+    Matches that are entirely in the prompt are ignored; those that the model would complete are not.
 
     Args:
-        bad_words: the entries, or what `compile_bad_words` made of them.
+        bad_words: the entries, or the result of `compile_bad_words`.
         tokenizer: the model's tokenizer; not needed with compiled entries.
         case_sensitive: match case.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
         padding: (prompt rows,) columns of padding before each prompt.
-        end_tokens: ids that end the text; closed where the text must not end.
-        remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
+        end_tokens: ids that end the text; masked where the text must not end.
+        remaining: called with the token ids `(rows, length)`, returns how many tokens each row may still get.
         stop_strings: texts that end the text.
-        lookahead: the model, to be asked for chances.
+        lookahead: the model, asked for probabilities.
         policy: turns the model's logits into the probabilities by which tokens are chosen; softmax by default.
-        temperature: by which scores are divided later on.
-        trims: the policy closes unlikely tokens, as top-k and top-p do.
+        temperature: the number that scores are divided by later.
+        trims: the policy masks unlikely tokens, as top-k and top-p do.
 
     Raises:
         ValueError: an entry cannot be read.
@@ -122,7 +123,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         self.tables = bad_words
         self.end_tokens = torch.tensor([end for end in end_tokens if end < bad_words.size], dtype=torch.long)
         self.remaining = remaining
-        # Where a stop string begins with a mark, no word that stands before it could have been written.
+        # Where a stop string starts with punctuation, no word before it could have been generated.
         self.stop_strings = [stop for stop in stop_strings if self.tables.patterns.regex or is_word(stop[0])]
         self.lookahead = lookahead
         self.policy = policy
@@ -136,7 +137,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
             self.tables.advance_prompt,
             padding,
         )
-        # The chances that the model gave: by length and tokens of a text, of each next token that was asked about.
+        # The model's probabilities: by length and tokens of a text, of each next token that was asked about.
         self._asked: dict[int, dict[bytes, dict[int, float]]] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -158,7 +159,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         return torch.add(scores, shift, alpha=self.temperature)
 
     def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
-        """(rows, size) bool: the tokens that are closed behind each row of `input_ids`, (rows, length)."""
+        """(rows, size) bool: the tokens that are masked after each row of `input_ids`, (rows, length)."""
         self.tables = self.tables.of_size(size)
         states = self.states(input_ids)
         tables = [self.tables.table(state) for state in states]
@@ -167,7 +168,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         return shift == -torch.inf
 
     def _material(self, scores: torch.Tensor, tables: list[TokenTable]) -> dict[int, dict[int, float]]:
-        """The rows in which a bad word could well be next: the tokens that would begin it, and their probabilities."""
+        """The rows in which a bad word could well be next: the tokens that would start it, and their probabilities."""
         found: dict[int, dict[int, float]] = {}
         if all(table.greatest < MATERIAL for table in tables):
             return found
@@ -180,10 +181,10 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         return found
 
     def _filtered(self, scores: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """Scores without the tokens that top-k, top-p and the like would have closed without a ban.
+        """Scores without the tokens that top-k, top-p and the like would have masked without a ban.
 
-        Else the tail that they cut off would come in where a likely word is banned. It has to where the ban leaves next
-        to nothing of what they keep.
+        Otherwise the tail that they cut off would be sampled where a likely word is banned. It has to be where the ban
+        leaves next to nothing of the tokens that they keep.
         """
         kept = self.policy(scores.float()[None])[0]
         if float((kept * shift.exp()).sum()) < LEAST_KEPT:
@@ -191,7 +192,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         return scores.masked_fill(kept == 0, -torch.inf)
 
     def _put_chances(self, input_ids: torch.Tensor, states: list[TextState], shift: torch.Tensor) -> None:
-        """Put the model's chances into `shift`, and take back what the rows have paid for what they have begun."""
+        """Put the model's probabilities into `shift`, and refund what the rows have paid for their started words."""
         here, before = self._asked.get(input_ids.shape[1], {}), self._asked.get(input_ids.shape[1] - 1, {})
         for index, state in enumerate(states):
             begun = self.tables.chance(state)
@@ -201,12 +202,12 @@ class BadWordsLogitsProcessor(LogitsProcessor):
             for token, chance in here.get(row.tobytes(), {}).items():
                 if shift[index, token] != -torch.inf:
                     shift[index, token] = _log_of_rest(chance)
-            # In beam search scores add up over a word, so what was paid to begin it is paid back as it goes on.
+            # In beam search scores add up over a word, so the penalty for starting it is refunded as it continues.
             if begun:
                 shift[index] -= _log_of_rest(before.get(row[:-1].tobytes(), {}).get(int(row[-1]), begun))
 
     def _ask(self, input_ids: torch.Tensor, states: list[TextState], material: dict[int, dict[int, float]]) -> None:
-        """Ask the model how likely bad words are that could well be next, where it was not asked already."""
+        """Ask the model how probable the likely bad words are, where it has not been asked yet."""
         length = input_ids.shape[1]
         for old in [known for known in self._asked if abs(known - length) > KEPT_LENGTHS]:
             del self._asked[old]
@@ -216,7 +217,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         for index, tokens in material.items():
             key = row_key(input_ids[index])
             known = self._asked.get(length, {}).get(key, {})
-            if key in seen:  # beams begin as copies of each other
+            if key in seen:  # beams start as copies of each other
                 continue
             seen.add(key)
             ways = [
@@ -236,7 +237,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
                 self._keep(row_key(input_ids[index]), length, states[index], path, logits)
 
     def _ways(self, state: TextState, token: int, probability: float) -> list[tuple[float, list[int]]]:
-        """The continuations that begin with `token` and complete an entry, each with its chance by word counts."""
+        """The continuations that start with `token` and complete an entry, each with its probability by word counts."""
         after = self.tables.advance(state, token)
         piece = self.tables.vocabulary.piece(token)
         ways = []
@@ -249,7 +250,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         return ways
 
     def _keep(self, row: bytes, length: int, state: TextState, path: list[int], logits: torch.Tensor) -> None:
-        """Work out the chance of `path` behind each of its beginnings, from its end to its first token."""
+        """Compute the probability of `path` after each of its prefixes, from its end to its first token."""
         probabilities = self.policy(logits.float()).cpu()
         needed = self.tables.complete(state, path)
         chance = 1.0
@@ -273,7 +274,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
     def _close_ends(
         self, input_ids: torch.Tensor, states: list[TextState], tables: list[TokenTable], shift: torch.Tensor
     ) -> None:
-        """Close what would end the text where it must not end."""
+        """Mask the tokens that would end the text where it must not end."""
         rooms: Sequence[int] | None = None
         for index, (state, table) in enumerate(zip(states, tables, strict=True)):
             if len(self.end_tokens) and self.tables.ends(state):
@@ -307,7 +308,7 @@ class BadWordsLogitsProcessor(LogitsProcessor):
 
 
 def _log_of_rest(chance: float) -> float:
-    """log(1 − chance), for a chance below 1."""
+    """log(1 − chance), for a probability below 1."""
     return math.log1p(-min(chance, CERTAIN))
 
 
@@ -335,7 +336,7 @@ def add_bad_words(step: CallProcessors) -> None:
 
 
 def compiled_bad_words(entries: tuple[str, ...], call: Call) -> TokenTables:
-    """The tables of a call's bad words, made once while they are among the last that were used."""
+    """The tables of a call's bad words, cached while they are among the last used."""
     case_sensitive, counts = bool(call.field("case_sensitive")), own_word_counts(call.model)
     return call.kept(
         (entries, case_sensitive),

@@ -1,7 +1,7 @@
-"""The fields that this library adds to `GenerationConfig`, and how they come into the config of a call.
+"""The fields that this library adds to `GenerationConfig`, and how they get into the config of a call.
 
-A control is a field beside `temperature` and `num_beams`: given as a keyword of `generate()`, stored in
-`generation_config.json`, or passed through by a pipeline. This file knows which fields there are, not what they do.
+A control is a field like `temperature` and `num_beams`: given as a keyword of `generate()`, stored in
+    `generation_config.json`, or passed through by a pipeline.
 """
 
 import copy
@@ -19,15 +19,15 @@ TAKEN_OVER = tuple(control.config_field for control in CONTROLS.values() if cont
 def fold_into_config(
     generation_config: GenerationConfig | None, kwargs: dict[str, Any], model: Any
 ) -> tuple[GenerationConfig | None, dict[str, Any]]:
-    """Move controls from the keywords of a call into its generation config, and see that they find a tokenizer.
+    """Move controls from the keywords of a call into its generation config, and check that they have a tokenizer.
 
     Args:
-        generation_config: what the caller passed, left as it is.
+        generation_config: the config that the caller passed; it is not changed.
         kwargs: the other keywords of the call.
         model: the model that is called.
 
     Returns:
-        A config that holds the controls, and the keywords that are left. Where no control is set, both come back
+        A config that holds the controls, and the remaining keywords. Where no control is set, both are returned
         unchanged.
 
     Raises:
@@ -38,7 +38,7 @@ def fold_into_config(
     if not controls and not needs_text:
         return generation_config, kwargs
     config = copy.deepcopy(generation_config) if generation_config is not None else GenerationConfig()
-    # transformers wants all generation parameters in one place, and unknown fields only a config can hold.
+    # transformers requires all generation parameters in one object, and only a config can hold unknown fields.
     rest = config.update(**{name: value for name, value in kwargs.items() if name not in controls})
     for name, value in controls.items():
         setattr(config, name, value)
@@ -52,10 +52,10 @@ def fold_into_config(
 
 
 def _needs_text(*sources: Any) -> str:
-    """Whether any of the places where fields can be set asks for a control over text.
+    """Whether any source of fields asks for a control over text.
 
     Returns:
-        Nothing, "at all costs", or "if there is" for what transformers can do with tokens as well.
+        Nothing, "at all costs", or "if there is" for controls that transformers can apply to tokens as well.
     """
 
     def value(name: str) -> Any:

@@ -1,11 +1,11 @@
-"""Every control in one table: what it is called, what it may be, what it does, and what carries it out.
+"""The table of all controls: each with its name, its values, its effect and its implementation.
 
-A control is a field of the generation config next to transformers' own. Everything that lists controls reads this
-table: `generate()`, `controlled_generate`, the settings and with them the `Generator`, the command, the prompt loop and
-the web demo, model cards, the repository of the controls, and the documentation.
+A control is a field of the generation config next to transformers' own. All code that lists controls reads this table:
+`generate()`, `controlled_generate`, the settings and with them the `Generator`, the command, the prompt loop and the
+web demo, model cards, the repository of the controls, and the documentation.
 
-To add a control, write a module with its processor and a function that adds it to a call, and a row here. Nothing is
-imported but what names a control, so that `--help` needs neither torch nor transformers.
+To add a control, write a module with its processor and a function that adds it to a call, and a row here. This module
+imports only descriptions of controls, so that `--help` needs neither torch nor transformers.
 """
 
 import textwrap
@@ -25,19 +25,19 @@ Apply = Callable[["CallProcessors"], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Control(Setting):
-    """A setting that acts on the text through this library.
+    """A setting that this library applies to the text.
 
     Attributes:
-        field: its name in the generation config, if it is another one: a field of transformers.
-        stock: transformers knows the field too, and acts on it where this library does not.
-        taken_over: transformers is not shown the field, because it would warn that it has no effect.
-        any_model: it acts on every causal language model, not on FundamentaLLM models alone.
-        refines: controls that it only refines: without one of them it has no effect.
+        field: its name in the generation config, if that differs: a field of transformers.
+        stock: transformers has the field too, and applies it where this library does not.
+        taken_over: the field is hidden from transformers, which would warn that it has no effect.
+        any_model: it works with every causal language model, not only with FundamentaLLM models.
+        refines: controls that it refines: without one of them it has no effect.
         reads_text: it works on text and needs the model's tokenizer.
-        off_when: values of other fields with which it does nothing.
-        shapes_text: what is written depends on it, other than by chance or by its length.
+        off_when: values of other fields with which it has no effect.
+        shapes_text: it changes the text, other than by sampling or by length.
         phase: when its processor acts in a step; None where it has none.
-        apply: adds what carries it out to a call; None where the controls that it refines read it.
+        apply: adds its implementation to a call; None where the controls that it refines read it.
     """
 
     field: str = ""
@@ -57,7 +57,7 @@ class Control(Setting):
         return self.field or self.name
 
     def is_set(self, values: Mapping[str, Any]) -> bool:
-        """Whether fields, by name, ask for this control."""
+        """Whether fields, by name, use this control."""
         value = values.get(self.config_field)
         if value is None or value == self.default or value in ("", [], ()):
             return False
@@ -120,8 +120,8 @@ _ROWS = (
         name="bad_words",
         kind=tuple,
         default=(),
-        help="Words, separated by commas, that never appear. Whole words in any case; * stands for letters (curs*), "
-        "/.../ is a regular expression.",
+        help="Words that never appear, separated by commas. Entries match whole words in any case; * stands for "
+        "letters (curs*), /.../ is a regular expression.",
         group="Control",
         comma_separated=True,
         reads_text=True,
@@ -132,8 +132,8 @@ _ROWS = (
         name="must_include",
         kind=tuple,
         default=(),
-        help="Words, separated by commas, that always appear: in any order, where they read well. * stands for letters "
-        "(dragon*), king|queen for either, /.../ is a regular expression.",
+        help="Words that always appear, separated by commas: in any order, where they read well. * stands for letters "
+        "(dragon*), king|queen for either word, /.../ is a regular expression.",
         group="Control",
         comma_separated=True,
         reads_text=True,
@@ -144,7 +144,7 @@ _ROWS = (
         name="must_include_ordered",
         kind=bool,
         default=False,
-        help="What must be included comes in the order of the list.",
+        help="Required words appear in the order of the list.",
         group="Control",
         refines=("must_include",),
     ),
@@ -152,7 +152,7 @@ _ROWS = (
         name="must_include_prompt",
         kind=bool,
         default=False,
-        help="What the prompt holds counts as included.",
+        help="Text in the prompt counts as included.",
         group="Control",
         refines=("must_include",),
     ),
@@ -160,7 +160,7 @@ _ROWS = (
         name="case_sensitive",
         kind=bool,
         default=False,
-        help="Match the case of words.",
+        help="Match the case of bad words and required words.",
         group="Control",
         refines=("bad_words", "must_include"),
     ),
@@ -168,8 +168,8 @@ _ROWS = (
         name="guide_attribute",
         kind=tuple,
         default=(),
-        help="Attributes, separated by commas, that the text leans towards, such as positive_sentiment; name:2 has a "
-        "strength of its own. `fundamentallm attributes` lists what there is.",
+        help="Attributes to steer the text towards, separated by commas, such as positive_sentiment; name:2 sets the "
+        "strength of one. `fundamentallm attributes` lists all attributes.",
         group="Control",
         comma_separated=True,
         reads_text=True,
@@ -181,7 +181,7 @@ _ROWS = (
         name="guide_strength",
         kind=float,
         default=1.0,
-        help="Multiplies the strength of each attribute; below 0 steers away from it, 0 is no guidance.",
+        help="Multiplies the strength of each attribute; negative values steer away from it, 0 disables guidance.",
         group="Control",
         low=-STRONGEST,
         high=STRONGEST,
@@ -191,8 +191,8 @@ _ROWS = (
         name="pattern",
         kind=str,
         default=None,
-        help="A regular expression that the added text matches as a whole, complete within max-tokens.",
-        group="Whole text",
+        help="Regular expression that the completion matches from start to end, within max-tokens.",
+        group="Structured output",
         reads_text=True,
         phase=Phase.STRUCTURE,
         apply=_structured_output,
@@ -201,8 +201,8 @@ _ROWS = (
         name="json_schema",
         kind=str,
         default=None,
-        help="As a whole, JSON by this schema.",
-        group="Whole text",
+        help="JSON Schema: the completion is JSON that conforms to it, complete within max-tokens.",
+        group="Structured output",
         from_file=True,
         is_json=True,
         reads_text=True,
@@ -213,16 +213,16 @@ _ROWS = (
         name="json_whitespace",
         kind=bool,
         default=False,
-        help="The JSON of json-schema may have spaces and line breaks between its parts.",
-        group="Whole text",
+        help="Allow spaces and line breaks between the parts of the JSON by json-schema.",
+        group="Structured output",
         refines=("json_schema",),
     ),
     Control(
         name="grammar",
         kind=str,
         default=None,
-        help="As a whole, by this grammar in llguidance's form of Lark.",
-        group="Whole text",
+        help="Grammar in llguidance's form of Lark: the completion matches it from start to end, within max-tokens.",
+        group="Structured output",
         from_file=True,
         reads_text=True,
         phase=Phase.STRUCTURE,
@@ -247,7 +247,7 @@ _ROWS = (
         field="no_repeat_ngram_size",
         kind=int,
         default=0,
-        help="No sequence of this many words (tokens, see repetition-unit) comes twice; 0 is off.",
+        help="No sequence of this many words (or tokens, see repetition-unit) appears twice; 0 disables this.",
         group="Repetition",
         low=0,
         stock=True,
@@ -258,7 +258,8 @@ _ROWS = (
         name="repetition_unit",
         kind=str,
         default=None,
-        help="What the two above judge. Unless set, words on character models and tokens on others.",
+        help="Unit of repetition-penalty and no-repeat-ngram. The default is words on character models, tokens on "
+        "others.",
         group="Repetition",
         choices=("words", "tokens"),
         refines=("repetition_penalty", "no_repeat_ngram"),
@@ -267,7 +268,7 @@ _ROWS = (
         name="stop",
         kind=tuple,
         default=(),
-        help="End the text before this text; may be given several times.",
+        help="End the text before this string; may be given several times.",
         group="Length",
         escaped=True,
         reads_text=True,
@@ -277,8 +278,8 @@ _ROWS = (
         name="overflow",
         kind=str,
         default=None,
-        help="When the text outgrows the model's window: go on from its last part (slide), end there (stop), or refuse "
-        "before starting (error). Unless set, slide where the model can, else stop.",
+        help="When the text exceeds the context length: continue from its last part (slide), end there (stop), or "
+        "refuse the call before it starts (error). The default is slide where the model supports it, else stop.",
         group="Length",
         choices=("slide", "stop", "error"),
         any_model=False,
@@ -288,8 +289,8 @@ _ROWS = (
         name="length_penalty",
         kind=float,
         default=1.0,
-        help="Above 1 lengthens texts, below 1 shortens them: through the probability of an end, or through the "
-        "ranking of beams.",
+        help="Above 1 lengthens texts, below 1 shortens them: by the probability of an end or, with beams, by their "
+        "ranking.",
         group="Length",
         low=-10,
         high=10,
@@ -302,7 +303,7 @@ _ROWS = (
         name="seed",
         kind=int,
         default=None,
-        help="The same seed and settings write the same text. Sample i of several has the seed plus i.",
+        help="The same seed and settings reproduce the same text. Sample i of several has the seed plus i.",
         group="Sampling",
         low=0,
         high=2**62,
@@ -310,17 +311,26 @@ _ROWS = (
         phase=Phase.CHOOSE,
         apply=_seed,
     ),
+    Control(
+        name="speculate",
+        kind=bool,
+        default=True,
+        help="Check several drafted tokens in one pass of the model. The text is the same without, and takes longer.",
+        group="Sampling",
+        any_model=False,
+        shapes_text=False,
+    ),
 )
 CONTROLS: dict[str, Control] = {control.name: control for control in _ROWS}
 _TYPES = {tuple: "list[str]", int: "int", float: "float", bool: "bool", str: "str"}
 
 
 def describe_controls(docstring: str | None, any_model: bool = False) -> str:
-    """A docstring with the controls in place of `{controls}`, as its arguments.
+    """A docstring in which `{controls}` is replaced by the controls, as its arguments.
 
     Args:
-        docstring: what is to be completed.
-        any_model: leave out what acts on FundamentaLLM models alone.
+        docstring: the docstring with the placeholder.
+        any_model: leave out controls that only work with FundamentaLLM models.
     """
     before, _, after = (docstring or "").partition("{controls}")
     indent = before.rpartition("\n")[2]

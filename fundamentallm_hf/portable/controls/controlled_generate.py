@@ -1,8 +1,8 @@
 """The controls for every causal language model: a callable for the `custom_generate` argument of `generate()`.
 
 FundamentaLLM models read the control fields themselves. For any other model transformers prepares a call of
-`generate()` as usual and hands it to `controlled_generate`, which adds the controls and goes on with the decoding loop
-that transformers would have used. This file knows nothing of how a control works.
+`generate()` as usual and passes it to `controlled_generate`, which adds the controls and runs the decoding loop that
+transformers would have used.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from .control_fields import TAKEN_OVER
 from .control_table import CONTROLS, describe_controls
 from .logits_processors import apply_controls
 
-# The controls that a call takes as keywords; transformers reads its own fields itself.
+# The controls that a call takes as keywords; transformers reads its fields itself.
 KEYWORDS = (
     *(control.config_field for control in CONTROLS.values() if control.any_model and not control.stock),
     *TAKEN_OVER,
@@ -44,13 +44,13 @@ def controlled_generate(
 ) -> Any:
     """Decode with controls: `model.generate(**inputs, custom_generate=controlled_generate, bad_words=["ran"])`.
 
-    transformers takes `tokenizer` and `streamer` away from a callable, so bind them to it where they are needed:
+    transformers withholds `tokenizer` and `streamer` from a callable, so bind them to it where they are needed:
     `functools.partial(controlled_generate, tokenizer=tokenizer, streamer=streamer)`.
 
     Args:
-        tokenizer: reads tokens as text; by default the model's own, from where the model came from.
-        streamer: gets the prompt and every token.
-        stop_strings: what they are in transformers, which would ask for the tokenizer that it has taken away.
+        tokenizer: reads tokens as text; by default loaded from where the model was loaded from.
+        streamer: receives the prompt and every token.
+        stop_strings: as in transformers, which would need the tokenizer that it withholds.
         {controls}
 
     The generation config may have the controls as fields instead.
@@ -58,7 +58,7 @@ def controlled_generate(
     Returns token ids `(rows, length)`, or an output object, as transformers' decoding loop does.
 
     Raises:
-        ValueError: a control has a value it cannot have, no tokenizer is found for it, or the model has an encoder.
+        ValueError: a control has an invalid value, no tokenizer is found for it, or the model has an encoder.
     """
     if model.config.is_encoder_decoder:
         raise ValueError(f"the controls are for causal language models, but {type(model).__name__} has an encoder")
@@ -114,7 +114,7 @@ def _read_call(
 
 
 def _with_controls(function: Any) -> inspect.Signature:
-    """The signature of a function with the controls as keywords: transformers hands a callable what it names."""
+    """The signature of a function with the controls as keywords: transformers only passes arguments that it names."""
     found = inspect.signature(function)
     *named, others = found.parameters.values()
     controls = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in KEYWORDS]

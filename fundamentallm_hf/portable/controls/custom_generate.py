@@ -1,11 +1,11 @@
-"""The controls as a recipe of `generate()` that lies in a repository of its own, for any causal language model.
+"""The controls as a `custom_generate` recipe in a separate repository, for any causal language model.
 
-`fundamentallm push-controls` copies this file there as `custom_generate/generate.py`, with all that it imports, so it
-needs nothing but torch and transformers:
+`fundamentallm push-controls` copies this file there as `custom_generate/generate.py`, with everything that it imports,
+so it needs only torch and transformers:
 
     model.generate(**inputs, custom_generate="user/name", trust_remote_code=True, must_include=["dragon"])
 
-This file knows nothing of how a control works, or of how the repository is made.
+It only passes arguments on; `controlled_generate` applies the controls.
 """
 
 from functools import partial
@@ -14,25 +14,25 @@ from typing import Any
 from ..decoding.sidecar_files import own_tokenizer
 from .controlled_generate import controlled_generate
 
-# transformers finds the repository by these, and hands them on with the arguments of `generate()`.
+# transformers finds the repository by these, and passes them on with the arguments of `generate()`.
 _LOADING = ("revision", "token", "cache_dir", "force_download", "local_files_only", "proxies", "repo_type")
-# It takes these away from a callable, and the last but one from the arguments of a decoding loop.
+# It withholds these from a callable, and the last but one from the arguments of a decoding loop.
 _BOUND = ("streamer", "assistant_model", "assistant_tokenizer")
 
 
 def generate(model: Any, *, tokenizer: Any = None, **arguments: Any) -> Any:
-    """Write text with controls; called by `generate()`, with what it was called with.
+    """Generate text with controls; called by `generate()` with its arguments.
 
     Args:
-        model: any causal language model. One that has these controls of its own writes with its own.
-        tokenizer: reads tokens as text; by default the one that lies where the model came from.
-        arguments: what `generate()` takes, and the controls.
+        model: any causal language model. One with these controls built in uses those.
+        tokenizer: reads tokens as text; by default loaded from where the model was loaded from.
+        arguments: the arguments of `generate()`, and the controls.
 
     Returns:
-        What `generate()` returns: token ids `(rows, length)`, or an output object.
+        The return value of `generate()`: token ids `(rows, length)`, or an output object.
 
     Raises:
-        ValueError: a control has a value it cannot have, or no tokenizer is found for it.
+        ValueError: a control has an invalid value, or no tokenizer is found for it.
     """
     arguments = {name: value for name, value in arguments.items() if name not in _LOADING}
     if model.config.model_type == "fundamentallm":

@@ -1,9 +1,9 @@
-"""Looks ahead through all controls together where they leave few ways to go on.
+"""Looks ahead through all controls together where they allow few tokens.
 
-Each control keeps a way open for itself; two of them may each close the way that the other needs. A grammar that allows
-"Paris" or "Rome" and a list that bans "Paris" leave nothing behind `"Paris`, so the first letter of it has to be closed
-already. Where only a few tokens are open, or where a banned word would be complete if the text ended, what follows is
-tried token by token until the text may end or many ways are open again.
+Each control keeps a completion possible for itself; two of them may each block the one that the other needs. A grammar
+that allows "Paris" or "Rome" and a list that bans "Paris" leave nothing after `"Paris`, so its first letter has to be
+masked already. Where only a few tokens are allowed, or where a banned word would be complete if the text ended,
+continuations are tried token by token until the text may end or many tokens are allowed again.
 """
 
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ from ..decoding.row_states import row_key
 from ..text.token_tables import TextState
 from .bad_words import BadWordsLogitsProcessor
 
-# With more open tokens than this there is a way on.
+# With more allowed tokens than this a continuation is assumed to exist.
 _NARROW = 16
-# Texts that are looked at in one step for one row, and before the first step. What was not looked at stays open.
+# Texts that are examined in one step for one row, and before the first step. Texts not examined stay allowed.
 _EFFORT, _FIRST_EFFORT = 48, 400
 
 
 class Closes(Protocol):
-    """A control that tells what it closes without weighing anything."""
+    """A control that can report which tokens it masks."""
 
     def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
-        """(rows, size) bool."""
+        """(rows, size) bool: the masked tokens."""
 
 
 class DeadEndLogitsProcessor(LogitsProcessor):
-    """Closes the tokens behind which the controls together leave no way to a proper end.
+    """Masks the tokens after which the controls together leave no way to a proper end.
 
     Args:
-        stock: processors of transformers that close tokens; a pure function of the text each.
+        stock: processors of transformers that mask tokens; each a pure function of the text.
         controls: controls of this library.
         bad_words: the bans among them.
         end_tokens: ids that end the text.
@@ -57,7 +57,7 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         self._left = 0
 
     def check(self, input_ids: torch.Tensor, size: int) -> None:
-        """See that there is a way behind every prompt, `(rows, length)`.
+        """Check that a continuation exists after every prompt, `(rows, length)`.
 
         Raises:
             ValueError: there is none.
@@ -71,7 +71,7 @@ class DeadEndLogitsProcessor(LogitsProcessor):
                 )
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with dead ends closed."""
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with dead ends masked."""
         closed: list[tuple[int, int]] = []
         for index, state in enumerate(self.bad_words.states(input_ids)):
             tokens = self._doubtful(scores[index].cpu(), state)
@@ -106,7 +106,7 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         return self._is_dead(longer, index, scores.shape[-1])
 
     def _is_dead(self, input_ids: torch.Tensor, index: int, size: int) -> bool:
-        """Whether no way leads on from a row, depth first; False where the search gave up."""
+        """Whether no continuation leads on from a row, depth first; False where the search gave up."""
         key = row_key(input_ids[index])
         if key in self._alive:
             return not self._alive[key]
@@ -114,7 +114,7 @@ class DeadEndLogitsProcessor(LogitsProcessor):
             return False
         self._left -= 1
         allowed = self._allowed(input_ids, index, size)
-        if allowed is None:  # the tokens are used up
+        if allowed is None:  # the token budget is used up
             dead = self.bad_words.tables.ends(self.bad_words.states(input_ids)[index])
         elif bool(allowed[[end for end in self.end_tokens if end < size]].any()):
             dead = False
@@ -132,7 +132,7 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         return dead
 
     def _allowed(self, input_ids: torch.Tensor, index: int, size: int) -> torch.Tensor | None:
-        """(size,) bool: the tokens that all controls leave open; None where no more may be added."""
+        """(size,) bool: the tokens that all controls allow; None where no more may be added."""
         room = self.bad_words.remaining
         if room is not None and room(input_ids)[index] <= 0:
             return None
@@ -140,7 +140,7 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         try:
             for processor in self.stock:
                 scores = processor(input_ids, scores)
-        except ValueError:  # transformers refuses a function that allows nothing
+        except ValueError:  # transformers rejects a function that allows nothing
             return torch.zeros(size, dtype=torch.bool)
         allowed = scores[index] > -torch.inf
         for control in self.controls:
@@ -149,11 +149,11 @@ class DeadEndLogitsProcessor(LogitsProcessor):
 
 
 class Wrapped:
-    """What a processor closes that does nothing else, or nothing that costs."""
+    """The tokens masked by a processor that only masks, and cheaply."""
 
     def __init__(self, processor: LogitsProcessor) -> None:
         self.processor = processor
 
     def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
-        """(rows, size) bool."""
+        """(rows, size) bool: the masked tokens."""
         return self.processor(input_ids, torch.zeros(len(input_ids), size)) == -torch.inf

@@ -10,7 +10,7 @@ length_logger = logging.get_logger(__name__)
 
 
 def add_length_penalty(step: CallProcessors) -> None:
-    """Let the `length_penalty` of a call act on its ends; in beam search transformers ranks beams by it."""
+    """Apply the `length_penalty` of a call to its ends; in beam search transformers ranks beams by it."""
     call = step.call
     penalty = call.field("length_penalty")
     if penalty in (None, 1.0) or not call.is_sequential:

@@ -1,7 +1,7 @@
-"""What the controls of a call of `generate()` put into its processors and stopping criteria.
+"""Adds the controls of a call of `generate()` to its processors and stopping criteria.
 
-However a control was given, it arrives here in the merged generation config. Which controls there are, and what carries
-each out, is in `control_table.py`; the order in which processors act is in `phases.py`.
+However a control was given, it arrives here in the merged generation config. The controls and their implementations are
+listed in `control_table.py`; the order in which processors act is in `phases.py`.
 """
 
 from collections.abc import Iterable
@@ -21,14 +21,14 @@ from .must_include import MustIncludeLogitsProcessor
 
 
 def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaList, call: Call) -> None:
-    """Put what the call's controls ask for into its processors and criteria, both changed **in place**.
+    """Add the call's controls to its processors and criteria, both changed **in place**.
 
     Raises:
-        ValueError: a control has a value it cannot have.
+        ValueError: a control has an invalid value.
     """
     step = CallProcessors(processors, criteria, call)
-    # A control may look at what others have added before: a structure, what has to be included, and so it comes last.
-    # Several fields may be carried out together.
+    # A control may read what others have added before (a structure, required words), so it comes last. Several fields
+    # may have one implementation.
     in_turn = sorted(CONTROLS.values(), key=lambda control: (control.phase == Phase.STRUCTURE, control.phase or 0))
     for apply in dict.fromkeys(control.apply for control in in_turn):
         if apply is not None:
@@ -48,7 +48,7 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
 def _add_dead_ends(step: CallProcessors, silent: Iterable[int]) -> None:
     """Look ahead through all controls together, where a structure or a function allows few tokens next to a ban.
 
-    A structure heeds bans in its plans, which it consults only when the budget gets short.
+    A structure respects bans in its plans, but uses those only when the budget gets short.
     """
     call = step.call
     bans, stock = step.acting(BadWordsLogitsProcessor), step.acting(PrefixConstrainedLogitsProcessor)
@@ -59,6 +59,6 @@ def _add_dead_ends(step: CallProcessors, silent: Iterable[int]) -> None:
     closing = call.closing_token
     ends = [*step.end_tokens, *([] if closing is None else [closing])]
     looking = DeadEndLogitsProcessor(stock, chain, bans[0], ends, tuple(silent))
-    # A function that allows tokens wants to see every beam.
+    # A function that allows tokens needs to see every beam.
     looking.check(call.prompts.repeat_interleave(call.config.num_beams or 1, dim=0), call.size)
     step.add(Phase.END, looking)

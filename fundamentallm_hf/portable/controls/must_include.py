@@ -1,12 +1,12 @@
-"""Must include: words and patterns that always appear, where the text has a place for them.
+"""Must include: words and patterns that always appear, where they fit the text.
 
-Forcing a word when the budget runs out is easy and reads badly. So every token is weighed from the start by how well
-what is missing could still come by itself: with c the chance that what the token begins becomes an entry, and b the
-chance that the entry comes anyway at one of the places that are left, the score of the token gets
-log((c + (1 − c) b) / b). That is the distribution of the next token given that the entry appears, if words are
-independent: with much room left only a good place is taken, with little room any. `must_include_placement.py` finds c
-and b. Beneath it lies a plan, the shortest way to write what is missing (`must_include_plan.py`). A token behind which
-the plan would not fit into the budget is closed, so whatever happens before, all entries are there at the end.
+Forcing a word when the budget runs out is easy and reads badly. So from the start every token is reweighted by how well
+the missing entries can still come naturally: with c the probability that the token leads to an entry, and b the
+probability that the entry comes anyway at one of the remaining positions, the score of the token gets log((c + (1 − c)
+b) / b). That is the distribution of the next token given that the entry appears, if words are independent: with a large
+remaining budget only a good position is taken, with a small one any. `must_include_placement.py` estimates c and b. A
+plan, the shortest way to write the missing entries (`must_include_plan.py`), guarantees the result: a token after which
+the plan would not fit into the budget is masked, so all entries are in the text at the end.
 """
 
 import math
@@ -17,6 +17,7 @@ import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from ..decoding.call_processors import CallProcessors
+from ..decoding.drafts import SuggestsTokens
 from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
@@ -24,38 +25,38 @@ from ..decoding.sidecar_files import own_word_counts
 from ..errors import UserError
 from .bad_words import compiled_bad_words
 from .must_include_horizon import End, Horizon
-from .must_include_placement import MARGIN, Outlook, Placement, later_chance
+from .must_include_placement import MARGIN, SURE, Outlook, Placement, later_chance
 from .must_include_plan import Progress, Requirements
 from .must_include_spelling import Spellings
 
-# Of a vocabulary larger than the first number, only the likeliest tokens are tried when the budget is nearly used up.
+# With a vocabulary above the first number, only the most probable tokens are tried when the budget is nearly used up.
 _ALL_TRIED, _TRIED = 512, 48
-_MOST_BYTES = 4  # of a character, each a token at worst
+_MOST_BYTES = 4  # of a character, each a token in the worst case
 
 
-class MustIncludeLogitsProcessor(LogitsProcessor):
+class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
     """Brings entries into the text, fluently while there is room and by force when there is none.
 
     Args:
         must_include: the entries, or `Requirements` made of them.
         tokenizer: the model's tokenizer; not needed with `Requirements`.
-        max_new_tokens: how many tokens may be added, as `generate()` is told; it is not needed with `remaining`.
-        remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
-        end_tokens: ids that end the text; closed until all is there. By default the tokenizer's end-of-text token.
-        stop_strings: texts that end the text; not completed until all is there.
+        max_new_tokens: how many tokens may be added, as passed to `generate()`; not needed with `remaining`.
+        remaining: called with the token ids `(rows, length)`, returns how many tokens each row may still get.
+        end_tokens: ids that end the text; masked until all entries are included. Default: the end-of-text token.
+        stop_strings: texts that end the text; not completed until all entries are included.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
         padding: (prompt rows,) columns of padding before each prompt.
-        temperature: by which scores are divided later on.
-        lookahead: the model, to be asked for chances; without it word counts are all there is.
-        lengths: lengths of this model's texts in tokens, if they are known: what is missing comes before the text would
-            end by itself.
+        temperature: the number that scores are divided by later.
+        lookahead: the model, asked for probabilities; without it only word counts are used.
+        lengths: lengths of this model's texts in tokens, if known: missing entries come before the text would end
+            naturally.
 
     Attributes:
-        has_deadline: what is missing is forced when the budget is nearly used up; not where another control does it.
+        has_deadline: missing entries are forced when the budget is nearly used up; False where another control does it.
 
     Raises:
-        ValueError: see `Requirements`; or the entries do not fit into the tokens that may be added, which shows at the
-            first step where `check` has not been called.
+        ValueError: see `Requirements`; or the entries do not fit into the tokens that may be added, which is only found
+            at the first step unless `check` has been called.
 
     Example:
 
@@ -117,14 +118,13 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         )
 
     def _budget(self, input_ids: torch.Tensor) -> list[int]:
-        columns = self.states.prompt_columns if self.states.prompt_columns is not None else input_ids.shape[1]
-        return [self.max_new_tokens - (input_ids.shape[1] - columns)] * len(input_ids)
+        return self.states.budget(input_ids, self.max_new_tokens)
 
     def check(self, input_ids: torch.Tensor) -> None:
-        """See that the entries fit into what may be added behind every prompt, `(rows, length)`.
+        """Check that the entries fit into the tokens that may be added after every prompt, `(rows, length)`.
 
         Raises:
-            ValueError: they do not; says how many tokens they need.
+            ValueError: they do not; the message says how many tokens they need.
         """
         for progress, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
             plan = self.requirements.plan(progress)
@@ -138,7 +138,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
                 )
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, weighed and closed."""
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, reweighted and masked."""
         if not self.checked:
             self.check(input_ids)
             self.checked = True
@@ -165,8 +165,21 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             self._close(progress, rooms[index], input_ids[index], scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
 
+    def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
+        """See `SuggestsTokens`: the rest of an entry that is as good as begun, and all that is missing at the end."""
+        found = []
+        for progress, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
+            plan = self.requirements.plan(progress) if self.requirements.waiting(progress) else None
+            begun = plan and any(self._is_begun(progress, entry) for entry in self.requirements.waiting(progress))
+            found.append(plan if plan and (begun or (self.has_deadline and len(plan) + 1 >= room)) else [])
+        return found
+
+    def _is_begun(self, progress: Progress, entry: int) -> bool:
+        place = progress.places[entry]
+        return place is not None and self.requirements.tables[entry].chance(place) >= SURE
+
     def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
-        """(rows, size) bool: the tokens that are closed behind each row of `input_ids`, (rows, length)."""
+        """(rows, size) bool: the tokens that are masked after each row of `input_ids`, (rows, length)."""
         shift = np.zeros((len(input_ids), size))
         for index, (progress, room) in enumerate(zip(self.states(input_ids), self.remaining(input_ids), strict=True)):
             if self.requirements.waiting(progress):
@@ -174,14 +187,14 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         return torch.from_numpy(shift == -math.inf)
 
     def _close(self, progress: Progress, room: int, row: torch.Tensor, scores: torch.Tensor, shift: np.ndarray) -> None:
-        """Close the ends where something is missing, and the tokens behind which it would not fit any more."""
+        """Mask the ends where an entry is missing, and the tokens after which the entries would not fit any more."""
         if self.requirements.missing(progress):
             shift[[end for end in self.end_tokens if end < len(shift)]] = -math.inf
             self._close_stops(row, shift)
         self._keep_room(progress, room, row, scores, shift)
 
     def _natural_ends(self, input_ids: torch.Tensor, scores: torch.Tensor, states: Sequence[Progress]) -> list[End]:
-        """Where each row would end by itself; nowhere if nothing but the budget ends it."""
+        """The position where each row would end naturally; infinite if only the budget ends it."""
         ending = [self._ending_tokens(row, scores.shape[-1]) for row in input_ids]
         if not any(ending):
             return [End(math.inf, False)] * len(states)
@@ -190,14 +203,14 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         return self.horizon(input_ids, ends, [len(self.requirements.missing(progress)) for progress in states])
 
     def _ending_tokens(self, row: torch.Tensor, size: int) -> list[int]:
-        """The tokens that would end a row: ends of the text, and those that complete a text that stops it."""
+        """The tokens that would end a row: end tokens, and those that complete a stop string."""
         return [token for token in {*self.end_tokens, *self._stopping(row)} if token < size]
 
     def _places_left(self, progress: Progress, room: int, natural: End) -> float:
-        """Places where an entry could begin, behind the next token and what the plan needs for itself."""
+        """Positions where an entry could start, after the next token and the tokens of the plan itself."""
         needed = 1 + len(self.requirements.plan(progress) or ())
         rate = self.requirements.rate
-        # Beyond the natural end a good place is still better than the next one, as long as the budget has room.
+        # After the natural end a good position is still better than the next one, as long as the budget lasts.
         soon = max(MARGIN + 1, (natural.room - needed) * rate)
         return max(0.0, min(soon, (room - needed) * rate))
 
@@ -206,7 +219,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         return self.requirements.vocabulary.text(row[-longest:].tolist())[-longest:]
 
     def _spelled_as_usual(self, outlook: Outlook, row: torch.Tensor) -> Outlook:
-        """The outlook without the tokens that would spell the entry as nobody does."""
+        """The outlook without the tokens that would give the entry an unusual spelling."""
         tail = self._tail(row)
         tokens = self.spellings.customary(outlook.entry, tail, outlook.tokens.tolist())
         completing = self.spellings.customary(outlook.entry, tail, outlook.completing.tolist())
@@ -216,7 +229,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         )
 
     def _odd(self, progress: Progress, row: torch.Tensor) -> set[int]:
-        """The tokens that go on with a missing entry as nobody spells it."""
+        """The tokens that continue a missing entry in an unusual spelling."""
         tail = self._tail(row)
         odd: set[int] = set()
         for entry in self.requirements.waiting(progress):
@@ -229,7 +242,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
         return odd
 
     def _weigh(self, outlooks: Sequence[Outlook], left: float, shift: np.ndarray) -> None:
-        """Prefer the tokens from which what is missing can still come by itself."""
+        """Prefer the tokens after which the missing entries can still come naturally."""
         for _, begun, tokens, chances, completing, here, better in outlooks:
             now, later = later_chance(here, better, left), later_chance(here, better, left - self.requirements.rate)
             shift += math.log(later / (begun + (1 - begun) * now))
@@ -258,7 +271,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
     def _keep_room(
         self, progress: Progress, room: int, row: torch.Tensor, scores: torch.Tensor, shift: np.ndarray
     ) -> None:
-        """Close the tokens behind which what is missing would not fit any more."""
+        """Mask the tokens after which the missing entries would not fit any more."""
         requirements = self.requirements
         plan = requirements.plan(progress)
         if not self.has_deadline or plan is None or room > requirements.most_needed(progress) + 2:
@@ -276,7 +289,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
             if after is not None and len(after) <= room - 1 and not self._bars(progress, token):
                 kept[token] = 0.0
         if plan and not np.isfinite(kept + shift).any():
-            shift[plan[0]] = 0.0  # another control has closed the last way out
+            shift[plan[0]] = 0.0  # another control has masked the last continuation
             kept[plan[0]] = 0.0
         shift += kept
 
@@ -293,7 +306,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor):
 
 
 def add_must_include(step: CallProcessors) -> None:
-    """Bring what a call has to include into its texts.
+    """Make the texts of a call include its required words.
 
     Raises:
         ValueError: an entry cannot be read or written, or the entries do not fit into the tokens that may be added.
@@ -301,16 +314,22 @@ def add_must_include(step: CallProcessors) -> None:
     call, entries, bad_words = step.call, step.texts("must_include"), step.texts("bad_words")
     if not entries:
         return
-    requirements = Requirements(
-        entries,
-        call.reader,
-        call.size,
-        bool(call.field("case_sensitive")),
-        ordered=bool(call.field("must_include_ordered")),
-        prompt_counts=bool(call.field("must_include_prompt")),
-        counts=own_word_counts(call.model),
-        barred=compiled_bad_words(bad_words, call) if bad_words else None,
-        stops=step.stop_strings,
+    case_sensitive, ordered = bool(call.field("case_sensitive")), bool(call.field("must_include_ordered"))
+    prompt_counts, counts = bool(call.field("must_include_prompt")), own_word_counts(call.model)
+    requirements = call.kept(
+        ("must_include", entries, bad_words, step.stop_strings, case_sensitive, ordered, prompt_counts),
+        lambda: Requirements(
+            entries,
+            call.reader,
+            call.size,
+            case_sensitive,
+            ordered=ordered,
+            prompt_counts=prompt_counts,
+            counts=counts,
+            barred=compiled_bad_words(bad_words, call) if bad_words else None,
+            stops=step.stop_strings,
+        ),
+        of=counts,
     )
     processor = MustIncludeLogitsProcessor(
         requirements,

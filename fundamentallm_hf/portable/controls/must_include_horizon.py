@@ -1,7 +1,7 @@
-"""Where a text would end by itself: what is missing has to come before that, not before the budget ends.
+"""Predicts where a text would end naturally: missing words have to come before that, not before the budget ends.
 
-Two things tell: how long this model's texts are, and the model's own probability of an end, step by step. As soon as it
-is more likely than not that the text would have ended, what is missing gets a sentence more for each entry.
+Two sources predict it: the lengths of this model's texts, and the model's probability of an end, step by step. As soon
+    as it is more likely than not that the text would have ended, the missing words get one more sentence each.
 """
 
 from collections.abc import Sequence
@@ -11,26 +11,26 @@ import torch
 
 from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
 
-# An end that is less likely than this in one step is not counted: top-k and top-p cut it off.
+# An end that is less probable than this in one step is ignored: top-k and top-p cut it off.
 _COUNTED = 0.02
-# With this probability in one step the text wants to end here, so nothing is begun here.
+# With this probability in one step the text is about to end, so no word is started here.
 _WANTS_END = 0.3
-# Once an end has been as likely as this so far, it is near; once as likely as this, the text is beyond it.
+# Once the text would have ended with the first probability, its end is near; with the second, the text is past it.
 _NEAR, _BEYOND = 0.1, 0.5
-# Of the texts that got as far as this one, so many are expected to end before what is missing is there.
+# Share of the texts that got as far as this one and are expected to end before the missing words are included.
 _SHORTEST = 0.15
-# Of a model whose lengths nobody has measured: places up to the end at the beginning, and their growth with the text.
+# For a model of unknown text lengths: positions up to the end at the start, and their growth with the text.
 _UNKNOWN, _GROWTH = 45.0, 0.5
-# Places in a sentence.
+# Word positions in a sentence.
 _SENTENCE = 15.0
 
 
 class End(NamedTuple):
-    """What is known of the end of a row.
+    """The predicted end of a row.
 
     Attributes:
-        room: tokens until the text would end by itself; may be below 0.
-        wanted: the text wants to end here.
+        room: tokens until the text would end naturally; may be below 0.
+        wanted: the text is about to end here.
     """
 
     room: float
@@ -38,10 +38,10 @@ class End(NamedTuple):
 
 
 class Horizon:
-    """Follows the rows of one call to the places where they would end by themselves.
+    """Follows the rows of one call and predicts where they would end naturally.
 
     Args:
-        rate: places where a word could begin, per token.
+        rate: positions where a word could start, per token.
         lengths: lengths of this model's texts in tokens, prompts left out; none if nobody has measured them.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
     """
@@ -50,11 +50,11 @@ class Horizon:
         self.rate = rate
         self.lengths = sorted(lengths)
         self.prompt_columns = prompt_columns
-        # By the length of a text and its tokens: the probability that it would not have ended, and where it would have.
+        # By length and tokens of a text: the probability that it would not have ended, and where it would have.
         self._known: dict[int, dict[bytes, tuple[float, int | None]]] = {}
 
     def __call__(self, input_ids: torch.Tensor, ends: Sequence[float], missing: Sequence[int]) -> list[End]:
-        """Tell how things stand.
+        """Predict the end of every row.
 
         Args:
             input_ids: (rows, length).
@@ -87,7 +87,7 @@ class Horizon:
         return found
 
     def expected(self, written: int) -> float:
-        """Tokens until the end of a text that has `written` tokens already, on the cautious side."""
+        """Tokens until the end of a text that has `written` tokens already, a cautious estimate."""
         longer = [length for length in self.lengths if length > written]
         if longer:
             return longer[int(_SHORTEST * len(longer))] - written

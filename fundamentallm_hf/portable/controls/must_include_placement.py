@@ -1,10 +1,10 @@
-"""Where a missing entry would stand well: how likely it is here, and how likely it comes later by itself.
+"""Where a missing word fits: its probability at this position, and the probability that it comes later.
 
-At every place where an entry could begin, its chance is noted: from the model's probabilities of the next token, from
-word counts for how the word would go on, and from the model itself, which reads the first letters ahead, where they
-could matter. Chances of a word differ by orders of magnitude from place to place and from model to model, so a place is
-judged by its rank among those seen so far, as in the secretary problem: the better it is, the fewer better ones are to
-be expected among those that are left. This file knows nothing of budgets or of what is closed.
+At every position where an entry could start, its probability is recorded: from the model's probabilities of the next
+    token, from word counts for the rest of the word, and, where they could matter, from a lookahead of the model over
+    the first letters. The probabilities of a word differ by orders of magnitude between positions and models, so a
+    position is judged by its rank among those seen so far, as in the secretary problem: the better it is, the fewer
+    better ones are expected among the remaining positions.
 """
 
 import math
@@ -19,60 +19,60 @@ from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
 from ..text.token_tables import CERTAIN, TextState
 from .must_include_plan import Progress, Requirements
 
-# The model is asked about a place that would be taken with at least this chance, were the entry so many times as likely
-# there as word counts say, and everywhere else as likely as they say.
+# The model is asked about a position that would be taken with at least this probability, if the entry were this many
+# times as probable there as word counts say, and as probable as they say everywhere else.
 MATERIAL_PLACEMENT, UNDERRATED = 0.1, 3.0
-# A beginning from which the entry follows with this chance, by word counts, is read ahead no further.
+# Once the entry follows with this probability, by word counts, the lookahead goes no further.
 SURE = 0.5
-# Continuations that are read ahead for one row in one step, at most, and beginnings of one entry.
+# Most continuations that are looked ahead for one row in one step, and most prefixes of one entry.
 MOST_STARTS_ASKED, MOST_BEGINNINGS = 12, 2
-# A place is taken with the chance 1 / (1 + (PATIENCE x better places to come) ^ SHARPNESS): nearly always if less than
-# one is to be expected. On average that makes about one in the places that are left, so that words fall evenly.
+# A position is taken with the probability 1 / (1 + (PATIENCE x better positions to come) ^ SHARPNESS): nearly always if
+# less than one is expected. On average that takes about one of the remaining positions, so words are spread evenly.
 SHARPNESS, PATIENCE = 3.0, 1.0
-# The last places are not counted on, so that nobody breaks off a word to make room.
+# The last positions are not counted, so that no word is cut short to make space.
 MARGIN = 2.0
-# Places that are remembered.
+# Number of positions that are remembered.
 MEMORY = 256
-# Chances are never taken for less.
+# Lower bound of probabilities.
 LEAST = 1e-15
 
 
 class Seen(NamedTuple):
-    """The chances of an entry at the places seen so far where it could have begun.
+    """The probabilities of an entry at the positions seen so far where it could have started.
 
     Attributes:
         counted: by the model's next token and word counts.
-        asked: by what the model read ahead; nan where it was not asked.
+        asked: by the lookahead of the model; nan where it was not asked.
     """
 
     counted: tuple[float, ...] = ()
     asked: tuple[float, ...] = ()
 
     def add(self, counted: float, asked: float = math.nan) -> "Seen":
-        """One place more; the oldest are forgotten."""
+        """Add one position; the oldest are forgotten."""
         return Seen((*self.counted[-MEMORY:], counted), (*self.asked[-MEMORY:], asked))
 
     def last(self) -> tuple[float, float]:
-        """The chance at the last place, and the share of places that are better, half of those that are as good."""
+        """The probability at the last position, and the share of better ones, plus half of the equal ones."""
         counted, asked = np.array(self.counted), np.array(self.asked)
         told = ~np.isnan(asked)
-        # Where word counts overrate the entry on the whole, they do so where the model was not asked, too.
+        # Where word counts overestimate the entry in general, they do so where the model was not asked, too.
         scale = asked[told].sum() / max(LEAST, counted[told].sum()) if told.any() else 1.0
         known = np.where(told, asked, scale * counted)
         return float(asked[-1] if told[-1] else counted[-1]), _better(known, known[-1])
 
 
 class Outlook(NamedTuple):
-    """How things stand with one missing entry.
+    """The prospects of one missing entry.
 
     Attributes:
         entry: its index.
-        begun: the chance that what was begun becomes the entry.
-        tokens: (beginnings,) ids of the tokens that begin it or go on with it.
-        chances: (beginnings,) float64, the chance of each that it becomes the entry.
+        begun: probability that the started part becomes the entry.
+        tokens: (beginnings,) ids of the tokens that start or continue it.
+        chances: (beginnings,) float64, the probability of each that it becomes the entry.
         completing: ids of the tokens that complete it.
-        here: its chance at the last place where it could begin.
-        better: the share of the places seen that are better than this one.
+        here: its probability at the last position where it could start.
+        better: the share of the positions seen that are better than this one.
     """
 
     entry: int
@@ -85,12 +85,12 @@ class Outlook(NamedTuple):
 
 
 class Placement:
-    """Follows the chances of missing entries along the rows of one call.
+    """Follows the probabilities of missing entries along the rows of one call.
 
     Args:
         requirements: the entries.
-        lookahead: the model, to be asked for chances; without it word counts are all there is.
-        temperature: by which scores are divided later on.
+        lookahead: the model, asked for probabilities; without it only word counts are used.
+        temperature: the number that scores are divided by later.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Placement:
         self.requirements = requirements
         self.lookahead = lookahead
         self.temperature = temperature
-        # By the length of a text and its tokens: the chances of each entry at the places up to there, and those that
-        # the model gave, by entry and next token.
+        # By length and tokens of a text: the probabilities of each entry at the positions so far, and those that the
+        # model gave, by entry and next token.
         self._seen: dict[int, dict[bytes, tuple[Seen, ...]]] = {}
         self._asked: dict[int, dict[bytes, dict[tuple[int, int], float]]] = {}
         self._paths: dict[tuple[int, TextState | None, int], tuple[list[int], float]] = {}
@@ -113,17 +113,17 @@ class Placement:
         waiting: Sequence[Sequence[int]],
         left: Sequence[float],
     ) -> list[list[Outlook]]:
-        """Tell how things stand.
+        """Compute the outlooks of all rows.
 
         Args:
             input_ids: (rows, length).
             scores: (rows, vocabulary).
-            states: (rows,) how far each row has come.
+            states: (rows,) the progress of each row.
             waiting: for each row, the entries whose turn it is.
-            left: (rows,) places that are left in the row.
+            left: (rows,) positions that are left in the row.
 
         Returns:
-            For each row, the outlook of each waiting entry that the next token could begin or go on with.
+            For each row, the outlook of each waiting entry that the next token could start or continue.
         """
         length = input_ids.shape[1]
         for kept in (self._seen, self._asked):
@@ -184,11 +184,11 @@ class Placement:
         waiting: Sequence[Sequence[int]],
         left: Sequence[float],
     ) -> None:
-        """Let the model read ahead the beginnings of entries, where that was not done already."""
+        """Let the model look ahead over the starts of entries, where that was not done already."""
         length = input_ids.shape[1]
         paths: list[tuple[int, int, list[int], float]] = []
         for index, row in enumerate(rows):
-            if row in rows[:index]:  # beams begin as copies of each other
+            if row in rows[:index]:  # beams start as copies of each other
                 continue
             known = self._asked.get(length, {}).get(row, {})
             seen = self._before(row, length)
@@ -211,7 +211,7 @@ class Placement:
                 self._keep(rows[index], length, entry, path, rest, logits)
 
     def _beginnings(self, entry: int, progress: Progress, probabilities: np.ndarray) -> list[tuple[float, int]]:
-        """The likeliest beginnings of an entry, each with the most that its chance could be."""
+        """The most probable starts of an entry, each with an upper bound of its probability."""
         table = self.requirements.tables[entry]
         place = progress.places[entry]
         assert place is not None
@@ -223,12 +223,12 @@ class Placement:
         return list(zip(most[best].tolist(), outcomes.risky[best].tolist(), strict=True))
 
     def _matters(self, most: float, seen: Seen, left: float) -> bool:
-        """Whether a place could be taken, if the entry has the chance `most` there."""
+        """Whether a position could be taken, if the entry has the probability `most` there."""
         later = later_chance(most, _better(np.array([*seen.counted, most]), most), left)
         return most / max(LEAST, most + later) >= MATERIAL_PLACEMENT
 
     def _path(self, entry: int, place: TextState | None, token: int) -> tuple[list[int], float]:
-        """The likeliest way on from a beginning, up to where the entry is sure, and the chance of it from there."""
+        """The most probable continuation up to where the entry is certain, and its probability from there."""
         key = (entry, place, token)
         if key not in self._paths:
             table = self.requirements.tables[entry]
@@ -245,7 +245,7 @@ class Placement:
         return self._paths[key]
 
     def _keep(self, row: bytes, length: int, entry: int, path: list[int], rest: float, logits: torch.Tensor) -> None:
-        """Work out the chance of the entry behind each beginning of `path`, from its end to its first token."""
+        """Compute the probability of the entry after each prefix of `path`, from its end to its first token."""
         probabilities = (logits.float() / self.temperature).softmax(dim=-1)
         follows = probabilities[range(len(path) - 1), path[1:]].tolist()
         chance = rest
@@ -258,10 +258,10 @@ class Placement:
 
 
 def later_chance(here: float, better: float, left: float) -> float:
-    """The chance that an entry comes later by itself, so that a place is taken as often as it ought to be.
+    """The probability that an entry comes later by itself, chosen so that a position is taken as often as intended.
 
-    With the chance `here` at a place and this one b, an entry that has to appear is begun there with the chance
-    here / (here + b), so b is `here` times the odds against the place.
+    With the probability `here` at a position and this one b, a required entry is started there with the probability
+    here / (here + b), so b is `here` times the odds against the position.
     """
     return min(CERTAIN, max(LEAST, here * (PATIENCE * better * max(0.0, left - MARGIN)) ** SHARPNESS))
 

@@ -1,12 +1,11 @@
-"""What has to appear in a text: how much of it has, and the shortest way to write the rest.
+"""Required words: how many of them have appeared, and the shortest way to write the rest.
 
-A text is followed token by token through every entry that is still missing. From any place the plan tells tokens that
-would write all of it, going round what must not appear, so that whoever generates knows what room to keep. This file
-knows nothing of models or of scores.
+A text is followed token by token through every entry that is still missing. In any state the plan is a list of tokens
+that would write all of them while avoiding banned words, so that the caller knows how much of the budget to keep.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,21 +16,22 @@ from ..text.word_counts import WordCounts
 from ..text.word_lists import split_alternatives
 from .must_include_search import Search, Ways
 
-# Places where a word could begin, per token.
+# Positions where a word could start, per token.
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
 # Plans that are kept.
 _MOST_PLANS = 20_000
+_NOT_PLANNED = object()
 
 
 class Progress(NamedTuple):
-    """How far a text has come.
+    """The progress of a text.
 
     Attributes:
-        places: for every entry where the text stands in it; None where it has appeared.
-        barred: where the text stands in what must not appear, if anything.
-        in_prompt: it is still the prompt, in which nothing counts.
-        held: the entries that have appeared among byte tokens, which a decoder may still give up.
-        tail: the end of the text, as far as a text that stops it may have begun there.
+        places: for every entry the state of its search; None where it has appeared.
+        barred: the state of the search for banned words, if there are any.
+        in_prompt: the text is still the prompt, in which nothing counts.
+        held: the entries that have appeared among byte tokens, which a decoder may still discard.
+        tail: the end of the text, in which a stop string may have started.
     """
 
     places: tuple[TextState | None, ...]
@@ -47,18 +47,18 @@ class Requirements:
     Args:
         must_include: the entries: a word or phrase, matched as in `BadWordsLogitsProcessor`; several alternatives
             separated by `|`; or a regular expression in slashes.
-        tokenizer: the model's.
+        tokenizer: the tokenizer of the model.
         size: number of scores the model gives.
         case_sensitive: match case.
         ordered: the entries have to appear in this order.
-        counts: how words end; by default guessed from a sub-word tokenizer's vocabulary.
-        barred: what must not appear (see `compile_bad_words`).
-        prompt_counts: what the prompt holds has appeared.
+        counts: word counts; by default estimated from a sub-word tokenizer's vocabulary.
+        barred: banned words (see `compile_bad_words`).
+        prompt_counts: entries in the prompt count as included.
         stops: texts that end the text, so no entry is written with one of them in it.
 
     Raises:
-        ValueError: an entry cannot be read, cannot be written with the model's alphabet, or contains what must not
-            appear or what ends the text; names it.
+        ValueError: an entry cannot be read, cannot be written with the model's alphabet, or contains a banned word or a
+            stop string; the message names it.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Requirements:
                 raise ValueError(f"must_include: {source!r} cannot be written {reason}")
 
     def advance(self, progress: Progress, token: int) -> Progress:
-        """How far the text has come behind one more token."""
+        """The progress after one more token."""
         places: list[TextState | None] = []
         held = set()
         waiting = False
@@ -126,11 +126,11 @@ class Requirements:
             if counts and index in progress.held and table.keeps_run(place, token):
                 found = True
             if self.ordered and waiting and counts:
-                # It is not its turn yet: only what is begun later counts.
+                # It is not its turn yet: only what is started later counts.
                 after, found = after._replace(patterns=table.patterns.neutral(after.patterns)), False
             waiting = waiting or not found
             if found and table.in_run(after):
-                # The next byte may make the decoder give up all the bytes beside it.
+                # The next byte may make the decoder discard all adjacent bytes.
                 held.add(index)
                 found = False
             places.append(None if found else after)
@@ -140,7 +140,7 @@ class Requirements:
         return Progress(tuple(places), barred, progress.in_prompt, frozenset(held), self._tail_behind(progress, token))
 
     def advance_prompt(self, progress: Progress, token: int) -> Progress:
-        """The same within a prompt, where a special token begins a new text."""
+        """The same within a prompt, where a special token starts a new text."""
         if not self.vocabulary.is_border(token):
             return self.advance(progress, token)
         places = [place and table.start for table, place in zip(self.tables, progress.places, strict=True)]
@@ -155,7 +155,7 @@ class Requirements:
         return (progress.tail + text)[-self._tail :]
 
     def prompt_end(self, progress: Progress) -> Progress:
-        """How far a text has come that so far is a prompt: what the prompt holds does not count, unless asked."""
+        """The progress at the end of a prompt: entries in the prompt do not count, unless `prompt_counts` is set."""
         places = list(progress.places)
         if not self.prompt_counts:
             places = [place and table.forget(place) for table, place in zip(self.tables, places, strict=True)]
@@ -165,7 +165,7 @@ class Requirements:
         return Progress(tuple(places), barred, tail=progress.tail)
 
     def missing(self, progress: Progress) -> list[int]:
-        """The entries that have not appeared, should the text end here."""
+        """The entries that are missing if the text ends here."""
         return [
             index
             for index, (table, place) in enumerate(zip(self.tables, progress.places, strict=True))
@@ -173,20 +173,22 @@ class Requirements:
         ]
 
     def waiting(self, progress: Progress) -> list[int]:
-        """The entries that are looked for now: those that have not appeared, or the first of them in an order."""
+        """The entries that are searched for now: all missing ones, or the first of them if they are ordered."""
         waiting = [index for index, place in enumerate(progress.places) if place is not None]
         return waiting[:1] if self.ordered else waiting
 
     def plan(self, progress: Progress) -> list[int] | None:
-        """The fewest tokens found that write all that is missing; None if no way was found."""
-        if progress not in self._plans:
+        """The fewest tokens found that write all missing entries; None if no way was found."""
+        # Calls in other threads may use the same requirements, so what was found is not looked up again.
+        plan: Any = self._plans.get(progress, _NOT_PLANNED)
+        if plan is _NOT_PLANNED:
             if len(self._plans) > _MOST_PLANS:
                 self._plans.clear()
-            self._plans[progress] = self._make_plan(progress)
-        return self._plans[progress]
+            plan = self._plans[progress] = self._make_plan(progress)
+        return plan
 
     def most_needed(self, progress: Progress) -> int:
-        """Tokens that a plan takes from the middle of some other word, whatever was begun."""
+        """Most tokens that a plan takes from the middle of some other word, whatever was started."""
         lost: list[TextState | None] = []
         for table, place in zip(self.tables, progress.places, strict=True):
             if place is None:
@@ -216,7 +218,7 @@ class Requirements:
         return tokens
 
     def _spelled_ways(self, index: int, progress: Progress) -> Iterator[list[int]]:
-        """Tokens that complete an entry: behind the character that was begun, and from a new one on."""
+        """Tokens that complete an entry: after the character that was started, and from a new one on."""
         place, barred = progress.places[index], progress.barred
         assert place is not None
         tail = progress.tail if self.stops else None
@@ -236,7 +238,7 @@ class Requirements:
         space = self.vocabulary.token(" ")
         broken = bool(place.run) and (place.before is None or bool(place.pending))
         if tokens and tokens[0] in self.vocabulary.fallback and broken and space is not None:
-            # Bytes beside broken ones would be given up with them.
+            # Bytes next to broken ones would be discarded with them.
             if bars is not None and self.barred is not None:
                 bars = self.barred.patterns.step(bars, " ")[0]
             way = self.ways(Search(index, table.patterns.step(flushed, " ")[0], bars, tail))

@@ -8,7 +8,7 @@ or of scores.
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..text.characters import fold
 from ..text.text_patterns import PatternState, TextPatterns
@@ -20,6 +20,7 @@ from ..text.word_lists import is_regex
 _MOST_TRIED = 60_000
 # Ways that are kept.
 _MOST_WAYS = 20_000
+_NEVER_SEARCHED = object()
 
 
 class Search(NamedTuple):
@@ -76,15 +77,17 @@ class Ways:
 
     def __call__(self, search: Search) -> str | None:
         """The shortest text that completes an entry; None if there is none, or none was found."""
-        if search not in self._found:
+        # Calls in other threads may use the same ways, so what was found is not looked up again.
+        way: Any = self._found.get(search, _NEVER_SEARCHED)
+        if way is _NEVER_SEARCHED:
             if len(self._found) > _MOST_WAYS:
                 self._found.clear()
             straight = self._search(search._replace(barred=None, tail=None))
             around = straight
             if straight is not None and self._is_barred(search, straight):
                 around = self._search(search)
-            self._found[search] = around
-        return self._found[search]
+            way = self._found[search] = around
+        return way
 
     def _alphabet(self, source: str, patterns: TextPatterns) -> list[str]:
         """The characters by which a search goes on, one for all that no pattern tells apart.

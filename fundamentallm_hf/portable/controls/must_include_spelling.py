@@ -1,7 +1,7 @@
-"""The spelling that people use for a required word: as written in the entry, or with a capital where a sentence begins.
+"""The usual spelling of a required word: as written in the entry, or with a capital at the start of a sentence.
 
-Words are compared without case, so `mArMaLaDe` counts as well if a model writes it. But nothing is done to bring it
-about: only tokens that go on with the customary spelling are preferred or forced.
+Words are compared without case, so `mArMaLaDe` counts as well if a model writes it. But only tokens that continue the
+usual spelling are preferred or forced.
 """
 
 import re
@@ -16,11 +16,11 @@ _IN_CAPITALS = re.compile(r"\b[A-Z]{2,}\W+\Z")
 
 
 class Spellings:
-    """Tells which tokens go on with the customary spelling of an entry.
+    """Finds the tokens that continue the usual spelling of an entry.
 
     Args:
         sources: the entries, as in `Requirements`.
-        vocabulary: what every token adds.
+        vocabulary: the text that every token adds.
     """
 
     def __init__(self, sources: Sequence[str], vocabulary: Vocabulary) -> None:
@@ -30,7 +30,7 @@ class Spellings:
         self._known: dict[tuple[int, str, int], bool] = {}
 
     def customary(self, entry: int, tail: str, tokens: Iterable[int]) -> list[bool]:
-        """Whether each of some tokens that begin an entry or go on with it spells it as people do.
+        """Whether each of some tokens that start or continue an entry spells it in the usual way.
 
         Args:
             entry: its index.
@@ -71,7 +71,7 @@ class Spellings:
 
 
 def _written_forms(source: str) -> list[str] | None:
-    """The alternatives of an entry as they are written; None where nothing is known of how they are."""
+    """The alternatives of an entry as they are written; None where their spelling is not known."""
     if is_regex(source):
         return None
     entries = [Entry.parse(part) for part in split_alternatives(source)]

@@ -1,4 +1,4 @@
-"""What a setting is: a name, a type, a default, a range and a help text, written once for every place that uses it."""
+"""Defines a setting: a name, a type, a default, a range and a help text, written once for all interfaces."""
 
 import json
 import math
@@ -19,7 +19,7 @@ SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8: half a surrogate pair, as a broken argument has it, cannot."""
+    """Whether it can be written as UTF-8: half a surrogate pair, from an invalid argument, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -29,21 +29,21 @@ def is_text(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: what it is called, what it may be, and what it does.
+    """One setting: its name, its values and its effect.
 
     Attributes:
         name: the name in Python; the option is the same with dashes.
         kind: `int`, `float`, `bool`, `str`, or `tuple` for a list of texts.
-        default: its value when nobody sets it; None is "not set".
-        help: what it does, for `--help` and the documentation.
-        group: the heading it stands under.
+        default: its value when it is not given; None is "not set".
+        help: its effect, for `--help` and the documentation.
+        group: the heading it is listed under.
         low, high: the range, both ends included, or open at `low` where `above` is set.
         choices: the values a `str` may have.
         comma_separated: one text given for a list is split at its commas (see `split_entries`), not one entry.
-        from_file: the command's option takes a file that holds the value; everywhere else it is the value itself.
-        is_json: a dict may be given too, and becomes JSON text.
-        follows: the setting of the same group that it is listed after, if not at its place in the table.
-        escaped: where it is typed, `\\n` and its like stand for characters unless escapes are turned off.
+        from_file: the command's option takes a file that holds the value; every other interface takes the value itself.
+        is_json: a dict may be given too, and is converted to JSON text.
+        follows: the setting of the same group that it is listed after, if not in the order of the table.
+        escaped: where it is typed, `\\n` and the like are read as escapes unless escapes are turned off.
     """
 
     name: str
@@ -82,16 +82,16 @@ class Setting:
         return f"{noun} from {low} to {high}"
 
     def parse(self, value: Any) -> Any:
-        """`value` in its type, wherever it comes from: Python, the command line, a file.
+        """`value` converted to its type, from any source: Python, the command line, a file.
 
         Raises:
-            UsageError: it is not what is expected.
+            UsageError: the value is not valid.
         """
         if value is None and self.default is None:
             return None
         refusal = self.refusal(value)
         if self.kind is tuple:
-            if isinstance(value, str):  # entries of a list are never split: their commas are their own
+            if isinstance(value, str):  # items of a list are never split: their commas are part of them
                 value = split_entries(value) if self.comma_separated else [value]
             if not isinstance(value, list | tuple) or not all(isinstance(entry, str) and entry for entry in value):
                 raise refusal
@@ -124,7 +124,7 @@ class Setting:
         return parsed
 
     def refusal(self, value: Any) -> UsageError:
-        """The error for a value that the setting does not take."""
+        """The error for a value that the setting does not accept."""
         line = f"{self.label} has to be {self.expected} but is {value!r}"
         return UsageError(line, setting=self.name, value=value, expected=self.expected)
 

@@ -1,4 +1,4 @@
-"""How `pattern`, `json_schema` and `grammar` come into a call."""
+"""Adds `pattern`, `json_schema` and `grammar` to a call."""
 
 from ..decoding.call_processors import CallProcessors
 from ..decoding.phases import WHOLE_TEXT_FIELDS, Phase
@@ -12,7 +12,7 @@ from .whole_text_words import WordPartner
 
 
 def add_structured_output(step: CallProcessors) -> None:
-    """Let the texts of a call match as a whole what the call asks for.
+    """Make the texts of a call match its pattern, schema or grammar as a whole.
 
     Raises:
         ValueError: more than one of the fields is set, the grammar is not valid, or no text that matches it fits.
@@ -41,13 +41,13 @@ def add_structured_output(step: CallProcessors) -> None:
     )
     if processor.heeds(call.prompts):
         for including in step.acting(MustIncludeLogitsProcessor):
-            including.has_deadline = False  # the whole text has places for the words in its plans
+            including.has_deadline = False  # the structured output includes the words in its plans
     processor.check(call.prompts, name)
     step.add(Phase.STRUCTURE, processor)
 
 
 def _partner(step: CallProcessors) -> WordPartner | None:
-    """The words that the text has to include and those that it must not, as its plans have to heed them."""
+    """The required and the banned words of the call, for the plans to satisfy."""
     bad_words = step.texts("bad_words")
     barred = compiled_bad_words(bad_words, step.call) if bad_words else None
     required = next((each.requirements for each in step.acting(MustIncludeLogitsProcessor)), None)

@@ -1,7 +1,7 @@
-"""Words that must and must not appear, as far as a whole text has to heed them.
+"""Required and banned words, as constraints on the plans of structured output.
 
-A text that is to match as a whole and hold a word needs a place for it, and one that must not hold a word may not be
-ended behind its last letter. So whatever is planned to complete the text is checked against both.
+A text that matches as a whole and contains a word needs a position for it, and one that must not contain a word must
+not end after its last letter. So every plan that completes the text is checked against both lists.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from .must_include_plan import Progress, Requirements
 
 
 class Words(NamedTuple):
-    """How far a text has come.
+    """The progress of a text.
 
     Attributes:
-        progress: with what must appear, if anything.
-        barred: with what must not appear, if anything.
+        progress: of the required words, if there are any.
+        barred: of the banned words, if there are any.
     """
 
     progress: Progress | None
@@ -27,8 +27,8 @@ class WordPartner:
     """The words of one call.
 
     Args:
-        requirements: what must appear.
-        barred: what must not appear (see `compile_bad_words`).
+        requirements: the required words.
+        barred: the banned words (see `compile_bad_words`).
     """
 
     def __init__(self, requirements: Requirements | None, barred: TokenTables | None) -> None:
@@ -38,7 +38,7 @@ class WordPartner:
         )
 
     def advance(self, state: Words | None, token: int) -> Words | None:
-        """The state behind one more token; None for a text that has left the grammar."""
+        """The state after one more token; None for a text that has left the grammar."""
         if state is None:
             return None
         progress, barred = state
@@ -50,7 +50,7 @@ class WordPartner:
         return None if self.barred is None or barred is None else self.barred.advance(barred, token)
 
     def prompt_end(self, state: Words | None) -> Words | None:
-        """The state where the prompt ends."""
+        """The state at the end of the prompt."""
         if state is None:
             return None
         progress, barred = state
@@ -59,7 +59,7 @@ class WordPartner:
         return Words(progress, None if self.barred is None or barred is None else self.barred.forget(barred))
 
     def allows(self, state: Words | None, tokens: Iterable[int]) -> bool:
-        """Whether the text may go on with these tokens and end behind them."""
+        """Whether the text may continue with these tokens and end after them."""
         if state is None:
             return False
         tokens = list(tokens)
@@ -80,7 +80,7 @@ class WordPartner:
         return not self.requirements.missing(progress)
 
     def missing(self, state: Words | None) -> list[int]:
-        """Tokens that write what still has to appear."""
+        """Tokens that write the missing words."""
         if state is None:
             return []
         if self.requirements is None or state.progress is None or not self.requirements.missing(state.progress):

@@ -1,11 +1,11 @@
-"""Repetition, judged over words: what a penalty on single characters cannot do.
+"""Repetition of words and of sequences of words, which a penalty on single characters cannot prevent.
 
 On a character model every letter has been seen, so the stock penalty leaves their order as it is and cannot break loops
-such as "the the the". Here a word is penalised by how much of what stands before it has stood before the same word
-earlier, as DRY does with tokens (p-e-w, 2024, text-generation-webui #5677): a word merely seen before by `penalty`, one
-that would go on with a repeated sequence by a power of it that doubles with every word of the sequence. The penalty is
-weighed in where a word begins, by the chance that it becomes the word in question, so that the model turns elsewhere
-and no word is broken off. This file knows nothing of models.
+such as "the the the". Here the penalty of a word depends on how much of the preceding text has preceded the same word
+before, as DRY does with tokens (p-e-w, 2024, text-generation-webui #5677): a word merely seen before is penalised by
+`penalty`, one that would continue a repeated sequence by a power of it that doubles with every word of the sequence.
+The penalty is applied where a word starts, by the probability that it becomes the word in question, so that the model
+chooses another word and none is cut short.
 """
 
 import math
@@ -34,19 +34,19 @@ from ..text.word_counts import WordCounts
 REPETITION_UNITS = ("words", "tokens")
 # Longest repeated sequence that still raises the penalty, in words.
 _LONGEST = 12
-# A penalty never weighs more than this (natural logarithm), so that it cannot drive the model into junk.
+# Upper bound of a penalty (natural logarithm), so that it cannot drive the model into junk.
 _MOST = 6.0
 
 
 class Units(NamedTuple):
-    """A text as words and marks.
+    """A text as words and punctuation marks.
 
     Attributes:
-        done: what is complete, folded: words, and every mark and line break on its own.
-        word: the word that is being written, folded.
-        shown: the same as it was written.
-        spaced: white space is the last that was read.
-        pending: the first bytes of a character.
+        done: the complete units, folded: words, and every mark and line break separately.
+        word: the unfinished word, folded.
+        shown: the unfinished word as it was written.
+        spaced: the last character was white space.
+        pending: the first bytes of an incomplete character.
     """
 
     done: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Units(NamedTuple):
     pending: bytes = b""
 
     def read(self, text: str, pending: bytes = b"") -> "Units":
-        """The units behind some more text."""
+        """The units after some more text."""
         done, word, shown, spaced = list(self.done), self.word, self.shown, self.spaced
         for char in text:
             if is_word(char):
@@ -75,7 +75,7 @@ class Units(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def repeats(units: tuple[str, ...]) -> dict[str, int]:
-    """For every unit of a text, the longest sequence at the text's end that has stood before that unit earlier.
+    """For every unit of a text, the longest sequence at the text's end that has preceded that unit before.
 
     Example:
 
@@ -96,13 +96,13 @@ def repeats(units: tuple[str, ...]) -> dict[str, int]:
 
 
 class WordRepetitionLogitsProcessor(LogitsProcessor):
-    """Penalises words that repeat, and forbids sequences of words that do.
+    """Penalises repeated words, and forbids repeated sequences of words.
 
     Args:
         penalty: above 1 discourages repetition and below 1 encourages it, by this factor for a word seen before.
         tokenizer: the model's tokenizer.
-        ngram_size: no sequence of this many words occurs twice; 0 is no such rule.
-        counts: how words end; by default guessed from a sub-word tokenizer's vocabulary.
+        ngram_size: no sequence of this many words occurs twice; 0 turns the rule off.
+        counts: word counts; by default estimated from a sub-word tokenizer's vocabulary.
         end_tokens: ids that end the text.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
         padding: (prompt rows,) columns of padding before each prompt.
@@ -152,7 +152,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         # A model may have fewer scores than its tokenizer has tokens.
         shift = torch.zeros(max(size, len(self.vocabulary.pieces)))
         remains: dict[int, float] = {}
-        # The word at hand, and, for tokens that begin a word with a space, the one behind it.
+        # The current word, and, for tokens that start a word with a space, the next one.
         for token, chance, kept in self._continuations(state):
             remains[token] = remains.get(token, 1.0) - chance * (1.0 - kept)
         begun = self._kept_so_far(state)
@@ -168,7 +168,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
             yield from self.end_tokens
             for token, piece in enumerate(self.vocabulary.pieces):
                 after = self._advance(state, token)
-                # A character that is begun may turn out to be no letter.
+                # A started character may turn out to be no letter.
                 if after.done != state.done or (after.pending and isinstance(piece, bytes)):
                     yield token
         for token in self._with_words:
@@ -177,7 +177,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
 
     @cached_property
     def _with_words(self) -> list[int]:
-        """The tokens that hold a word from its beginning to its end, or the end of one and more behind it."""
+        """The tokens that contain a whole word, or the end of one word and the start of the next."""
         ends = re.compile(r"\W\w+\W", re.DOTALL)
         whole = [str(piece) if isinstance(piece, str) else "" for piece in self.vocabulary.pieces]
         return [token for token, piece in enumerate(whole) if ends.search(f"{piece[:1]}{piece}") or " " in piece[1:]]
@@ -192,13 +192,13 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         return False
 
     def _kept(self, length: int, mark: bool) -> float:
-        """What is left of the chance of a unit that would go on with a repeated sequence of this length."""
+        """The factor left of the probability of a unit that would continue a repeated sequence of this length."""
         if mark and length < 2:
             return 1.0  # marks recur in any text
         return math.exp(-max(-_MOST, min(_MOST, self.weight * 2.0**length)))
 
     def _continuations(self, state: Units) -> Iterator[tuple[int, float, float]]:
-        """Tokens that lead to a unit with a penalty, the chance that they do, and what the penalty leaves of it."""
+        """Tokens that lead to a penalised unit, the probability that they do, and the factor that is left."""
         hard = self._forbidden(state)
         for unit, length in repeats(state.done).items():
             mark = not is_word(unit[0])
@@ -227,7 +227,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         done = len(state.word)
         forms = {unit, unit.capitalize(), unit.upper()} if not done else {unit, unit.upper()}
         for end in range(done + 1, min(len(unit), done + self.vocabulary.longest) + 1):
-            # The longer the sequence it would repeat, the surer the model is of the word.
+            # The longer the repeated sequence, the more certain the model is of the word.
             chance = max(self.counts.chance(unit[:end], unit), 1.0 - 0.5**length)
             for text in {lead + form[done:end] for form in forms}:
                 token = self.vocabulary.token(text)
@@ -235,7 +235,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
                     yield token, chance, kept
 
     def _kept_so_far(self, state: Units) -> float:
-        """Logarithm of what the beginning of the word has cost already; beams add up scores over a word."""
+        """Logarithm of the penalty already paid for the start of the word; beams add up scores over a word."""
         if not state.word:
             return 0.0
         rest = 1.0
@@ -260,7 +260,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
 
 
 def add_word_repetition(step: CallProcessors) -> None:
-    """Put the penalties over words in place of transformers' own, where they are wanted.
+    """Replace transformers' penalties by penalties over words, where the call asks for words.
 
     Raises:
         UserError: `repetition_unit` is neither words nor tokens.

@@ -1,8 +1,8 @@
-"""What transformers calls the keys and values of earlier tokens: `past_key_values` up to 5.23, `cache` from 5.24 on.
+"""The argument name of the key-value cache: `past_key_values` up to transformers 5.23, `cache` from 5.24 on.
 
 The name is that of an argument of every model's `forward` and of a field of its output. A model that is saved under one
-version is loaded under the other, so nothing else in this library writes either name down. Which one holds is read off
-transformers' outputs and not off its version. This file knows nothing of what is in a cache.
+version is loaded under the other, so nothing else in this library writes either name. The name in use is read from
+transformers' outputs, not derived from its version.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 NAMES = ("cache", "past_key_values")
-# What this version of transformers calls it.
+# The name that this version of transformers uses.
 CACHE = next(name for name in NAMES if name in {field.name for field in fields(CausalLMOutputWithPast)})
 
 
@@ -43,13 +43,13 @@ def under_one_name(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def given_cache(cache: Any, past_key_values: Any, attention_arguments: dict[str, Any]) -> Any:
-    """The cache that a `forward` which has both parameters is to extend, None if it is to extend none.
+    """The cache that a `forward` with both parameters should extend; None if there is none.
 
     Args:
-        cache: the one, if anything.
-        past_key_values: the other, if anything.
-        attention_arguments: goes to the attention function. Where that reads and writes a paged cache itself, as up to
-            5.23, the cache is put in here and None is returned.
+        cache: value of one argument, or None.
+        past_key_values: value of the other, or None.
+        attention_arguments: passed to the attention function. Where that function reads and writes a paged cache
+            itself, as up to 5.23, the cache is put in here and None is returned.
 
     Raises:
         ValueError: two caches are given.

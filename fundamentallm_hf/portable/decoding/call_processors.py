@@ -27,16 +27,16 @@ CONSTRAINTS = (Phase.REPETITION, Phase.LENGTH, Phase.STRUCTURE, Phase.REQUIRE, P
 
 
 class CallProcessors:
-    """What acts in every step of a call, by phase, and what the controls of the call share.
+    """The processors that act in every step of a call, by phase, and what the controls of the call share.
 
     Args:
-        processors: what transformers has prepared.
+        processors: those that transformers has prepared.
         criteria: the call's stopping criteria; controls add to them **in place**.
         call: the call.
 
     Attributes:
         call: the call.
-        criteria: its stopping criteria.
+        criteria: the call's stopping criteria.
         warpers: the processors that shape the final distribution (temperature, top-k, top-p and the like).
     """
 
@@ -59,11 +59,11 @@ class CallProcessors:
             self._by_phase[phase].append(each)
 
     def add(self, phase: Phase, processor: LogitsProcessor) -> None:
-        """Let a processor act in this phase, after those that are there."""
+        """Add a processor to this phase, after those already in it."""
         self._by_phase[phase].append(processor)
 
     def remove(self, kinds: tuple[type[LogitsProcessor], ...]) -> None:
-        """Take away transformers' own processors of these kinds, in whose place others act."""
+        """Remove transformers' processors of these kinds, because others replace them."""
         stock = self._by_phase[Phase.STOCK]
         stock[:] = [each for each in stock if not isinstance(each, kinds)]
 
@@ -80,7 +80,7 @@ class CallProcessors:
         return [each for phase in Phase for each in self._by_phase[phase]]
 
     def criterion(self, kind: type[Criterion]) -> Criterion:
-        """The criterion of this kind that the caller has passed, or else a new one among the others."""
+        """The criterion of this kind that the caller has passed, or else a new one, which is added."""
         for found in self.criteria:
             if isinstance(found, kind):
                 return found
@@ -88,7 +88,7 @@ class CallProcessors:
         return made
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """The entries of a field that holds a list: a list of texts, or one text with commas between its entries.
+        """The items of a field that holds a list: a list of texts, or one text with commas between its items.
 
         Raises:
             ValueError: it is neither.
@@ -102,7 +102,7 @@ class CallProcessors:
 
     @cached_property
     def stop_strings(self) -> tuple[str, ...]:
-        """All texts that end what is written, transformers' own `stop_strings` included."""
+        """All texts that end the completion, transformers' `stop_strings` included."""
         return (*self.stops, *read_texts("stop_strings", self.call.field("stop_strings")))
 
     @cached_property
@@ -112,7 +112,7 @@ class CallProcessors:
 
     @property
     def end_tokens(self) -> list[int]:
-        """Ids that end the text; with a control over the whole text, which ends by itself, there is always one."""
+        """Ids that end the text. With a control over the whole text, which ends by itself, there is always one."""
         closing = self.call.closing_token
         if self.call.end_tokens or closing is None or not self.call.has_structure:
             return self.call.end_tokens
@@ -120,12 +120,12 @@ class CallProcessors:
 
     @property
     def temperature(self) -> float:
-        """By what scores are divided before the choice."""
+        """The number that scores are divided by before the choice."""
         return math.prod(getattr(warper, "temperature", 1.0) for warper in self.warpers)
 
     @property
     def trims(self) -> bool:
-        """Whether a warper closes tokens, as top-k and top-p do."""
+        """Whether a warper masks tokens, as top-k and top-p do."""
         return any(not isinstance(warper, TemperatureLogitsWarper) for warper in self.warpers)
 
     @property
@@ -143,10 +143,10 @@ class CallProcessors:
 
 
 def read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
-    """A field that holds a list of texts; `split` tells whether one text is a list with commas or one entry.
+    """Reads a field that holds a list of texts; with `split`, one text is a list with commas, else a single item.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: it holds anything else.
     """
     if value is None:
         return ()

@@ -1,11 +1,11 @@
-"""What happens when a text outgrows the window of absolute positions.
+"""How a text longer than the context window is continued.
 
 A FundamentaLLM model has a position for each of its first `max_position_embeddings` tokens and none beyond. `slide`
-makes it read on: when the window is full, the oldest part is dropped and the rest is encoded again from position 0.
-Where a row's window starts depends on nothing but the number of its tokens, so the same text is always continued from
-the same context: in a batch or alone, with or without a cache, in one call or in two.
+lets it continue: when the window is full, the oldest part is dropped and the rest is encoded again from position 0. The
+start of a row's window depends only on the number of its tokens, so the same text is always continued from the same
+context: in a batch or alone, with or without a cache, in one call or in two.
 
-This file knows nothing of the network; it chooses what the network is shown.
+This file only chooses which tokens the network sees.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ from transformers.utils import logging
 from ..errors import UserError
 
 logger = logging.get_logger(__name__)
-# `topic` of the log record about a prompt that is longer than the window, for handlers that tell of it themselves.
+# `topic` of the log record about a prompt that is longer than the window, for handlers that report it themselves.
 OUT_OF_SIGHT = "out_of_sight"
 
 OVERFLOW_MODES = ("slide", "stop", "error")
 
 
 def window_start(length: int, window: int) -> int:
-    """The first token still in sight when a row has `length` tokens and the window holds `window`.
+    """The first token still visible when a row has `length` tokens and the window holds `window`.
 
-    The window moves on by half its size at a time, so a long text is encoded anew once every half window: the work
-    stays linear in the length of the text, and at least half a window of context is always in sight.
+    The window moves by half its size at a time, so a long text is encoded again once every half window: the work stays
+        linear in the length of the text, and at least half a window of context is always visible.
 
     Example:
 
@@ -46,7 +46,7 @@ def window_start(length: int, window: int) -> int:
 
 
 def slides(before: int, after: int, window: int) -> int:
-    """How many times the window moves on while a row grows from `before` to `after` tokens.
+    """How many times the window moves while a row grows from `before` to `after` tokens.
 
     Example:
 
@@ -62,17 +62,17 @@ def slides(before: int, after: int, window: int) -> int:
 
 
 def can_slide(model: PreTrainedModel) -> bool:
-    """Whether `model` can go on from the last part of a text that has outgrown its window; others end there."""
+    """Whether `model` can continue from the last part of a text that has outgrown its window; others end there."""
     return model.config.model_type == "fundamentallm"
 
 
 @dataclass(frozen=True)
 class View:
-    """What the network is shown in one step.
+    """The tokens that the network sees in one step.
 
     Attributes:
         columns: how many of the last columns of `input_ids` to encode.
-        attention_mask: `(rows, cached + columns)` or None where every token of every row is in sight.
+        attention_mask: `(rows, cached + columns)`, or None where every token of every row is visible.
         position_ids: `(rows, columns)`.
         restart: the cache has to be emptied first.
     """
@@ -84,21 +84,21 @@ class View:
 
 
 def view(lengths: Sequence[int], cached: int, new: int, window: int, device: torch.device) -> View:
-    """Choose what to encode, for rows that have outgrown the window or stand beside one that has.
+    """Choose which tokens to encode, for rows that have outgrown the window or share a batch with one that has.
 
     Args:
         lengths: real tokens of every row so far, the new ones included.
-        cached: columns in the cache.
-        new: columns that the cache lacks.
+        cached: number of columns in the cache.
+        new: number of columns missing from the cache.
         window: the model's number of positions.
-        device: where the tensors go.
+        device: device of the tensors.
     """
     in_sight = [length - window_start(length, window) for length in lengths]
     restart = cached + new > window
     columns = max(in_sight) if restart else new
     total = columns if restart else cached + new
     sight = torch.tensor(in_sight, device=device)[:, None]
-    # Rows end together, so a row's tokens in sight are its last columns, and what stands before them is padding.
+    # Rows end together, so a row's visible tokens are its last columns, and the columns before them are padding.
     place = torch.arange(total, device=device) - (total - sight)
     mask = None if min(in_sight) >= total else (place >= 0).long()
     return View(columns, mask, place[:, -columns:].clamp(min=0), restart)
@@ -120,7 +120,7 @@ class WindowFullCriteria(StoppingCriteria):
         self.prompt_columns = prompt_columns
 
     def room_of(self, rows: int) -> torch.Tensor:
-        """(rows,) how many tokens may be added to each, where rows made of one prompt stand side by side."""
+        """(rows,) how many tokens may be added to each row, where rows made of one prompt are adjacent."""
         # Beam search asks about more candidates than it has rows.
         return self.room[torch.arange(rows) * len(self.room) // rows]
 
@@ -132,17 +132,17 @@ class WindowFullCriteria(StoppingCriteria):
 def check_overflow(
     overflow: str, prompt_lengths: Sequence[int], new_tokens: int, window: int, cannot_slide: str = ""
 ) -> None:
-    """Refuse what cannot work before anything is computed, and say so if part of a prompt is out of sight.
+    """Check the overflow mode before anything is computed, and warn if part of a prompt is not visible.
 
     Args:
         overflow: "slide", "stop" or "error".
         prompt_lengths: real tokens of every prompt.
         new_tokens: how many tokens may be added at most.
         window: the model's number of positions.
-        cannot_slide: what stands against sliding in this call, if anything does.
+        cannot_slide: the reason why this call cannot slide; None if it can.
 
     Raises:
-        ValueError: an unknown mode, or a text that does not fit where it has to.
+        ValueError: an unknown mode, or a text that does not fit.
     """
     if overflow not in OVERFLOW_MODES:
         expected = f"one of {', '.join(OVERFLOW_MODES)}"

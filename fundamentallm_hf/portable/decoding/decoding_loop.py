@@ -1,8 +1,7 @@
-"""The decoding loops of transformers, and what `generate()` keeps from a callable that takes their place.
+"""Runs the decoding loops of transformers from a callable passed as `custom_generate`.
 
-`generate(custom_generate=callable)` is transformers' documented way in: it prepares a call and hands it to the
-callable. What it does not offer is the way back, on to the loop that it would have run; that is in this file alone. It
-knows nothing of controls.
+`generate(custom_generate=callable)` is transformers' documented extension point: it prepares a call and passes it to
+the callable. transformers offers no way to run its usual loop from there; only this file does so.
 """
 
 from collections.abc import Mapping
@@ -15,16 +14,16 @@ from transformers.generation.utils import GENERATION_MODES_MAPPING
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
-# What `generate()` takes and does not hand on to a callable.
+# Arguments that `generate()` takes and does not pass to a callable.
 WITHHELD = ("streamer", "tokenizer", "assistant_model", "assistant_tokenizer", "synced_gpus")
 _BEAMS = (GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)
 
 
 class WithoutStopStrings(GenerationConfig):
-    """A config that takes no stop strings over from the model's own.
+    """A config that ignores the stop strings of the model's config.
 
-    transformers reads them with the tokenizer of the call, which it withholds where a callable decodes, and then
-    refuses them for want of one. So they are kept back until the call is prepared.
+    transformers tokenizes stop strings with the tokenizer of the call. Where a callable decodes, it withholds the
+    tokenizer and then refuses the stop strings. So they are kept back until the call is prepared.
     """
 
     def update(self, *args: Any, stop_strings: Any = None, **kwargs: Any) -> Any:
@@ -32,7 +31,7 @@ class WithoutStopStrings(GenerationConfig):
 
     @classmethod
     def of(cls, config: GenerationConfig) -> "WithoutStopStrings":
-        """The same config, changed in place."""
+        """Changes the class of `config` **in place** and returns it."""
         config.stop_strings = None
         config.__class__ = cls
         return config
@@ -53,9 +52,9 @@ def decode(
         model: the model that generates.
         mode: how the next token is chosen.
         input_ids: (rows, length) the prompts, as prepared.
-        withheld: what the call has of `WITHHELD`.
+        withheld: the arguments in `WITHHELD` that the call has.
         inputs_tensor: the prompts as they were given.
-        prepared: everything else that was prepared.
+        prepared: all other arguments that were prepared.
 
     Returns:
         What transformers' loop returns: token ids `(rows, length)`, or an output object.
@@ -86,10 +85,10 @@ def decode(
 
 
 class BestFirst:
-    """A model whose sampled beams go on with their continuations in the order of their scores, as from 5.24 on.
+    """A model whose sampled beams continue in the order of their scores, as from transformers 5.24 on.
 
-    Before, they came in the order in which they were drawn, and a search took those that had been drawn first for the
-    best: its text depended on the version, and was not its likeliest.
+    Older versions kept them in the order in which they were drawn, and a search took the first drawn for the best: its
+    text depended on the version and was not the most probable.
     """
 
     def __init__(self, model: Any) -> None:

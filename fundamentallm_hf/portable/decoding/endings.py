@@ -1,7 +1,4 @@
-"""How a text ends: the chance that it does, and what happens where no continuation is left.
-
-This file knows nothing of why a continuation is closed.
-"""
+"""How a text ends: the probability of an end, and what happens where no continuation is left."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,15 +11,15 @@ from .row_states import row_key
 
 logger = logging.get_logger(__name__)
 
-# Below any real score, and small enough to be summed up over a beam in half precision.
+# Below any real score, and small enough to be summed over a beam in half precision.
 _LAST_RESORT = -1e4
 
 
 class LengthPenaltyLogitsProcessor(LogitsProcessor):
-    """Makes a text longer or shorter through the chance that it ends.
+    """Makes a text longer or shorter by changing the probability that it ends.
 
-    transformers' `length_penalty` acts in beam search only, where it weighs finished texts by their length. This is its
-    counterpart for texts that are written one token at a time: the odds of ending here are divided by
+    transformers' `length_penalty` acts in beam search only, where it weights finished texts by their length. This is
+    its counterpart for texts that are generated one token at a time: the odds of ending at a token are divided by
     `100 ** (penalty - 1)`, so 1.5 makes an end ten times less likely and 0.5 ten times more likely.
 
     Args:
@@ -44,7 +41,7 @@ class LengthPenaltyLogitsProcessor(LogitsProcessor):
 class EndCriteria(StoppingCriteria):
     """Ends the rows that a processor had to end.
 
-    Whoever calls `generate()` may pass one, to be told by it.
+    The caller of `generate()` may pass one and read from it which rows were ended.
 
     Attributes:
         rows: their tokens before the end, as bytes of int64.
@@ -57,7 +54,7 @@ class EndCriteria(StoppingCriteria):
         self.rows: set[bytes] = set()
 
     def holds(self, tokens: Sequence[int]) -> bool:
-        """Whether the row with these tokens had to be ended behind them."""
+        """Whether the row with these tokens had to be ended after them."""
         return bool(self.rows) and row_key(torch.tensor(tokens)) in self.rows
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
@@ -69,10 +66,10 @@ class EndCriteria(StoppingCriteria):
 
 
 class ClosedEndCriteria(EndCriteria):
-    """Ends the rows for which the controls left nothing, as `OpenEndLogitsProcessor` found.
+    """Ends the rows for which the controls left no token, as `OpenEndLogitsProcessor` found.
 
     Attributes:
-        tell: warn of them.
+        tell: log a warning about them.
     """
 
     def __init__(self, tell: bool = True) -> None:
@@ -81,10 +78,10 @@ class ClosedEndCriteria(EndCriteria):
 
 
 class CompleteEndCriteria(EndCriteria):
-    """Ends the rows whose text is complete and cannot go on, which is a proper end.
+    """Ends the rows whose text is complete and cannot be continued, which is a proper end.
 
     Attributes:
-        judge: knows of any row, given its tokens, whether its text is complete; None where no text has to be.
+        judge: returns whether a row of these tokens has a complete text; None where no text has to be complete.
     """
 
     def __init__(self) -> None:
@@ -97,16 +94,16 @@ class CompleteEndCriteria(EndCriteria):
 
 
 class OpenEndLogitsProcessor(LogitsProcessor):
-    """Ends a text cleanly where controls have closed every continuation. Must stand behind all of them.
+    """Ends a text cleanly where controls have masked every continuation. Must come after all of them.
 
-    A row of scores that is closed throughout makes greedy decoding write token 0 without a word, and sampling fail.
+    Where every score of a row is masked, greedy decoding silently writes token 0, and sampling fails.
 
     Args:
-        closing_token: what to write there; None if the model has no token that can stand for an end.
-        criteria: told which rows have ended so.
-        tell: warn; off for beams, where other texts go on.
+        closing_token: the token to write there; None if the model has no token that can serve as an end.
+        criteria: records which rows have ended so.
+        tell: log a warning; off for beams, where other texts continue.
         silent_tokens: ids that add no text and so are no continuation, such as those of special tokens.
-        complete: knows the rows in which an end is all that should be left.
+        complete: knows the rows in which only an end should be allowed.
     """
 
     def __init__(
@@ -125,10 +122,10 @@ class OpenEndLogitsProcessor(LogitsProcessor):
         self.complete = complete
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with an open token in every row.
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with an allowed token in every row.
 
         Raises:
-            ValueError: a row is closed throughout and the model has no token to end it with.
+            ValueError: every score of a row is masked and the model has no token to end it with.
         """
         best = scores.max(dim=-1)
         if self._silent.isdisjoint(best.indices.tolist()) and bool((best.values > -torch.inf).all()):
@@ -146,7 +143,7 @@ class OpenEndLogitsProcessor(LogitsProcessor):
                 "end with: loosen them, or set pad_token_id"
             )
         rows = self.criteria.rows
-        # A row that has ended is still asked about while others go on.
+        # A row that has ended is still scored while others continue.
         fresh = any(row_key(row) not in rows and row_key(row[:-1]) not in rows for row in input_ids[closed])
         if self.tell and self.criteria.tell and fresh:
             logger.warning("The controls leave no continuation of the text, so it ends here: loosen them to go on.")

@@ -1,4 +1,4 @@
-"""One forward pass of any causal language model, and where the padding of a batch is."""
+"""One forward pass of any causal language model, and the position of the padding in a batch."""
 
 import inspect
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ def forward(
     use_cache: bool = False,
     last: int = 0,
 ) -> Any:
-    """Run a model on tokens with as many of these arguments as its `forward` takes: models differ in that.
+    """Run a model on tokens with those of these arguments that its `forward` takes: models differ in that.
 
     Args:
         model: any causal language model.
         tokens: (rows, new) token ids.
         mask: (rows, earlier + new), 1 for tokens and 0 for padding; None where there is no padding.
-        positions: (rows, new); by default those that the model counts itself.
+        positions: (rows, new); by default the model counts them itself.
         cache: keys and values of the tokens before these, extended **in place**.
         use_cache: whether the output has a cache.
-        last: how many of the last positions need logits; 0 is all. A model that cannot leave out the others gives them.
+        last: how many of the last positions need logits; 0 is all. A model that cannot skip the others returns them.
 
     Returns:
         The model's output object.
@@ -43,7 +43,7 @@ def forward(
         "logits_to_keep": last,
     }
     known = {name: value for name, value in given.items() if name in parameters}
-    # A decorator of transformers takes this from the arguments, where the function itself does not name it.
+    # A decorator of transformers removes this from the arguments unless the function itself names it.
     return model(tokens, **known, **({"return_dict": True} if takes_any or "return_dict" in parameters else {}))
 
 

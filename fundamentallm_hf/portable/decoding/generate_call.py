@@ -1,8 +1,9 @@
-"""One call of `generate()`, as far as controls are concerned: its config, its rows, and the room they have left."""
+"""One call of `generate()` as controls see it: its config, its rows, and their remaining token budget."""
 
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +23,7 @@ _SEQUENTIAL = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMo
 
 @dataclass(frozen=True)
 class Call:
-    """One call of `generate()`, as far as controls are concerned.
+    """One call of `generate()` as controls see it.
 
     Attributes:
         model: the model that generates.
@@ -32,8 +33,8 @@ class Call:
         padding: (rows,) columns of padding before each prompt.
         cache: the keys and values that the decoding loop extends, if it has any.
         tokenizer: the model's, if a control over text is set.
-        window: positions the model has, if their number is fixed.
-        in_sight: how many of a row's tokens the model sees.
+        window: number of positions of the model, if it is fixed.
+        in_sight: how many of a row's tokens are visible to the model.
         window_full: ends the rows that have filled the window, if they have to end there.
     """
 
@@ -54,19 +55,19 @@ class Call:
         return self.prompts.shape[1]
 
     def field(self, name: str) -> Any:
-        """The value of a field, None where it is not set."""
+        """The value of a field; None where it is not set."""
         return getattr(self.config, name, None)
 
     @property
     def reader(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, for controls that cannot do without."""
+        """The tokenizer, for controls that need one."""
         if self.tokenizer is None:
             raise ValueError("the controls work on text and there is no tokenizer to read it with: pass tokenizer=")
         return self.tokenizer
 
     @property
     def has_structure(self) -> bool:
-        """Whether what is added has to match something as a whole, and so ends by itself."""
+        """Whether the added text has to match something as a whole, and so ends by itself."""
         return any(self.field(name) not in (None, "") for name in WHOLE_TEXT_FIELDS)
 
     @property
@@ -82,7 +83,7 @@ class Call:
 
     @property
     def closing_token(self) -> int | None:
-        """What ends a text where no continuation is left; None if the model has nothing for that."""
+        """The token that ends a text where no continuation is left; None if the model has none."""
         return next(iter(self.end_tokens), self.config.pad_token_id)
 
     @property
@@ -91,18 +92,18 @@ class Call:
         head = self.model.get_output_embeddings()
         return getattr(head, "out_features", None) or self.model.config.get_text_config().vocab_size
 
-    @property
+    @cached_property
     def lookahead(self) -> ModelLookahead:
-        """The model, to be asked how its texts would go on."""
+        """The model, to be asked how its texts would go on; one for all who ask in this call."""
         return ModelLookahead(self.model, self.cache, self.padding, self.window, self.in_sight)
 
     def kept(self, key: Any, make: Callable[[], Made], of: Any = None) -> Made:
-        """What `make` makes for the tokenizer and the scores, made once while it is among the last that were used.
+        """Caches the result of `make` for the tokenizer and the number of scores, while it is among those used last.
 
         Args:
-            key: tells what is made.
-            make: makes it.
-            of: an object that it is made of as well, if there is one. It is told from others by itself.
+            key: identifies the result.
+            make: computes it.
+            of: another object that it is computed from, compared by identity; None if there is none.
         """
         kept = _COMPILED.setdefault(self.reader, {})
         # Not by its id, which another object may have once this one is gone; a reference that is dead equals no other.

@@ -1,36 +1,88 @@
-"""Asks the model itself how a text would go on, beside the generation that is under way.
+"""Asks the model how a text would continue, during a running generation.
 
-The cache of the running call already holds every row, so a few rows are borrowed from it, several short continuations
-are read behind them in one pass, and the cache is left as it was. Continuations of one row are laid side by side in it,
-each hidden from the others by the attention mask, as in tree attention (Miao et al. 2024, SpecInfer), so that a row's
-keys and values are there once; a model that does not heed such a mask gets a row for each. Where the cache cannot be
-borrowed (there is none, or it is of a kind that does not grow by appending), the rows are read anew. This file knows
-nothing of why it is asked.
+The cache of the running call already holds every row. A few rows are borrowed from it, several short continuations are
+appended to them in one pass, and the cache is left as it was. Continuations of one row are placed next to each other,
+each hidden from the others by the attention mask, as in tree attention (Miao et al. 2024, SpecInfer), so that the keys
+and values of the row are stored once. A model that ignores such a mask gets one row for each continuation. Where the
+cache cannot be borrowed (there is none, or it does not grow by appending), the rows are computed again.
 """
 
 import copy
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from .forward import forward, padding_of
 
-# Tells how many of a row's tokens the model has in sight, given how many it has.
+# Returns how many of a row's tokens are visible to the model, given how many it has.
 InSight = Callable[[int], int]
+
+# Reads continuations (third) behind the rows (second) of the text so far (first), of which so many tokens are in sight.
+Reader = Callable[[torch.Tensor, list[int], list[list[int]], list[int]], list[torch.Tensor] | None]
 
 # Layers of a cache to which keys and values are appended in new tensors, so that a copy of one leaves it as it is.
 _GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
-# Whether a model heeds a mask that tells for each new token what it may see, found out when it is first asked.
+# Whether a model respects a mask with one row for each new token; tested at the first lookahead.
 _HEEDS_MASK: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
-# By how much two ways of reading the same may differ in log-probability: in float32, and in less.
+# By how much two computations of the same log-probability may differ: in float32, and in lower precision.
 _CLOSE, _ROUGHLY = 1e-3, 0.25
 
 
+class Branches(NamedTuple):
+    """Continuations laid side by side in the rows that they continue, each hidden from the others.
+
+    Attributes:
+        tokens: (rows, new) with filling where a row has fewer.
+        positions: (rows, new).
+        visible: (rows, 1, new, columns + new) bool, what each token may see.
+        places: for each continuation its row, where it begins among the new tokens, and its end.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    visible: torch.Tensor
+    places: list[tuple[int, int, int]]
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[int], asked: Sequence[Sequence[int]], sights: Sequence[int], read: int, columns: int
+    ) -> "Branches":
+        """Lay them out.
+
+        Args:
+            rows: for each continuation the row it continues, from 0 on without a gap.
+            asked: their tokens.
+            sights: for each, how many of the row's tokens the model sees.
+            read: columns of the cache that hold the rows' tokens; those in sight are the last of them.
+            columns: columns in front of the new ones; those behind `read` are hidden.
+        """
+        widths, places = [0] * (max(rows) + 1), []
+        for row, each in zip(rows, asked, strict=True):
+            places.append((row, widths[row], widths[row] + len(each)))
+            widths[row] += len(each)
+        new = max(widths)
+        tokens = torch.full((len(widths), new), asked[0][0])
+        positions = torch.zeros((len(widths), new), dtype=torch.long)
+        visible = torch.zeros((len(widths), 1, new, columns + new), dtype=torch.bool)
+        visible[:, 0, range(new), range(columns, columns + new)] = True  # filling sees itself, so no row is empty
+        for (row, start, end), each, sight in zip(places, asked, sights, strict=True):
+            tokens[row, start:end] = torch.tensor(each)
+            positions[row, start:end] = torch.arange(sight, sight + len(each))
+            visible[row, 0, start:end, read - sight : read] = True
+            own = visible[row, 0, start:end, columns + start : columns + end]
+            own.copy_(torch.ones(len(each), len(each), dtype=torch.bool).tril())
+        return cls(tokens, positions, visible, places)
+
+    def apart(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        """The logits of each continuation, of (rows, new, vocabulary)."""
+        return [logits[row, start:end] for row, start, end in self.places]
+
+
 class ModelLookahead:
-    """Reads continuations behind the rows of a call of `generate()`.
+    """Scores continuations of the rows of a call of `generate()`.
 
     Args:
         model: the model that generates.
@@ -39,6 +91,9 @@ class ModelLookahead:
             it tells how many tokens of the prompt are not in `input_ids`, because they were given as embeddings.
         window: positions the model has, if their number is fixed.
         in_sight: how many of a row's tokens the model sees; by default all.
+
+    Attributes:
+        reader: a decoding loop's own way to read ahead, asked first. It may answer None.
     """
 
     def __init__(
@@ -54,21 +109,22 @@ class ModelLookahead:
         self.padding = list(padding)
         self.window = window
         self.in_sight = in_sight
+        self.reader: Reader | None = None
 
     @torch.no_grad()
     def logits(
         self, input_ids: torch.Tensor, rows: Sequence[int], continuations: Sequence[Sequence[int]]
     ) -> list[torch.Tensor | None]:
-        """Read each continuation behind its row.
+        """Compute the logits of each continuation of its row.
 
         Args:
-            input_ids: (all rows, length), as the processor was given them.
+            input_ids: (all rows, length), as the processor received them.
             rows: for each continuation, the row it continues.
             continuations: token ids, at least one each.
 
         Returns:
-            For each continuation its logits, (tokens, vocabulary): what comes after each of its tokens. None where it
-            does not fit into the model's window, or where its row cannot be read.
+            For each continuation its logits, (tokens, vocabulary), each predicting the token after that position. None
+            where it does not fit into the model's window, or where its row cannot be read.
         """
         length = input_ids.shape[1]
         shown = [self.in_sight(length - padding_of(self.padding, row, len(input_ids))) for row in rows]
@@ -83,16 +139,17 @@ class ModelLookahead:
         asked = [list(continuations[index]) for index in fits]
         of_rows = [rows[index] for index in fits]
         sights = [shown[index] for index in fits]
-        if self._heeds_mask(input_ids, of_rows, asked, sights):
-            found: list[torch.Tensor] | None = self._side_by_side(input_ids, of_rows, asked, sights)
-        else:
+        found = self.reader(input_ids, of_rows, asked, sights) if self.reader is not None else None
+        if found is None and self._heeds_mask(input_ids, of_rows, asked, sights):
+            found = self._side_by_side(input_ids, of_rows, asked, sights)
+        elif found is None:
             found = self._row_each(input_ids, of_rows, asked, sights)
         for index, logits in zip(fits, found or (), strict=bool(found)):
             answers[index] = logits
         return answers
 
     def _heeds_mask(self, input_ids: torch.Tensor, rows: list[int], asked: list[list[int]], sights: list[int]) -> bool:
-        """Whether these continuations can be read side by side; a model is put to the test the first time."""
+        """Whether these continuations can be read in one row; a model is tested the first time."""
         if len(set(rows)) == len(rows) or not _HEEDS_MASK.get(self.model, True):
             return False
         past = self._borrow(torch.tensor([0], device=input_ids.device), input_ids)
@@ -104,7 +161,7 @@ class ModelLookahead:
                 _HEEDS_MASK[self.model] = expected is not None and _agree(
                     self._side_by_side(input_ids, rows, asked, sights), expected
                 )
-            except (RuntimeError, ValueError, TypeError, IndexError):  # it takes no such mask
+            except (RuntimeError, ValueError, TypeError, IndexError):  # the model takes no such mask
                 _HEEDS_MASK[self.model] = False
         return _HEEDS_MASK[self.model]
 
@@ -114,7 +171,7 @@ class ModelLookahead:
         """Read each continuation in a row of its own; None if rows cannot be read."""
         widest = max(map(len, asked))
         device = input_ids.device
-        # Continuations of different lengths are filled up behind their ends, where a causal model does not look.
+        # Continuations of different lengths are padded after their ends, which a causal model does not attend to.
         tokens = torch.tensor([[*each, *[each[-1]] * (widest - len(each))] for each in asked], device=device)
         picked = torch.tensor(rows, device=device)
         sight = torch.tensor(sights, device=device)
@@ -129,7 +186,7 @@ class ModelLookahead:
         place = torch.arange(columns + widest, device=device) - (columns - sight)[:, None]
         positions = place[:, -tokens.shape[1] :].clamp(min=0)
         if self.window is not None:
-            positions = positions.clamp(max=self.window - 1)  # only the filling lies beyond
+            positions = positions.clamp(max=self.window - 1)  # only the padding is beyond
         mask = None if bool((place >= 0).all()) else (place >= 0).long()
         logits = self._forward(tokens, mask, positions, past, widest)[:, -widest:]
         return [of_row[: len(each)] for of_row, each in zip(logits, asked, strict=True)]
@@ -142,31 +199,11 @@ class ModelLookahead:
         past = self._borrow(torch.tensor(distinct, device=input_ids.device), input_ids)
         assert past is not None
         columns = past.get_seq_length()
-        starts, widths = [], [0] * len(distinct)
-        for row, each in zip(rows, asked, strict=True):
-            starts.append(widths[distinct.index(row)])
-            widths[distinct.index(row)] += len(each)
-        new = max(widths)
-        dtype = past.layers[0].keys.dtype
-        tokens = torch.full((len(distinct), new), asked[0][0])
-        positions = torch.zeros((len(distinct), new), dtype=torch.long)
-        visible = torch.zeros((len(distinct), 1, new, columns + new), dtype=torch.bool)
-        visible[:, 0, range(new), range(columns, columns + new)] = True  # filling sees itself, so no row is empty
-        for row, each, start, sight in zip(rows, asked, starts, sights, strict=True):
-            index, own = distinct.index(row), slice(start, start + len(each))
-            tokens[index, own] = torch.tensor(each)
-            positions[index, own] = torch.arange(sight, sight + len(each))
-            visible[index, 0, own, columns - sight : columns] = True
-            visible[index, 0, own, columns + start : columns + start + len(each)] = torch.ones(
-                len(each), len(each), dtype=torch.bool
-            ).tril()
-        mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-        device = input_ids.device
-        logits = self._forward(tokens.to(device), mask.to(device), positions.to(device), past, new)
-        return [
-            logits[distinct.index(row), start : start + len(each)]
-            for row, each, start in zip(rows, asked, starts, strict=True)
-        ]
+        dtype, device = past.layers[0].keys.dtype, input_ids.device
+        branches = Branches.of([distinct.index(row) for row in rows], asked, sights, columns, columns)
+        mask = torch.zeros(branches.visible.shape, dtype=dtype).masked_fill(~branches.visible, torch.finfo(dtype).min)
+        tokens, positions = branches.tokens.to(device), branches.positions.to(device)
+        return branches.apart(self._forward(tokens, mask.to(device), positions, past, tokens.shape[1]))
 
     def _forward(
         self,

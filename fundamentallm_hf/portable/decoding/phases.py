@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-# The fields that say what the added text matches as a whole; at most one of them at a time.
+# The fields that constrain the added text as a whole; at most one of them may be set.
 WHOLE_TEXT_FIELDS = ("pattern", "json_schema", "grammar")
 
 
@@ -13,11 +13,11 @@ class Phase(IntEnum):
         WATCH: sees the model's raw scores and changes none.
         STOCK: transformers' processors, and those of the caller, that come before its warpers.
         REPETITION, LENGTH: penalties.
-        STRUCTURE, REQUIRE, BAN: masks and look-ahead of the text-level controls.
+        STRUCTURE, REQUIRE, BAN: masks and lookahead of the text-level controls.
         END: decides what happens where the controls leave no continuation.
         WARP: temperature, top-k, top-p and the like.
-        GUIDE: shifts what is still open; nothing is cut off afterwards.
-        FINISH: what transformers puts after its warpers.
+        GUIDE: shifts the tokens that are still allowed; nothing is cut off afterwards.
+        FINISH: processors that transformers puts after its warpers.
         RECORD: sees the scores by which the next token is chosen.
         CHOOSE: makes the choice.
     """

@@ -1,7 +1,6 @@
-"""Sees the probabilities by which tokens are chosen, after every setting and control.
+"""Records the probabilities by which tokens are chosen, after every setting and control.
 
-The scores that `generate()` returns will not do: `SeededSampling` closes all tokens but the one it has drawn. This file
-knows nothing of text, and nothing of what shaped the probabilities.
+The scores that `generate()` returns cannot be used: `SeededSampling` masks all tokens except the one it has drawn.
 """
 
 import torch
@@ -11,19 +10,19 @@ from .row_states import row_key
 
 
 class Recorder(LogitsProcessor):
-    """Changes no score and keeps what it sees.
+    """Records the scores and leaves them unchanged.
 
-    Given to `generate()` among the `logits_processor`, it is moved behind all that shapes the distribution and before
-    the choice; what `first_look` returns, before all of it.
+    A recorder among the `logits_processor` of `generate()` is moved after all processors that shape the distribution
+    and before the choice; the processor that `first_look` returns is moved before all of them.
     """
 
     def first_look(self) -> LogitsProcessor | None:
-        """What sees the model's own scores of every step just before; None where nobody has to."""
+        """A processor that sees the raw scores of every step; None where none is needed."""
         return None
 
 
 class _FirstLook(LogitsProcessor):
-    """Notes which tokens are likeliest before anything has changed the scores."""
+    """Notes which tokens are most probable before anything has changed the scores."""
 
     def __init__(self, top: int) -> None:
         self.top = top
@@ -35,17 +34,17 @@ class _FirstLook(LogitsProcessor):
 
 
 class ProbabilityRecorder(Recorder):
-    """Keeps the probabilities of every step by the tokens of the row, so rows may change places.
+    """Keeps the probabilities of every step under the tokens of the row, so rows may be reordered.
 
     Args:
-        top: for how many tokens of every step, the likeliest, to keep the probability: of those that are likeliest in
-            the end, and of those that the model itself finds likeliest.
-        greedy: the likeliest token is taken, whatever its probability.
-        beams: rows are dropped and taken up again, so the whole distribution of every step has to be kept; without
-            beams only that of the last one is.
+        top: for how many tokens of every step to keep the probability: the most probable after all controls, and as
+            many that are the most probable in the raw scores.
+        greedy: the most probable token is taken, whatever its probability.
+        beams: rows are dropped and resumed, so the whole distribution of every step has to be kept; without beams only
+            that of the last step is.
 
     Attributes:
-        first: (vocabulary,) the probabilities behind the first row's prompt; None before the first step.
+        first: (vocabulary,) the probabilities after the first row's prompt; None before the first step.
     """
 
     def __init__(self, top: int, greedy: bool = False, beams: bool = False) -> None:
@@ -59,11 +58,11 @@ class ProbabilityRecorder(Recorder):
         self._look = _FirstLook(top)
 
     def first_look(self) -> LogitsProcessor:
-        """Sees which tokens the model itself finds likeliest."""
+        """Notes which tokens are most probable in the raw scores."""
         return self._look
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores as they are."""
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores unchanged."""
         if self.greedy:
             rows = torch.nn.functional.one_hot(scores.argmax(dim=-1), scores.shape[-1]).float().cpu()
         else:
@@ -90,5 +89,5 @@ class ProbabilityRecorder(Recorder):
         return known if known is not None else float(self._whole[row_key(row[:-1])][int(row[-1])])
 
     def likeliest(self, row: torch.Tensor) -> dict[int, float]:
-        """The tokens behind `row`, (length,), that are likeliest before or after all, with their final probability."""
+        """The most probable tokens after `row`, (length,), before or after all controls, with the final probability."""
         return self._likeliest[row_key(row)]

@@ -1,8 +1,8 @@
-"""Where the text of every row stands, derived from its tokens alone.
+"""The state of every row's text, derived from its tokens alone.
 
-Beam search reorders rows between steps and assisted decoding takes tokens back, so what a processor knows of a row must
-follow from the row. Reading it anew at every step would make a text cost its length squared; here the place behind a
-row is looked up by the tokens before its last one, whoever wrote them. This file knows nothing of what a place is.
+Beam search reorders rows between steps and assisted decoding takes tokens back, so the state that a processor keeps for
+a row must follow from the row. Reading the row again at every step would cost the square of its length; here the state
+is looked up by the tokens before the last one, whichever row they were in.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,16 +21,16 @@ TOKEN_BYTES = 8
 
 
 class RowStates(Generic[State]):
-    """Remembers the place behind every recent row.
+    """Remembers the state after every recent row.
 
     Args:
-        start: the place before any text.
-        advance: the place behind one more token.
-        prompt_end: applied to the place where the prompt ends.
+        start: the state before any text.
+        advance: returns the state after one more token.
+        prompt_end: applied to the state at the end of the prompt.
         prompt_columns: width of the prompts in tokens, padding included; by default that of the first call.
-        advance_prompt: the place behind one more token of the prompt, if that is another.
-        padding: (prompt rows,) columns of padding before each prompt, which are not read; rows made of one prompt stand
-            side by side.
+        advance_prompt: returns the state after one more token of the prompt, if prompts are read differently.
+        padding: (prompt rows,) columns of padding before each prompt, which are not read; rows made of one prompt are
+            adjacent.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RowStates(Generic[State]):
         self._known: dict[int, dict[tuple[int, bytes], State]] = {}
 
     def __call__(self, input_ids: torch.Tensor) -> list[State]:
-        """`input_ids`: (rows, length). Returns the place behind every row."""
+        """`input_ids`: (rows, length). Returns the state after every row."""
         length = input_ids.shape[1]
         if self.prompt_columns is None:
             self.prompt_columns = length
@@ -70,8 +70,13 @@ class RowStates(Generic[State]):
             states.append(here[key])
         return states
 
+    def budget(self, input_ids: torch.Tensor, max_new_tokens: int) -> list[int]:
+        """How many of `max_new_tokens` each row of `input_ids`, (rows, length), may still get."""
+        columns = input_ids.shape[1] if self.prompt_columns is None else self.prompt_columns
+        return [max_new_tokens - (input_ids.shape[1] - columns)] * len(input_ids)
+
     def read(self, tokens: list[int], padding: int = 0) -> State:
-        """The state after a row of these tokens, read anew; `padding` columns of it come before the prompt."""
+        """The state after a row of these tokens, computed from the start; the first `padding` columns are skipped."""
         state = self.start
         columns = self.prompt_columns or 0
         for token in tokens[padding:columns]:
@@ -83,5 +88,5 @@ class RowStates(Generic[State]):
 
 
 def row_key(row: torch.Tensor) -> bytes:
-    """The tokens of a row as something to look up."""
+    """The tokens of a row as a dictionary key."""
     return row.cpu().numpy().tobytes()

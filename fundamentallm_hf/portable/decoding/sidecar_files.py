@@ -1,22 +1,26 @@
-"""Files next to a model's weights that controls need: its tokenizer and its word counts.
+"""Files next to a model's weights that decoding needs: its tokenizer, its word counts and its draft table.
 
-They are looked up where the model came from, in the same revision, and kept on the model.
+They are looked up in the folder or repository the model was loaded from, in the same revision, and kept on the model.
 """
 
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from ..text.word_counts import FILE_NAME, WordCounts
+from .draft_file import DRAFT_FILE
+from .drafts import NgramTable
+
+logger = logging.get_logger(__name__)
 
 
 def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model: the one it carries as `tokenizer`, or the one that lies where the model came from.
+    """The tokenizer of a model: its attribute `tokenizer`, or the one in the folder or repository it was loaded from.
 
     Raises:
-        ValueError: the model carries none and came from nowhere.
+        ValueError: the model has no tokenizer and was not loaded from anywhere.
     """
     carried = getattr(model, "tokenizer", None)
     if isinstance(carried, PreTrainedTokenizerBase):
@@ -32,7 +36,7 @@ def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
 
 
 def own_word_counts(model: Any) -> WordCounts | None:
-    """The word counts of a model: those it carries as `word_counts`, or the ones that lie where it came from."""
+    """The word counts of a model: its attribute `word_counts`, or those stored where it was loaded from."""
     if getattr(model, "word_counts", None) is None and not getattr(model, "_has_no_word_counts", False):
         file = find_sidecar(model, FILE_NAME)
         model.word_counts = WordCounts.load(file) if file else None
@@ -40,8 +44,39 @@ def own_word_counts(model: Any) -> WordCounts | None:
     return model.word_counts
 
 
+def own_draft_table(model: Any) -> NgramTable | None:
+    """The draft table of a model: the one it carries as `draft_table`, or the one next to the weights it came from."""
+    if getattr(model, "draft_table", None) is None and not getattr(model, "_has_no_draft_table", False):
+        file = find_sidecar(model, DRAFT_FILE)
+        model.draft_table = _read_draft_table(file, model.config.vocab_size) if file else None
+        model._has_no_draft_table = model.draft_table is None
+    return model.draft_table
+
+
+def _read_draft_table(file: str, size: int) -> NgramTable | None:
+    """The table in a file; None, and a line that says so, where it is of no use. A text can do without."""
+    try:
+        table = NgramTable.load(file)
+    except (ValueError, OSError) as error:
+        logger.warning(f"The drafts of the model are not used: {error}")
+        return None
+    if table.largest < size:
+        return table
+    logger.warning(f"{file} drafts tokens that the model does not have, so it is not used: make it again.")
+    return None
+
+
+def save_sidecars(model: Any, folder: Any) -> None:
+    """Write the word counts and the draft table of a model, as far as it has them, into a folder."""
+    counts, table = own_word_counts(model), own_draft_table(model)
+    if counts is not None:
+        counts.save(Path(folder) / FILE_NAME)
+    if table is not None:
+        table.save(Path(folder) / DRAFT_FILE)
+
+
 def find_sidecar(model: Any, name: str) -> str | None:
-    """The path of a file beside the weights of a model, on this machine or from the Hub; None where there is none."""
+    """The path of a file next to the weights of a model, local or from the Hub; None where there is none."""
     place = model.name_or_path
     if not place:
         return None
@@ -62,7 +97,7 @@ def find_sidecar(model: Any, name: str) -> str | None:
             _raise_exceptions_for_connection_errors=False,
         )
     except (OSError, ValueError):
-        return None  # the place is gone, or was never one: controls do without
+        return None  # the folder is gone, or never existed: controls work without
 
 
 def _revision(model: Any) -> str | None:

@@ -1,7 +1,7 @@
-"""Texts that end what is written.
+"""Stop texts: texts that end a completion.
 
-transformers' own search for stop strings wants a vocabulary that has the letters a to f, and refuses what the model
-cannot write. This one works on decoded text. It knows nothing of models or settings.
+transformers' search for stop strings needs a vocabulary that has the letters a to f, and refuses stop strings that the
+model cannot write. This one works on decoded text.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,17 @@ import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 from .call_processors import CallProcessors
+from .endings import EndCriteria
 
 
 def find_stop(text: str, stops: Sequence[str], ends_behind: int, starts_from: int = 0) -> int | None:
-    """Where the stop text begins that is the first to be complete, or None where there is none.
+    """The index where the first completed stop text begins, or None where there is none.
 
     Args:
         text: prompt and added text.
         stops: the stop texts, none empty.
-        ends_behind: only those count that end behind this place, for instance behind the prompt, which may hold any.
-        starts_from: only those count that begin at this place or later.
+        ends_behind: only stop texts that end after this index count, for instance after the prompt, which may hold any.
+        starts_from: only stop texts that begin at this index or later count.
 
     Example:
 
@@ -37,7 +38,7 @@ def find_stop(text: str, stops: Sequence[str], ends_behind: int, starts_from: in
 
 
 def find_held(text: str, stops: Sequence[str], starts_from: int = 0) -> int:
-    """Where the end of `text` begins that may yet become a stop text; the length of `text` where nothing may."""
+    """The index from which the end of `text` may yet become a stop text; the length of `text` where nothing may."""
     longest = max(map(len, stops), default=1)
     for place in range(max(starts_from, len(text) - longest + 1), len(text)):
         if any(stop.startswith(text[place:]) for stop in stops):
@@ -46,20 +47,20 @@ def find_held(text: str, stops: Sequence[str], starts_from: int = 0) -> int:
 
 
 def settled(text: str) -> str:
-    """`text` without the marks of a character at its end whose bytes are not all there."""
+    """`text` without the replacement characters at its end that stand for an incomplete character."""
     return text.rstrip("\N{REPLACEMENT CHARACTER}")
 
 
 class StopAtText(StoppingCriteria):
     """Ends a row at the token that completes a stop text.
 
-    Works on decoded text and on nothing but the row, so any tokenizer will do, and beams may change places.
+    Works on decoded text and on nothing but the row, so any tokenizer will do, and beams may be reordered.
 
     Args:
         tokenizer: decodes the rows.
         stops: the texts, none empty.
         prompt_columns: width of the padded prompts in tokens.
-        min_tokens: a stop text counts behind that many new tokens.
+        min_tokens: a stop text counts only after this many new tokens.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class StopAtText(StoppingCriteria):
         self.stops = stops
         # A stop text may begin in the prompt, but not within the tokens that have to be added.
         self.first_column = prompt_columns + min_tokens if min_tokens else 0
-        # A character takes 4 bytes at most and a token holds one at least; the view may begin amid a character.
+        # A character takes 4 bytes at most and a token holds one at least; the view may begin within a character.
         self.columns_in_view = 4 * max(map(len, stops)) + 4
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
@@ -79,7 +80,7 @@ class StopAtText(StoppingCriteria):
         return torch.tensor(done, device=input_ids.device)
 
     def _completes(self, tokens: list[int], free: int) -> bool:
-        """Whether the last of the tokens completes a stop text that begins behind the first `free` of them."""
+        """Whether the last of the tokens completes a stop text that begins after the first `free` of them."""
         parts = (tokens[:free], tokens[:-1], tokens)
         first, before, now = (self.tokenizer.decode(part, skip_special_tokens=True) for part in parts)
         return find_stop(now, self.stops, len(settled(before)), len(settled(first))) is not None
@@ -87,6 +88,8 @@ class StopAtText(StoppingCriteria):
 
 def add_stop(step: CallProcessors) -> None:
     """End the texts of a call before its `stop` texts."""
+    if step.stop_strings and step.call.config.pad_token_id is not None:
+        step.criterion(EndCriteria)  # so that a row that has ended is padded, also by a model without an end token
     if step.stops:
         call = step.call
         least = call.config.min_new_tokens or 0

@@ -1,8 +1,8 @@
-"""Which versions of transformers this library was tested with, and what it does on others.
+"""The versions of transformers that this library was tested with, and the check that runs on others.
 
-A version may change what a model is shown while it generates, and then the text is garbage and nothing complains. So
-the first generation with a model on an untested version computes one step twice, as `generate()` computes it and from
-the whole text at once, and refuses to go on if they differ. On tested versions nothing is computed.
+A new version may change what a model receives while it generates; the text is then garbage and nothing fails. So the
+first generation with a model on an untested version computes one step twice: as `generate()` computes it, and from the
+whole text at once. If the results differ, it raises an error. On tested versions nothing is computed.
 """
 
 import re
@@ -18,9 +18,9 @@ from .decoding_loop import WithoutStopStrings
 
 logger = logging.get_logger(__name__)
 
-# The first and the last minor version. What `pyproject.toml` admits is the same range.
+# The first and the last minor version, the same range as in `pyproject.toml`.
 TESTED = ((5, 23), (5, 24))
-# By how much of the probability two computations of one step may differ: in float32, and in less.
+# By how much of the probability two computations of one step may differ: in float32, and in lower precision.
 _SAME, _ROUGHLY_SAME = 1e-3, 0.1
 _SHOWN = 16
 _CHECKED: "weakref.WeakSet[Any]" = weakref.WeakSet()
@@ -50,7 +50,7 @@ _UNTESTED = not is_tested(transformers.__version__)
 
 
 def check_version(model: Any, input_ids: torch.Tensor) -> None:
-    """See that a model generates as it should, if transformers is of an untested version; once for each model.
+    """Check that a model generates correctly if the version of transformers is untested; once for each model.
 
     Args:
         model: about to generate.
@@ -77,11 +77,11 @@ def check_version(model: Any, input_ids: torch.Tensor) -> None:
 
 @torch.no_grad()
 def step_difference(model: Any, input_ids: torch.Tensor) -> float:
-    """How far the second step of `generate()`, which reads the cache of the first, is from one over the whole text.
+    """The difference between the second step of `generate()`, which reads the cache, and a step over the whole text.
 
     Args:
         model: any causal language model.
-        input_ids: (rows, length) prompts; the end of the first is tried.
+        input_ids: (rows, length) prompts; the end of the first one is used.
 
     Returns:
         The total variation distance between the two distributions over the next token, from 0 to 1.
@@ -101,7 +101,7 @@ def step_difference(model: Any, input_ids: torch.Tensor) -> float:
         output_logits=True,
         return_dict_in_generate=True,
     )
-    # The model's own `generate()` would check again.
+    # The `generate()` of the model would check again.
     found = GenerationMixin.generate(model, prompt, config, attention_mask=torch.ones_like(prompt))
     read = found.sequences[:, :-1]
     again = model(input_ids=read, attention_mask=torch.ones_like(read), use_cache=False, return_dict=True).logits[:, -1]

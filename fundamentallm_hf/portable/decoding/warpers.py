@@ -1,8 +1,8 @@
-"""Tells processors that only shape a distribution from those that forbid or prefer tokens.
+"""Separates processors that only shape a distribution from those that forbid or prefer tokens.
 
-transformers calls the former warpers (temperature, top-k, top-p and whatever comes next). Controls have to come before
-them: behind a warper a control might find nothing left but what it forbids. A warper is known by what it does: it looks
-at nothing but the scores, and treats every token alike.
+transformers calls the former warpers (temperature, top-k, top-p and so on). Controls have to come before them: after a
+warper, every token that is left might be one that a control forbids. A warper is recognized by its behaviour: it looks
+only at the scores, and treats every token alike.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from transformers import LogitsProcessor
 
 
 def is_warper(processor: Any, size: int) -> bool:
-    """Whether a processor of transformers is a warper, tried on `size` scores; never for one of the caller's own."""
+    """Whether a processor of transformers is a warper, tested on `size` scores; False for processors of the caller."""
     kinds = [kind for kind in type(processor).__mro__ if kind not in (LogitsProcessor, object)]
     if not any(kind.__module__.startswith("transformers.") for kind in kinds):
         return False
@@ -23,7 +23,7 @@ def is_warper(processor: Any, size: int) -> bool:
     scores[0, int(torch.randint(size, (1,), generator=generator))] = -torch.inf
     order = torch.randperm(size, generator=generator)
     try:
-        # What looks at the text fails here, and is no warper.
+        # A processor that looks at the text fails here, and is no warper.
         straight, shuffled = processor(None, scores.clone()), processor(None, scores[:, order].clone())
     except (TypeError, AttributeError, IndexError, ValueError, RuntimeError):
         return False

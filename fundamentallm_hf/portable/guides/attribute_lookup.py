@@ -1,7 +1,7 @@
-"""Where attributes are found: on the model, next to it, among the user's own, and in this package.
+"""Finds attributes: on the model, next to it, in the user's folder, and in this package.
 
-A name is never a path: a generation config or a web request cannot make the library read anything but attributes that
-are known by name.
+A name is never read as a path: a generation config or a web request cannot make the library read anything except
+    attributes known by name.
 """
 
 import os
@@ -15,20 +15,20 @@ from .attributes import FILE_NAME, FOLDER, NAME, Attribute, check_name, is_path
 from .classifier_files import CLASSIFIER_FILES, CLASSIFIER_FOLDER
 from .packaged_attributes import PACKAGED
 
-# Attributes of the package serve every model that has none of that name. A copy of this file that travels with a model
-# has no such folder next to it.
+# Attributes of the package serve every model without an attribute of that name. A copy of this file that travels with a
+# model has no such folder next to it.
 BUNDLED = Path(__file__).parents[2] / "demo_model" / FOLDER
 MAKE_ONE = "make one with `fundamentallm train-attribute NAME --with FILE --without FILE`"
 
 
 def user_folder() -> Path:
-    """Where the user's own attributes lie (XDG Base Directory Specification)."""
+    """The folder of the user's attributes (XDG Base Directory Specification)."""
     home = os.environ.get("XDG_DATA_HOME") or ""
     return (Path(home) if home.startswith("/") else Path("~/.local/share").expanduser()) / "fundamentallm" / FOLDER
 
 
 def model_attributes(model: Any) -> dict[str, Attribute]:
-    """The attributes that a model carries or that lie beside it, and so travel with it.
+    """The attributes in a model's memory or folder, which travel with it.
 
     Raises:
         UserError: one cannot be read.
@@ -45,8 +45,7 @@ def model_attributes(model: Any) -> dict[str, Attribute]:
 
 
 def find_attribute(model: Any, name: str) -> Attribute:
-    """The attribute of this name: the model carries it as `attributes`, it lies beside the model, among the user's own,
-    or comes with this package.
+    """Find the attribute of this name: on the model, next to it, in the user's folder, or in this package.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -79,7 +78,7 @@ def find_attribute(model: Any, name: str) -> Attribute:
 
 
 def known_attributes(model: Any) -> list[tuple[str, str, Attribute]]:
-    """All attributes that a model can be guided by: name, where it lies ("model", "user" or "package"), and itself."""
+    """All attributes that can guide a model: name, source ("model", "user" or "package"), and the attribute."""
     found = {name: ("model", each) for name, each in model_attributes(model).items()}
     for where, place in (("user", user_folder()), ("package", BUNDLED)):
         for name in _names(place):
@@ -89,7 +88,7 @@ def known_attributes(model: Any) -> list[tuple[str, str, Attribute]]:
 
 
 def save_attributes(model: Any, folder: str | Path) -> None:
-    """Write what travels with a model into its folder."""
+    """Write the files that travel with a model into its folder."""
     for name, each in model_attributes(model).items():
         each.save(Path(folder) / FOLDER / name)
 
@@ -126,7 +125,7 @@ def _hub_names(model: Any) -> list[str]:
 
 
 def _cached_names(model: Any) -> list[str]:
-    """Those that were downloaded before, where the Hub cannot be reached."""
+    """The attributes that were downloaded before, for use where the Hub cannot be reached."""
     with suppress(OSError, ValueError):
         from transformers.utils import cached_file
 

@@ -1,8 +1,8 @@
-"""Attributes that texts can be guided towards: what they are on disk, and how users name them.
+"""Attributes that texts can be guided towards: their files, and how users name them.
 
-An attribute is a folder `attributes/NAME` with an `attribute.json` in it: the kind of guide, a description, and what
-that kind needs. Where attributes are found is in `attribute_lookup.py`. Neither module imports torch or transformers
-until a model on the Hub is asked, so that the command line can list attributes at once.
+An attribute is a folder `attributes/NAME` with an `attribute.json` in it: the kind of guide, a description, and the
+data of that kind. `attribute_lookup.py` finds attributes. Neither module imports torch or transformers until it looks
+up a model on the Hub, so that the command line can list attributes at once.
 """
 
 import json
@@ -21,7 +21,7 @@ from .classifier_files import CLASSIFIER_FOLDER, ITS_OWN, copy_classifier
 FOLDER, FILE_NAME, WORDS_NAME = "attributes", "attribute.json", "words.tsv"
 EXPERTS_NAME = "experts.safetensors"
 KINDS = ("words", "experts", "prompts", "classifier")
-# The range of a strength; it is the same for one attribute and for all together.
+# The range of a strength: for one attribute, and for the overall factor.
 STRONGEST = 10.0
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(?:@[A-Za-z0-9][\w./-]*)?", re.ASCII)
@@ -30,20 +30,20 @@ _LARGEST = 16 << 20
 
 @dataclass(frozen=True)
 class Attribute:
-    """An attribute, read.
+    """An attribute, in memory.
 
     Attributes:
-        kind: "words" (a list of weighted words), "experts" (a pair trained for one model), "prompts" (two contexts that
-            are contrasted) or "classifier" (a model that tells how likely a text has it).
-        description: what it does, in a line.
-        words: for "words", the weight of each word; `lov*` is every word that begins so. With "experts", what other
-            models go by, if there is any.
-        experts: for "experts", the content of a file that holds the pair; see `ExpertPair`.
+        kind: "words" (a list of weighted words), "experts" (a pair of adapters trained for one model), "prompts" (two
+            contexts that are contrasted) or "classifier" (a model that returns the probability that a text has it).
+        description: its effect, in one line.
+        words: for "words", the weight of each word; `lov*` is every word that starts so. For "experts", the words that
+            other models use instead, if any.
+        experts: for "experts", the content of a file with the pair; see `ExpertPair`.
         with_text, without_text: for "prompts", a context that has the attribute, and one that lacks it.
-        classifier: for "classifier", a text classifier: `user/name` or `user/name@revision` on the Hub as a text, or a
-            folder on this machine as a path.
-        label: for "classifier", which of its labels texts lean towards; "" where it has one alone.
-        about: what else is told of it, such as its source and licence.
+        classifier: for "classifier", a text classifier: `user/name` or `user/name@revision` on the Hub as a string, or
+            a local folder as a path.
+        label: for "classifier", the label that texts are guided towards; "" where it has only one.
+        about: other metadata, such as its source and licence.
 
     Raises:
         UserError: it lacks what its kind needs.
@@ -83,7 +83,7 @@ class Attribute:
         if not named and not isinstance(self.classifier, Path):
             raise UserError(
                 f"the model of an attribute of the kind classifier has to be user/name on the Hub, or {ITS_OWN} for "
-                f"the folder {CLASSIFIER_FOLDER} beside it, but is {self.classifier!r}"
+                f"the folder {CLASSIFIER_FOLDER} next to it, but is {self.classifier!r}"
             )
         if not isinstance(self.label, str):
             raise UserError(f"the label of an attribute has to be a text but is {self.label!r}")
@@ -100,11 +100,11 @@ class Attribute:
 
     @classmethod
     def read(cls, shown: object, find: Any) -> "Attribute":
-        """Read an attribute whose files are found one by one.
+        """Read an attribute whose files are located one by one.
 
         Args:
-            shown: what it is called in messages.
-            find: called with the name of a file, tells where it is.
+            shown: its name in messages.
+            find: called with the name of a file, returns its path.
 
         Raises:
             UserError: it cannot be read.
@@ -119,7 +119,7 @@ class Attribute:
             if fields.get("kind") == "classifier" and fields.get("model") == ITS_OWN:
                 fields["model"] = Path(find(CLASSIFIER_FOLDER))
                 if not fields["model"].is_dir():
-                    raise ValueError(f"there is no folder {CLASSIFIER_FOLDER} beside its {FILE_NAME}")
+                    raise ValueError(f"there is no folder {CLASSIFIER_FOLDER} next to its {FILE_NAME}")
             return cls.of(fields | {"experts": _content_of(find(EXPERTS_NAME))} if experts else fields)
         except OSError as error:
             raise UserError(f"cannot read the attribute {str(shown)!r}: {error.strerror or error}") from error
@@ -128,7 +128,7 @@ class Attribute:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> "Attribute":
-        """The attribute that these fields describe: those of its file, with its words.
+        """The attribute with these fields: those of its file, and its words.
 
         Raises:
             UserError: they lack what their kind needs.
@@ -147,7 +147,7 @@ class Attribute:
         return cls(**known, about=about)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that describe it, for `of`; the words that say most come first. Experts are bytes in them."""
+        """The fields for `of`, with the words of the largest weights first. Experts are bytes."""
         fields: dict[str, Any] = {"kind": self.kind, "description": self.description, **self.about}
         if self.kind == "prompts":
             return fields | {"with": self.with_text, "without": self.without_text}
@@ -160,7 +160,7 @@ class Attribute:
         return fields | {"words": dict(sorted(self.words.items(), key=lambda item: (-item[1], item[0])))}
 
     def save(self, folder: str | Path) -> Path:
-        """Write the attribute into a folder, which is made if it is not there; a classifier's folder goes along."""
+        """Write the attribute to a folder, which is created if it does not exist; a classifier's files are copied."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         fields = self.to_dict()
@@ -204,18 +204,18 @@ def _read_words(text: str) -> dict[str, float]:
 def read_guides(
     value: Any, strength: Any = None, names: tuple[str, str] = ("guide_attribute", "guide_strength")
 ) -> dict[str, float]:
-    """What `guide_attribute` and `guide_strength` ask for.
+    """The strengths that `guide_attribute` and `guide_strength` set.
 
     Args:
         value: "positive_sentiment", "positive_sentiment:2,formal:-1", or a list of such entries.
-        strength: multiplies those of the entries, which are 1 where they have none; None is 1.
+        strength: multiplies those of the items, which are 1 where they have none; None is 1.
         names: of the two as the caller's users know them, for errors.
 
     Returns:
-        Strengths by name, those left out that are 0.
+        Strengths by name, without those that are 0.
 
     Raises:
-        UserError: something is no name or no strength.
+        UserError: an item is not a valid name or strength.
 
     Example:
 
@@ -235,7 +235,7 @@ def read_guides(
     found: dict[str, float] = {}
     for entry in entries:
         name, colon, own = entry.strip().rpartition(":")
-        if not colon or "/" in own:  # a path may hold a colon, a strength no slash
+        if not colon or "/" in own:  # a path may contain a colon, a strength no slash
             name, own = entry.strip(), "1"
         if not is_path(name):
             try:
@@ -260,12 +260,12 @@ def _strength(what: str, value: Any, setting: str) -> float:
 
 
 def is_path(name: str) -> bool:
-    """Whether an entry says where an attribute lies, and not what it is called."""
+    """Whether an item is the path of an attribute, not its name."""
     return "/" in name or os.sep in name
 
 
 def check_name(name: str) -> None:
-    """See that a text can be the name of an attribute.
+    """Check that a text can be the name of an attribute.
 
     Raises:
         UserError: it cannot.

@@ -1,7 +1,4 @@
-"""Which piece carries out an attribute of which kind, in a call of `generate()`.
-
-This file knows nothing of where attributes lie, or of what a guide does.
-"""
+"""Creates the guides of the attributes of a call of `generate()`."""
 
 import math
 
@@ -27,20 +24,21 @@ from .text_classifier import load_classifier
 from .word_guide import WordGuide, WordTables
 from .word_weights import WordWeights
 
-# Experts make most choices narrower, and so texts alike: for each nat of their strength, up or down, what is open is
-# flattened by so much. That gives variety back for a little perplexity (`docs/controls.md` has figures).
+# Experts concentrate most distributions, which makes texts alike: for each nat of their strength, up or down, the
+# distribution over the allowed tokens is flattened by this much. That restores variety for a little perplexity
+# (`docs/controls.md` has figures).
 FLATTENING = 0.035
 
 
 def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor, list[LogitsProcessor]]:
-    """What guides the texts of a call.
+    """The processors that guide the texts of a call.
 
     Args:
-        strengths: by the names of attributes.
+        strengths: by attribute name.
         call: the call.
 
     Returns:
-        The processor that guides, and those that have to watch the model for it.
+        The processor that guides, and those that have to observe the model for it.
 
     Raises:
         UserError: there is no such attribute.
@@ -90,7 +88,7 @@ def _expert_guide(attribute: Attribute, call: Call) -> Guide:
         if attribute.words:
             return _word_guide(attribute, call)
         raise ValueError(f"{misfit}: train some with `fundamentallm train-attribute --kind experts --model`")
-    # In assisted decoding one pass judges several tokens.
+    # In assisted decoding one pass checks several tokens.
     watch = call.mode != GenerationMode.ASSISTED_GENERATION
     states = OutputStates(call.model, call.padding, call.in_sight, watch)
     return ExpertGuide(experts, states, call.reader.all_special_ids)
@@ -121,7 +119,7 @@ def _classifier_guide(attribute: Attribute, call: Call) -> ClassifierGuide:
 
 
 def add_guides(step: CallProcessors) -> None:
-    """Let the `guide_attribute` of a call guide its texts.
+    """Apply the `guide_attribute` of a call to its texts.
 
     Raises:
         ValueError: a name or strength cannot be read, there is no such attribute, or it cannot guide this model.

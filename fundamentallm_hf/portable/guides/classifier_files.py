@@ -1,14 +1,11 @@
-"""The files of a text classifier that are read, and that therefore go along where an attribute keeps one of its own.
-
-This file knows nothing of what is in them.
-"""
+"""The files of a text classifier that are read, and that are therefore copied with an attribute that contains one."""
 
 import shutil
 from pathlib import Path
 
-# Where an attribute holds a classifier of its own, and how it says so in place of a name on the Hub.
+# The folder of a classifier inside an attribute, and the value that refers to it in place of a name on the Hub.
 CLASSIFIER_FOLDER, ITS_OWN = "classifier", "."
-# Patterns of names at the top of a folder or repository: weights in safetensors, and nothing that could be run.
+# Name patterns at the top of a folder or repository: weights in safetensors, and nothing that could be run.
 CLASSIFIER_FILES = (
     "config.json",
     "model.safetensors",
@@ -25,7 +22,7 @@ CLASSIFIER_FILES = (
 
 
 def copy_classifier(source: Path, target: Path) -> None:
-    """Copy what a classifier is read from, and nothing else that lies beside it, in place of what was there."""
+    """Copy the files that a classifier is read from, and no others, replacing any earlier ones."""
     if target.exists() and target.samefile(source):
         return
     found = [file for pattern in CLASSIFIER_FILES for file in source.glob(pattern)]

@@ -1,10 +1,10 @@
-"""Guides by a text classifier: what it makes of the text with each of the likeliest next tokens.
+"""Guides by a text classifier, which scores the text with each of the most probable next tokens.
 
-By Bayes' rule a text that has an attribute has the probability of the text times that of the attribute given the text,
-so a token is worth the log of what the classifier says of the text with it, as in FUDGE (Yang and Klein 2021); here
-the classifier is any that reads whole texts. It cannot read "I am ha", so a word that is being written is judged as
-the one that most often comes of it. Only the likeliest tokens are asked about; all others are worth what those are
-worth on average. This file knows nothing of where classifiers come from.
+By Bayes' rule the probability of a text that has an attribute is the probability of the text times that of the
+attribute given the text. So a token gets the log of the classifier's probability for the text with it, as in FUDGE
+(Yang and Klein 2021); here any classifier of whole texts can be used. It cannot read "I am ha", so an unfinished word
+is replaced by the word that most often starts so. Only the most probable tokens are scored; all others get the average
+of those scores.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ from ..text.vocabulary import Vocabulary, add_piece, as_bytes
 from ..text.word_counts import WordCounts
 from .guided_attributes import MOST_BELOW
 
-# Tokens of a row that are asked about, and judged texts that are kept.
+# Tokens scored for each row, and number of texts whose scores are kept.
 CANDIDATES, _KEPT_JUDGEMENTS = 8, 4096
 
 
@@ -25,14 +25,14 @@ class ClassifierGuide:
     """Guides by a text classifier. See `Guide`.
 
     Args:
-        judge: called with texts, tells of each the log of the probability that it has the attribute, nan if it has
-            nothing to say.
+        judge: called with texts, returns for each the log of the probability that it has the attribute, or nan if it
+            cannot score the text.
         vocabulary: what every token adds to the text.
-        counts: of words, by which the one that is being written ends.
+        counts: word counts, which complete the unfinished word.
         end_tokens: ids that end the text, and so the word.
-        padding: (prompt rows,) columns of padding before each prompt; rows made of a prompt stand side by side.
-        candidates: how many tokens of a row are asked about.
-        kept: how many judged texts are kept for later steps.
+        padding: (prompt rows,) columns of padding before each prompt; rows made of one prompt are adjacent.
+        candidates: how many tokens of a row are scored.
+        kept: how many scored texts are kept for later steps.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ClassifierGuide:
         tokens, chances = likeliest.indices.tolist(), likeliest.values.cpu().double()
         texts: list[list[str]] = []
         for index, (row, open_ones) in enumerate(zip(input_ids.tolist(), near.sum(dim=-1).tolist(), strict=True)):
-            # With one token open there is nothing to choose.
+            # With one allowed token there is no choice.
             of_row = tokens[index][:open_ones] if open_ones > 1 else []
             start = padding_of(self.padding, index, len(input_ids))
             texts.append(self._texts(row[start:], of_row))
@@ -78,7 +78,7 @@ class ClassifierGuide:
         return worth
 
     def _texts(self, row: Sequence[int], candidates: Sequence[int]) -> list[str]:
-        """The text of a row with each of the candidates, as it is judged."""
+        """The text of a row with each of the candidates, as the classifier reads it."""
         if not candidates:
             return []
         parts, pending = [], b""
@@ -97,7 +97,7 @@ class ClassifierGuide:
         return as_bytes(piece) if token in self.vocabulary.fallback else piece
 
     def _ended(self, text: str) -> str:
-        """The text with its last word as it most often ends."""
+        """The text with its last word completed in the most frequent way."""
         start = len(text)
         while start and is_word(text[start - 1]):
             start -= 1

@@ -1,7 +1,6 @@
-"""Guides by a pair of experts: what one trained on texts with the attribute would write, against one without.
+"""Guides by a pair of experts: one was trained on texts with the attribute, the other on texts without it.
 
-The shift is the log of the ratio of the two probabilities, as in DExperts (Liu et al. 2021). This file knows nothing of
-how the experts were trained.
+The shift is the log of the ratio of the two probabilities, as in DExperts (Liu et al. 2021).
 """
 
 from collections.abc import Sequence
@@ -17,19 +16,30 @@ class ExpertGuide:
 
     Args:
         experts: trained on the model that generates.
-        states: of that model.
-        quiet: ids of tokens that tell nothing: the special ones, which texts for training do not hold.
+        states: the output states of that model.
+        quiet: ids of tokens that are left unchanged: the special ones, which training texts do not contain.
     """
 
     def __init__(self, experts: ExpertPair, states: OutputStates, quiet: Sequence[int] = ()) -> None:
         self.experts = experts
         self.states = states
         self.quiet = list(quiet)
+        self._pass: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """See `Guide`."""
-        states = self.states.of(input_ids)
-        shift = self.experts.to(states.device)(states, self.states.output).nan_to_num(0.0)
-        shift[:, self.quiet] = 0.0
-        return shift[:, : scores.shape[-1]]
+        if self.states.shown is None or not self.states.is_current(input_ids):
+            return self._shift(self.states.of(input_ids))[:, : scores.shape[-1]]
+        # A pass over drafts is judged as a whole, at its first step.
+        states, index = self.states.shown
+        if self._pass is None or self._pass[0] is not states:
+            self._pass = states, self._shift(states)
+        return self._pass[1][:, index, : scores.shape[-1]]
+
+    def _shift(self, states: torch.Tensor) -> torch.Tensor:
+        if states.device != next(self.experts.parameters()).device:
+            self.experts.to(states.device)
+        shift = self.experts(states, self.states.output).nan_to_num(0.0)
+        shift[..., self.quiet] = 0.0
+        return shift

@@ -1,10 +1,10 @@
-"""Guided attributes: texts that lean towards something, or away from it, with a strength.
+"""Guided attributes: steer texts towards an attribute, or away from it, with a strength.
 
-A guide tells of every token how much it speaks for an attribute: an expected sum of word weights, or the log of a ratio
-of two probabilities. Times the strength, and summed over the guides, that is added to the scores. Before that the
-distribution is filtered, as in DExperts (Liu et al. 2021): what the model itself would hardly write is closed, so that
-no strength brings it in. What top-p and the like leave out is closed by then, and nothing is cut off afterwards: cut
-twice, texts would lose variety even by the weakest guide. This file knows nothing of how a guide finds out.
+A guide scores every token for an attribute: with an expected sum of word weights, or with the log of a ratio of two
+    probabilities. The scores times the strength, summed over the guides, are added to the logits. Before that the
+    distribution is filtered, as in DExperts (Liu et al. 2021): tokens that are very unlikely under the model are
+    masked, so that no strength can select them. Tokens that top-p and the like remove are masked by then, and nothing
+    is cut off afterwards: a second cut would reduce the variety of texts even with the weakest guide.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from typing import Protocol
 import torch
 from transformers import LogitsProcessor
 
-# Tokens that are less likely than the likeliest by more than this, in nats, are closed before anything is shifted.
+# Tokens whose log-probability is below the most probable one's by more than this, in nats, are masked before the shift.
 MOST_BELOW = 5.0
 
 
 class Guide(Protocol):
-    """What guides a text."""
+    """Scores tokens for an attribute."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """How much every token speaks for the attribute.
+        """How much every token contributes to the attribute.
 
         Args:
-            input_ids: (rows, length) token ids. What is known of a row has to follow from its tokens: beam search
-                reorders rows, and assisted decoding takes tokens back.
-            scores: (rows, vocabulary), as the processors before have left them.
+            input_ids: (rows, length) token ids. The state of a row has to follow from its tokens: beam search reorders
+                rows, and assisted decoding takes tokens back.
+            scores: (rows, vocabulary), after the preceding processors.
 
         Returns:
             (rows, vocabulary) float, finite: what to add to the log-probabilities at a strength of 1.
@@ -37,12 +37,13 @@ class Guide(Protocol):
 class GuidedAttributesLogitsProcessor(LogitsProcessor):
     """Shifts scores towards attributes.
 
-    Stands behind all that closes tokens, temperature, top-k and top-p included, so one that is open always remains.
+    Comes after all processors that mask tokens, temperature, top-k and top-p included, so one allowed token always
+    remains.
 
     Args:
         guides: guides, each with its strength; below 0 it steers away. Those with a strength of 0 do nothing.
         most_below: see `MOST_BELOW`.
-        temperature: by which what is open is flattened before it is shifted.
+        temperature: flattens the distribution over the allowed tokens before the shift.
 
     Example:
 
@@ -75,7 +76,7 @@ class GuidedAttributesLogitsProcessor(LogitsProcessor):
         shifts = [
             guide(input_ids, scores).to(scores.device, torch.float32) * strength for guide, strength in self.guides
         ]
-        # Summed in one order whatever the order of the guides, so that it makes no difference to the last bit.
+        # Summed in a fixed order whatever the order of the guides, so that the result is the same to the last bit.
         shift = torch.stack(shifts).sort(dim=0).values.sum(dim=0)
         filtered = scores.masked_fill(scores < scores.amax(dim=-1, keepdim=True) - self.most_below, -torch.inf)
         return filtered / self.temperature + shift.to(scores.dtype)

@@ -1,9 +1,9 @@
-"""A pair of experts on a model's last layer: one writes with an attribute, the other without it.
+"""A pair of experts on a model's last layer: one generates with an attribute, the other without it.
 
 Each is a residual adapter with a bottleneck (Houlsby et al. 2019) between the last layer and the output layer, which
-stay as they are. So the two share everything that the model has read, and cost two small products a step instead of two
-more models (DExperts, Liu et al. 2021, has those). A pair fits one model and no other; it knows by a signature of the
-output layer which. This file knows nothing of how a pair comes to be, or of texts.
+stay unchanged. So the two share the model's forward pass, and cost two small matrix products a step instead of two more
+models, as DExperts (Liu et al. 2021) needs. A pair fits one model only, which it recognizes by a signature of the
+output layer.
 """
 
 import json
@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-# The width of a bottleneck: at 64 the bundled model's pair told held-out sentences apart a little less well.
+# The width of a bottleneck: at 64 the bundled model's pair separated held-out sentences a little less well.
 BOTTLENECK = 256
 _FORMAT = "fundamentallm-output-experts"
-# Of so many rows of the output layer, the lengths are its signature; they may differ by this part (rounding).
+# The signature is the lengths of this many rows of the output layer; they may differ by this part (rounding).
 _SIGNED_ROWS, _ROUNDING = 8, 0.02
 
 
 class OutputWeights(NamedTuple):
-    """What an output layer computes with.
+    """The parameters of an output layer.
 
     Attributes:
         weight: (vocabulary, hidden size).
@@ -32,7 +32,7 @@ class OutputWeights(NamedTuple):
 
     @classmethod
     def of(cls, model: Any) -> "OutputWeights":
-        """Those of a model.
+        """The output weights of a model.
 
         Raises:
             ValueError: it has no output layer that is a matrix of numbers, one row for each token.
@@ -46,14 +46,14 @@ class OutputWeights(NamedTuple):
 
     @property
     def signature(self) -> tuple[float, ...]:
-        """What tells an output layer from others: the lengths of some of its rows."""
+        """Identifies an output layer: the lengths of some of its rows."""
         rows = torch.linspace(0, len(self.weight) - 1, _SIGNED_ROWS).long()
         lengths = self.weight[rows.to(self.weight.device)].float().norm(dim=-1)
         return tuple(round(value, 5) for value in lengths.tolist())
 
 
 class OutputAdapter(nn.Module):
-    """Adds to a state what a bottleneck makes of it; at first nothing.
+    """Adds the output of a bottleneck to a state; initially zero.
 
     Args:
         hidden_size: of the states.
@@ -90,7 +90,7 @@ class ExpertPair(nn.Module):
         self.lacking = OutputAdapter(hidden_size, bottleneck)
 
     def forward(self, states: torch.Tensor, output: OutputWeights) -> torch.Tensor:
-        """How much likelier each token is with the attribute than without.
+        """The log-ratio of each token's probability with the attribute to that without it.
 
         Args:
             states: (rows, hidden size), as the output layer reads them.
@@ -109,7 +109,7 @@ class ExpertPair(nn.Module):
         return pair
 
     def misfit(self, model: Any) -> str | None:
-        """Why these experts cannot be used with a model, None if they can."""
+        """Why these experts cannot be used with a model; None if they can."""
         try:
             output = OutputWeights.of(model)
         except ValueError as error:
@@ -126,23 +126,23 @@ class ExpertPair(nn.Module):
         """The pair as the content of a safetensors file, in half precision."""
         from safetensors.torch import save
 
-        # One entry, since the order of several is by chance.
+        # One entry, because the order of several is random.
         about = {_FORMAT: json.dumps({"signature": self.signature})}
         return save({name: each.detach().half().contiguous() for name, each in self.state_dict().items()}, about)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "ExpertPair":
-        """Read what `to_bytes` wrote.
+        """Read the result of `to_bytes`.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: it is anything else.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         try:
             tensors = load(content)
-            # The header stands in front: its length in eight bytes, and itself as JSON.
+            # The header comes first: its length in eight bytes, then the header as JSON.
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             signature = json.loads(header["__metadata__"][_FORMAT])["signature"]
             bottleneck, hidden_size = tensors["having.down.weight"].shape

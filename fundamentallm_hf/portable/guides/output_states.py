@@ -1,7 +1,7 @@
-"""What a model's output layer reads at each step of `generate()`, for guides that stand on it.
+"""The states that a model's output layer reads at each step of `generate()`, for guides that use them.
 
-It is taken down while the model runs, so it costs nothing. Where it was not (assisted decoding judges several tokens in
-one pass), the rows are read anew, with the same result. This file knows nothing of what the states are used for.
+They are recorded while the model runs, so they cost nothing. Where they were not (assisted decoding checks several
+tokens in one pass), the rows are computed again, with the same result.
 """
 
 import threading
@@ -10,22 +10,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor
 
 from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.lookahead import InSight
 from ..decoding.row_states import row_key
+from ..decoding.watched_states import StatesWatcher, only_watches
 from .output_experts import OutputWeights
 
 
-class OutputStates(LogitsProcessor):
+class OutputStates(StatesWatcher):
     """Takes down the states of every row. Stands before all processors that ask the model something themselves.
 
     Args:
         model: the model that generates.
-        padding: (prompt rows,) columns of padding before each prompt; rows made of a prompt stand side by side.
-        in_sight: how many of a row's tokens the model sees.
-        watch: whether the states of a step are those of the rows that the processors get.
+        padding: (prompt rows,) columns of padding before each prompt; rows made of one prompt are adjacent.
+        in_sight: how many of a row's tokens are visible to the model.
+        watch: whether the states of a step belong to the rows that the processors receive.
 
     Raises:
         ValueError: the model has no output layer of plain weights.
@@ -37,23 +37,34 @@ class OutputStates(LogitsProcessor):
         self.in_sight = in_sight
         self.watch = watch
         self._passing: torch.Tensor | None = None
+        # The states of a pass, and which of its tokens is the last now, where a loop shows them.
+        self.shown: tuple[torch.Tensor, int] | None = None
         self._ids = torch.zeros(0, 0, dtype=torch.long)
         self._states: torch.Tensor | None = None
         self.output = OutputWeights.of(model)
-        # The watch ends with this processor.
+        # The hook is removed with this processor.
         handle = model.get_output_embeddings().register_forward_pre_hook(_watcher(weakref.ref(self)))
         weakref.finalize(self, handle.remove)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary), returned as they are."""
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary), returned unchanged."""
         passed, self._passing = self._passing, None
         fits = self.watch and passed is not None and len(passed) == len(input_ids)
         self._ids, self._states = input_ids, passed[:, -1].detach() if fits and passed is not None else None
         return scores
 
+    def show(self, states: torch.Tensor, index: int) -> None:
+        """See `StatesWatcher`."""
+        self._passing = states[:, index : index + 1]
+        self.shown = states, index
+
+    def is_current(self, input_ids: torch.Tensor) -> bool:
+        """Whether the states at hand are those behind `input_ids`, (rows, length)."""
+        return self._states is not None and torch.equal(self._ids, input_ids)
+
     def of(self, input_ids: torch.Tensor) -> torch.Tensor:
         """(rows, hidden size) what the output layer reads behind every row of `input_ids`, (rows, length)."""
-        if self._states is not None and torch.equal(self._ids, input_ids):
+        if self._states is not None and self.is_current(input_ids):
             return self._states
         return self._read(input_ids)
 
@@ -80,7 +91,7 @@ class OutputStates(LogitsProcessor):
 
 
 def _watcher(states: "weakref.ref[OutputStates]") -> Any:
-    """A hook that takes down what passes by in the thread that it was made in: others may use the model meanwhile."""
+    """A hook that records states only in the thread it was made in: other threads may use the model meanwhile."""
     thread = threading.get_ident()
 
     def passing(_: Any, given: tuple[torch.Tensor, ...]) -> None:
@@ -88,4 +99,4 @@ def _watcher(states: "weakref.ref[OutputStates]") -> Any:
         if found is not None and threading.get_ident() == thread:
             found._passing = given[0]
 
-    return passing
+    return only_watches(passing)

@@ -1,10 +1,10 @@
-"""Attributes that come along as code, where no folders do.
+"""Attributes included as code, for use without folders.
 
-In this package there are none, since its own lie in folders. `fundamentallm push-controls` writes those into its copy
-of this file, because with a recipe of `generate()` transformers fetches Python files alone.
+Empty in this package, whose attributes are in folders. `fundamentallm push-controls` writes those into its copy of this
+file, because transformers only downloads Python files with a recipe of `generate()`.
 """
 
 from typing import Any
 
-# By name, the fields of an `attribute.json` with the words that lie beside it.
+# By name, the fields of an `attribute.json` together with its words.
 PACKAGED: dict[str, dict[str, Any]] = {}

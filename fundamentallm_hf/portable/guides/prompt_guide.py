@@ -1,10 +1,9 @@
-"""Guides by two contexts: what the model would write behind a text that has the attribute, and one that lacks it.
+"""Guides by two contexts: the model's probabilities after a text that has the attribute, and after one that lacks it.
 
 The shift is the log of the ratio of the two probabilities, as in classifier-free guidance (Sanchez et al. 2023) with
-both contexts given. Both are read along with the text in one batch, in a cache of the guide's own. Which rows the cache
-holds is known by their tokens, so they follow beams wherever they go; what is not there is read anew, with the same
-result. A text that outgrows the model's window behind a context loses its oldest part, never the context. This file
-knows nothing of the attribute.
+both contexts given. Both contexts are computed with the text in one batch, in a separate cache. The rows of the cache
+are identified by their tokens, so they follow reordered beams; missing rows are computed again, with the same result. A
+text that exceeds the model's window after a context loses its oldest part, never the context.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from ..decoding.context_window import window_start
 from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.row_states import row_key
 
-# A context may take up this part of the model's window.
+# A context may use up to this part of the model's window.
 _LARGEST_PART = 0.5
 
 
@@ -28,13 +27,13 @@ class PromptGuide:
     Args:
         model: the model that generates.
         contexts: token ids of the context that has the attribute, and of the one that lacks it.
-        padding: (prompt rows,) columns of padding before each prompt; rows made of a prompt stand side by side.
-        window: positions the model has, if their number is fixed.
-        start_token: what a text may begin with; it does not come again behind a context.
+        padding: (prompt rows,) columns of padding before each prompt; rows made of one prompt are adjacent.
+        window: number of positions of the model, if it is fixed.
+        start_token: a token that a text may begin with; it is not repeated after a context.
         cached: keep keys and values from step to step.
 
     Raises:
-        ValueError: a context leaves the text too little of the window, or a prompt was given as embeddings.
+        ValueError: a context leaves too little of the window for the text, or a prompt was given as embeddings.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class PromptGuide:
         self.start_token = start_token
         self.cached = cached
         self._cache: DynamicCache | None = None
-        # The rows in the cache, by their tokens; for each context there are as many, one behind the other.
+        # The rows in the cache, by their tokens; the rows of the two contexts follow each other.
         self._places: dict[bytes, int] = {}
         self._mask = torch.zeros(0, 0, dtype=torch.long)
         self._starts: list[int] = []
@@ -70,7 +69,7 @@ class PromptGuide:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """See `Guide`."""
         keys = [row_key(row) for row in input_ids]
-        # Beams begin as copies of each other, and a text needs to be read once.
+        # Beams start as copies of each other, and each text needs to be computed only once.
         distinct: dict[bytes, int] = {}
         for index, key in enumerate(keys):
             distinct.setdefault(key, index)
@@ -89,13 +88,13 @@ class PromptGuide:
         return shift.nan_to_num(0.0)[[of_key[key] for key in keys], : scores.shape[-1]]
 
     def _start(self, context: Sequence[int], length: int) -> int:
-        """The first token of a text of this length that is read behind a context."""
+        """The first token of a text of this length that is read after a context."""
         if self.window is None:
             return 0
         return window_start(length, self.window - len(context))
 
     def _go_on(self, rows: torch.Tensor, starts: list[int]) -> torch.Tensor | None:
-        """Read the last token of every row behind what the cache holds of it; None where it does not hold all."""
+        """Compute the last token of every row from the cache; None where the cache does not hold all rows."""
         if self._cache is None:
             return None
         places = [self._places.get(row_key(row[:-1])) for row in rows]
@@ -104,7 +103,7 @@ class PromptGuide:
         before = len(self._places)
         picked = [place + side * before for side in range(2) for place in places]  # type: ignore[operator]
         if [self._starts[place] for place in picked] != starts:
-            return None  # the window has moved on
+            return None  # the window has moved
         order = torch.tensor(picked, device=rows.device)
         if picked != list(range(2 * before)):
             self._cache.batch_select_indices(order)
@@ -113,7 +112,7 @@ class PromptGuide:
         return self._forward(rows[:, -1:].repeat(2, 1))
 
     def _read(self, rows: torch.Tensor, padding: list[int], starts: list[int]) -> torch.Tensor:
-        """Read every row from its beginning behind both contexts."""
+        """Compute every row from its start after both contexts."""
         texts = []
         for index, start in enumerate(starts):
             row = index % len(rows)

@@ -1,7 +1,6 @@
-"""Text classifiers in the Hugging Face format: how likely it is that a text has a label.
+"""Text classifiers in the Hugging Face format: the probability that a text has a label.
 
-They are read safely: weights from safetensors alone, and no code of a repository is run. This file knows nothing of
-guides.
+They are loaded safely: only weights in safetensors, and no code of a repository is run.
 """
 
 import threading
@@ -24,18 +23,18 @@ from transformers.utils import logging
 from ..errors import UserError
 from .classifier_files import CLASSIFIER_FILES
 
-# Texts that are judged in one pass, classifiers that are kept, and labels that a message lists.
+# Texts scored in one pass, classifiers that are kept, and labels that a message lists.
 _BATCH, _KEPT_CLASSIFIERS, _SHOWN = 128, 4, 20
 
 
 class TextClassifier:
-    """Judges texts by one label of a classifier.
+    """Scores texts for one label of a classifier.
 
     Args:
-        model: ends in a number for each label: one alone or several that may hold together (`problem_type`
-            "multi_label_classification") are turned into probabilities by the logistic function, others by a softmax.
-        tokenizer: the classifier's own.
-        label: as the config's `id2label` names it, in capitals or not; it may be left out where there is only one.
+        model: has one output for each label. A single label, or several that may hold together (`problem_type`
+            "multi_label_classification"), get probabilities from the logistic function, others from a softmax.
+        tokenizer: the tokenizer of the classifier.
+        label: as in the config's `id2label`, in any case; may be omitted where there is only one.
 
     Raises:
         UserError: there is no such label.
@@ -46,7 +45,7 @@ class TextClassifier:
         self.tokenizer = tokenizer
         self.index, self.label = _label(model.config, label)
         self.together = model.config.num_labels == 1 or model.config.problem_type == "multi_label_classification"
-        # What was written last tells most of a text that is too long.
+        # If a text is too long, its last part says most about it.
         tokenizer.truncation_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -56,7 +55,7 @@ class TextClassifier:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> list[float]:
-        """For each text the log of the probability of the label; nan for one that the classifier reads nothing of."""
+        """For each text the log of the probability of the label; nan for a text without readable tokens."""
         found: list[float] = []
         for start in range(0, len(texts), _BATCH):
             found += self._judge(list(texts[start : start + _BATCH]))
@@ -77,11 +76,11 @@ class TextClassifier:
         """Read a classifier.
 
         Args:
-            place: a folder on this machine, or as a text `user/name` or `user/name@revision` on the Hub.
+            place: a local folder, or as a string `user/name` or `user/name@revision` on the Hub.
             label: see above.
 
         Raises:
-            UserError: there is none, it is no text classifier or cannot be read safely, or has no such label.
+            UserError: it does not exist, is no text classifier, cannot be read safely, or has no such label.
         """
         try:
             with _quietly():
@@ -100,14 +99,14 @@ class TextClassifier:
                     trust_remote_code=False,
                     output_loading_info=True,
                 )
-                # What a file lacks is drawn at random, and would judge by chance.
+                # Weights missing from a file are initialised at random, and would give random scores.
                 if lacking := [*report["missing_keys"], *report["mismatched_keys"]]:
                     raise UserError(f"it is no text classifier: its weights have no fitting {lacking[0]}")
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 if len(tokenizer) <= len(tokenizer.all_special_ids):
                     raise UserError("it has no tokenizer")
                 return cls(model, tokenizer, label)
-        except Exception as error:  # whatever the files hold, and however transformers says so
+        except Exception as error:  # whatever the files contain, and however transformers reports it
             reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
             raise UserError(f"the classifier {str(place)!r} cannot be used: {reason}") from error
 
@@ -117,7 +116,7 @@ _LOCK = threading.Lock()
 
 
 def load_classifier(place: str | Path, label: str = "", device: torch.device | str = "cpu") -> TextClassifier:
-    """A classifier on a device: read once, while it is among the last that were used and its files stay as they are.
+    """A classifier on a device, cached while it is among the last used and its files are unchanged.
 
     Raises:
         UserError: see `TextClassifier.load`.
@@ -128,7 +127,7 @@ def load_classifier(place: str | Path, label: str = "", device: torch.device | s
         if found is None:
             found = TextClassifier.load(place, label)
             found.model.to(device)
-        _LOADED[key] = found  # the end of a dict is its youngest part
+        _LOADED[key] = found  # the end of a dict is its newest part
         while len(_LOADED) > _KEPT_CLASSIFIERS:
             del _LOADED[next(iter(_LOADED))]
         return found
@@ -142,7 +141,7 @@ def _state(place: str | Path) -> Any:
 
 
 def _fetch(name: str) -> Path:
-    """The folder of a repository's files, all of one commit, and nothing among them that could be run."""
+    """Download a repository's files, all of one commit, and none that could be run."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -160,7 +159,7 @@ def _fetch(name: str) -> Path:
 
 
 def _label(config: Any, label: str) -> tuple[int, str]:
-    """A label's index and its name as the classifier spells it."""
+    """A label's index and its spelling in the classifier."""
     labels = {str(config.id2label.get(index, index)): index for index in range(config.num_labels)}
     alike = [name for name in labels if name == label] or [
         name for name in labels if name.casefold() == label.casefold() or (not label and len(labels) == 1)
@@ -172,12 +171,12 @@ def _label(config: Any, label: str) -> tuple[int, str]:
 
 
 def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Tokens that a classifier reads at most; None where there is no limit."""
+    """Most tokens that a classifier reads; None where there is no limit."""
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < 1 << 20 else []
     positions = getattr(model.config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         tables = [each for each in model.modules() if isinstance(each, nn.Embedding)]
-        # RoBERTa and its kin begin to count behind the number of the padding.
+        # RoBERTa and related models count positions from the padding id on.
         skipped = [
             each.padding_idx + 1 for each in tables if each.num_embeddings == positions and each.padding_idx is not None
         ]
@@ -187,7 +186,7 @@ def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without transformers' progress bars and reports: what matters of them is told in one line."""
+    """Without transformers' progress bars and reports: the caller reports what matters in one line."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     if bars:

@@ -1,9 +1,8 @@
-"""Guides by a list of weighted words: each token is worth the expected weight of the word that it begins.
+"""Guides by a list of weighted words: each token gets the expected weight of the word that it starts.
 
-What was given for a beginning is taken back where the word turns out otherwise, so over a text exactly the weights of
-its words are paid, whatever its tokens: with strength s the scores of a beam hold s times the sum of the weights. A
-negation before a word, or what it means in its sentence, is beyond such a list. This file knows nothing of where lists
-come from.
+If the word turns out differently, the weight given for its start is taken back, so a text gets exactly the weights of
+its words, whatever its tokens: with strength s the scores of a beam contain s times the sum of the weights. Such a list
+cannot take account of negation, or of the meaning of a word in its sentence.
 """
 
 from collections.abc import Sequence
@@ -16,18 +15,18 @@ from ..text.characters import fold_text, is_word
 from ..text.vocabulary import Vocabulary, add_piece, as_bytes
 from .word_weights import WordWeights
 
-# Scores that the kept tables may hold together, and tables that are kept however large they are.
+# Scores that the kept tables may hold together, and the number of tables that are kept whatever their size.
 _KEPT_SCORES, _KEPT_TABLES = 1 << 23, 64
-# The place in a word that nothing is known of.
+# The state in a word of which nothing is known.
 _UNKNOWN = "\x00"
 
 
 class WordPlace(NamedTuple):
-    """Where a text stands.
+    """The state of a text.
 
     Attributes:
-        begun: the folded beginning of the word that is being written; empty between words.
-        paid: what was given for it, less what is due for words before it.
+        begun: the folded start of the unfinished word; empty between words.
+        paid: the weight given for it so far, less the weight still due for earlier words.
         pending: the first bytes of the next character.
     """
 
@@ -37,7 +36,7 @@ class WordPlace(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """What a token adds: the rest of a word, the words that it holds whole, and the beginning of another."""
+    """The parts of a token: the rest of a word, the whole words in it, and the start of another."""
 
     lead: str
     inner: float
@@ -46,7 +45,7 @@ class _Piece(NamedTuple):
 
 
 class WordTables:
-    """What every token is worth from each place in a word, made once for a list and a vocabulary.
+    """The weight of every token in each state of a word, computed once for a list and a vocabulary.
 
     Args:
         weights: of the words.
@@ -72,25 +71,25 @@ class WordTables:
                 self._pieces[token] = self._read(text)
             else:
                 quiet.append(token)
-        # Special tokens, and parts of characters, tell nothing of the word.
+        # Special tokens, and parts of characters, say nothing about the word.
         self.quiet = torch.tensor(quiet, dtype=torch.long)
         self._inside = {token: piece for token, piece in self._pieces.items() if piece.lead}
         self._between = self._from_between()
 
     def table(self, begun: str) -> torch.Tensor:
-        """(vocabulary,) what each token is worth from here: words that it completes, and the one that it leaves."""
+        """(vocabulary,) weight of each token here: the words that it completes, and the word that it leaves."""
         if not begun:
             return self._between
         table = self._tables.pop(begun, None)
         if table is None:
             table = self._from_inside(begun)
-        self._tables[begun] = table  # the end of a dict is its youngest part
+        self._tables[begun] = table  # the end of a dict is its newest part
         while len(self._tables) > max(_KEPT_TABLES, _KEPT_SCORES // self.size):
             del self._tables[next(iter(self._tables))]
         return table
 
     def advance(self, place: WordPlace, token: int) -> WordPlace:
-        """The place behind `token`."""
+        """The state after `token`."""
         piece = self.vocabulary.piece(token)
         if not piece:
             return place
@@ -100,14 +99,14 @@ class WordTables:
             text, pending = add_piece(place.pending, raw)
             if not text:
                 return place._replace(pending=pending)
-            # Nothing was given for it, so what is due is given with the next token.
+            # Nothing was given for it, so the weight due is given with the next token.
             read = self._read(fold_text(text))
             return WordPlace(self._known(place.begun, read), place.paid - self._finished(place.begun, read), pending)
         worth = float(self.table(place.begun)[token])
         return WordPlace(self._known(place.begun, known), worth - self._finished(place.begun, known))
 
     def ending(self, place: WordPlace) -> float:
-        """What the text is worth if it ends here."""
+        """The weight of the text if it ends here."""
         return self._of(place.begun, "")
 
     def _read(self, text: str) -> _Piece:
@@ -118,7 +117,7 @@ class WordTables:
         return _Piece(text[:end], sum(self.weights.of(word) for word in words[:-1] if word), words[-1], False)
 
     def _known(self, begun: str, piece: _Piece) -> str:
-        """The beginning of a word behind a piece, `_UNKNOWN` for all that nothing is known of."""
+        """The start of a word after a piece, `_UNKNOWN` where nothing is known of it."""
         text = begun + piece.lead if piece.whole else piece.tail
         return _UNKNOWN if text and (text[0] == _UNKNOWN or self.weights.leads_nowhere(text)) else text
 
@@ -137,8 +136,8 @@ class WordTables:
             tail = piece.lead if piece.whole else piece.tail
             table[token] = self._finished("", piece) + self._tail_worth(tail)
         if not self._characters:
-            # " ha" begins no "happy" for a model that writes it in one token, so words count for the token that a
-            # tokenizer begins them with.
+            # " ha" does not start "happy" for a model that writes that word in one token, so words count for the first
+            # token in their tokenization.
             ways = [(spelt, word) for word in self.weights.counts for spelt in _spellings(word)]
             first = self._first_tokens(ways)
             for token, piece in self._pieces.items():
@@ -165,7 +164,7 @@ class WordTables:
         return table
 
     def _first_tokens(self, ways: Sequence[tuple[str, str]]) -> dict[int, tuple[float, float]]:
-        """For each token by which spellings begin: how often their words were counted, and that times their weight."""
+        """For each token that spellings start with: how often their words were counted, and that times their weight."""
         found: dict[int, tuple[float, float]] = {}
         for spelt, word in ways:
             tokens = self.vocabulary.spell(spelt)

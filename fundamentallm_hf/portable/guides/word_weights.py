@@ -1,7 +1,7 @@
-"""Weighted words: what a word weighs, and what the word that is being written may be expected to weigh.
+"""Weighted words: the weight of a word, and the expected weight of an unfinished word.
 
-The letter at hand has no weight of its own, so a beginning is worth what the words that could come of it weigh on
-average, by word counts. This file knows nothing of tokens or of what the weights stand for.
+A letter has no weight, so the start of a word gets the average weight of the words that could follow from it, by word
+counts.
 """
 
 from bisect import bisect_left
@@ -11,7 +11,7 @@ from itertools import accumulate
 from ..text.characters import fold_text, is_word
 from ..text.word_counts import WordCounts
 
-# How often a listed word counts that nobody has counted, and words that are not known at all.
+# The count of a listed word that was never counted, and of all unknown words together.
 _UNSEEN_COUNT, _UNKNOWN_COUNT = 0.5, 1.0
 
 
@@ -19,11 +19,11 @@ class WordWeights:
     """Words with weights, compared without case.
 
     Args:
-        weights: the weight of each word; `lov*` is every word that begins so and has no longer entry of its own.
+        weights: the weight of each word; `lov*` is every word that starts so and has no longer item.
         counts: how often words occur.
 
     Raises:
-        ValueError: an entry is neither a word nor the beginning of one.
+        ValueError: an item is neither a word nor the start of one.
 
     Example:
 
@@ -59,7 +59,7 @@ class WordWeights:
         return self.of_stem(word) if own is None else own
 
     def of_stem(self, beginning: str) -> float:
-        """The weight of any word that begins so and is not listed itself: that of the longest stem."""
+        """The weight of any unlisted word that starts so: that of the longest stem."""
         if self.stems:
             for cut in range(min(len(beginning), self._longest), 0, -1):
                 if beginning[:cut] in self.stems:
@@ -67,28 +67,28 @@ class WordWeights:
         return 0.0
 
     def expected(self, beginning: str) -> float:
-        """What a word with this (folded) beginning weighs on average."""
+        """The average weight of a word with this (folded) start."""
         first, last = self._span(beginning)
         weighted = self._weighted[last] - self._weighted[first]
         return self.average(self._sums[last] - self._sums[first], weighted, beginning)
 
     def average(self, count: float, weighted: float, beginning: str) -> float:
-        """The average weight of words of which so many were counted, and of what else might begin so.
+        """The average weight of words with this total count, and of other words that might start so.
 
         Args:
-            count: of all of them.
+            count: the count of all of them.
             weighted: the sum of count times weight.
-            beginning: what they have in common.
+            beginning: their common start.
         """
         return (weighted + _UNKNOWN_COUNT * self.of_stem(beginning)) / (count + _UNKNOWN_COUNT)
 
     def words(self, beginning: str) -> list[str]:
-        """The known words that begin so."""
+        """The known words that start so."""
         first, last = self._span(beginning)
         return self._sorted[first:last]
 
     def leads_nowhere(self, beginning: str) -> bool:
-        """Whether nothing that is known begins so, and no stem is its beginning."""
+        """Whether no known word starts so, and no stem is its start."""
         first, last = self._span(beginning)
         return first == last and not self.of_stem(beginning)
 

@@ -1,11 +1,11 @@
 """Packs the code that travels with a model: a few flat files that need nothing but torch and transformers.
 
-transformers loads code from a repository only out of one flat folder, and warns once for each file that it fetches. So
-the modules of each folder of `portable/` are put into one file, in the order in which they import each other. A name
-that two of them would define differently is refused, because in one file the second would replace the first. The same
-sources give the same bytes.
+transformers only loads code of a repository from one flat folder, and warns once for each file that it downloads. So
+the modules of each folder of `portable/` are joined into one file, in the order in which they import each other. A name
+that two of them define differently is refused, because in one file the second would replace the first. The same sources
+give the same bytes.
 
-In a repository that was written so, this module packs nothing: the files beside it are already what has to travel.
+In a repository that was written this way, this module packs nothing: the files next to it are already the ones to copy.
 """
 
 import ast
@@ -15,14 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# The classes that a saved model names for `trust_remote_code`, by the Auto class that looks for them.
+# The classes that a saved model names for `trust_remote_code`, by the Auto class that loads them.
 AUTO_MAP = {
     "AutoConfig": "configuration_fundamentallm.FundamentaLLMConfig",
     "AutoModel": "modeling_fundamentallm.FundamentaLLMModel",
     "AutoModelForCausalLM": "modeling_fundamentallm.FundamentaLLMForCausalLM",
 }
 MODEL = "modeling_fundamentallm"
-# Modules that get a file of their own name; all others go into the file of their folder.
+# Modules that get their own file; all others go into the file of their folder.
 _OWN_FILE = {"configuration_fundamentallm": "configuration_fundamentallm", "custom_generate": "generate"}
 _FILE_OF_FOLDER = {"model": MODEL, "": "text_fundamentallm"}
 _PORTABLE = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ _IS_PACKED = not __name__.endswith(".portable.model.code_files")
 
 @dataclass(frozen=True)
 class _Module:
-    """A module of `portable/`: where it is, its source, and its syntax tree."""
+    """A module of `portable/`: its path, source and syntax tree."""
 
     parts: tuple[str, ...]
     source: str
@@ -65,7 +65,7 @@ def save_code(folder: str | Path) -> None:
     """Write the files that travel with a model into its folder.
 
     Raises:
-        ValueError: as `model_code`.
+        ValueError: as in `model_code`.
         OSError: a file cannot be written.
     """
     for name, source in model_code().items():
@@ -73,7 +73,7 @@ def save_code(folder: str | Path) -> None:
 
 
 def pack(entry: tuple[str, ...], replaced: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Pack a module of `portable/` with all that it imports from there.
+    """Pack a module of `portable/` with everything that it imports from there.
 
     Args:
         entry: the module, as a path of names below `portable/`: `("controls", "custom_generate")`.
@@ -113,7 +113,7 @@ def _packed_files(entry: str) -> dict[str, str]:
 
 
 def _collect(entry: tuple[str, ...], replaced: Mapping[str, str]) -> list[_Module]:
-    """The module and all that it imports, what is imported before what imports it."""
+    """The module and all that it imports, imported modules first."""
     done: dict[tuple[str, ...], _Module] = {}
     begun: set[tuple[str, ...]] = set()
 
@@ -153,7 +153,7 @@ def _target(parts: tuple[str, ...], node: ast.ImportFrom) -> tuple[str, ...]:
 
 
 def _joined(file: str, members: list[_Module], modules: list[_Module]) -> str:
-    """The source of one file out of its modules."""
+    """Join modules into the source of one file."""
     file_of = {module.parts: module.file for module in modules}
     _check_names(file, members, file_of)
     imports: set[_Import] = set()
@@ -173,7 +173,7 @@ def _joined(file: str, members: list[_Module], modules: list[_Module]) -> str:
 
 
 def _statements(imports: Iterable[_Import]) -> str:
-    """Import statements, sorted: of libraries, then of the files beside this one."""
+    """Import statements, sorted: of libraries, then of the files next to this one."""
     by_module: dict[str, list[str]] = {}
     lines = []
     for each in sorted(imports):
@@ -197,13 +197,13 @@ def _section(module: _Module, file_of: Mapping[tuple[str, ...], str]) -> str:
 
 
 def _body(module: _Module, file_of: Mapping[tuple[str, ...], str]) -> str:
-    """The source of a module without its docstring and the imports at its top; others name the packed files."""
+    """The source of a module without its docstring and top-level imports; other imports name the packed files."""
     lines = module.source.splitlines()
     for inner in _relative_imports(module.tree):
         if inner not in module.tree.body:
             imported = list(_rewritten(module, inner, file_of))
             indent = " " * inner.col_offset
-            # What is in the same file needs no import, but a block may not be empty.
+            # Names in the same file need no import, but a block may not be empty.
             names = ", ".join(each.name for each in imported)
             for number in range(inner.lineno - 1, inner.end_lineno or inner.lineno):
                 lines[number] = ""
@@ -215,7 +215,7 @@ def _body(module: _Module, file_of: Mapping[tuple[str, ...], str]) -> str:
                 lines[number] = ""
     kept: list[str] = []
     for line in lines:
-        # Imports leave lines empty: none of them at the top, and nowhere more than two in a row.
+        # Removed imports leave blank lines: allow none at the top, and at most two in a row.
         if line or (kept and (len(kept) < 2 or kept[-1] or kept[-2])):
             kept.append(line)
     return "\n".join(kept).rstrip("\n") + "\n"
@@ -224,7 +224,7 @@ def _body(module: _Module, file_of: Mapping[tuple[str, ...], str]) -> str:
 def _rewritten(
     module: _Module, node: ast.Import | ast.ImportFrom, file_of: Mapping[tuple[str, ...], str]
 ) -> Iterable[_Import]:
-    """What becomes of an import in the file that its module goes into: nothing where the name is in the same file."""
+    """The imports that replace an import in the packed file; nothing where the name is in the same file."""
     for alias in node.names:
         as_name = f" as {alias.asname}" if alias.asname else ""
         if isinstance(node, ast.Import):
@@ -253,7 +253,7 @@ def _check_names(file: str, members: list[_Module], file_of: Mapping[tuple[str, 
 
 
 def _meanings(module: _Module, file_of: Mapping[tuple[str, ...], str]) -> Iterable[tuple[str, str]]:
-    """The names that a module defines at its top, each with what it stands for."""
+    """The names that a module defines at its top level, each with its definition."""
     for node in module.tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, f"{'.'.join(module.parts)}.{node.name}"
@@ -261,7 +261,7 @@ def _meanings(module: _Module, file_of: Mapping[tuple[str, ...], str]) -> Iterab
             for each in _rewritten(module, node, file_of):
                 yield each.name.split()[-1], f"{each.module} {each.name}"
         elif not isinstance(node, ast.Expr):
-            # Two modules may both say `logger = logging.get_logger(__name__)`.
+            # Two modules may both have `logger = logging.get_logger(__name__)`.
             yield from ((name, ast.unparse(node)) for name in _stored(node))
 
 
@@ -275,5 +275,5 @@ def _stored(node: ast.AST) -> Iterable[str]:
 
 
 def name_code(config: Any) -> None:
-    """Enter into a config **in place** which classes of the saved code the Auto classes load."""
+    """Record in a config, **in place**, which classes of the saved code the Auto classes load."""
     config.auto_map = dict(AUTO_MAP)

@@ -1,7 +1,7 @@
-"""The shape of a FundamentaLLM model, under Hugging Face's names.
+"""The architecture of a FundamentaLLM model, under Hugging Face's names.
 
-FundamentaLLM's own names (`d_model`, `num_heads`, …) are accepted wherever a config is built or read, so a
-`model.yaml` can be passed as it stands. This file knows nothing of checkpoints, text or generation.
+FundamentaLLM's names (`d_model`, `num_heads`, …) are accepted wherever a config is built or read, so a `model.yaml` can
+be passed unchanged.
 """
 
 from typing import Any, ClassVar

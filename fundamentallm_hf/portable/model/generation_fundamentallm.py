@@ -1,16 +1,18 @@
-"""`generate()` of a FundamentaLLM model: transformers' own, with the controls, going on past the window of positions.
+"""`generate()` of a FundamentaLLM model: that of transformers, with controls and a sliding context window.
 
-transformers prepares a call, `Decoding` puts the controls into what it has prepared, and `decoding_loop.py` goes on
-with the loop that it would have run. What a control does is in `logits_processors.py`, what a model sees of a long text
-in `context_window.py`, and the network in `modeling_fundamentallm.py`.
+transformers prepares a call, `Decoding` adds the controls to it, and `decoding_loop.py` runs the loop that transformers
+would have run. The controls are in `logits_processors.py`, the context of long texts in `context_window.py`, and the
+network in `modeling_fundamentallm.py`.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
 from transformers import StaticCache
+from transformers.cache_utils import DynamicCache
 from transformers.generation import (
     GenerationConfig,
     GenerationMixin,
@@ -26,13 +28,28 @@ from ..controls.control_table import describe_controls
 from ..controls.logits_processors import apply_controls
 from ..decoding.cache_names import CACHE, NAMES, under_one_name
 from ..decoding.context_window import WindowFullCriteria, check_overflow, view, window_start
-from ..decoding.decoding_loop import WITHHELD, WithoutStopStrings, decode
+from ..decoding.decoding_loop import WITHHELD, WithoutStopStrings, decode, synced_gpus
 from ..decoding.generate_call import Call
+from ..decoding.lean_loop import LeanLoop
+from ..decoding.sidecar_files import own_draft_table
 from ..decoding.tested_versions import check_version
+from .lean_step import LeanStep, plain_network
+
+# What `prepared` may hold where the loop over `LeanStep` decodes; anything else is for `forward()`.
+_KNOWN = {
+    CACHE,
+    "attention_mask",
+    "position_ids",
+    "use_cache",
+    "logits_to_keep",
+    "logits_processor",
+    "stopping_criteria",
+    "generation_config",
+}
 
 
 class ControlledGenerationMixin(GenerationMixin):
-    """What `generate()` of a model with absolute positions does beside what transformers does."""
+    """Extends `generate()` of a model with absolute positions."""
 
     config: Any
 
@@ -45,22 +62,22 @@ class ControlledGenerationMixin(GenerationMixin):
         custom_generate: str | Callable | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Write text: transformers' `generate()`, going on past the window of absolute positions.
+        """Generate text: transformers' `generate()`, continuing past the window of absolute positions.
 
-        Takes all that `GenerationMixin.generate` takes, and as a keyword or as a field of the generation config:
+        Takes all arguments of `GenerationMixin.generate`, and as a keyword or as a field of the generation config:
 
         Args:
             {controls}
             tokenizer (`PreTrainedTokenizerBase`, *optional*): reads tokens as text for the controls that work on it; by
-                default the model's own, from where the model came from.
+            default loaded from where the model was loaded from.
 
         Raises:
-            ValueError: a control has a value it cannot have, or the text cannot fit where it has to.
+            ValueError: a control has an invalid value, or the text does not fit into the window.
         """
         if isinstance(custom_generate, str):  # a recipe that calls this method itself
             return super().generate(inputs, generation_config, custom_generate=custom_generate, **kwargs)
         if getattr(getattr(custom_generate, "func", custom_generate), "__name__", "") == "controlled_generate":
-            # What that does to other models is done here anyway.
+            # This method already does what the recipe does for other models.
             kwargs = getattr(custom_generate, "keywords", {}) | kwargs
             custom_generate = None
         generation_config, kwargs = fold_into_config(generation_config, under_one_name(kwargs), self)
@@ -74,7 +91,7 @@ class ControlledGenerationMixin(GenerationMixin):
     def init_continuous_batching(
         self, generation_config: GenerationConfig | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """transformers' own, without controls: there they would see the last token of each row and nothing before it.
+        """transformers' method, without controls: there they would see only the last token of each row.
 
         Raises:
             ValueError: the config asks for a control.
@@ -96,9 +113,10 @@ class ControlledGenerationMixin(GenerationMixin):
         inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """One step's inputs: transformers' own while the text fits the window, the part in sight afterwards."""
+        """One step's inputs: transformers' while the text fits the window, the visible part afterwards."""
         window = self.config.max_position_embeddings
-        # The count of columns comes first: reading the lengths of the rows would stall an accelerator at every step.
+        # The count of columns is checked first: reading the lengths of the rows would stall an accelerator at every
+        # step.
         if position_ids is not None and position_ids.shape[-1] > window:
             cache = next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
             lengths = (position_ids[:, -1] + 1).tolist()
@@ -132,13 +150,13 @@ ControlledGenerationMixin.generate.__doc__ = describe_controls(ControlledGenerat
 
 
 class Decoding:
-    """What decodes a call that transformers has prepared: puts the controls in, and goes on with the loop.
+    """Decodes a call that transformers has prepared: adds the controls, and runs the loop.
 
     Args:
         model: the model that generates.
-        loop: the caller's own loop, None for transformers'.
-        withheld: what the call has of `WITHHELD`.
-        stop_strings: what ends the text, if anything; kept back from transformers.
+        loop: the caller's loop, None for transformers'.
+        withheld: the arguments in `WITHHELD` that the call has.
+        stop_strings: texts that end the text, if any; kept back from transformers.
         own_cache: the cache was made by transformers, not by the caller.
     """
 
@@ -151,7 +169,7 @@ class Decoding:
         self.stop_strings = stop_strings
         self.own_cache = own_cache
         self.window = model.config.max_position_embeddings
-        if loop is not None:  # transformers hands it those arguments of the call that it names
+        if loop is not None:  # transformers passes the arguments of the call that it names
             self.__signature__ = signature(loop)
 
     def __call__(
@@ -169,14 +187,14 @@ class Decoding:
         Args:
             model: the model that generates.
             input_ids: (rows, length) the prompts, one row for each text.
-            logits_processor: what transformers has made of the call.
-            stopping_criteria: what transformers has made of the call.
-            generation_config: the merged one; it belongs to this call.
+            logits_processor: those that transformers has prepared.
+            stopping_criteria: those that transformers has prepared.
+            generation_config: the merged config; it belongs to this call.
             inputs_tensor: the prompts as they were given: token ids or embeddings.
-            prepared: what goes to the model at every step.
+            prepared: arguments passed to the model at every step.
 
         Returns:
-            What the loop returns: token ids `(rows, length)`, or an output object.
+            The return value of the loop: token ids `(rows, length)`, or an output object.
         """
         check_version(model, input_ids)
         mode = generation_config.get_generation_mode(self.withheld["assistant_model"])
@@ -186,7 +204,7 @@ class Decoding:
         call = self._call(input_ids, generation_config, mode, prepared)
         for criterion in stopping_criteria:
             if isinstance(criterion, MaxLengthCriteria):
-                criterion.max_position_embeddings = None  # it would warn of a limit that this model goes past
+                criterion.max_position_embeddings = None  # it would warn of a limit that this model exceeds
         if call.window_full is not None:
             stopping_criteria.append(call.window_full)
         if self.stop_strings:
@@ -198,6 +216,8 @@ class Decoding:
             "generation_config": generation_config,
         }
         if self.loop is None:
+            if self._is_plain(call, prepared, inputs_tensor):
+                return self._run_lean(call, logits_processor, stopping_criteria, prepared.get("attention_mask"))
             return decode(model, mode, input_ids, self.withheld, inputs_tensor=inputs_tensor, **prepared)
         if inputs_tensor is not None:
             prepared["inputs_tensor"] = inputs_tensor
@@ -206,13 +226,13 @@ class Decoding:
     def _call(
         self, input_ids: torch.Tensor, config: GenerationConfig, mode: GenerationMode, prepared: dict[str, Any]
     ) -> Call:
-        """The call as controls see it, if its text can become as long as it may."""
+        """The call as controls see it, after checking that its text may become as long as allowed."""
         columns, why_not = input_ids.shape[1], ""
         if prepared.get("inputs_embeds") is not None:
             why_not = "a prompt given as inputs_embeds cannot be read again"
         elif mode == GenerationMode.ASSISTED_GENERATION:
             why_not = "assisted decoding cannot take tokens back across a slide"
-        # Positions count the real tokens of every row, so the last position tells how many there are.
+        # Positions count the real tokens of every row, so the last position gives their number.
         lengths = (prepared["position_ids"][:, -1] + 1).tolist()
         overflow = getattr(config, "overflow", None) or "slide"
         check_overflow(overflow, lengths, config.max_length - columns, self.window, why_not)
@@ -230,8 +250,50 @@ class Decoding:
             window_full=WindowFullCriteria(room, columns) if overflow == "stop" else None,
         )
 
+    def _is_plain(self, call: Call, prepared: Mapping[str, Any], inputs_tensor: torch.Tensor | None) -> bool:
+        """Whether nothing is asked for that only transformers' loop over `forward()` gives."""
+        config, cache = call.config, prepared.get(CACHE)
+        if call.mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE) or config.return_dict_in_generate:
+            return False
+        if not self.own_cache or not isinstance(cache, DynamicCache) or type(cache) is not DynamicCache:
+            return False
+        if cache.offloading or cache.get_seq_length():
+            return False
+        if not prepared.get("use_cache") or config.prefill_chunk_size is not None or not call.prompts.numel():
+            return False
+        if self.withheld["synced_gpus"] or synced_gpus(self.model) or not _KNOWN.issuperset(prepared):
+            return False
+        if inputs_tensor is not None and inputs_tensor.is_floating_point():
+            return False
+        rows, columns = call.prompts.shape
+        mask, positions = prepared.get("attention_mask"), prepared["position_ids"]
+        if mask is not None and mask.shape != call.prompts.shape:
+            return False
+        counted = torch.ones_like(call.prompts) if mask is None else mask.long()
+        if not bool(counted.any(dim=-1).all()) or call.prompts.device.type != "cpu":
+            return False
+        if not torch.equal(positions.expand(rows, columns), (counted.cumsum(dim=-1) - 1).clamp(min=0)):
+            return False
+        if rows > 1 and call.closing_token is None and config.pad_token_id is None:
+            return False
+        return plain_network(self.model)
+
+    def _run_lean(
+        self,
+        call: Call,
+        processors: LogitsProcessorList,
+        criteria: StoppingCriteriaList,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        drafted = call.field("speculate") is not False
+        table = own_draft_table(self.model) if drafted else None
+        loop = LeanLoop(
+            partial(LeanStep, self.model), call, processors, criteria, mask, self.withheld["streamer"], drafted, table
+        )
+        return loop.run()
+
     def _fit_static_cache(self, prepared: dict[str, Any]) -> None:
-        """Make a static cache no longer than the window: no step ever looks further back."""
+        """Make a static cache no longer than the window: no step ever looks back further."""
         cache = prepared.get(CACHE)
         if isinstance(cache, StaticCache) and max(layer.max_cache_len for layer in cache.layers) > self.window:
             prepared[CACHE] = StaticCache(

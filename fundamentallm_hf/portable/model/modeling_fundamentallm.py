@@ -1,18 +1,17 @@
 """The FundamentaLLM network as a `PreTrainedModel`.
 
-What is special about this transformer:
+Specific to this transformer:
 
 - absolute positions, learned or sinusoidal, added once to the token embeddings; the exact (erf) GELU;
 - RMSNorm before attention and before the feed-forward layer, and once more at the end;
 - biases on every projection but the output, which is tied to the token embedding;
-- `generate()` has controls and goes on past the window of positions (see `generation_fundamentallm.py`).
+- `generate()` has controls and continues past the window of positions (see `generation_fundamentallm.py`).
 
 This module, and what it imports by relative imports, is copied into every model repository (see `code_files.py`).
 """
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,9 +31,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ..decoding.cache_names import CACHE, cache_of, given_cache
 from ..decoding.forward import positions_of
-from ..decoding.sidecar_files import own_word_counts
+from ..decoding.sidecar_files import save_sidecars
 from ..guides.attribute_lookup import save_attributes
-from ..text.word_counts import FILE_NAME
 from .code_files import name_code, save_code
 from .configuration_fundamentallm import FundamentaLLMConfig
 from .generation_fundamentallm import ControlledGenerationMixin
@@ -76,7 +74,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scaled dot-product attention with its weights; the one backend that can return them.
+    """Scaled dot-product attention that returns its weights; the only backend that can.
 
     `query`, `key`, `value`: (batch, heads, length, head_dim); `attention_mask`: additive, broadcastable to
     (batch, heads, queries, keys). Returns (batch, queries, heads, head_dim) and the weights.
@@ -119,7 +117,7 @@ class FundamentaLLMAttention(nn.Module):
         key = self.k_proj(hidden_states).view(heads_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads_shape).transpose(1, 2)
         if earlier is not None:
-            # A paged cache tells the attention through the arguments where what it needs lies.
+            # A paged cache passes its state to the attention function through the arguments.
             key, value = earlier.update(key, value, self.layer_idx, kwargs=kwargs)
 
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -181,7 +179,7 @@ class FundamentaLLMDecoderLayer(GradientCheckpointingLayer):
 
 
 class FundamentaLLMPreTrainedModel(PreTrainedModel):
-    """What the two models share: their config, and what transformers may do with them."""
+    """Base of the two models: their config, and the features that transformers may use."""
 
     config: FundamentaLLMConfig
     config_class = FundamentaLLMConfig
@@ -205,7 +203,7 @@ class FundamentaLLMPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Load a model, as transformers does.
 
-        It remembers its commit, where its tokenizer and attributes are looked up when they are needed.
+        The model remembers its commit, so that its tokenizer and attributes are looked up in the same commit.
         """
         options = {name: kwargs[name] for name in ("token", "local_files_only", "cache_dir") if name in kwargs}
         revision = resolve_revision(pretrained_model_name_or_path, revision, **options)
@@ -248,7 +246,7 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
     def _positions(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, earlier: Cache | None
     ) -> torch.Tensor:
-        """Positions of the new tokens, `(batch or 1, new)`: counted over real tokens, so padding moves nobody."""
+        """Positions of the new tokens, `(batch or 1, new)`: counted over real tokens, without padding."""
         new = inputs_embeds.shape[1]
         if attention_mask is not None and attention_mask.dim() == 2:
             return positions_of(attention_mask)[:, -new:]
@@ -276,12 +274,12 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
             attention_mask: `(batch, past + length)`, 1 for real tokens, 0 for padding on either side.
             position_ids: `(batch, length)`, from 0 to `max_position_embeddings - 1`; by default counted over the
                 real tokens of `attention_mask`.
-            cache: keys and values of the tokens before these, extended in place. `past_key_values` is the same, so it
-                can be given under the name of any version of transformers.
+            cache: keys and values of the tokens before these, extended in place. `past_key_values` is an alias, so the
+                argument has the name of any version of transformers.
 
         Raises:
             ValueError: two caches are given, neither or both of `input_ids` and `inputs_embeds` are given, or a
-                position lies outside the window.
+                position is outside the window.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds has to be given")
@@ -291,7 +289,7 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
         if use_cache and earlier is None:
             earlier = DynamicCache(config=self.config)
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            earlier = None  # layers are run again in the backward pass, and would extend it again
+            earlier = None  # layers run again in the backward pass, and would extend it again
         if position_ids is None:
             position_ids = self._positions(inputs_embeds, attention_mask, earlier)
         self._check_positions(position_ids)
@@ -319,13 +317,13 @@ class FundamentaLLMModel(FundamentaLLMPreTrainedModel):
             return
         if position_ids.numel() and int(position_ids.max()) >= self.config.max_position_embeddings:
             raise ValueError(
-                f"a position of {int(position_ids.max())} lies outside the model's window of "
+                f"a position of {int(position_ids.max())} is outside the model's window of "
                 f"{self.config.max_position_embeddings} tokens: shorten the input, or use generate(), which slides"
             )
 
 
 class FundamentaLLMForCausalLM(PublishingMixin, ControlledGenerationMixin, FundamentaLLMPreTrainedModel):
-    """A FundamentaLLM model that predicts the next character, and writes text with `generate()`."""
+    """A FundamentaLLM model that predicts the next character, and generates text with `generate()`."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -354,8 +352,8 @@ class FundamentaLLMForCausalLM(PublishingMixin, ControlledGenerationMixin, Funda
         """Predict the next token at every position.
 
         Args:
-            labels: `(batch, length)` token ids, -100 where no loss is wanted; shifted inside, as everywhere in
-                transformers. The loss is the mean cross-entropy in nats per token.
+            labels: `(batch, length)` token ids, -100 where no loss is wanted; shifted inside, as usual in transformers.
+                The loss is the mean cross-entropy in nats per token.
             logits_to_keep: compute logits only for that many last positions (0: all), or for these indices.
 
         The other arguments are those of `FundamentaLLMModel`.
@@ -386,11 +384,9 @@ class FundamentaLLMForCausalLM(PublishingMixin, ControlledGenerationMixin, Funda
         )
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write the model, as transformers does, what its controls use beside it, and the records of its weights."""
+        """Write the model, as transformers does, with the data of its controls and the records of its weights."""
         super().save_pretrained(save_directory, *args, **kwargs)
-        counts = own_word_counts(self)
-        if counts is not None:
-            counts.save(Path(save_directory) / FILE_NAME)
+        save_sidecars(self, save_directory)
         save_attributes(self, save_directory)
         save_records(self, save_directory)
 

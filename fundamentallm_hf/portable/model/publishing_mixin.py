@@ -1,6 +1,6 @@
-"""Publishing a model on the Hub as `model.push_to_hub`, in place of transformers' own.
+"""Publishing a model on the Hub as `model.push_to_hub`, replacing transformers' method.
 
-The work is done by the package, which enters its function here when it is imported.
+The package does the work; it registers its function here when it is imported.
 """
 
 from collections.abc import Callable
@@ -27,25 +27,25 @@ class PublishingMixin:
         tags: list[str] | None = None,
         **options: Any,
     ) -> str:
-        """Publish the model on the Hub, **where others can read it**, with all that belongs to it.
+        """Publish the model on the Hub, **where others can read it**, with everything that belongs to it.
 
-        Weights, tokenizer, generation config, attributes, code for `trust_remote_code` and a card go there in one
-        commit, after a scan for what must not. Needs the package fundamentallm-hf.
+        Weights, tokenizer, generation config, attributes, code for `trust_remote_code` and a card are sent in one
+        commit, after a scan for files that must not be published. Needs the package fundamentallm-hf.
 
         Args:
-            repo_id: `user/name`; it is made if it is not there.
+            repo_id: `user/name`; the repository is created if it does not exist.
             commit_message, commit_description: of the commit.
             private: make a new repository private.
-            token: instead of the one that is logged in.
+            token: used instead of the one that is logged in.
             revision: the branch to commit to.
             create_pr: open a pull request instead.
             max_shard_size: of a file of weights, such as "5GB".
             tags: more tags for the card.
-            options: `tokenizer`, by default the model's own; `license`, by the Hub's name for it; `dry_run`, `notice`
-                and `progress`, as `upload_folder` takes them.
+            options: `tokenizer`, by default the model's; `license`, by the Hub's name for it; `dry_run`, `notice` and
+                `progress`, as in `upload_folder`.
 
         Returns:
-            Where it is.
+            The address of the published model.
 
         Raises:
             ValueError: something must not be sent, or the Hub refuses or cannot be reached; nothing has changed there.

@@ -1,7 +1,7 @@
-"""What is told of a model's weights in files beside them: how they were trained, and how well they predict a text.
+"""Metadata of a model's weights in files next to them: how they were trained, and how well they predict a text.
 
-Every record names the weights that it is about by a digest, so that it is never taken for one of what further training
-made of them. This file knows nothing of how models are trained or evaluated, or of how records are shown.
+Every record identifies its weights by a digest, so that it is not mistaken for one of later weights after further
+training.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ _LARGEST = 1 << 20
 
 
 def weights_digest(tensors: Iterable[torch.Tensor]) -> str:
-    """A name for weights: that of their values alone, whatever they are called and in whatever order.
+    """A digest of weights that depends on their values alone, not on their names or order.
 
     Args:
-        tensors: of a state dict or a file; tied weights may come once or several times.
+        tensors: of a state dict or a file; tied weights may occur once or several times.
 
     Returns:
         16 hexadecimal digits.
@@ -38,7 +38,7 @@ def weights_digest(tensors: Iterable[torch.Tensor]) -> str:
 
 
 def read_records(file: str | Path) -> list[dict[str, Any]]:
-    """The records in a file; none where there is no such file, or where it is not one of records."""
+    """The records in a file; none where there is no such file, or where it does not contain records."""
     try:
         if Path(file).stat().st_size > _LARGEST:
             return []
@@ -56,14 +56,14 @@ def write_records(file: str | Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def records_of(records: Iterable[dict[str, Any]], digest: str) -> list[dict[str, Any]]:
-    """Those that are about the weights with this digest."""
+    """The records of the weights with this digest."""
     return [each for each in records if each.get("weights") == digest]
 
 
 def save_records(model: Any, folder: str | Path) -> None:
-    """Write the records that a model carries as `records`, and those from where it came from, into its new folder.
+    """Write a model's records, from its attribute `records` and its source folder, into its new folder.
 
-    Only those that are about the weights as they are now: training changes them.
+    Only records of the weights in their current state are kept: training changes them.
     """
     carried = getattr(model, "records", None) or {}
     digest = ""

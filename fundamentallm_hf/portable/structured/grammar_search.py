@@ -1,7 +1,7 @@
-"""A search for tokens that complete a text, by llguidance's masks alone.
+"""Searches for tokens that complete a text, using only llguidance's masks.
 
-It is for grammars of which nothing more is known, and for places where what is known did not help. That it finds
-nothing proves nothing, unless it says that it has tried everything.
+It is for grammars of which nothing more is known, and for states in which that knowledge did not help. Finding no
+completion proves nothing, unless the search reports that it has tried everything.
 """
 
 import itertools
@@ -17,21 +17,22 @@ from .grammar_tokens import GrammarTokens
 
 Plan = tuple[int, ...]
 
-# Where more tokens of a kind may come than the first number, they are taken for free text, and the second number tried.
+# Where more tokens of a kind are allowed than the first number, they count as free text, and the second number is
+# tried.
 _STRUCTURE, _FREE = 6, 2
-# They close strings, objects, groups and sentences, and are always tried.
+# These characters close strings, objects, groups and sentences, and are always tried.
 _CLOSING = re.compile(r"""\"?[}\]]{0,3}|[)>'.!?;\n]""")
-# Of the texts with the same number of tokens, a search follows the first so many and the longest so many.
+# Of the texts with the same number of tokens, a search follows the first and the longest of these numbers.
 _FIRST, _LONGEST = 8, 4
 
 
 class Found(NamedTuple):
-    """What a search has come to.
+    """The result of a search.
 
     Attributes:
         plan: tokens that complete the text; None if no way was found.
-        left_out: it has not tried everything.
-        looked: places that were looked at.
+        left_out: the search has not tried everything.
+        looked: number of states examined.
     """
 
     plan: Plan | None
@@ -41,7 +42,7 @@ class Found(NamedTuple):
 
 @dataclass(eq=False)
 class _Node:
-    """A place in a search: how often the way there stood still, its turn, bytes and tokens on the way."""
+    """A state in a search, with how often its path made no progress, its rank, and the path's bytes and tokens."""
 
     still: int
     rank: int
@@ -55,7 +56,7 @@ class GrammarSearch:
     """Searches over copies of llguidance's matcher.
 
     Args:
-        tokens: the model's.
+        tokens: the model's tokens.
     """
 
     def __init__(self, tokens: GrammarTokens) -> None:
@@ -72,15 +73,15 @@ class GrammarSearch:
     ) -> Found:
         """Look for the fewest tokens that complete the text.
 
-        A beam search by the number of tokens. Of places that look alike behind equally many, the one that stood still
-        least is followed: inside a long string little changes from token to token.
+        A beam search by the number of tokens. Of states that look alike after the same number, the one that
+        failed to make progress the fewest times is followed: in a long string little changes from token to token.
 
         Args:
-            matcher: behind the text so far.
-            limit: tokens at most.
-            effort: places that are looked at.
-            every: try every token of one character, also where it looks like free text.
-            end: knows from some places how to complete the text, given the matcher there and the tokens on the way.
+            matcher: llguidance's, in its state after the text so far.
+            limit: maximum number of tokens.
+            effort: maximum number of states examined.
+            every: try every token of one character, even where it looks like free text.
+            end: returns a completion for some states, given the matcher there and the tokens of the path.
         """
         layers = {0: [_Node(0, 0, 0, matcher, ())]}
         looked, left_out = 0, False
@@ -88,7 +89,7 @@ class GrammarSearch:
             length = min(layers)
             nodes = sorted(layers.pop(length), key=lambda node: (node.still, node.rank))
             alike: dict[bytes, _Node] = {}
-            if length > limit:  # certain characters may take it past
+            if length > limit:  # forced characters may exceed it
                 return Found(None, True, looked)
             for node in nodes:
                 if node.matcher.is_accepting():
@@ -114,12 +115,12 @@ class GrammarSearch:
         return Found(None, left_out, looked)
 
     def look(self, matcher: Any) -> bytes:
-        """llguidance's mask, a bit for every token."""
+        """llguidance's mask, one bit for every token."""
         found = self.tokens.masks([matcher])[0].numpy()
         return np.packbits(found, bitorder="little").tobytes()
 
     def _branches(self, node: _Node, every: bool) -> list[_Node]:
-        """The places that a search goes on with from one."""
+        """The states that a search continues with from one."""
         forced = node.matcher.compute_ff_bytes()
         if forced:
             tokens = self.tokens.spell(forced)
@@ -146,16 +147,16 @@ class GrammarSearch:
             branches.append(still)
         return branches
 
-    # Which tokens it tries.
+    # The tokens that it tries.
 
     def _leaves_out(self, look: bytes, every: bool) -> bool:
-        """Whether more tokens may come than the choices."""
+        """Whether more tokens are allowed than the choices."""
         return sum(byte.bit_count() for byte in look) > len(self._choices(look, every))
 
     def _choices(self, look: bytes, every: bool = False) -> list[int]:
-        """The tokens that are tried where `look` is llguidance's mask, the most promising first.
+        """The tokens to try where `look` is llguidance's mask, the most promising first.
 
-        Of what looks like structure all, of free text a few unless `every` is set, and the longest.
+        All tokens that look like structure; of free text a few, unless `every` is set, and the longest.
         """
         chosen: list[int] = []
         for index, kind in enumerate(self._order):
@@ -176,7 +177,7 @@ class GrammarSearch:
 
     @cached_property
     def _order(self) -> list[list[int]]:
-        """Tokens of one character by kind, in front of them those that close."""
+        """Tokens of one character by kind; those that close come first."""
         closing = [(text, token) for text, token in self._texts if _CLOSING.fullmatch(text)]
         closing.sort(key=lambda item: (-len(item[0]), item[0]))
         single = [(text, token) for text, token in self._texts if len(text) == 1 and not _CLOSING.fullmatch(text)]
@@ -203,7 +204,7 @@ class GrammarSearch:
         kinds: list[list[int]] = []
         for test in tests:
             of_kind = [(text, token) for text, token in longer if test(text)]
-            # A few of every length are enough: which letters they are hardly ever matters.
+            # A few of every length are enough: the letters hardly ever matter.
             lengths: dict[int, int] = {}
             kinds.append([])
             for text, token in of_kind:

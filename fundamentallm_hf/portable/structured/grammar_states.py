@@ -1,10 +1,10 @@
-"""Where a text stands in a grammar, and how it could be completed from there.
+"""The states of a text in a grammar, and how it can be completed from each.
 
-llguidance tells which tokens may come next. It does not tell how many are needed until the text is complete, and a
-budget has to know. A JSON schema or a regular expression says it (`json_position.py`, `pattern_position.py`): how much
-a text may need at most, whatever comes next, and tokens that complete it from where it stands, which are called a plan
-here. Every plan is checked by llguidance, token by token. Where nothing is known of the grammar, or what was known does
-not hold, a search looks for a plan; that it finds none means that none is known, not that there is none.
+llguidance returns the tokens that may come next, but not how many are needed to complete the text, which a token budget
+requires. A JSON schema or a regular expression provides that (`json_position.py`, `pattern_position.py`): how many
+tokens a text may need at most, whatever comes next, and tokens that complete it from its state, called a plan here.
+Every plan is checked by llguidance, token by token. Where nothing is known of the grammar, or that knowledge does not
+hold, a search looks for a plan; if it finds none, that means that none is known, not that none exists.
 """
 
 import copy
@@ -20,31 +20,31 @@ from .grammar_guides import Partner, behind_space, find_guide
 from .grammar_search import GrammarSearch, Plan
 from .grammar_tokens import GrammarTokens
 
-# Places that a search looks at most at the beginning, where it is made once, and at every other place.
+# States that a search examines at most at the start, where it runs once, and in every other state.
 FIRST_EFFORT, EFFORT = 4000, 120
-# And for a plan that is shorter than the one that is known.
+# And for a plan that is shorter than the known one.
 SHORTER_EFFORT = 200
-# A completion longer than this is not looked for.
+# A longer completion is not looked for.
 LONGEST_PLAN = 8192
-# Ways to end a text of which some part is barred that are tried.
+# Ways to end a text with a banned part that are tried.
 _MOST_ROUND = 24
-# Places at which words that must appear are tried.
+# Positions at which required words are tried.
 _MOST_SLOTS = 12
 
 
 @dataclass(eq=False)
 class Place:
-    """A place in the grammar, never changed but for what is found out about it.
+    """A state in the grammar; immutable except for cached results.
 
     Attributes:
-        matcher: llguidance's, behind the text so far; None in the prompt and where the text has ended.
-        silent: no text at all so far, not even a prompt's.
-        position: where it is for the guide; None where that is not known.
-        beside: where it is for the partner.
+        matcher: llguidance's, after the text so far; None in the prompt and where the text has ended.
+        silent: no text at all so far, not even from a prompt.
+        position: the guide's position; None where that is not known.
+        beside: the partner's state.
         plan: tokens that complete the text, if they are known.
-        plans: plans behind a next token, by that token.
-        hint: a plan that is left from the place before and may hold here.
-        searched: nothing more is found here by a search.
+        plans: plans after a next token, by that token.
+        hint: the rest of the previous state's plan, which may hold here.
+        searched: a search finds nothing more here.
     """
 
     matcher: Any | None
@@ -65,14 +65,14 @@ class GrammarPlaces:
     """A grammar over the tokens of one model, for any number of calls.
 
     Args:
-        grammar: what the whole text has to match, in llguidance's form (see `read_grammar`).
-        tokenizer: the model's.
+        grammar: the grammar of the whole text, in llguidance's form (see `read_grammar`).
+        tokenizer: the tokenizer of the model.
         size: number of scores the model gives.
-        pattern: the regular expression that the grammar was made of, if it was made of one.
+        pattern: the regular expression that the grammar was made of, if any.
 
     Attributes:
-        before: the place before any text.
-        guide: what is known of the grammar; None if nothing.
+        before: the state before any text.
+        guide: knowledge of the grammar; None if there is none.
         partner: other controls of the same text.
 
     Raises:
@@ -86,17 +86,17 @@ class GrammarPlaces:
         self.guide = find_guide(grammar, pattern, self.tokens)
         self.partner: Partner | None = None
         self._lacking: list[str] | None = None
-        # An expression tells the text of the fewest characters, which need not be that of the fewest tokens.
+        # An expression gives the text of the fewest characters, which need not be that of the fewest tokens.
         self._rough = bool(pattern)
         self._matcher = self._behind_nothing = self.tokens.matcher(grammar)
         if self.vocabulary.strips_leading_space:
-            # The decoder takes the space that such a text begins with.
+            # The decoder removes the space that such a text begins with.
             self._behind_nothing = self.tokens.matcher(behind_space(grammar))
         self.before = Place(None, silent=True)
         self._starts: dict[Any, Place] = {}
 
     def with_partner(self, partner: Partner) -> "GrammarPlaces":
-        """The same, with other controls that a plan has to heed."""
+        """The same grammar, with other controls that a plan has to satisfy."""
         joint = copy.copy(self)
         joint.partner = partner
         joint.before = Place(None, silent=True, beside=partner.start)
@@ -104,7 +104,7 @@ class GrammarPlaces:
         return joint
 
     def advance(self, place: Place, token: int) -> Place:
-        """The place behind one more token."""
+        """The state after one more token."""
         beside = self.partner.advance(place.beside, token) if self.partner is not None else None
         if place.matcher is None:
             if place is ENDED:
@@ -112,12 +112,12 @@ class GrammarPlaces:
             return Place(None, silent=place.silent and not self.vocabulary.piece(token), beside=beside)
         after = place.matcher.deep_copy()
         if not after.consume_token(token):
-            return ENDED  # by an end-of-text token, or it is a row that goes nowhere, as beam search has
+            return ENDED  # by an end-of-text token, or the row is discarded, as in beam search
         hint = place.plans.get(token) or _left_of(place.plan, token) or place.hint
         return Place(after, position=self._follow(place.position, token), beside=beside, hint=hint)
 
     def prompt_end(self, place: Place) -> Place:
-        """The place where the text that has to match begins."""
+        """The state where the text that has to match begins."""
         beside = self.partner.prompt_end(place.beside) if self.partner is not None else None
         key = (place.silent, beside)
         if key not in self._starts:
@@ -128,7 +128,7 @@ class GrammarPlaces:
         return self._starts[key]
 
     def _follow(self, position: Any | None, token: int) -> Any | None:
-        """Positions say first whether a space is to come that the decoder will take away."""
+        """Positions first record whether a space follows that the decoder will remove."""
         if position is None or self.guide is None:
             return None
         return self._read(position, self.tokens.pieces[token])
@@ -140,22 +140,23 @@ class GrammarPlaces:
         return None if after is None else (lead and not data, after)
 
     def masks(self, places: Iterable[Place]) -> None:
-        """Ask llguidance at once for the masks of all places of which they are not known yet."""
+        """Ask llguidance at once for all masks of these states that are not known yet."""
         asked = list(
             {id(place): place for place in places if place.matcher is not None and place._open is None}.values()
         )
         if asked:
-            for place, found in zip(asked, self.tokens.masks([place.matcher for place in asked]), strict=True):
-                place._open = found
+            found = self.tokens.masks([place.matcher for place in asked])
+            for row, place in enumerate(asked):
+                place._open = found[row]
 
     def open(self, place: Place) -> torch.Tensor:
-        """(size,) bool: the tokens that may come next, ends not among them."""
+        """(size,) bool: the tokens that may come next, without ends."""
         self.masks([place])
         assert place._open is not None
         return place._open
 
     def complete(self, place: Place) -> bool:
-        """Whether the text so far matches, and nothing else has to come."""
+        """Whether the text so far matches and may end."""
         if place.matcher is None or not place.matcher.is_accepting():
             return False
         return self.partner is None or self.partner.allows(place.beside, ())
@@ -166,13 +167,13 @@ class GrammarPlaces:
         return tokens is not None and self.tokens.completes(self._matcher, tuple(tokens))
 
     def bound(self, place: Place) -> float:
-        """Tokens that complete the text at most behind any next token; infinite if that is not known."""
+        """Most tokens that complete the text after any next token; infinite if that is not known."""
         if place.position is None or self.guide is None:
             return math.inf
         return 2 + self.guide.worst(place.position[1])
 
     def closable(self, place: Place) -> bool:
-        """Whether the text can be completed in one and the same way behind any plain characters more."""
+        """Whether the text can be completed in the same way after any further plain characters."""
         return place.position is not None and self.guide is not None and self.guide.closable(place.position[1])
 
     def closes_string(self, plan: Plan) -> bool:
@@ -182,16 +183,16 @@ class GrammarPlaces:
     # Plans.
 
     def plan(self, place: Place) -> Plan | None:
-        """Tokens that complete the text, none where it is complete; None if no way is known."""
+        """Tokens that complete the text, none where it is complete; None if no completion is known."""
         if place.plan is None and place.matcher is not None:
             known = [place.hint] if place.hint is not None and self._holds(place, place.hint) else []
             if self.complete(place):
                 known.append(())
             else:
                 known += [plan for plan in (self._ending(place),) if plan is not None]
-            if not known and not place.searched and not self.lacking():
+            if not known and not place.searched and not self.lacking() and not self.endless:
                 place.searched = True
-                # A search knows nothing of words that must appear.
+                # A search does not know the required words.
                 effort = FIRST_EFFORT if self.partner is None else SHORTER_EFFORT
                 found = self._searched(place, LONGEST_PLAN, effort)
                 known += [] if found is None else [found]
@@ -202,18 +203,23 @@ class GrammarPlaces:
         return place.plan
 
     def lacking(self) -> list[str]:
-        """The characters that every text that matches needs and the model cannot write, as far as that is known."""
+        """The characters that every matching text needs and the model cannot write, as far as that is known."""
         if self._lacking is None:
             self._lacking = [] if self.guide is None else self.guide.lacking()
         return self._lacking
 
+    @property
+    def endless(self) -> bool:
+        """Whether it is proven that no text that matches has an end."""
+        return self.guide is not None and self.guide.endless
+
     def impossible(self, place: Place) -> bool:
-        """Whether no text of the model's tokens completes what was begun; False also where that is not known."""
+        """Whether no text of the model's tokens completes the text so far; False also where that is not known."""
         found = self.search(place.matcher, LONGEST_PLAN, FIRST_EFFORT, every=True)
         return found.plan is None and not found.left_out
 
     def plans_behind(self, place: Place, tokens: Iterable[int], limit: int) -> dict[int, Plan]:
-        """Plans of at most `limit` tokens behind each of some open tokens, where one was found."""
+        """Plans of at most `limit` tokens after each of some allowed tokens, where one was found."""
         assert place.matcher is not None
         found: dict[int, Plan] = {}
         own = self.plan(place)
@@ -244,14 +250,14 @@ class GrammarPlaces:
         return found
 
     def _holds(self, place: Place, plan: Plan, token: int | None = None) -> bool:
-        """Whether a plan completes the text from here, or behind one more token."""
+        """Whether a plan completes the text from here, or after one more token."""
         whole = plan if token is None else (token, *plan)
         if place.matcher.validate_tokens([*whole, self.tokens.end]) <= len(whole):  # type: ignore[union-attr]
             return False
         return self.partner is None or self.partner.allows(place.beside, whole)
 
     def _ending(self, place: Place, old: Plan | None = None) -> Plan | None:
-        """A plan that the guide knows, or what is left of one from the place before."""
+        """A plan from the guide, or the rest of the previous state's plan."""
         missing = self.partner.missing(place.beside) if self.partner is not None else []
         if place.position is not None and self.guide is not None:
             if missing:
@@ -287,7 +293,7 @@ class GrammarPlaces:
         return plan if plan is not None and self._holds(place, plan) else None
 
     def _by_stages(self, place: Place, stages: list[list[bytes]]) -> Plan | None:
-        """Level by level the first way to end it that llguidance takes; where one leads nowhere, the next."""
+        """The first ending at each level that llguidance accepts; where one leads nowhere, the next is tried."""
         tries = _MOST_ROUND * len(stages)
         waiting: list[tuple[Any, bytes, int, int]] = [(place.matcher, b"", 0, 0)]
         while waiting and tries:
@@ -306,7 +312,7 @@ class GrammarPlaces:
         return None
 
     def _with_missing(self, place: Place) -> Plan | None:
-        """A plan that also writes what still has to appear, at the first place where there may be any text."""
+        """A plan that also writes the missing words, at the first position that allows any text."""
         assert self.guide is not None
         assert self.partner is not None
         assert place.position is not None
@@ -348,5 +354,5 @@ class GrammarPlaces:
 
 
 def _left_of(plan: Plan | None, token: int) -> Plan | None:
-    """What is left of a plan behind its first token."""
+    """The rest of a plan after its first token."""
     return plan[1:] if plan and plan[0] == token else None

@@ -1,7 +1,7 @@
-"""A model's tokens as llguidance sees them: its masks as tensors, and text spelled in as few tokens as there are.
+"""A model's tokens for llguidance: its masks as tensors, and text spelled in the fewest tokens.
 
-The vocabulary has one token more than the tokenizer, which stands for any end of the text: so a model without an
-end-of-text token, or with several, is like any other.
+The vocabulary has one token more than the tokenizer; that token represents any end of the text. So a model without an
+end-of-text token, or with several, works like any other.
 """
 
 import json
@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from ..text.vocabulary import Vocabulary, as_bytes
 from .grammars import import_llguidance
 
-# No token of the tokenizers that are about is longer than this in bytes, or else it is not used to spell.
+# No token of the known tokenizers is longer than this in bytes; a longer one is not used to spell.
 _LONGEST_SPELLED = 64
-# Texts whose number of tokens is remembered.
+# Number of texts whose token count is remembered.
 _MOST_REMEMBERED = 50_000
 UNWRITABLE = float("inf")
 
@@ -28,12 +28,12 @@ class GrammarTokens:
     """The tokens of one model.
 
     Args:
-        tokenizer: the model's.
+        tokenizer: the tokenizer of the model.
         size: number of scores the model gives.
 
     Attributes:
         vocabulary: what each token adds.
-        end: the token that stands for an end.
+        end: the token that represents an end.
         pieces: the bytes that each token adds, by id.
         most_openings: the most brackets and braces that one token opens.
     """
@@ -56,7 +56,7 @@ class GrammarTokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, size: int) -> "GrammarTokens":
-        """The tokens of `tokenizer`: made at first use, and again when tokens were added since."""
+        """The tokens of `tokenizer`, cached; created again when tokens were added since."""
         known = _VIEWS.get(tokenizer)
         if known is None or known.size != size or known.vocabulary is not Vocabulary.of(tokenizer):
             known = _VIEWS[tokenizer] = cls(tokenizer, size)
@@ -66,7 +66,7 @@ class GrammarTokens:
         """llguidance's matcher for a grammar, before any text.
 
         Raises:
-            ValueError: it cannot use the grammar.
+            ValueError: llguidance cannot use the grammar.
         """
         matcher = import_llguidance("a grammar").LLMatcher(self._machine, grammar, log_level=0)
         if matcher.is_error():
@@ -74,15 +74,15 @@ class GrammarTokens:
         return matcher
 
     def consume(self, matcher: Any, tokens: Sequence[int]) -> Any:
-        """A copy of the matcher behind some tokens more."""
+        """A copy of the matcher after some more tokens."""
         after = matcher.deep_copy()
         after.consume_tokens(list(tokens))
         return after
 
     def masks(self, matchers: Sequence[Any]) -> torch.Tensor:
-        """(matchers, size) bool: the tokens that may come next, ends not among them.
+        """(matchers, size) bool: the tokens that may come next, without ends.
 
-        Every matcher may be there only once; they are asked in parallel.
+        Every matcher may occur only once; the masks are computed in parallel.
         """
         words = np.zeros((len(matchers), self._words), dtype=np.int32)
         asked = [self._askable(matcher) for matcher in matchers]
@@ -105,11 +105,11 @@ class GrammarTokens:
     def _askable(self, matcher: Any) -> Any | None:
         if matcher.is_error():
             return None
-        # Where the next characters are certain and the model lacks one of them, llguidance fails and never recovers.
+        # Where the next characters are forced and the model lacks one of them, llguidance fails and never recovers.
         return matcher if self.writes_all_ascii or not matcher.compute_ff_bytes() else matcher.deep_copy()
 
     def _respell(self, matcher: Any, found: torch.Tensor) -> None:
-        """Where the next characters are certain, llguidance may offer tokens for them that there are not."""
+        """Correct masks of forced characters: llguidance may allow tokens for them that do not exist."""
         forced = b"" if matcher.is_error() else matcher.compute_ff_bytes()
         if forced and not any(matcher.validate_tokens([token]) for token in found.nonzero().flatten().tolist()):
             found[:] = False
@@ -119,13 +119,13 @@ class GrammarTokens:
                     found[token] = True
 
     def completes(self, matcher: Any, plan: Sequence[int]) -> bool:
-        """Whether the tokens of a plan may follow, and the text is complete behind them."""
+        """Whether the tokens of a plan may follow, and the text is complete after them."""
         return bool(matcher.validate_tokens([*plan, self.end]) == len(plan) + 1)
 
     def spell(self, text: bytes) -> list[int] | None:
         """The fewest tokens that add `text`; None where some byte has none."""
         beginnings, known = self._beginnings, self._of_bytes
-        # For every beginning of the text the fewest tokens, and the last of them.
+        # For every prefix of the text the fewest tokens, and the last of them.
         fewest = [0] + [len(text) + 1] * len(text)
         last = [0] * (len(text) + 1)
         for start in range(len(text)):
@@ -148,7 +148,7 @@ class GrammarTokens:
 
     @cached_property
     def _beginnings(self) -> set[bytes]:
-        """What longer tokens begin with."""
+        """All prefixes of longer tokens."""
         return {piece[:cut] for piece in self._of_bytes for cut in range(1, min(len(piece), _LONGEST_SPELLED))}
 
     def cost(self, text: bytes) -> float:
@@ -162,7 +162,7 @@ class GrammarTokens:
         return known
 
     def fill(self, length: int) -> str:
-        """A text of so many characters that takes few tokens."""
+        """A text of this many characters that takes few tokens."""
         text = ""
         while len(text) < length:
             text += next((piece for piece in self._long if len(piece) <= length - len(text)), "?")
@@ -170,7 +170,7 @@ class GrammarTokens:
 
     @cached_property
     def pieces_to_fill(self) -> list[str]:
-        """Some texts of several characters of each kind and length that are tokens, the longest first."""
+        """Some single-token texts of several characters, of each kind and length, the longest first."""
         kinds = (
             lambda text: text.islower() and text.isalpha(),
             lambda text: text.isupper() and text.isalpha(),
@@ -194,7 +194,7 @@ class GrammarTokens:
         return [words[length] for length in sorted(words, reverse=True)] + self.letters[:1]
 
     def writes(self, text: str) -> bool:
-        """Whether there are tokens for a text."""
+        """Whether the tokens can write a text."""
         return self.cost(text.encode()) < UNWRITABLE
 
     @cached_property
@@ -254,9 +254,9 @@ class GrammarTokens:
 
 
 def _stock_machine(package: Any, tokenizer: PreTrainedTokenizerBase, tokens: GrammarTokens) -> Any | None:
-    """llguidance's own reading of a tokenizer, by which it spells what is certain as the tokenizer would.
+    """llguidance's reading of a tokenizer, by which it spells forced text as the tokenizer would.
 
-    None where it cannot read this kind, or reads it otherwise than it was read here.
+    None where it cannot read this kind, or reads it differently from this module.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -273,14 +273,14 @@ def _stock_machine(package: Any, tokenizer: PreTrainedTokenizerBase, tokens: Gra
     if machine.vocab_size != tokens.end + 1:
         return None
     for token, piece in enumerate(tokens.pieces):
-        # A byte that no text holds marks special tokens there.
+        # A byte that no text contains marks special tokens there.
         if piece and piece != b"\xff" and (machine.is_special_token(token) or machine.decode_bytes([token]) != piece):
             return None
     return machine
 
 
 class _Wrapper:
-    """Tokens in the form that llguidance wants."""
+    """Tokens in the form that llguidance needs."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None

@@ -1,7 +1,7 @@
-"""What a whole text may have to match: a regular expression, a JSON schema or a grammar, read by llguidance.
+"""Reads the constraint on a whole text (a regular expression, a JSON schema or a grammar) with llguidance.
 
 llguidance is an optional package (`pip install 'fundamentallm-hf[structured]'`), so it is imported where it is needed.
-This file knows nothing of tokens or models, and needs neither torch nor transformers.
+Needs neither torch nor transformers.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import UserError
 
-# White space between the parts of JSON: enough to indent it, and no more, or a text might be nothing else.
+# White space between the parts of JSON: enough to indent it. Unlimited white space would allow endless texts of it.
 _WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 _EXPECTED = {
     "pattern": "a regular expression",
@@ -21,19 +21,19 @@ _EXPECTED = {
 
 
 class MissingPackageError(UserError):
-    """llguidance is not there, so no value of the setting would do."""
+    """llguidance is not installed, so the setting cannot be used with any value."""
 
 
 def read_grammar(fields: Mapping[str, Any], json_whitespace: bool = False) -> str | None:
-    """The grammar that a whole text has to match, in llguidance's own form; None where no field is set.
+    """The grammar that a whole text has to match, in llguidance's form; None where no field is set.
 
     Args:
         fields: the values of `WHOLE_TEXT_FIELDS`, by name, with dashes or underscores; None and "" are not set.
-        json_whitespace: JSON may have white space between its parts; what the schema says of it itself goes first.
+        json_whitespace: JSON may have white space between its parts; settings in the schema itself take precedence.
 
     Raises:
-        UserError: more than one is set, one is not valid, or llguidance is not installed; one line that begins with
-            the name as it was given.
+        UserError: more than one is set, one is not valid, or llguidance is not installed; one line that begins with the
+            name as it was given.
 
     Example:
 
@@ -79,7 +79,7 @@ def read_grammar(fields: Mapping[str, Any], json_whitespace: bool = False) -> st
 
 
 def in_one_line(message: str, field: str) -> str:
-    """llguidance's message without its picture of the place."""
+    """llguidance's message without its drawing of the position."""
     lines = [line.strip() for line in message.splitlines()] or [""]
     first = lines[0].removesuffix("regex parse error:").rstrip()
     if field == "pattern":
@@ -89,12 +89,12 @@ def in_one_line(message: str, field: str) -> str:
 
 
 def import_llguidance(name: str) -> ModuleType:
-    """The package, for the field that is called `name`.
+    """Import llguidance for the field called `name`.
 
     Raises:
-        MissingPackageError: it is not installed; says how to get it.
+        MissingPackageError: llguidance is not installed; the message says how to install it.
     """
-    # Inside `try`, the import does not count as a need of the code that travels with a model.
+    # Inside `try`, transformers does not count the import as a requirement of the code that travels with a model.
     try:
         import llguidance
     except ImportError:

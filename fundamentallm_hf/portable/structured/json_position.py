@@ -1,13 +1,12 @@
-"""Where a JSON text that is being written stands in its schema, and how it can be ended from there.
+"""The position of unfinished JSON text in its schema, and how it can be completed from there.
 
 The text is followed byte by byte, with the alternatives of the schema that are still possible at every level. Its
-shortest end is put together level by level from the inside out. All this is an advice: what llguidance accepts is asked
-of llguidance.
+shortest completion is assembled level by level from the inside out. The results are suggestions: llguidance decides
+what is valid.
 """
 
 import math
 from collections.abc import Iterator
-from string import digits
 from typing import NamedTuple
 
 from .json_schemas import Value, Way
@@ -15,21 +14,21 @@ from .json_strings import broken, mended, read_number, read_string, string_end
 from .schema_scalars import Spelling, escaped
 from .schema_texts import SchemaTexts, Text
 
-# Within a string or a name of a property; within a number, null, true or false; and what is to come otherwise.
+# In a string or property name; in a number, null, true or false; and what is expected otherwise.
 STRING, NAME, ATOM, VALUE, VALUE_OR_END, KEY, KEY_OR_END, COLON, AFTER = range(9)
-# Ways to end one level that are told.
+# Number of ways to end one level that are returned.
 _MOST_TOLD = 16
 _WHITE = b" \t\r\n"
 _ATOMS = frozenset(b"+-.0123456789abcdefghijklmnopqrstuvwxyzE")
 
 
 class Frame(NamedTuple):
-    """An object or array that has begun.
+    """An object or array that has started.
 
     Attributes:
-        ways: the alternatives of it that are possible.
-        is_object: it is no array.
-        names: of an object the properties so far, that one included whose value is being written.
+        ways: its alternatives that are still possible.
+        is_object: whether it is an object, not an array.
+        names: for an object, the properties so far, including the one whose value is being written.
         done: items or properties that are complete.
     """
 
@@ -40,13 +39,13 @@ class Frame(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A place in a text.
+    """A position in a text.
 
     Attributes:
-        frames: the objects and arrays that have begun, the outermost first.
-        phase: what is being written.
-        raw: what there is so far of the string, name, number or word.
-        values: what is being written, or is to come, may be any of these.
+        frames: the objects and arrays that have started, the outermost first.
+        phase: the kind of part that is being written.
+        raw: the bytes so far of the string, name, number or word.
+        values: the values that are being written, or may come next.
     """
 
     frames: tuple[Frame, ...]
@@ -70,7 +69,7 @@ class JsonPositions:
         self.start = Position((), VALUE, b"", () if root is None else (root,))
 
     def advance(self, position: Position, data: bytes) -> Position | None:
-        """The position behind some bytes more; None where the schema was read otherwise than llguidance does."""
+        """The position after more bytes; None where this module reads the schema differently from llguidance."""
         index = 0
         while index < len(data):
             if position.phase in (STRING, NAME):
@@ -131,22 +130,22 @@ class JsonPositions:
         frame = frame._replace(ways=ways, names=(*frame.names, name))
         return Position((*position.frames[:-1], frame), COLON, b"", values)
 
-    # What a text may need.
+    # Token requirements.
 
     def worst(self, position: Position) -> float:
-        """Tokens that complete the text at most, whatever the next token is; infinite if that is not known."""
+        """Most tokens that complete the text, whatever the next token is; infinite if that is not known."""
         if not self.texts.whole:
             return math.inf
         texts, openings = self.texts, self._openings
         outer, new = 0.0, max((texts.deep(value, openings) for value in position.values), default=0)
         for frame in position.frames:
             outer += max(map(texts.worst_of, frame.ways))
-            # The token may end this value and begin another in any that is open.
+            # The token may end this value and start another in any value that is open.
             new = max(new, *(texts.deep_within(way, openings) for way in frame.ways))
         return outer + new
 
     def closable(self, position: Position) -> bool:
-        """Whether it is within a string or a name that may end here, and behind any characters more."""
+        """Whether it is within a string or name that may end here and after any further characters."""
         if position.phase not in (STRING, NAME) or broken(position.raw):
             return False
         if position.phase == NAME:
@@ -160,12 +159,12 @@ class JsonPositions:
                 return False
         return bool(position.values)
 
-    # Ways to its end.
+    # Completions.
 
     def stages(self, position: Position) -> list[list[bytes]]:
         """How the text can be completed: for each level, from the inside out, some ways to end it, the shortest first.
 
-        None of a level may be right; each belongs to one alternative of the schema.
+        Any of a level may be wrong; each belongs to one alternative of the schema.
         """
         frames, phase, _, values = position
         stages = []
@@ -184,7 +183,7 @@ class JsonPositions:
         return stages
 
     def _leaves(self, position: Position) -> Iterator[bytes]:
-        """Ways to end a string, number or word that has begun."""
+        """Ways to end a string, number or word that has started."""
         ways = [way for value in position.values for way in value.ways]
         if position.phase == ATOM:
             begun = position.raw.decode(errors="replace")
@@ -271,7 +270,7 @@ class JsonPositions:
                 yield Text(tokens, start + end.text)
 
     def _joined(self, parts: list[Text], phase: int, end: bytes) -> Text:
-        """Parts behind what there is, and the end of the object or array."""
+        """Parts after the text so far, and the end of the object or array."""
         comma = self.texts.comma
         text = comma.join(each.text for each in parts)
         if parts and phase == AFTER:
@@ -280,20 +279,21 @@ class JsonPositions:
         return Text(tokens + self.texts.spelling.cost(end), text + end)
 
     def lacking(self) -> list[str]:
-        """The characters that every text needs and that cannot be written, as far as the schema tells."""
+        """The characters that every text needs and that cannot be written, as far as the schema shows."""
         root, spelling = self.texts.reader.root, self.texts.spelling
         if root is None or self.texts.best(root).tokens < math.inf or self.texts.unread:
             return []
         free = SchemaTexts(self.texts.reader, _AnyCharacter(spelling))
         needed = dict.fromkeys(free.best(root).text.decode())
-        lacking = [char for char in needed if spelling.cost(char.encode()) == math.inf]
-        # Of the numbers that the schema allows only some were looked at: another may do with other digits.
-        if any(spelling.cost(digit.encode()) < math.inf for digit in digits):
-            lacking = [char for char in lacking if char not in digits]
-        return lacking
+        return [char for char in needed if spelling.cost(char.encode()) == math.inf]
+
+    @property
+    def endless(self) -> bool:
+        """Whether it is proven that no text has an end, since a value has to hold itself again and again."""
+        return self.texts.reader.root in self.texts.proofs.endless
 
     def slots(self, position: Position) -> Iterator[bytes]:
-        """Texts behind which any text may be put in, those first that lead the least far."""
+        """Texts after which any text may be inserted, the shallowest first."""
         frames, phase, _, values = position
         if self.closable(position) and not any(
             self.texts.strings(way).most is not None for value in values for way in value.of_type("string")
@@ -339,7 +339,7 @@ class JsonPositions:
 
 
 class _AnyCharacter:
-    """The spelling of a model that has every character, where those that it lacks are dear."""
+    """The spelling of a model that has every character, where those that it lacks are expensive."""
 
     def __init__(self, spelling: Spelling) -> None:
         self._spelling = spelling
@@ -348,12 +348,12 @@ class _AnyCharacter:
         self.fill = spelling.fill
 
     def cost(self, text: bytes) -> float:
-        """Characters, each that is lacking for a thousand."""
+        """Number of characters, where each missing one counts as a thousand."""
         return sum(1 if self._spelling.cost(char.encode()) < math.inf else 1000 for char in text.decode())
 
 
 def _ended(position: Position, raw: bytes, is_string: bool) -> Position:
-    """Behind a value; by a value without parts some alternatives of the object around it are left out."""
+    """The position after a value; a simple value excludes some alternatives of the object around it."""
     frames = position.frames
     if not frames:
         return Position((), AFTER, b"", ())
@@ -368,7 +368,7 @@ def _ended(position: Position, raw: bytes, is_string: bool) -> Position:
 
 
 def _counted(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
-    """The frames once what is being written in the innermost is complete."""
+    """The frames once the part being written in the innermost is complete."""
     return (*frames[:-1], frames[-1]._replace(done=frames[-1].done + 1)) if frames else frames
 
 

@@ -1,22 +1,23 @@
-"""A JSON schema as what may be written: the alternatives of every value, and where its parts lead.
+"""Reads a JSON schema as alternatives: those of every value, and the values within each.
 
-llguidance checks texts against a schema but does not say how one is to be ended. That can be read off the schema: which
-properties are required, in which order they come, what the values of each may be. References are followed, `allOf` and
-what stands beside other keywords is taken together, and `anyOf` gives alternatives, as llguidance does it.
+llguidance checks texts against a schema but does not say how one can be completed. The schema does: which properties
+are required, in which order they come, which values each may have. References are followed, `allOf` and keywords next
+to others are merged, and `anyOf` gives alternatives, as in llguidance.
 """
 
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 from urllib.parse import unquote
+
+from .shortest_match import Expression
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 # Alternatives of one value that are followed.
 MOST_WAYS = 96
-# References and alternatives within each other.
+# Nesting of references and alternatives.
 _DEEPEST = 40
 _LEAF_KEYWORDS = {
     *("type", "enum", "const", "properties", "additionalProperties", "patternProperties", "required", "minProperties"),
@@ -26,10 +27,10 @@ _LEAF_KEYWORDS = {
 
 
 class Way:
-    """One alternative of a value: schemas without alternatives of their own, all of which hold.
+    """One alternative of a value: schemas without alternatives, all of which hold.
 
     Attributes:
-        parts: the schemas, in the order in which llguidance takes them together.
+        parts: the schemas, in the order in which llguidance merges them.
         types: the types that the value may have.
     """
 
@@ -49,35 +50,36 @@ class Way:
 
     @cached_property
     def values(self) -> list[Any] | None:
-        """The values that are listed, none an array or object; None where they are not."""
+        """The listed values, none an array or object; None where there is no list."""
         lists = [part["enum"] for part in self.parts if "enum" in part]
         lists += [[part["const"]] for part in self.parts if "const" in part]
         if not lists:
             return None
-        return [value for value in lists[0] if all(any(same(value, other) for other in each) for each in lists[1:])]
+        both = [value for value in lists[0] if all(any(same(value, other) for other in each) for each in lists[1:])]
+        return [value for value in both if all(_allows(part, value) for part in self.parts)]
 
     def least(self, keyword: str) -> Any:
-        """The highest of the lower limits that are set by a keyword; None where none is."""
+        """The highest lower limit set by a keyword; None where there is none."""
         return max((part[keyword] for part in self.parts if _is_number(part.get(keyword))), default=None)
 
     def most(self, keyword: str) -> Any:
-        """The lowest of the upper limits that are set by a keyword; None where none is."""
+        """The lowest upper limit set by a keyword; None where there is none."""
         return min((part[keyword] for part in self.parts if _is_number(part.get(keyword))), default=None)
 
     def all_of(self, keyword: str) -> list[Any]:
-        """What a keyword says, wherever it is set."""
+        """The values of a keyword in all parts."""
         return [part[keyword] for part in self.parts if keyword in part]
 
     @cached_property
     def required(self) -> list[str]:
-        """The properties that there have to be, in the order in which they come."""
+        """The required properties, in the order in which they come."""
         names = dict.fromkeys(name for part in self.parts for name in part.get("required", ()) if isinstance(name, str))
         declared = [name for name in self.declared if name in names]
         return declared + [name for name in names if name not in set(declared)]
 
     @cached_property
     def declared(self) -> list[str]:
-        """The properties with schemas of their own, in the order in which they come."""
+        """The properties with schemas, in the order in which they come."""
         return list(dict.fromkeys(name for part in self.parts for name in part.get("properties", ())))
 
     @cached_property
@@ -86,7 +88,7 @@ class Way:
         return {name: rank for rank, name in enumerate(dict.fromkeys([*self.declared, *self.required]))}
 
     def child(self, name: str) -> "Value | None":
-        """The value of a property; None where there may be none."""
+        """The value of a property; None where it is not allowed."""
         if name not in self._children:
             found: list[Any] = []
             for part in self.parts:
@@ -100,12 +102,12 @@ class Way:
 
     @cached_property
     def additional(self) -> "Value | None":
-        """The value of a property that is not named; None where there may be none."""
+        """The value of a property that is not named; None where it is not allowed."""
         return self._reader.value([part.get("additionalProperties", True) for part in self.parts])
 
     @cached_property
     def patterned(self) -> list[tuple[str, "Value"]]:
-        """Expressions for names of properties, and what those hold."""
+        """Regular expressions for names of properties, and the values of those properties."""
         found = []
         for part in self.parts:
             for pattern, schema in part.get("patternProperties", {}).items():
@@ -115,7 +117,7 @@ class Way:
         return found
 
     def item(self, index: int) -> "Value | None":
-        """The value of an item of an array; None where there may be none."""
+        """The value of an item of an array; None where it is not allowed."""
         most = self.most("maxItems")
         if most is not None and index >= most:
             return None
@@ -129,27 +131,27 @@ class Way:
 
     @cached_property
     def fixed_items(self) -> int:
-        """Items from this one on are all alike."""
+        """Items from this index on are all alike."""
         lists = [part.get("prefixItems", part.get("items")) for part in self.parts]
         return max((len(each) for each in lists if isinstance(each, list)), default=0)
 
 
 class Value:
-    """What may stand in one place: some alternatives.
+    """A value as its alternatives.
 
     Attributes:
-        ways: the alternatives, each possible as far as its types tell.
+        ways: the alternatives, each possible as far as its types show.
     """
 
     def __init__(self, ways: list[Way]) -> None:
         self.ways = ways
 
     def of_type(self, *types: str) -> list[Way]:
-        """The alternatives that may have one of some types."""
+        """The alternatives that allow one of some types."""
         return [way for way in self.ways if not way.types.isdisjoint(types)]
 
     def may_be(self, value: Any) -> bool:
-        """Whether a value of no parts can be meant; an array or object always can."""
+        """Whether a simple value is allowed; an array or object always may be."""
         kinds = types_of(value)
         return any(
             not way.types.isdisjoint(kinds)
@@ -162,18 +164,18 @@ class SchemaReader:
     """Reads a schema.
 
     Args:
-        schema: the JSON schema, as it was parsed.
+        schema: the parsed JSON schema.
 
     Attributes:
-        root: the whole text.
+        root: the value of the whole text.
         partial: something was left out: too many alternatives, or a reference that leads nowhere.
-        item_separator, key_separator: what stands between the parts.
+        item_separator, key_separator: the text between the parts.
     """
 
     def __init__(self, schema: Any) -> None:
         self._schema = schema
         self._known: dict[tuple[int, ...], Value | None] = {}
-        self._kept: list[Any] = []  # so that no id is used twice
+        self._kept: list[Any] = []  # so that no id is reused
         self._constants: dict[int, Any] = {}
         self.partial = False
         self._anchors = dict(_anchors(schema))
@@ -183,7 +185,7 @@ class SchemaReader:
         self.root = self.value([schema])
 
     def value(self, schemas: Sequence[Any]) -> Value | None:
-        """What holds all of some schemas; None where nothing does."""
+        """A value that satisfies all of some schemas; None where none does."""
         distinct = {id(schema): schema for schema in schemas if schema is not True}
         key = tuple(distinct)
         if key not in self._known:
@@ -237,12 +239,12 @@ class SchemaReader:
         return ways
 
     def _keep(self, schema: Any, made: Any) -> Any:
-        """One made schema for each that is there, so that it is known again."""
+        """Keep one derived schema for each original, so that it is recognized."""
         known = self._constants.setdefault(-1 - id(schema), made)
         return known
 
     def _constant(self, schema: Any, listed: list[Any]) -> Any:
-        """A schema for values of which some are arrays or objects."""
+        """A schema for listed values of which some are arrays or objects."""
         return self._constants.setdefault(id(schema), {"anyOf": [_schema_of(value) for value in listed]})
 
     def _resolve(self, reference: Any) -> Any:
@@ -271,7 +273,7 @@ class SchemaReader:
 
 
 def types_of(value: Any) -> frozenset[str]:
-    """The types of a value that was parsed."""
+    """The types of a parsed value."""
     if value is None:
         return frozenset({"null"})
     if isinstance(value, bool):
@@ -285,7 +287,7 @@ def types_of(value: Any) -> frozenset[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same in JSON, where true is not 1."""
+    """Whether two values are equal in JSON, where true is not 1."""
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
@@ -298,11 +300,36 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _allows(part: dict[str, Any], value: Any) -> bool:
+    """Whether what a schema says of strings and numbers holds of a value that is listed beside it."""
+    if isinstance(value, str):
+        length, pattern = len(value), part.get("pattern")
+        if isinstance(pattern, str) and not _found(pattern, value):
+            return False
+        return bool(part.get("minLength", 0) <= length <= part.get("maxLength", length))
+    if not _is_number(value):
+        return True
+    above, below = part.get("exclusiveMinimum"), part.get("exclusiveMaximum")
+    return bool(
+        part.get("minimum", value) <= value <= part.get("maximum", value)
+        and not (_is_number(above) and value <= above)
+        and not (_is_number(below) and value >= below)
+    )
+
+
+@lru_cache(maxsize=10_000)
 def _found(pattern: str, name: str) -> bool:
+    expression = _expression(pattern)
+    # What cannot be read is taken to match: what is built by it is checked by llguidance.
+    return expression is None or expression.accepts(expression.read(name))
+
+
+@lru_cache(maxsize=100)
+def _expression(pattern: str) -> Expression | None:
     try:
-        return re.search(pattern, name) is not None
-    except re.error:
-        return False
+        return Expression(pattern, (), search=True, ascii_only=True)
+    except ValueError:
+        return None
 
 
 def _schema_of(value: Any) -> Any:
@@ -318,7 +345,7 @@ def _schema_of(value: Any) -> Any:
 
 
 def _anchors(schema: Any) -> Iterator[tuple[str, Any]]:
-    """The names by which parts of a schema can be referred to, other than by where they stand."""
+    """The names that refer to parts of a schema, other than their positions."""
     waiting = [schema]
     while waiting:
         found = waiting.pop()

@@ -1,4 +1,4 @@
-"""Strings of JSON that may break off anywhere: in an escape, or in a character of several bytes."""
+"""Strings of JSON that may be cut off anywhere: in an escape, or in a character of several bytes."""
 
 import json
 import re
@@ -10,7 +10,7 @@ _BROKEN = re.compile(rb"\\(u[0-9a-fA-F]{0,3})?\Z")
 
 
 def string_end(raw: bytes, data: bytes, index: int) -> int:
-    """Where in `data` the quotation mark stands that ends the string; -1 where there is none."""
+    """The index in `data` of the quotation mark that ends the string; -1 where there is none."""
     backslashes = len(raw) - len(raw.rstrip(b"\\"))
     index += backslashes % 2
     while index < len(data):
@@ -23,7 +23,7 @@ def string_end(raw: bytes, data: bytes, index: int) -> int:
 
 
 def read_string(raw: bytes) -> str | None:
-    """The text of a string by what stands between its quotation marks; None where it breaks off."""
+    """The text of a string, given the bytes between its quotation marks; None where it is cut off."""
     try:
         return str(json.loads(b'"' + raw + b'"'))
     except ValueError:
@@ -31,7 +31,7 @@ def read_string(raw: bytes) -> str | None:
 
 
 def read_number(raw: bytes) -> object:
-    """A number or word by what was written; None where it breaks off."""
+    """A number or word, given its bytes; None where it is cut off."""
     try:
         return json.loads(raw)
     except ValueError:
@@ -39,7 +39,7 @@ def read_number(raw: bytes) -> object:
 
 
 def broken(raw: bytes) -> bytes:
-    """The escape that a string breaks off in; nothing where it does not."""
+    """The unfinished escape at the end of a string; empty where there is none."""
     found = _BROKEN.search(raw)
     if found is None:
         return b""
@@ -48,7 +48,7 @@ def broken(raw: bytes) -> bytes:
 
 
 def mended(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """A string that may break off amid an escape or a character, and what completes that."""
+    """A string that may be cut off within an escape or a character, and bytes that complete it."""
     begun = broken(raw)
     if begun == b"\\":
         yield from ((raw, rest) for rest in (b"n", b'"', b"\\"))

@@ -1,4 +1,4 @@
-"""Where a text that is being written stands in a regular expression, and how it can be ended from there."""
+"""The position of an unfinished text in a regular expression, and how it can be completed from there."""
 
 import codecs
 import math
@@ -8,16 +8,16 @@ from typing import NamedTuple
 from .schema_scalars import Spelling, rests_of_character
 from .shortest_match import Expression, Threads
 
-# Ways to an end that go over another next character.
+# Number of completions that each use another next character.
 _MOST_PATTERN_ROUND = 8
 
 
 class PatternPosition(NamedTuple):
-    """A place in a text.
+    """A position in a text.
 
     Attributes:
-        threads: where it stands in the expression.
-        pending: the first bytes of a character.
+        threads: its nodes in the expression.
+        pending: the first bytes of an incomplete character.
     """
 
     threads: Threads
@@ -32,7 +32,7 @@ class PatternPositions:
         spelling: the model's tokens.
 
     Raises:
-        ValueError: the expression cannot be read here.
+        ValueError: this module cannot read the expression.
     """
 
     def __init__(self, pattern: str, spelling: Spelling) -> None:
@@ -45,7 +45,7 @@ class PatternPositions:
         self.start = PatternPosition(self._expression.start, b"")
 
     def advance(self, position: PatternPosition, data: bytes) -> PatternPosition | None:
-        """The position behind some bytes more; None where the expression was read otherwise than llguidance does."""
+        """The position after more bytes; None where this module reads the expression differently from llguidance."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         threads = position.threads
         for char in decoder.decode(position.pending + data):
@@ -53,11 +53,11 @@ class PatternPositions:
         return PatternPosition(threads, decoder.getstate()[0]) if threads else None
 
     def worst(self, position: PatternPosition) -> float:
-        """Tokens that complete the text at most, whatever the next token is; infinite if that is not known."""
+        """Most tokens that complete the text, whatever the next token is; infinite if that is not known."""
         return self._worst
 
     def closable(self, position: PatternPosition) -> bool:
-        """Whether the text may be ended in one and the same way behind any characters more: that is not known."""
+        """Whether the text can be ended in the same way after any further characters; not known here, so False."""
         return False
 
     def stages(self, position: PatternPosition) -> list[list[bytes]]:
@@ -76,11 +76,16 @@ class PatternPositions:
         return [list(dict.fromkeys(text.encode() for text in found if text is not None))]
 
     def slots(self, position: PatternPosition) -> Iterator[bytes]:
-        """Texts behind which other texts might be put in, those first that lead the least far."""
+        """Texts after which other texts might be inserted, the shallowest first."""
         for ways in self.stages(position)[:1] if not position.pending else ():
             for way in ways:
                 text = way.decode()
                 yield from (text[:cut].encode() for cut in range(len(text) + 1))
+
+    @property
+    def endless(self) -> bool:
+        """Whether it is proven that no text that matches has an end: none of an expression goes on for ever."""
+        return False
 
     def lacking(self) -> list[str]:
         """The characters that every text that matches needs and that cannot be written."""

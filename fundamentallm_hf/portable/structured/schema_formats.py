@@ -1,6 +1,6 @@
-"""The formats of strings that llguidance knows, as regular expressions for whole texts.
+"""The string formats that llguidance knows, as regular expressions for whole strings.
 
-They allow at least what llguidance allows, a day too many here and there: what is built by them is checked by it.
+They allow at least what llguidance allows, and sometimes more (a day too many): llguidance checks the results.
 """
 
 _DATE = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
@@ -12,7 +12,7 @@ _HOST = rf"{_LABEL}(\.{_LABEL})*"
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = rf"({_BYTE}\.){{3}}{_BYTE}"
 _HEX = r"[0-9A-Fa-f]{1,4}"
-# Eight groups, or fewer around the two colons that stand for those of nothing but zeros.
+# Eight groups, or fewer around the two colons that represent groups of zeros.
 _IPV6 = "|".join(
     [f"({_HEX}:){{7}}{_HEX}"]
     + [f"({_HEX}(:{_HEX}){{0,{left - 1}}})?::({_HEX}(:{_HEX}){{0,{6 - left}}})?" for left in range(1, 7)]
@@ -35,5 +35,5 @@ FORMATS = {
     "uri": rf"[A-Za-z][A-Za-z0-9+.-]*:(({_SAFE}|%[0-9A-Fa-f]{{2}})*|//({_SAFE}*@)?{_LITERAL})",
     "unknown": r"[\s\S]*",
 }
-# Characters that end any text of a format from anywhere in it: more than those of the longest, an IPv6 address.
+# Characters that end any text of a format from anywhere in it: more than the longest, an IPv6 address, needs.
 LONGEST_OF_FORMAT = 48

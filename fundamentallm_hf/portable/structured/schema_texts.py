@@ -1,20 +1,22 @@
-"""The shortest text of every value of a JSON schema, and how much a text may need at most that is amid one.
+"""The shortest text of every value of a JSON schema, and how many tokens a text within one may still need at most.
 
-Both are worked out for all values together, round by round until nothing gets shorter, so that a schema may refer to
-itself. Lengths are counted in the model's tokens; a text with a character that the model lacks is infinitely long.
+Both are computed for all values together, repeatedly until nothing gets shorter, so that a schema may refer to itself.
+Lengths are counted in the model's tokens; a text with a character that the model lacks is infinitely long.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 from .json_schemas import SchemaReader, Value, Way, dumped
+from .schema_proofs import SchemaProofs
 from .schema_scalars import Numbers, Spelling, Strings, escaped
 from .shortest_match import Expression, shortest_match
 
-# Values of one schema that are looked at; of a larger one it is not known how much a text may need at most.
+# Values of one schema that are examined; for a larger one the most tokens that a text may need are not known.
 MOST_VALUES = 3000
-# Items that an array has to have at least, for its shortest text to be known.
+# Largest minimum length of an array whose shortest text is computed.
 _MOST_ITEMS = 2000
 _CONTAINERS = frozenset({"array", "object"})
 
@@ -23,9 +25,9 @@ class Text(NamedTuple):
     """A text and how many tokens it takes.
 
     Attributes:
-        tokens: at least; infinite where it cannot be written.
+        tokens: fewest tokens; infinite where it cannot be written.
         text: the text.
-        slot: where in it any text may be put in, if there is such a place.
+        slot: index in the text where any text may be inserted, if there is one.
     """
 
     tokens: float
@@ -44,8 +46,8 @@ class SchemaTexts:
         spelling: the model's tokens.
 
     Attributes:
-        comma, colon: what stands between items, and between the name and the value of a property.
-        whole: all values of the schema were looked at.
+        comma, colon: the text between items, and between the name and the value of a property.
+        whole: all values of the schema were examined.
     """
 
     def __init__(self, reader: SchemaReader, spelling: Spelling) -> None:
@@ -65,6 +67,12 @@ class SchemaTexts:
         self._best = self._solve(self._shortest)
         self.whole = not reader.partial and len(self._values) < MOST_VALUES
 
+    @cached_property
+    def proofs(self) -> SchemaProofs:
+        """What is proven of the values; nothing if not all were looked at."""
+        values = self._values if self.whole else []
+        return SchemaProofs(values, lambda way: self.strings(way).none, lambda way: self.numbers(way).none)
+
     def best(self, value: Value) -> Text:
         """The shortest text of a value."""
         if value not in self._best:
@@ -73,7 +81,7 @@ class SchemaTexts:
         return self._best[value]
 
     def with_slot(self, value: Value) -> Text:
-        """The shortest text of a value in which there is a place for any text."""
+        """The shortest text of a value that has a position for any text."""
         if self._with_slot is None:
             self._with_slot = {}
             self._with_slot = self._solve(self._shortest_with_slot)
@@ -88,16 +96,17 @@ class SchemaTexts:
     @property
     def unread(self) -> bool:
         """Whether something was met that is not known here, so that there may be texts that are not known either."""
-        return self.reader.partial or any(rule.unread for rule in self._strings.values())
+        rules: list[Strings | Numbers] = [*self._strings.values(), *self._numbers.values()]
+        return self.reader.partial or any(rule.unread for rule in rules)
 
     def numbers(self, way: Way) -> Numbers:
         """The numbers that an alternative allows."""
         if way not in self._numbers:
-            self._numbers[way] = Numbers(way)
+            self._numbers[way] = Numbers(way, self.spelling)
         return self._numbers[way]
 
     def name(self, pattern: str) -> Expression | None:
-        """The expression for names of properties; None if it cannot be read."""
+        """The regular expression for names of properties; None if it cannot be read."""
         if pattern not in self._names:
             try:
                 self._names[pattern] = Expression(
@@ -111,11 +120,11 @@ class SchemaTexts:
         return self.spelling.cost(escaped(letter)) < math.inf
 
     def worst(self, value: Value) -> float:
-        """Tokens that end a value from anywhere in it, at its own level: what is begun within is complete."""
+        """Most tokens that end a value from anywhere in it, at its level, with everything within it complete."""
         return max((self.worst_of(way) for way in value.ways), default=0)
 
     def deep(self, value: Value, openings: int) -> float:
-        """The same for a value and those within it, so many levels deep."""
+        """The same for a value and the values within it, down to this many levels."""
         key = (value, openings)
         if key not in self._deep:
             self._deep[key] = self.worst(value) + max(
@@ -131,14 +140,14 @@ class SchemaTexts:
         return self._deep[key]
 
     def property(self, name: str, value: Value, best: Callable[[Value], Text] | None = None) -> Text:
-        """A property, without what stands before it."""
+        """A property, without the separator before it."""
         start = f'"{escaped(name).decode()}"'.encode() + self.colon
         content = (best or self.best)(value)
         slot = content.slot + len(start) if content.slot >= 0 else -1
         return Text(self.spelling.cost(start) + content.tokens, start + content.text, slot)
 
     def optional(self, way: Way, seen: frozenset[str] | set[str], behind: int = -1) -> Iterator[tuple[str, Value]]:
-        """The properties that an object may get more, where those up to a rank have had their turn."""
+        """The properties that an object may still get, where those up to a rank are no longer possible."""
         for name in way.declared:
             if name not in seen and way.order[name] > behind and (value := way.child(name)) is not None:
                 yield name, value
@@ -153,7 +162,7 @@ class SchemaTexts:
             if names and all(self.name(pattern) is not None for pattern, _ in way.patterned):
                 yield names[0], way.additional
 
-    # How they are worked out.
+    # Computation.
 
     def _collect(self) -> list[Value]:
         found: dict[Value, None] = {} if self.reader.root is None else {self.reader.root: None}
@@ -230,6 +239,9 @@ class SchemaTexts:
             if value is None:
                 return NONE
             parts.append(self.property(name, value, lambda each: best.get(each, NONE)))
+        most = way.most("maxProperties")
+        if most is not None and most < max(len(parts), way.least("minProperties") or 0):
+            return NONE
         missing = int(way.least("minProperties") or 0) - len(parts)
         seen = set(way.required)
         while missing > 0:
@@ -297,7 +309,7 @@ class SchemaTexts:
     def worst_of(self, way: Way) -> float:
         """The same for one alternative."""
         if way not in self._worst:
-            self._worst[way] = self._worst_of(way)
+            self._worst[way] = self._worst_of(way) if self.proofs.may_be(way) else 0
         return self._worst[way]
 
     def _worst_of(self, way: Way) -> float:
@@ -311,23 +323,27 @@ class SchemaTexts:
         if "array" in way.types and way.values is None:
             least = int(way.least("minItems") or 0)
             items = [way.item(index) for index in range(max(least, way.fixed_items) + 1)] if least < _MOST_ITEMS else []
-            each = max((self.best(item).tokens + 1 for item in items if item is not None), default=0)
+            each = max((self.best(item).tokens + 1 for item in items if item and self._may_come(item)), default=0)
             worst = max(worst, 2 + each * (least + 1))
         if "object" in way.types and way.values is None:
             worst = max(worst, self._worst_object(way))
         return worst
 
+    def _may_come(self, value: Value) -> bool:
+        return value not in self.proofs.impossible
+
     def _worst_object(self, way: Way) -> float:
         """All that is required, and one more property of which the name has begun."""
-        if any(way.child(name) is None for name in way.required):
-            return 0  # there is no such object
         needed = [self.property(name, value).tokens + 1 for name in way.required if (value := way.child(name))]
-        more = [len(escaped(name)) + 4 + self.best(value).tokens for name, value in self.optional(way, set())]
+        beside = [(name, value) for name, value in self.optional(way, set()) if self._may_come(value)]
+        more = [len(escaped(name)) + 4 + self.best(value).tokens for name, value in beside]
         for pattern, value in way.patterned:
+            if not self._may_come(value):
+                continue
             expression = self.name(pattern)
             length = None if expression is None else expression.worst
             more.append(math.inf if length is None else 4 * length + 10 + self.best(value).tokens)
-        if way.additional is not None:
+        if way.additional is not None and self._may_come(way.additional):
             more.append(14 + self.best(way.additional).tokens)
         least = int(way.least("minProperties") or 0)
         return 2 + sum(needed) + max(more, default=0) * (1 + max(0, least - len(needed)))

@@ -1,8 +1,8 @@
-"""The shortest text that a regular expression matches as a whole, and the shortest way to end one that has begun.
+"""The shortest text that matches a regular expression as a whole, and the shortest completion of a started one.
 
-llguidance's mask looks the same throughout `.*the end`, so a search by the mask cannot see how such a text is to be
-completed; the expression says it. It is read into a graph whose edges are characters, and the way to the end is the
-shortest path. The standard library is enough for that.
+llguidance's mask is the same throughout `.*the end`, so a search by the mask cannot see how to complete such a text;
+the expression shows it. It is converted to a graph whose edges are characters, and the completion is the shortest path.
+The standard library is enough for that.
 """
 
 import re
@@ -10,21 +10,20 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-# The parser of `re` itself: its nodes are what is wanted. It has no public name.
+# The parser of `re` itself, because its nodes are needed. It has no public name.
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 from ..text.regex_matcher import one_character
+from .rust_patterns import python_pattern
 
-# Nodes that an expression may expand to: counted repeats are written out.
+# Most nodes of an expression; counted repeats are expanded.
 MOST_NODES = 20_000
-# Steps of a search for a text of a given length: its length times the nodes.
+# Most steps of a search for a text of a given length: its length times the nodes.
 _MOST_STEPS = 400_000
 _ACCEPT, _ACCEPT_AT_END = 0, 1
 _CHAR_FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII
 _ANY = r"[\s\S]"
-# Python's name for a named group; Rust and JavaScript have another.
-_NAMED = re.compile(r"\(\?<(?=[A-Za-z_])")
 
 Threads = frozenset[int]
 
@@ -33,19 +32,20 @@ class Expression:
     """A regular expression as a graph.
 
     Args:
-        pattern: in Python's syntax.
+        pattern: in Rust's syntax.
         letters: the characters to choose from where any of several will do, the best first.
-        can: tells whether a character can be written at all.
-        pieces: longer texts that are tried before characters, the longest first; whoever counts tokens saves some.
+        can: returns whether a character can be written at all.
+        pieces: longer texts that are tried before characters, the longest first, to save tokens.
         search: the expression may match anywhere in the text, as in a JSON schema.
         ascii_only: `\\d`, `\\w` and `\\s` stand for characters of ASCII.
 
     Attributes:
         start: where nothing has been read.
         worst: characters in the longest of the shortest ways to an end, from any node; None if from some there is none.
+        least: characters in the shortest text, whether or not they can be written; None if there is no text at all.
 
     Raises:
-        ValueError: it is no regular expression, uses what a graph cannot express, or is too large.
+        ValueError: it is not a regular expression, cannot be expressed as a graph, or is too large.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Expression:
         ascii_only: bool = False,
     ) -> None:
         self._letters, self._can, self._pieces = letters, can, pieces
+        self._properties: dict[str, Callable[[str], bool]] = {}
         self._reads: list[tuple[int, int] | None] = [None, None]
         self._skips: list[list[int]] = [[], []]
         self._tests: list[re.Pattern[str]] = []
@@ -69,15 +70,17 @@ class Expression:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                parsed = _parser.parse(_NAMED.sub("(?P<", pattern), re.ASCII if ascii_only else 0)
+                source, self._properties = python_pattern(pattern)
+                parsed = _parser.parse(source, re.ASCII if ascii_only else 0)
                 entry = self._whole(parsed, search)
-        except (re.error, OverflowError, RecursionError, MemoryError) as error:
+        except (re.error, OverflowError, RecursionError, MemoryError, ValueError) as error:
             raise ValueError(f"{pattern!r} cannot be read: {error}") from None
         self._chosen = [self._choose(number) for number in range(len(self._tests))]
         self._distance = self._distances(lambda test: self._chosen[test] is not None)
         self.start = self._closure(entry)
-        # Some nodes lead nowhere whatever the alphabet, such as those of a `^` behind other characters.
+        # Some nodes lead nowhere whatever the alphabet, such as those of a `^` after other characters.
         could = self._distances(lambda test: True)
+        self.least = min((way for node in self.start if (way := could[node]) is not None), default=None)
         ways = [self._distance[node] for node in self._reachable(self.start) if could[node] is not None]
         self.worst = None if any(way is None for way in ways) else max((way or 0 for way in ways), default=0)
 
@@ -87,7 +90,7 @@ class Expression:
         return [letter for letter in self._chosen if letter is not None]
 
     def step(self, threads: Threads, char: str) -> Threads:
-        """Where the text stands behind one more character; empty where it can no longer match."""
+        """The state after one more character; empty where it can no longer match."""
         after: set[int] = set()
         for node in threads:
             reads = self._reads[node]
@@ -96,7 +99,7 @@ class Expression:
         return frozenset(after)
 
     def read(self, text: str) -> Threads:
-        """Where a text stands."""
+        """The state after a text."""
         threads = self.start
         for char in text:
             threads = self.step(threads, char)
@@ -117,7 +120,7 @@ class Expression:
         return self._of_length(threads, least, most)
 
     def lacking(self, threads: Threads) -> list[str]:
-        """The characters that every way to an end needs and that cannot be written; one for each choice of several."""
+        """The characters that every completion needs and that cannot be written; one for each choice of several."""
         cost = dict.fromkeys((_ACCEPT, _ACCEPT_AT_END), 0)
         step: dict[int, tuple[int, str]] = {}
         queue = deque(cost)
@@ -137,7 +140,7 @@ class Expression:
             found += [char] if char and char not in found else []
         return found
 
-    # How the graph is made.
+    # Construction of the graph.
 
     def _whole(self, parsed: Any, search: bool) -> int:
         flags = parsed.state.flags
@@ -184,6 +187,7 @@ class Expression:
                 for kind, part in value:
                     literals += [chr(part)] if str(kind) == "LITERAL" else []
                     literals += [chr(part[0])] if str(kind) == "RANGE" else []
+            literals = [char for char in literals if char not in self._properties]
             return self._node((self._test(one_character(operation, value), flags & _CHAR_FLAGS, literals), after), [])
         if name == "BRANCH":
             return self._node(None, [self._sequence(branch, flags, after, at_start) for branch in value[1]])
@@ -192,6 +196,8 @@ class Expression:
             return self._sequence(items, (flags | added) & ~removed, after, at_start)
         if name in ("MAX_REPEAT", "MIN_REPEAT"):
             return self._repeat(value, flags, after, at_start)
+        if name == "POSSESSIVE_REPEAT":  # in Rust's syntax what is repeated may be repeated again
+            return self._repeat((1, _parser.MAXREPEAT, [(_parser.MAX_REPEAT, value)]), flags, after, at_start)
         if name == "AT" and str(value) in ("AT_BEGINNING", "AT_BEGINNING_STRING"):
             return after if at_start else self._node(None, [])
         if name == "AT" and str(value) in ("AT_END", "AT_END_STRING"):
@@ -214,12 +220,18 @@ class Expression:
             entry = repeated
         return entry
 
-    # Ways through it.
+    # Paths through the graph.
 
     def _passes(self, test: int, char: str) -> bool:
         verdict = self._verdicts.get((test, char))
         if verdict is None:
-            verdict = self._verdicts[test, char] = self._tests[test].fullmatch(char) is not None
+            expression = self._tests[test]
+            has = any(
+                f"{ord(mark):08x}" in expression.pattern and holds(char) for mark, holds in self._properties.items()
+            )
+            verdict = expression.fullmatch(char) is not None
+            verdict = verdict and not has if expression.pattern.startswith("[^") else verdict or has
+            self._verdicts[test, char] = verdict
         return verdict
 
     def _choose(self, test: int) -> str | None:
@@ -228,7 +240,7 @@ class Expression:
         return next((letter for letter in both if self._passes(test, letter) and self._can(letter)), None)
 
     def _any_of(self, test: int) -> str:
-        """A character that passes, whether or not it can be written."""
+        """A character that passes the test, whether or not it can be written."""
         return next((char for char in (*self._literals[test], *self._letters) if self._passes(test, char)), "?")
 
     def _closure(self, node: int) -> Threads:
@@ -246,7 +258,7 @@ class Expression:
         return known
 
     def _backwards(self) -> list[list[tuple[int, int | None]]]:
-        """For every node those that lead to it, and the test that is passed on the way."""
+        """For every node its predecessors, and the test that is passed on the edge."""
         found: list[list[tuple[int, int | None]]] = [[] for _ in self._reads]
         for node, (reads, skips) in enumerate(zip(self._reads, self._skips, strict=True)):
             if reads is not None:
@@ -256,7 +268,7 @@ class Expression:
         return found
 
     def _distances(self, passable: Callable[[int], bool]) -> list[int | None]:
-        """The fewest characters from every node to an end; None where no passable tests lead there."""
+        """The fewest characters from every node to an end; None where no passable tests lead to one."""
         distance: list[int | None] = [None] * len(self._reads)
         distance[_ACCEPT] = distance[_ACCEPT_AT_END] = 0
         backwards = self._backwards()
@@ -297,7 +309,7 @@ class Expression:
         return text
 
     def _longer(self, node: int, left: int) -> tuple[str, int] | None:
-        """A longer text that leads straight to the end, and the node behind it."""
+        """A longer text that leads straight to the end, and the node after it."""
         for piece in self._pieces if left > 1 else ():
             if len(piece) <= left:
                 threads = frozenset({node})
@@ -315,7 +327,7 @@ class Expression:
         return float("inf") if distance is None else distance
 
     def _of_length(self, threads: Threads, least: int, most: int | None) -> str | None:
-        """A text of at least so many characters: level by level, and then back along the way."""
+        """A text of at least this many characters: forwards level by level, then back along the path."""
         came: list[dict[int, tuple[int, str]]] = [dict.fromkeys(threads, (-1, ""))]
         steps = 0
         while len(came) <= (most if most is not None else least + len(self._reads)):
@@ -346,10 +358,10 @@ def shortest_match(pattern: str, letters: Iterable[str], can: Callable[[str], bo
     Args:
         pattern: a regular expression in Python's syntax.
         letters: the characters to choose from where any of several will do, the best first.
-        can: tells whether a character can be written at all.
+        can: returns whether a character can be written at all.
 
     Returns:
-        The text; None where none is found, or the expression is none of Python's.
+        The text; None where none is found, or the pattern is not a valid Python regular expression.
 
     Example:
 

@@ -1,10 +1,9 @@
-"""Whole text: what is written matches a regular expression, a JSON schema or a grammar from its first character to its
-last.
+"""Structured output: the generated text matches a regular expression, a JSON schema or a grammar as a whole.
 
-A mask of the tokens that may come next is not enough: a text that runs out of tokens in the middle of an object is no
-JSON. So as many tokens are always left as a completion needs that is known to work. As long as there is room for
-whatever the next token may begin, the mask is llguidance's own; when room gets scarce, a token stays open only if
-behind it a completion is known that still fits.
+A mask of the tokens that may come next is not enough: a text that runs out of tokens in the middle of an object is not
+    JSON. So the remaining token budget always covers a completion that is known to work. While it covers whatever the
+    next token may start, the mask is llguidance's; when it gets short, a token stays allowed only if a known completion
+    after it still fits.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
+from ..decoding.drafts import SuggestsTokens
 from ..decoding.endings import CompleteEndCriteria
 from ..decoding.row_states import RowStates, row_key
 from ..decoding.stop_strings import find_stop
@@ -21,29 +21,30 @@ from .grammar_search import Plan
 from .grammar_states import GrammarPlaces, Place
 from .grammars import read_grammar
 
-# So many open tokens are looked at where room is scarce, the likeliest; fewer where words have still to appear.
+# Allowed tokens that are examined when the budget is short, the most probable first; fewer where words are missing.
 MOST_TRIED, MOST_TRIED_WITH_WORDS = 512, 64
-# More open tokens than this are taken for free text, from which words that are barred are got round.
+# More allowed tokens than this count as free text, in which banned words are avoided.
 FREE_TEXT = 64
-# Tokens that getting round a word, or ending one, may take.
+# Most tokens that it may take to avoid a word, or to end one.
 ROUND = 8
-# Of the tokens that would complete a stop text, the likeliest so many are looked at.
+# Tokens that would complete a stop text and are examined, the most probable first.
 STOPS_TRIED = 32
 
 
-class WholeTextLogitsProcessor(LogitsProcessor):
+class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
     """Keeps every row on the way to a text that matches as a whole, and complete when its tokens are used up.
 
     Args:
         whole: a grammar over the model's tokens, or its source as the `fields` of `read_grammar`.
-        tokenizer: the model's; not needed with `GrammarPlaces`.
-        remaining: called with the token ids `(rows, length)`, tells how many tokens each row may still get.
-        end_tokens: ids that end the text; closed until it is complete.
-        closing_token: what to write behind a complete text that cannot go on, where there are no `end_tokens`.
-        complete: told of the rows that can only end.
-        stop_strings: texts that end the text; not completed unless it matches with them and without.
+        tokenizer: the tokenizer of the model; not needed with `GrammarPlaces`.
+        max_new_tokens: how many tokens may be added, as in `generate()`; not needed with `remaining`.
+        remaining: called with the token ids `(rows, length)`, returns how many tokens each row may still get.
+        end_tokens: ids that end the text, masked until it is complete; by default the tokenizer's.
+        closing_token: the token to write after a complete text that cannot continue, where there are no `end_tokens`.
+        complete: records the rows that can only end.
+        stop_strings: texts that end the text; not completed unless the text matches with and without them.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
-        partner: words that must and must not appear; heeded if any text can heed them.
+        partner: words that must and must not appear; respected if any text can satisfy them.
 
     Raises:
         ValueError: the grammar is not valid.
@@ -58,10 +59,9 @@ class WholeTextLogitsProcessor(LogitsProcessor):
     >>> date = WholeTextLogitsProcessor(
     ...     {"pattern": "[0-9]{1,2}(st|nd|rd|th) of (May|June)"},
     ...     model.tokenizer,
-    ...     remaining=lambda ids: [40 - ids.shape[1]] * len(ids),
-    ...     end_tokens=[model.tokenizer.eos_token_id],
+    ...     max_new_tokens=30,
     ... )
-    >>> out = model.generate(ids, logits_processor=LogitsProcessorList([date]), max_length=40, do_sample=False)
+    >>> out = model.generate(ids, logits_processor=LogitsProcessorList([date]), max_new_tokens=30, do_sample=False)
     >>> text = model.tokenizer.decode(out[0], skip_special_tokens=True)
     >>> text.endswith(" of May") or text.endswith(" of June")
     True
@@ -74,8 +74,9 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         whole: GrammarPlaces | dict,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
-        remaining: Callable[[torch.Tensor], Sequence[int]],
-        end_tokens: Sequence[int] = (),
+        max_new_tokens: int | None = None,
+        remaining: Callable[[torch.Tensor], Sequence[int]] | None = None,
+        end_tokens: Sequence[int] | None = None,
         closing_token: int | None = None,
         complete: CompleteEndCriteria | None = None,
         stop_strings: Sequence[str] = (),
@@ -87,8 +88,15 @@ class WholeTextLogitsProcessor(LogitsProcessor):
             if tokenizer is None or grammar is None:
                 raise ValueError("a whole text needs one of pattern, json_schema, grammar and the model's tokenizer")
             whole = GrammarPlaces(grammar, tokenizer, len(tokenizer), whole.get("pattern"))
+        if remaining is None and max_new_tokens is None:
+            raise ValueError("a whole text has to know how many tokens may be added: pass max_new_tokens=")
+        if end_tokens is None:
+            end = getattr(tokenizer, "eos_token_id", None)
+            end_tokens = () if end is None else (end,)
         self._places = self.places = whole
-        self.remaining = remaining
+        self.max_new_tokens = max_new_tokens or 0
+        self.remaining = self._budget if remaining is None else remaining
+        self.checked = remaining is not None
         self.end_tokens = list(end_tokens)
         self.closing_token = closing_token
         self.complete = complete if complete is not None else CompleteEndCriteria()
@@ -103,8 +111,11 @@ class WholeTextLogitsProcessor(LogitsProcessor):
             places.before, places.advance, places.prompt_end, self._prompt_columns
         )
 
+    def _budget(self, input_ids: torch.Tensor) -> list[int]:
+        return self.states.budget(input_ids, self.max_new_tokens)
+
     def heeds(self, input_ids: torch.Tensor) -> bool:
-        """Whether a text is known behind every prompt, `(rows, length)`, that heeds the partner; if not, none does."""
+        """Whether a text that satisfies the partner is known after every prompt, `(rows, length)`; if not, none is."""
         if self.places.partner is None:
             return False
         if all(self.places.plan(place) is not None for place in self.states(input_ids)):
@@ -113,10 +124,10 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         return False
 
     def check(self, input_ids: torch.Tensor, name: str = "the text") -> None:
-        """See that a complete text fits into what may be added behind every prompt, `(rows, length)`.
+        """Check that a complete text fits into the tokens that may be added after every prompt, `(rows, length)`.
 
         Raises:
-            ValueError: it does not; says how many tokens it needs, or which characters the model lacks.
+            ValueError: it does not; the message says how many tokens it needs, or which characters the model lacks.
         """
         for place, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
             plan = self.places.plan(place)
@@ -128,34 +139,40 @@ class WholeTextLogitsProcessor(LogitsProcessor):
                 raise UserError(f"{name}: {needs} but {room} may be added: allow more", setting=name)
 
     def _reason(self, place: Place) -> str:
-        """Why no text was found that matches."""
+        """Why no matching text was found."""
         lacking = self.places.lacking()
         if lacking:
             shown = " ".join(map(repr, lacking))
             return f"no text that matches can be written with the model's alphabet, which lacks {shown}"
+        if self.places.endless:
+            return "no text that matches has an end: some part of it requires itself"
         if self.places.impossible(place):
             return "no text that matches can be written with the model's alphabet"
         return "no text that matches was found: write it simpler"
 
     def is_complete(self, tokens: Sequence[int]) -> bool:
-        """Whether a row of these tokens, its prompt among them, has a text that matches as a whole."""
+        """Whether a row of these tokens, its prompt included, has a text that matches as a whole."""
         place = self.states.read(list(tokens))
         return place.matcher is not None and bool(place.matcher.is_accepting())
 
     def forced(self, input_ids: torch.Tensor) -> list[list[int]]:
-        """For each row of `input_ids`, (rows, length), the tokens that have to come next, none if several may.
+        """For each row of `input_ids`, (rows, length), the tokens that have to come next; none if several may.
 
-        They are the tokens in which the tokenizer writes what the grammar leaves no choice of, so no pass of the model
-        is needed for them. They leave room for the rest of the text.
+        They are the tokens in which the tokenizer writes text that the grammar forces, so they need no forward pass of
+        the model. They leave enough budget for the rest of the text.
         """
         found = []
         for place, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
             found.append([] if place.matcher is None or self.stop_strings else self._forced(place, room))
         return found
 
+    def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
+        """See `SuggestsTokens`: what is forced, however long."""
+        return self.forced(input_ids)
+
     def _forced(self, place: Place, room: int) -> list[int]:
         tokens = list(place.matcher.compute_ff_tokens()) if place.matcher is not None else []
-        # Behind fewer of them the text is forced as well, so a plan is known wherever one is known behind them all.
+        # After fewer of them the text is forced as well, so a plan is known wherever one is known after all of them.
         after = place
         for token in tokens:
             after = self.places.advance(after, token)
@@ -167,7 +184,10 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         return tokens if plan is not None and len(tokens) + len(plan) <= room else []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with all else closed."""
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with all other tokens masked."""
+        if not self.checked:
+            self.check(input_ids)
+            self.checked = True
         states = self.states(input_ids)
         self.places.masks(states)
         everything = None
@@ -196,27 +216,27 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         return scores
 
     def _open(self, place: Place, room: int, scores: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
-        """(tokens,) bool: the tokens behind which a text that matches can be completed, ends not among them."""
+        """(tokens,) bool: the tokens after which a matching text can be completed, without ends."""
         may = self.places.open(place)
-        bad_stops = self._bad_stops(place, may, scores, row) if self.stop_strings else torch.zeros_like(may)
-        may = may & ~bad_stops
+        bad_stops = self._bad_stops(place, may, scores, row) if self.stop_strings else None
+        may = may if bad_stops is None else may & ~bad_stops
         if room > self.places.bound(place) and self._words_fit(place, room, may, scores):
             return may
         kept = self._with_plans(place, room, may, scores)
         if not bool(kept.any()) and not self.places.complete(place):
             plan = self._last_way(place, room)
-            if plan and not bool(bad_stops[plan[0]]):
+            if plan and (bad_stops is None or not bool(bad_stops[plan[0]])):
                 # It may spell what is certain in other tokens than the tokenizer.
                 kept[plan[0]] = True
                 place.plans[plan[0]] = plan[1:]
         return kept
 
     def _with_plans(self, place: Place, room: int, may: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Of the tokens that may come those behind which a plan is known that fits."""
+        """The allowed tokens after which a plan is known that fits."""
         plan = self.places.plan(place)
         kept = torch.zeros_like(may)
         spare = ROUND if self.places.partner is not None else 0
-        # What ends the string here ends it behind any plain token more.
+        # Bytes that end the string here end it after any further plain token.
         if plan and len(plan) + spare < room and self.places.closes_string(plan) and self.places.closable(place):
             kept = may & self.places.tokens.plain
         with_words = self.places.partner is not None and bool(self.places.partner.missing(place.beside))
@@ -228,12 +248,12 @@ class WholeTextLogitsProcessor(LogitsProcessor):
     def _last_way(self, place: Place, room: int) -> Plan | None:
         plan = self.places.plan(place)
         if plan is None and self.places.partner is not None:
-            # The words cannot be heeded any more; the text is to be complete all the same.
+            # The words cannot be satisfied any more; the text has to be complete all the same.
             plan = self._places.plan(Place(place.matcher, position=place.position))
         return plan if plan is not None and len(plan) <= room else None
 
     def _words_fit(self, place: Place, room: int, may: torch.Tensor, scores: torch.Tensor) -> bool:
-        """Whether the words leave all tokens open that may come: that is seen by the likeliest and the longest."""
+        """Whether the words leave all allowed tokens open, judged by the most probable and the longest ones."""
         if self.places.partner is None:
             return True
         tokens = may.nonzero().flatten()
@@ -251,7 +271,7 @@ class WholeTextLogitsProcessor(LogitsProcessor):
         return len(self.places.plans_behind(place, tried, room - 1)) == len(set(tried))
 
     def _likeliest(self, may: torch.Tensor, scores: torch.Tensor, plan: Plan | None, most: int) -> list[int]:
-        """The open tokens that could well be chosen, the likeliest first, and the one that the plan goes on with."""
+        """The allowed tokens that are likely to be chosen, the most probable first, and the first token of the plan."""
         tokens = may[: len(scores)].nonzero().flatten()
         if len(tokens) > most:
             tokens = tokens[scores.detach().float().cpu()[tokens].topk(most).indices]

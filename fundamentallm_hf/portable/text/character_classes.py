@@ -1,8 +1,8 @@
-"""Characters that patterns do not tell apart, as one class: a few representatives stand for all of Unicode.
+"""Groups the characters that patterns treat alike, so that a few representatives cover all of Unicode.
 
-A search over what could be written next would have to try every character. A regular expression sees a character only
-through its tests (`[a-z]`, `.`), and a word only through the letters it is made of, so characters with the same answers
-lead to the same state, and one of them is enough.
+A search over possible continuations would have to try every character. A regular expression sees a character only
+through its tests (`[a-z]`, `.`), and a word only through its letters, so characters with the same results lead to the
+same state, and one of them is enough.
 """
 
 import codecs
@@ -18,18 +18,18 @@ from .characters import fold, is_invisible, is_word
 CODE_POINTS = 0x110000
 _SURROGATES = range(0xD800, 0xE000)
 _BLOCK = 256
-# Classes that one number can hold before they are numbered anew.
+# Classes that one number can hold before they are renumbered.
 _MOST_CLASSES = 1 << 40
 
 
 @lru_cache(maxsize=1)
 def all_characters() -> str:
-    """Every code point in order; the surrogates, which no text holds, replaced by NUL."""
+    """Every code point in order, with the surrogates, which no text contains, replaced by NUL."""
     return "".join(chr(code) if code not in _SURROGATES else "\0" for code in range(CODE_POINTS))
 
 
 class CharacterClasses:
-    """Sorts all characters by what patterns see of them.
+    """Sorts all characters by how patterns treat them.
 
     Args:
         tests: patterns for exactly one character.
@@ -70,7 +70,7 @@ class CharacterClasses:
 
 
 def characters_behind(pending: bytes) -> tuple[int, int, int]:
-    """The first and the last code point that begin with these bytes of UTF-8, and how many bytes are missing.
+    """The first and last code point whose UTF-8 starts with these bytes, and how many bytes are missing.
 
     Example:
 
@@ -86,14 +86,14 @@ def characters_behind(pending: bytes) -> tuple[int, int, int]:
     code = pending[0] & (0xFF >> (length + 1))
     for byte in pending[1:]:
         code = code << 6 | byte & 0x3F
-    # No character is written with more bytes than it needs, and none lies beyond the last code point.
+    # No character is encoded in more bytes than it needs, and none is beyond the last code point.
     least = {2: 0x80, 3: 0x800, 4: 0x10000}[length]
     first, last = code << 6 * missing, ((code + 1) << 6 * missing) - 1
     return max(first, least), min(last, CODE_POINTS - 1), missing
 
 
 def continues(pending: bytes, more: bytes) -> bool:
-    """Whether `more` goes on with a character that begins with `pending`."""
+    """Whether `more` continues a character that starts with `pending`."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         decoder.decode(pending + more)
@@ -103,7 +103,7 @@ def continues(pending: bytes, more: bytes) -> bool:
 
 
 def is_surrogate(char: str) -> bool:
-    """Whether it is half of a pair in UTF-16, which no text in UTF-8 holds."""
+    """Whether it is half of a surrogate pair in UTF-16, which no text in UTF-8 contains."""
     return ord(char) in _SURROGATES
 
 
@@ -114,13 +114,13 @@ def coarse_key(char: str, ignore_case: bool) -> Hashable:
 
 
 def kind_of(char: str) -> tuple[bool, bool, bool]:
-    """Whether it is part of words, white space, of ASCII."""
+    """Whether it is a word character, white space, ASCII."""
     return is_word(char), char.isspace(), char.isascii()
 
 
 @lru_cache(maxsize=2)
 def _folds(ignore_case: bool) -> dict[int, tuple[str, ...]]:
-    """The code points that are compared as something else than themselves, and as what."""
+    """The code points whose folded form differs from themselves, with that form."""
     found = {}
     for block in range(0, CODE_POINTS, _BLOCK):
         chars = all_characters()[block : block + _BLOCK]
@@ -135,7 +135,7 @@ def _folds(ignore_case: bool) -> dict[int, tuple[str, ...]]:
 
 @lru_cache(maxsize=2)
 def _kinds(ignore_case: bool) -> np.ndarray:
-    """For every code point a small number for its kind: of a word or not, white space or not, and so on."""
+    """For every code point a small number for its kind: word character or not, white space or not, and so on."""
     kinds = np.zeros(CODE_POINTS, dtype=np.int64)
     for weight, pattern in ((1, r"\w+"), (2, r"\s+"), (4, r"[\x00-\x7f]+"), (16, r"\n")):
         for run in re.finditer(pattern, all_characters()):

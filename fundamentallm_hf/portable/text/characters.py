@@ -1,15 +1,15 @@
-"""Characters as text controls see them: folded for comparison, and sorted into those that make words.
+"""Case folding for comparison, and the characters that words are made of.
 
 Two spellings that a reader takes for the same word have to match, so characters are compared in Unicode's compatibility
-decomposition with case folded away (The Unicode Standard, section 3.13, D145 and D147): "STRASSE" is "straße", and a
-soft hyphen, a zero-width space or a full-width letter hides nothing. This file knows nothing of tokens or patterns.
+decomposition with case folded (The Unicode Standard, section 3.13, D145 and D147): "STRASSE" equals "straße", and a
+soft hyphen, a zero-width space or a full-width letter cannot hide a word.
 """
 
 import unicodedata
 from functools import lru_cache
 
-# Invisible but no format characters (Default_Ignorable_Code_Point): the combining grapheme joiner, Hangul fillers,
-# inherent Khmer vowels, variation selectors, and what is reserved for such.
+# Invisible characters that are not format characters (Default_Ignorable_Code_Point): the combining grapheme joiner,
+# Hangul fillers, inherent Khmer vowels, variation selectors, and code points reserved for such.
 _INVISIBLE = (
     range(0x034F, 0x0350),
     range(0x115F, 0x1161),
@@ -43,7 +43,7 @@ def is_invisible(char: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def fold(char: str, ignore_case: bool = True) -> str:
-    """What `char` is compared as: no, one or several characters.
+    """The folded form of `char`: zero, one or several characters.
 
     Example:
 
@@ -73,13 +73,13 @@ def fold_text(text: str, ignore_case: bool = True) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def is_word(char: str) -> bool:
-    """Whether `char` is part of words: letters, digits, the underscore, and marks that stand on them."""
+    """Whether `char` is part of words: letters, digits, the underscore, and marks on them."""
     return char.isalnum() or char == "_" or unicodedata.category(char).startswith("M")
 
 
 @lru_cache(maxsize=1 << 16)
 def needs_boundary(char: str) -> bool:
-    """Whether a word that begins or ends with `char` is only whole where no letter stands beside it.
+    """Whether a word that begins or ends with `char` counts as whole only if no letter is next to it there.
 
     Not so for punctuation and emoji, nor in scripts without spaces, where a word has letters on both sides.
     """

@@ -1,4 +1,4 @@
-"""What tokens add to a text, piece by piece: whole characters, or bytes that wait for the rest of theirs."""
+"""The pieces of text that tokens add: whole characters, or bytes of an incomplete one."""
 
 import codecs
 import re
@@ -10,13 +10,12 @@ _LETTER_AND_MORE = re.compile(r"[A-Za-z][^A-Za-z]")
 
 
 class PiecesInOrder(NamedTuple):
-    """The pieces of a vocabulary, sorted, so that those with one beginning stand side by side.
+    """The pieces of a vocabulary, sorted, so that those with a common prefix are adjacent.
 
     Attributes:
-        order: the pieces that are whole characters.
-        tokens: for each, the ids that add it.
-        rough: indices of the pieces in which something else follows a letter of ASCII; in all others nothing but such
-            letters does.
+        order: the pieces that consist of whole characters.
+        tokens: for each piece, the ids that add it.
+        rough: indices of the pieces in which anything other than an ASCII letter follows an ASCII letter.
     """
 
     order: list[str]
@@ -68,11 +67,11 @@ def add_piece(pending: bytes, piece: str | bytes, errors: str = "replace") -> tu
 
     Args:
         pending: those bytes, or none.
-        piece: what the next token adds.
-        errors: what becomes of bytes that make no character: see `bytes.decode`.
+        piece: the text or bytes that the next token adds.
+        errors: how bytes that form no character are handled: see `bytes.decode`.
 
     Returns:
-        The characters that are now whole, and the bytes that still wait.
+        The characters that are now complete, and the bytes of an incomplete one.
     """
     if isinstance(piece, str):
         if not piece or not pending:
@@ -84,12 +83,12 @@ def add_piece(pending: bytes, piece: str | bytes, errors: str = "replace") -> tu
 
 
 def as_bytes(piece: str | bytes) -> bytes:
-    """A piece as the bytes that it stands for."""
+    """A piece as bytes."""
     return piece.encode() if isinstance(piece, str) else piece
 
 
 def decode_run(run: bytes) -> str:
-    """What a decoder makes of byte-fallback tokens side by side: where one fits nowhere, it replaces them all."""
+    """The text that a decoder returns for adjacent byte-fallback tokens: if one is invalid, it replaces them all."""
     try:
         return run.decode()
     except UnicodeDecodeError:

@@ -1,12 +1,11 @@
-"""Regular expressions read one character at a time.
+"""Regular expressions matched one character at a time.
 
-`RegexMachine` finds in a growing text what `re.search` finds in a finished one: after every character it says whether a
-match is now certain, whatever follows. Its state is small and hashable, so many continuations of one text can be tried
-from the same place: what a language model might write can be judged before it is written.
+`RegexMachine` finds in a growing text what `re.search` finds in a finished one: after every character it reports
+whether a match is now certain, whatever follows. Its state is small and hashable, so many continuations of one text can
+be tried from the same state, before the model generates them.
 
-All threads of all patterns are followed at once, so a character costs the same however the patterns branch. What an
-assertion such as `\\b` or `$` has to know of the text to come is kept as a set of kinds of next character, and decided
-when that character is there.
+All threads of all patterns are followed at once, so a character costs the same however the patterns branch. Assertions
+such as `\\b` and `$` are kept as a set of kinds of next character, and decided when that character is there.
 """
 
 import re
@@ -14,20 +13,19 @@ from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
 
-# The parser of `re` itself: what is written is read here exactly as `re.compile` reads it. It has no public name.
+# The parser of `re` itself, so that a pattern is read as `re.compile` reads it. It has no public name.
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
-# Nodes that one pattern may expand to; counted repeats are written out, so `(a{1000}){1000}` would need a million.
+# Most nodes of one pattern; counted repeats are expanded, so `(a{1000}){1000}` would need a million.
 MAX_NODES = 10_000
-# Threads that remembered steps may hold together before all are forgotten, a step counting as eight more: about 100 MB.
+# Most threads in remembered steps before all are forgotten; a step counts as eight more threads: about 100 MB.
 MAX_REMEMBERED = 1_000_000
 
-# What can stand beside a place in a text: a word character of ASCII, a word character beyond it (only `(?a)` tells the
-# two apart), any other character, a newline, the edge of the text.
+# Kinds of neighbours of a position: an ASCII word character, another one, any other character, a newline, the edge.
 WORD, LETTER, OTHER, NEWLINE, EDGE = 1, 2, 4, 8, 16
-# What can follow a place: all of these, and apart from NEWLINE, which has more text behind it, the newline that is the
-# last character, because `$` holds before that one only.
+# Kinds of what can follow a position: all of these, and next to NEWLINE, which has more text after it, the newline that
+# is the last character, because `$` holds only before that one.
 LAST_NEWLINE = 32
 BEFORE = (WORD, LETTER, OTHER, NEWLINE, EDGE)
 ANYTHING = WORD | LETTER | OTHER | NEWLINE | EDGE | LAST_NEWLINE
@@ -56,12 +54,12 @@ _UNSUPPORTED = {
 
 
 class State(NamedTuple):
-    """Where a text stands.
+    """The state of a search.
 
     Attributes:
-        threads: places in the patterns where matches that have begun wait for their next character.
+        threads: nodes of the patterns where started matches wait for their next character.
         before: the kind of the last character: WORD, LETTER, OTHER, NEWLINE, or EDGE if there is none.
-        pending: the kinds of what follows, as bits, that would complete a match already read.
+        pending: the kinds of next character, as bits, that would complete a match already read.
     """
 
     threads: frozenset[int]
@@ -74,7 +72,7 @@ _FREE: _Condition = dict.fromkeys(BEFORE, ANYTHING)
 
 
 class _Graph:
-    """The patterns as nodes: some read a character and lead on, some lead on under a condition without reading.
+    """The patterns as nodes: some read a character, others lead on under a condition without reading.
 
     Attributes:
         reads: for every node, the number of the test that its character has to pass and the node after it, or None.
@@ -92,10 +90,10 @@ class _Graph:
         """Add a pattern; its matches end in the node `_ACCEPT`.
 
         Returns:
-            The node where it begins.
+            The node where the pattern starts.
 
         Raises:
-            ValueError: it is no regular expression, is not supported, is too large, or matches the empty text.
+            ValueError: it is invalid, not supported, too large, or matches the empty text.
         """
         self._pattern, self._limit = pattern, len(self.reads) + MAX_NODES
         try:
@@ -173,7 +171,7 @@ class _Graph:
 
 
 def one_character(operation: Any, value: Any) -> str:
-    """Write a parsed item that reads one character as a pattern again, for `re` to say which characters it means."""
+    """Convert a parsed item that reads one character back to a pattern, so that `re` decides what it matches."""
     if operation is _parser.ANY:
         return "."
     if operation is _parser.LITERAL:
@@ -194,7 +192,7 @@ def one_character(operation: Any, value: Any) -> str:
 
 
 def _condition(place: Any, flags: int) -> _Condition:
-    """When an assertion holds: for each kind of character before it, the kinds of what may follow."""
+    """When an assertion holds: for each kind of character before it, the kinds that may follow."""
     lines = flags & re.MULTILINE
     if place is _parser.AT_BEGINNING and lines:
         return {EDGE: ANYTHING, NEWLINE: ANYTHING}
@@ -221,12 +219,13 @@ class RegexMachine:
     """Searches a growing text for any of some regular expressions.
 
     Matches may begin anywhere and mean what they mean to `re`, with these limits: look-around, references to groups,
+    Matches may begin anywhere and mean what they mean to `re`, with these limits: look-around, references to groups,
     atomic groups and possessive repeats are refused, and so is a pattern that matches the empty text or expands to more
     than `MAX_NODES` nodes.
 
     Args:
-        patterns: regular expressions as `re` knows them, with flags in them if need be, such as `(?m)` or `(?-i:...)`.
-        ignore_case: read all of them with `re.IGNORECASE`.
+        patterns: regular expressions as in `re`, with inline flags if needed, such as `(?m)` or `(?-i:...)`.
+        ignore_case: compile all of them with `re.IGNORECASE`.
 
     Attributes:
         start: the state where nothing has been read.
@@ -260,15 +259,15 @@ class RegexMachine:
 
     @property
     def tests(self) -> list[re.Pattern[str]]:
-        """The patterns for exactly one character by which characters are told apart."""
+        """Patterns for exactly one character: the tests that separate characters."""
         return self._graph.tests
 
     def key(self, char: str) -> tuple[int, tuple[bool, ...]]:
-        """What the patterns see of a character: two with the same key lead to the same state."""
+        """The results of all tests for a character: two characters with the same key lead to the same state."""
         return _kind(char), tuple(self._passes(test, char) for test in range(len(self.tests)))
 
     def distance(self, state: State) -> int | None:
-        """The fewest characters that may complete a match that has begun; None if none has."""
+        """The fewest characters that may complete a started match; None if none has started."""
         return min((self._distances[thread] for thread in state.threads), default=1 if state.pending else None)
 
     def fewest(self, state: State) -> int:
@@ -277,7 +276,7 @@ class RegexMachine:
 
     @cached_property
     def _distances(self) -> list[int]:
-        """For every node the fewest characters between it and the end of a match, assertions taken to hold."""
+        """For every node the fewest characters to the end of a match, assuming that assertions hold."""
         before: list[list[tuple[int, int]]] = [[] for _ in self._graph.reads]
         for node, read in enumerate(self._graph.reads):
             for after in [after for _, after in self._graph.skips[node]]:
@@ -299,12 +298,12 @@ class RegexMachine:
         """Read one character.
 
         Args:
-            state: where the text stands.
-            char: its next character.
+            state: the current state.
+            char: the next character.
 
         Returns:
-            Where it stands now, and whether this character made a match certain: one that ends with it, whatever
-            follows, or one that ended earlier and had waited to see what follows.
+            The new state, and whether this character made a match certain: one that ends with it, whatever follows, or
+                one that ended earlier and depended on the next character.
         """
         known = self._steps.get((state, char))
         if known is None:
@@ -314,26 +313,26 @@ class RegexMachine:
         return known
 
     def ends(self, state: State) -> bool:
-        """Whether a match that waits to see what follows is completed if the text ends here."""
+        """Whether a match that depends on the next character is complete if the text ends here."""
         return bool(state.pending & EDGE)
 
     def forget(self, state: State) -> State:
-        """The same place without the matches that are complete but for what follows; those going on are kept."""
+        """The same state without the matches that only depend on the next character; unfinished ones are kept."""
         return state._replace(pending=0)
 
     def neutral(self, state: State) -> State:
-        """The same place in the text with no match begun."""
+        """The same position in the text with no match started."""
         return State(frozenset(), state.before, 0)
 
     def alive(self, state: State) -> bool:
-        """Whether a match has begun that may still be completed."""
+        """Whether a match has started that may still be completed."""
         return bool(state.threads or state.pending)
 
     def _step(self, state: State, char: str) -> tuple[State, bool]:
         kind = _kind(char)
         hit = bool(state.pending & kind)
         pending = EDGE if kind == NEWLINE and state.pending & LAST_NEWLINE and not hit else 0
-        # A match may begin at every character. What comes of that depends on no thread, so it is worked out once.
+        # A match may start at every character. The result depends on no thread, so it is computed once.
         threads = state.threads or self._starts
         reached: set[int] = set()
         reached_if_last: set[int] = set()
@@ -343,7 +342,7 @@ class RegexMachine:
                     reached.add(after)
                 elif kind == NEWLINE and follows & LAST_NEWLINE:
                     reached_if_last.add(after)
-        if reached_if_last:  # led here by a `$`: nothing more can be read, but the match may be complete
+        if reached_if_last:  # after a `$`: nothing more can be read, but the match may be complete
             pending |= self._closure(frozenset(reached_if_last), kind)[1] & EDGE
         threads = frozenset(reached - {_ACCEPT})
         reads, follows = self._closure(frozenset(reached), kind)
@@ -366,10 +365,10 @@ class RegexMachine:
         return verdict
 
     def _closure(self, threads: frozenset[int], before: int) -> tuple[list[tuple[int, int, int]], int]:
-        """What the threads can do next, for each kind of what follows.
+        """The next steps of the threads, for each kind of next character.
 
         Returns:
-            Tests, the nodes behind them, and the kinds of what follows with which they can be reached; and the kinds
+            Tests, the nodes after them, and the kinds of next character with which they can be reached; and the kinds
             with which a match is complete.
         """
         known = self._closures.get((threads, before))
@@ -393,7 +392,7 @@ class RegexMachine:
         return reads, reach.get(_ACCEPT, 0)
 
     def _remember(self, threads: int) -> None:
-        """Forget every step and closure when there are too many, before one more is kept."""
+        """Forget every step and closure when there are too many, before another one is kept."""
         self._remembered += threads + 8
         if self._remembered > MAX_REMEMBERED:
             self._steps.clear()

@@ -1,8 +1,7 @@
-"""Lists of words, phrases and regular expressions as one machine over text, and the chance that each will come.
+"""Matches lists of words, phrases and regular expressions against text, with the probability of each match.
 
-An entry in slashes is a regular expression, anything else words (see `word_matcher.py`). This file joins the two
-machines and gives every place in them a chance: how likely is it that the text, having come this far, completes an
-entry? It knows nothing of tokens.
+An entry in slashes is a regular expression, any other entry is words (see `word_matcher.py`). This file combines the
+two machines and gives every state a probability that the text goes on to complete an entry.
 """
 
 from collections.abc import Hashable, Sequence
@@ -27,14 +26,14 @@ _FAR = 8
 
 
 class PatternState(NamedTuple):
-    """Where a text stands in both machines."""
+    """The states of both machines."""
 
     literal: LiteralState
     regex: Any
 
 
 class Rest(NamedTuple):
-    """One way to complete an entry: the text that is missing, and the chance that it comes."""
+    """One way to complete an entry: the missing text, and its probability."""
 
     text: str
     chance: float
@@ -46,12 +45,12 @@ class TextPatterns:
     Args:
         sources: the entries as users write them.
         ignore_case: compare with case folded away.
-        counts: how words end.
-        expects: something is expected of a regular expression that has begun though no known word matches it, the more
-            the nearer its end is.
+        counts: word counts, which predict how words end.
+        expects: give a started regular expression a probability even if no known word matches it; the closer its end,
+            the higher.
 
     Raises:
-        ValueError: an entry cannot be read; names it.
+        ValueError: an entry cannot be read; the message names it.
     """
 
     def __init__(self, sources: Sequence[str], ignore_case: bool, counts: WordCounts, expects: bool = False) -> None:
@@ -74,13 +73,13 @@ class TextPatterns:
         given: set[int] = set()
         for entry, path in sorted(plain, key=lambda pair: not pair[0].is_stem):
             places = path[:-1] if entry.is_stem else path
-            # What is always another entry first, or the same in other letters, adds no chance of its own.
+            # An entry that always completes another first, or is the same in other letters, adds no probability.
             if places[-1] not in given and not any(self.literal.nodes[at].complete == "now" for at in places[1:-1]):
                 given.add(places[-1])
                 self._give_chances(entry, path, counts)
         for rests in self.rests.values():
             rests.sort(key=lambda rest: -rest.chance)
-        # How often an entry begins where a word does.
+        # How often an entry starts where a word does.
         self.frequency = min(1.0, self._frequency)
         self._chance = {place: min(1.0, sum(rest.chance for rest in rests)) for place, rests in self.rests.items()}
         self._expects = expects and not soft
@@ -107,12 +106,12 @@ class TextPatterns:
 
     @cached_property
     def classes(self) -> CharacterClasses:
-        """The characters that these patterns do not tell apart."""
+        """The characters grouped by how these patterns treat them."""
         tests = self.regex.tests if self.regex is not None else []
         return CharacterClasses(tests, self.literal.alphabet, self.ignore_case)
 
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
-        """Read one character; returns the new state, and whether an entry is complete now."""
+        """Read one character; returns the new state, and whether an entry is now complete."""
         literal, hit = self.literal.step(state.literal, char)
         if self.regex is None or not fold_text(char):
             return PatternState(literal, state.regex), hit
@@ -132,24 +131,24 @@ class TextPatterns:
         return self.literal.ends(state.literal) or (self.regex is not None and self.regex.ends(state.regex))
 
     def forget(self, state: PatternState) -> PatternState:
-        """The same place, without what is complete already: where a prompt ends."""
+        """The same state, without matches that are complete already: for the end of a prompt."""
         return PatternState(self.literal.forget(state.literal), self.regex and self.regex.forget(state.regex))
 
     def neutral(self, state: PatternState) -> PatternState:
-        """The same place in a text in which nothing was begun."""
+        """The same position in a text in which nothing has started."""
         return PatternState(self.literal.neutral(state.literal), self.regex and self.regex.neutral(state.regex))
 
     def idle(self, state: PatternState) -> bool:
-        """Whether nothing was begun in the word at hand, and none of its further letters can begin anything."""
+        """Whether nothing has started in the current word, and none of its further letters can start anything."""
         return self.regex is None and self.literal.idle(state.literal)
 
     @property
     def is_restless(self) -> bool:
-        """Whether an entry may begin anywhere within a word, so that every letter has to be read."""
+        """Whether an entry may start anywhere within a word, so that every letter has to be read."""
         return self.regex is not None or self.literal.begins_anywhere
 
     def chance(self, state: PatternState) -> float:
-        """The chance, by word counts, that what was begun becomes an entry."""
+        """The probability, by word counts, that a started match becomes an entry."""
         known = sum(self._chance.get(place, 0.0) for place in state.literal.threads)
         if self._expects and self.regex is not None:
             distance = self.regex.distance(state.regex)
@@ -205,7 +204,7 @@ class TextPatterns:
 
 
 def _chance_of_rest(folded: Sequence[str], cut: int, stem: bool, counts: WordCounts) -> float:
-    """The chance that the entry is completed when its first `cut` items are written, its words taken as independent."""
+    """The probability that an entry is completed after its first `cut` items, taking its words as independent."""
     text = "".join(folded)
     done = len("".join(folded[:cut]))
     chance = 1.0

@@ -1,9 +1,9 @@
-"""What each token would do to the patterns in a text: complete one, begin one, or nothing.
+"""The effect of each token on the patterns in a text: complete one, start one, or none.
 
-A step of generation needs that for every token of the vocabulary at once. From most places in a text the answer is the
-same but for a few tokens, so a full pass over the vocabulary is made for a text in which nothing was begun, and for any
-other place only the tokens whose outcome differs are looked at. What was found is kept, so a step costs the same for
-one entry and for thousands. This file knows nothing of models or of rows.
+Each generation step needs that for every token of the vocabulary at once. In most states only a few tokens have another
+effect than in the state where nothing has started. So a full pass over the vocabulary is made for that state, and for
+any other state only the tokens with another effect are examined. Results are kept, so a step costs the same for one
+entry and for thousands.
 """
 
 import codecs
@@ -19,22 +19,22 @@ from .table_walk import Outcome, TableWalk
 from .text_patterns import PatternState, TextPatterns
 from .vocabulary import Vocabulary
 
-# Scores that the kept tables may hold together, and tables that are kept however large they are.
+# Scores that the kept tables may hold together, and the number of tables that are kept whatever their size.
 _KEPT_SCORES, _KEPT_TABLES = 1 << 24, 64
 _BROKEN = b"\xff"
-# Bytes that a character has at most, and characters that are tried before all that begin with the same bytes.
+# Most bytes of a character, and characters that are tried before all that start with the same bytes.
 _LONGEST_CHARACTER, _SAMPLES = 4, 7
 _UNWRITABLE = -1
-# A chance is never taken for certain, so that the only closed tokens are those that complete an entry.
+# A probability never reaches 1, so that the only masked tokens are those that complete an entry.
 CERTAIN = 1 - 1e-6
 
 
 class TextState(NamedTuple):
-    """Where a text of tokens stands: in the patterns, and within a character.
+    """The state of a text of tokens: in the patterns, and within a character.
 
     Attributes:
-        patterns: the place behind the last character that is whole.
-        pending: the first bytes of the next one.
+        patterns: the state after the last whole character.
+        pending: the first bytes of the next character.
         run: the byte-fallback tokens at the end of the text.
         before: the place before them, to which all goes back if one fits nowhere; None if one did.
         unspaced: the place before the space in which the text ends, where the decoder takes that away.
@@ -51,18 +51,18 @@ class TextState(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenTable:
-    """The outcome of every token from one place in a text.
+    """The effect of every token in one state of a text.
 
     Attributes:
-        shift: (vocabulary,) float32, to be added to scores: −inf for tokens that complete an entry, log(1 − chance)
-            for the others.
+        shift: (vocabulary,) float32, to be added to scores: −inf for tokens that complete an entry, log(1 −
+            probability) for the others.
         closed: (vocabulary,) bool, the tokens that complete an entry.
         completing: their ids.
-        ending: ids of the tokens behind which the text must not end.
-        needs: (ending,) long, how many more tokens each of them takes until it may.
-        risky: ids of the tokens that begin an entry or go on with one.
-        chances: (risky,) float32, the chance of each that it becomes one.
-        greatest: the greatest of the chances.
+        ending: ids of the tokens after which the text must not end.
+        needs: (ending,) long, how many more tokens must follow each of them before it may.
+        risky: ids of the tokens that start or continue an entry.
+        chances: (risky,) float32, the probability of each that it becomes one.
+        greatest: the greatest of `chances`.
     """
 
     shift: torch.Tensor
@@ -92,11 +92,11 @@ class TokenTable:
 
 
 class TokenTables:
-    """Makes and keeps the tables of one list of patterns over one vocabulary.
+    """Creates and caches the tables of one list of patterns over one vocabulary.
 
     Args:
-        vocabulary: what every token adds to the text.
-        patterns: what to look for.
+        vocabulary: the text that every token adds.
+        patterns: the patterns to look for.
         size: number of scores the model gives; by default the number of tokens. Tokens beyond it are left out.
     """
 
@@ -119,7 +119,7 @@ class TokenTables:
         self._ways_on: dict[tuple[PatternState, bytes, bool], int | None] = {}
 
     def of_size(self, size: int) -> "TokenTables":
-        """The same tables for another number of scores; places mean the same in both."""
+        """The same tables for another number of scores; states are the same in both."""
         if size == self.size:
             return self
         if size not in self._others:
@@ -136,7 +136,7 @@ class TokenTables:
         return after if alone == after else after._replace(alone=alone)
 
     def advance_prompt(self, state: TextState, token: int) -> TextState:
-        """The place behind `token` of a prompt, where a special token begins a new text."""
+        """The state after `token` of a prompt, where a special token starts a new text."""
         return self.start if self.vocabulary.is_border(token) else self.advance(state, token)
 
     def forget(self, state: TextState) -> TextState:
@@ -151,15 +151,15 @@ class TokenTables:
         return state if state == self.start else state._replace(alone=self.start)
 
     def flushed(self, state: TextState) -> PatternState:
-        """The place in the patterns if no byte follows that completes the character at hand."""
+        """The state of the patterns if the current character is never completed."""
         return self._flush(state)[0] if state.pending else state.patterns
 
     def in_run(self, state: TextState) -> bool:
-        """Whether the text ends in byte-fallback tokens that the decoder may still give up."""
+        """Whether the text ends in byte-fallback tokens that the decoder may still discard."""
         return bool(state.run) and state.before is not None
 
     def keeps_run(self, state: TextState, token: int) -> bool:
-        """Whether the byte-fallback tokens at the end of the text make the same characters behind `token`."""
+        """Whether the byte-fallback tokens at the end of the text form the same characters after `token`."""
         if token in self.vocabulary.fallback:
             return self.in_run(self.advance(state, token))
         return not state.pending or self.vocabulary.is_border(token)
@@ -174,11 +174,11 @@ class TokenTables:
         return hit or self.patterns.ends(patterns)
 
     def chance(self, state: TextState) -> float:
-        """The chance, by word counts, that what was begun becomes an entry; 0 within a character."""
+        """The probability, by word counts, that a started match becomes an entry; 0 within a character."""
         return 0.0 if state.pending else min(CERTAIN, self.patterns.chance(state.patterns))
 
     def complete(self, state: TextState, tokens: list[int]) -> int | None:
-        """How many of `tokens` it takes to complete an entry from here; None if they all do not."""
+        """How many of `tokens` it takes to complete an entry from here; None if none is completed."""
         for count, token in enumerate(tokens, 1):
             state, hit = self.read(state, token)
             if hit:
@@ -198,7 +198,7 @@ class TokenTables:
         return table
 
     def read(self, state: TextState, token: int) -> tuple[TextState, bool]:
-        """The place behind `token`, and whether it completes an entry."""
+        """The state after `token`, and whether it completes an entry."""
         piece = self.vocabulary.piece(token)
         if not piece:
             return state, False
@@ -229,7 +229,7 @@ class TokenTables:
         return TextState(patterns, decoder.getstate()[0], run, before), hit
 
     def _flush(self, state: TextState) -> tuple[PatternState, bool]:
-        """The place behind a broken character, where one was begun."""
+        """The state after an invalid character, where one has started."""
         if state.pending and state.before is not None:
             return self.patterns.read(state.before, decode_run(state.run))
         return self.patterns.read(state.patterns, state.pending.decode("utf-8", self.vocabulary.errors))
@@ -297,7 +297,7 @@ class TokenTables:
     def _as_spelled(self, token: int, outcome: Outcome, after: PatternState) -> Outcome:
         """The outcome with the part of its chance that is real: a model writes words in tokens it was trained on.
 
-        Behind " a" a sub-word model does not write "ss" if " ass" is a token, so " a" is no beginning of it.
+        After " a" a sub-word model does not write "ss" if " ass" is a token, so " a" does not start that word.
         """
         if not outcome.chance or self.vocabulary.longest <= 1 or isinstance(self.vocabulary.piece(token), bytes):
             return outcome
@@ -311,7 +311,7 @@ class TokenTables:
         return isinstance(self.vocabulary.piece(token), bytes) or token in self.vocabulary.fallback
 
     def _with_way_on(self, after: TextState, outcome: Outcome) -> Outcome:
-        """The outcome of a token, closed where the text may neither end behind it nor go on."""
+        """The effect of a token, masked where the text may neither end nor continue after it."""
         if after.pending:
             key = (after.patterns, after.pending, bool(after.run))
             if key not in self._ways_on:
@@ -327,7 +327,7 @@ class TokenTables:
         return outcome._replace(hit=True) if needs is None else outcome._replace(needs=needs)
 
     def _leads_on(self, place: PatternState) -> bool:
-        """Whether some character may follow behind which the text may end."""
+        """Whether some character may follow after which the text may end."""
         for letter in self.vocabulary.letters:
             patterns, hit = self.patterns.step(place, letter)
             if not hit and not self.patterns.ends(patterns):
@@ -335,7 +335,7 @@ class TokenTables:
         return False
 
     def _bytes_to_go(self, place: PatternState, pending: bytes, in_run: bool) -> int | None:
-        """Tokens that complete the character begun by `pending` without an entry, the text being free to end behind it.
+        """Fewest tokens that complete the character started by `pending` without an entry, so that the text may end.
 
         Returns:
             None if every such character completes an entry, `_UNWRITABLE` if no tokens complete it at all.
@@ -364,7 +364,7 @@ class TokenTables:
         return 1 if self._leads_on(patterns) else None
 
     def _parts_to_go(self, state: TextState, tokens: int = 1) -> int | None:
-        """The same where only some bytes are tokens; `tokens` counts those on the way there."""
+        """The same where only some bytes are tokens; `tokens` counts those used so far."""
         found: list[int | None] = []
         for token in self._parts if tokens <= _LONGEST_CHARACTER else ():
             raw = as_bytes(self.vocabulary.piece(token))

@@ -1,4 +1,4 @@
-"""What every token of a tokenizer adds to the text.
+"""The text that every token of a tokenizer adds.
 
 Controls over text have to know, before a token is chosen, which characters it would add. `token_texts.py` asks the
 tokenizer for that.
@@ -22,10 +22,10 @@ _MOST_BYTES = 4  # of a character
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer's tokens as text.
+    """The tokens of a tokenizer as text.
 
     Attributes:
-        pieces: for every token id, what it adds: text, or bytes where it holds only a part of a character. Special
+        pieces: for every token id, the text that it adds, or bytes where it is only a part of a character. Special
             tokens, and ids that the tokenizer does not use, add nothing.
         strips_leading_space: the decoder takes one space from the very beginning of the text.
         strips_trailing_space: the decoder takes one space from the very end of the text.
@@ -53,7 +53,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Vocabulary":
-        """The view of `tokenizer`: made at first use, and again when tokens were added since.
+        """The vocabulary of `tokenizer`, cached; created again when tokens were added since.
 
         Example:
 
@@ -88,9 +88,9 @@ class Vocabulary:
         return self._spelling.get(text)
 
     def spell(self, text: str) -> list[int] | None:
-        """Tokens that add `text`, each the longest that fits; None where some character has none.
+        """Tokens that add `text`, each the longest that fits; None where some character has no token.
 
-        A character without a token of its own is written in bytes, if the vocabulary has them.
+        A character without a token is written in bytes, if the vocabulary has them.
         """
         tokens: list[int] = []
         place = 0
@@ -128,7 +128,7 @@ class Vocabulary:
 
     @cached_property
     def _byte_tokens(self) -> tuple[dict[bytes, int], dict[bytes, int]]:
-        """The tokens for parts of a character: those of whole words, and those of byte fallback."""
+        """The tokens for parts of a character: those of byte-level words, and those of byte fallback."""
         found: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
         for token, piece in enumerate(self.pieces):
             if token in self.fallback or (isinstance(piece, bytes) and len(piece) < _MOST_BYTES):
@@ -149,15 +149,15 @@ class Vocabulary:
         return frozenset("".join(self._spelling))
 
     def can_write(self, char: str) -> bool:
-        """Whether some tokens add this character, be it in bytes or together with others."""
+        """Whether some tokens add this character, in bytes or together with others."""
         return char in self.characters or (not is_surrogate(char) and self.spell(char) is not None)
 
     def spell_rest(self, piece: str | bytes, rest: str) -> list[int] | None:
-        """Tokens that add `rest` to a word that began with `piece`: in capitals, if that is how it began."""
+        """Tokens that add `rest` to a word that starts with `piece`: in capitals, if it starts so."""
         return self.spell(rest.upper() if _shouted(piece) else rest)
 
     def begins_with(self, token: int, rest: str) -> bool:
-        """Whether `token` and `rest` together are written with `token` first: words have their customary tokens."""
+        """Whether `token` and `rest` together are tokenized with `token` first: words have their usual tokens."""
         piece = self.piece(token)
         if isinstance(piece, bytes):
             return True
@@ -169,7 +169,7 @@ class Vocabulary:
         return first == token and self.spell(whole) is not None
 
     def completing(self, tail: str, text: str) -> Iterator[int]:
-        """The tokens that complete `text`, in part or wholly, behind a text that ends in `tail`."""
+        """The tokens that complete `text`, partly or wholly, after a text that ends in `tail`."""
         yield from self._holding(text)
         for done in range(1, len(text)):
             if tail.endswith(text[:done]):
@@ -251,7 +251,7 @@ class Vocabulary:
 
     @cached_property
     def longest(self) -> int:
-        """Characters in the longest token."""
+        """Number of characters in the longest token."""
         return max(map(len, self._spelling), default=0)
 
     @cached_property
@@ -261,11 +261,11 @@ class Vocabulary:
 
     @cached_property
     def letters(self) -> tuple[str, ...]:
-        """Every character that is a token of its own."""
+        """Every character that has a token."""
         return tuple(piece for piece in self._spelling if len(piece) == 1)
 
     def all_continuations(self, fallback: bool) -> bool:
-        """Whether every byte within a character is a token of its own, so that every character can be completed."""
+        """Whether every continuation byte of a character has a token, so that every character can be completed."""
         return self._continuations[fallback]
 
     @cached_property
@@ -294,11 +294,11 @@ class Vocabulary:
         return text.removesuffix(" ") if self.strips_trailing_space else text
 
     def is_border(self, token: int) -> bool:
-        """Whether it adds no text: a special token, or an id that nothing stands for."""
+        """Whether it adds no text: a special token, or an id without a token."""
         return not self.piece(token)
 
     def piece(self, token: int) -> str | bytes:
-        """What `token` adds; nothing for an id beyond the tokenizer's, as models with padded vocabularies have."""
+        """The text of `token`; empty for an id beyond the tokenizer's, as models with padded vocabularies have."""
         return self.pieces[token] if token < len(self.pieces) else ""
 
 

@@ -1,9 +1,9 @@
-"""How words end: from the beginning of a word, the chance that a given word comes of it.
+"""How words end: the probability that the start of a word becomes a given word.
 
-Controls over text act too late if they only look at the token at hand, so they ask how the word that is being written
-will end. This file answers from word counts: of the text a model was trained on, stored beside it, or, for a sub-word
-tokenizer, from the order in which it learned its tokens. It knows nothing of controls or of the text so far;
-`lookahead.py` asks the model itself where it matters.
+Controls over text act too late if they only look at the current token, so they need to know how the current word will
+end. This file answers from word counts: those of the training text, stored next to the model, or, for a sub-word
+tokenizer, estimated from the order in which it learned its tokens. `lookahead.py` asks the model itself where it
+matters.
 """
 
 import json
@@ -16,7 +16,7 @@ from .characters import fold_text, is_word
 from .vocabulary import Vocabulary
 
 FILE_NAME = "word_counts.json"
-# Words nobody has counted are possible all the same.
+# Words that were never counted are possible all the same.
 _UNSEEN = 0.5
 _MANY = 64
 
@@ -50,7 +50,7 @@ class WordCounts:
 
     @classmethod
     def of_text(cls, text: str, least: int = 1) -> "WordCounts":
-        """Count the words of a text, those that occur fewer than `least` times left out."""
+        """Count the words of a text, without those that occur fewer than `least` times."""
         counts: dict[str, float] = {}
         for word in "".join(char if is_word(char) else " " for char in fold_text(text)).split():
             counts[word] = counts.get(word, 0) + 1
@@ -78,7 +78,7 @@ class WordCounts:
 
     @classmethod
     def load(cls, file: str | Path) -> "WordCounts":
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         return cls(json.loads(Path(file).read_text(encoding="utf-8")))
 
     def save(self, file: str | Path) -> None:
@@ -96,12 +96,12 @@ class WordCounts:
         return len(self._words)
 
     def mass(self, beginning: str) -> float:
-        """How often words with this (folded) beginning occur."""
+        """How often words with this (folded) prefix occur."""
         first, last = self._span(beginning)
         return self._sums[last] - self._sums[first]
 
     def likeliest(self, beginning: str) -> str | None:
-        """The word with this (folded) beginning that occurs most often; None where there is none.
+        """The most frequent word with this (folded) prefix; None where there is none.
 
         Example:
 
@@ -116,7 +116,7 @@ class WordCounts:
         if found is None:
             first, last = self._span(beginning)
             found = max(self._words[first:last], key=self.counts.__getitem__, default=None)
-            # Few beginnings have many words, so what takes long to look for does not take much to keep.
+            # Few prefixes have many words, so the cache of slow look-ups stays small.
             if found is not None and last - first > _MANY:
                 self._likeliest[beginning] = found
         return found
@@ -126,12 +126,12 @@ class WordCounts:
         return first, bisect_left(self._words, beginning + "\U0010ffff", lo=first)
 
     def chance(self, beginning: str, word: str, stem: bool = False) -> float:
-        """The chance that a word which begins with `beginning` is `word`, or begins with it if it is a stem.
+        """The probability that a word which begins with `beginning` is `word`, or begins with it if it is a stem.
 
         Args:
-            beginning: what is written of the word, folded; empty where a word is about to begin.
+            beginning: the part of the word that is written, folded; empty where a word is about to begin.
             word: folded; begins with `beginning`.
-            stem: take every word that begins with `word`.
+            stem: count every word that begins with `word`.
         """
         mass = self.mass(beginning)
         if not mass:
@@ -141,5 +141,5 @@ class WordCounts:
 
 
 def chance_of_letters(missing: int) -> float:
-    """The chance that so many letters follow of which nothing is known: each makes it less likely."""
+    """The probability that this many unknown letters follow: each makes it less likely."""
     return 0.5 * 0.3**missing

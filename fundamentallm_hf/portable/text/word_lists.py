@@ -1,4 +1,4 @@
-"""How users write lists of words in one text. This file knows nothing of what the entries mean."""
+"""Parses lists of words written as one text."""
 
 import re
 
@@ -9,12 +9,12 @@ _ENTRY = re.compile(r"\s*(?:(/(?:\\.|[^\\])*?/)(?=\s*(?:,|\Z))|((?:\\,|[^,])*))\
 def split_entries(text: str) -> list[str]:
     r"""The entries of a list written as one text, separated by commas.
 
-    A `/` at the beginning of an entry opens a regular expression, in which commas separate nothing. It ends at the next
-    `/` that stands before a comma or the end of the text; `\/` does not end it. Outside of expressions `\,` is a comma
-    that belongs to the entry.
+    A `/` at the start of an entry opens a regular expression, in which commas do not separate entries. It ends at the
+    next `/` that is followed by a comma or the end of the text; `\/` does not end it. Outside expressions `\,` is a
+    comma that belongs to the entry.
 
     Args:
-        text: the entries; white space around them and empty ones do not count.
+        text: the entries; white space around them and empty entries are ignored.
 
     Example:
 

@@ -1,16 +1,16 @@
-"""Runs a list of words and phrases over text, one character at a time, however long the list is.
+"""Matches a list of words and phrases against text, one character at a time, however long the list is.
 
-All entries share one trie over folded characters, so a step costs what the text makes of it: the few places in the trie
-that the current word could still be on. The same interface as `regex_matcher.py`. This file knows nothing of tokens.
+All entries share one trie over folded characters, so the cost of a step depends on the few nodes that the current word
+may still be at. The interface is that of `regex_matcher.py`.
 
 What an entry means:
 
-- `word`: where it stands alone, in any case: no letter, digit or underscore beside it. An edge that is no such
-  character (as in `c++`), and scripts without spaces, need nothing beside them;
+- `word`: matches as a whole word, in any case: with no letter, digit or underscore next to it. An edge that is no such
+  character (as in `c++`), and scripts without spaces, need no boundary;
 - `two words`: with any white space between them;
-- `*`: any letters, or none. `curs*` is every word that begins so, `*ing` every word that ends so, `*art*` every word
-  that holds it;
-- a backslash takes the meaning from the `*`, the `/` or the backslash after it.
+- `*`: any letters, or none. `curs*` matches every word that starts so, `*ing` every word that ends so, `*art*` every
+  word that contains it;
+- a backslash removes the special meaning of the `*`, the `/` or the backslash after it.
 """
 
 import re
@@ -27,18 +27,18 @@ SPACE, STAR = " ", "*"
 # A distance that no text has.
 MANY = 1 << 30
 _ITEM = re.compile(r"\\([\\*/])|(\*+)|(\s+)|(.)", re.DOTALL)
-# Entries may begin anywhere from the first of these nodes, and from the second only where no word goes on.
+# Entries may start anywhere from the first of these nodes, but from the second only at the start of a word.
 _ANYWHERE, _AT_BOUNDARY = 0, 1
 # Steps that are remembered before all are forgotten: about 100 MB.
 _KEPT_STEPS = 1 << 18
 
 
 class LiteralState(NamedTuple):
-    """Where a text stands.
+    """The state of a search.
 
     Attributes:
-        threads: the nodes that what was last read has led to.
-        in_word: a letter, digit or underscore was the last that was read.
+        threads: the nodes reached by the last character.
+        in_word: the last character was a letter, digit or underscore.
         pending: an entry is complete if no such character follows.
     """
 
@@ -49,12 +49,12 @@ class LiteralState(NamedTuple):
 
 @dataclass
 class Node:
-    """One place in the trie.
+    """One node of the trie.
 
     Attributes:
-        next: the node behind each folded character; behind any white space for " ".
-        repeats: what may be read again here: " " for white space, "*" for letters, or nothing.
-        star: the node beside this one where any letters may be read first.
+        next: the node after each folded character; after any white space for " ".
+        repeats: characters that may be repeated here: " " for white space, "*" for letters, or nothing.
+        star: a node reached without reading, at which any letters may be read first.
         complete: "now" if an entry ends here whatever follows, "boundary" if it ends here where no letter follows.
     """
 
@@ -66,7 +66,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry, read.
+    """One parsed entry.
 
     Attributes:
         items: its visible characters as written, `SPACE` for white space and `STAR` for any letters.
@@ -83,7 +83,7 @@ class Entry:
         """Read an entry.
 
         Raises:
-            ValueError: it has no character of its own.
+            ValueError: it has no visible character other than `*`.
         """
         items: list[tuple[str, bool]] = []
         for escaped, stars, _, char in _ITEM.findall("".join(char for char in source if fold(char)).strip()):
@@ -94,7 +94,7 @@ class Entry:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is words and phrases, but for letters that may follow (`curs*`)."""
+        """Whether it consists of words and phrases, except for letters that may follow (`curs*`)."""
         inner = self.items[:-1] if self.is_stem else self.items
         return all(literal or item == SPACE for item, literal in zip(inner, self.literal, strict=False))
 
@@ -105,10 +105,10 @@ class Entry:
 
 
 def check_entry(source: str) -> None:
-    """See that an entry can be read, be it words or a regular expression, before anything heavy is loaded.
+    """Check that an entry, words or a regular expression, can be read, before anything heavy is loaded.
 
     Raises:
-        ValueError: it cannot; says why.
+        ValueError: it cannot; the message says why.
     """
     if is_regex(source):
         RegexMachine([source[1:-1]], ignore_case=True)
@@ -121,7 +121,7 @@ class LiteralMachine:
 
     Args:
         entries: what to find.
-        ignore_case: compare with case folded away.
+        ignore_case: compare with case folded.
 
     Example:
 
@@ -151,7 +151,7 @@ class LiteralMachine:
 
         Returns:
             The new state, and whether an entry is now complete: one that ends at `char` whatever follows, or one that
-            only had to see that no letter follows.
+                only needed no letter to follow.
         """
         known = self._steps.get((state, char))
         if known is None:
@@ -197,21 +197,21 @@ class LiteralMachine:
         return found
 
     def idle(self, state: LiteralState) -> bool:
-        """Whether nothing was begun in the word at hand, and none of its further letters can begin anything."""
+        """Whether nothing has started in the current word, and none of its further letters can start anything."""
         return state.in_word and not state.threads and not state.pending and not self.begins_anywhere
 
     @property
     def begins_anywhere(self) -> bool:
-        """Whether an entry may begin within a word."""
+        """Whether an entry may start within a word."""
         anywhere = self.nodes[_ANYWHERE]
         return bool(anywhere.next) or anywhere.star is not None
 
     def forget(self, state: LiteralState) -> LiteralState:
-        """The same place, without what is complete already."""
+        """The same state, without matches that are complete already."""
         return state._replace(pending=False)
 
     def neutral(self, state: LiteralState) -> LiteralState:
-        """The same place in a text in which nothing was begun."""
+        """The same position in a text in which nothing has started."""
         return LiteralState(frozenset(), state.in_word, False)
 
     def _read(self, state: LiteralState, part: str) -> tuple[LiteralState, bool]:
@@ -235,10 +235,10 @@ class LiteralMachine:
 
         Args:
             entry: what to find.
-            completes: without it the entry has its places in the trie, but is never found.
+            completes: if False, the entry has its nodes in the trie, but is never found.
 
         Returns:
-            The node behind each of its items, the beginning first.
+            The node after each of its items, the start first.
         """
         self._steps.clear()
         self.__dict__.pop("_distances", None)
@@ -276,7 +276,7 @@ class LiteralMachine:
         return following[part]
 
     def _starred(self, place: int) -> int:
-        # A node of its own: the entries that share the one beside it may have no star here.
+        # A separate node: the entries that share the neighbouring one may have no star here.
         star = self.nodes[place].star
         if star is None:
             star = self.nodes[place].star = len(self.nodes)

@@ -1,4 +1,4 @@
-"""Which commands there are, and how their beginnings could go on."""
+"""The commands of the prompt loop and their completion."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What entries do to a session, without a terminal."""
+"""The effects of input lines on a session, without a terminal."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from small_models import byte_level_gpt2
 from fundamentallm_hf import Generator, load_model
 from fundamentallm_hf.cli.interactive.session import Session
 from fundamentallm_hf.portable.errors import UserError
-from fundamentallm_hf.settings.generation_settings import GenerationSettings
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
 
 class Recorder:
@@ -177,9 +177,7 @@ def test_help_of_commands_and_settings(session):
     assert "/set [NAME=VALUE]" in text
     assert "Ctrl-C stops the text" in text
     assert told(session, "/help set", "/help /more")[1].startswith("/more [N]\n")
-    described = (
-        "top-p=not set\nSample from the most probable tokens that together have this probability (nucleus sampling)."
-    )
+    described = f"top-p=not set\n{SETTINGS['top_p'].help}"
     assert told(session, "/help top-p", "/set top_p") == [f"{described}\nIt takes a number above 0 and at most 1."] * 2
 
 

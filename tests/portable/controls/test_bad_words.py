@@ -1,4 +1,4 @@
-"""Bad words: never in the text, whatever the mode, and weighed before they are begun."""
+"""Bad words: never in the text, in any mode, and made unlikely before they start."""
 
 import math
 

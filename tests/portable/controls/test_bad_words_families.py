@@ -1,4 +1,4 @@
-"""Bad words over all families of tokenizers: characters that are written in several tokens."""
+"""Bad words with all families of tokenizers: characters that are written in several tokens."""
 
 import pytest
 from text_matcher import violations

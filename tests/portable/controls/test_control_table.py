@@ -1,4 +1,4 @@
-"""One table of controls: what is entered there is everywhere, and nowhere else is there a list of them."""
+"""One table of controls: every interface shows its rows, and there is no other list."""
 
 import inspect
 import json
@@ -128,8 +128,8 @@ def test_every_control_is_a_setting_and_an_argument():
 def test_what_a_control_refines_is_in_the_table_and_every_other_one_has_an_effect():
     for control in CONTROLS.values():
         assert set(control.refines) <= CONTROLS.keys()
-        # How a full window is handled is decided before the first step.
-        assert bool(control.refines) != (control.apply is not None) or control.name == "overflow"
+        # How a full window is handled, and whether tokens are drafted, is decided before the first step.
+        assert bool(control.refines) != (control.apply is not None) or control.name in ("overflow", "speculate")
         assert control.phase is None or control.phase in Phase
 
 

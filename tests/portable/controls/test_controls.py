@@ -1,4 +1,4 @@
-"""The control layer: fields of the generation config that act from every entry, and are refused with reason."""
+"""The control layer: fields of the generation config that work in every interface, and clear errors."""
 
 import math
 

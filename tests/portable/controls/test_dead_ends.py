@@ -1,4 +1,4 @@
-"""Controls that together leave nothing but a banned word: seen in time, or refused."""
+"""Controls that together allow nothing but a banned word: detected in time, or refused."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Must include: everything is there, in every mode and down to the last token, or refused beforehand."""
+"""Must include: every word is in the text, in every mode and down to the last token, or the call is refused."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Where a text would end by itself: from the lengths of a model's texts, and from its probability of an end."""
+"""Where a text would end naturally: from the lengths of a model's texts, and from its probability of an end."""
 
 import pytest
 import torch

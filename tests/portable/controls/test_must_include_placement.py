@@ -1,4 +1,4 @@
-"""Placement: what a place is worth follows from the places seen, and the model's own words are its products."""
+"""Placement: the value of a position follows from the positions seen, and probabilities of words are products."""
 
 import math
 import random

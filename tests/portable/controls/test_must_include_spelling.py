@@ -1,4 +1,4 @@
-"""The spelling of a required word that people use."""
+"""The usual spelling of a required word."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Where promises meet the borders of a text: special tokens, padding, bytes, and models with odd numbers of scores."""
+"""Controls at the borders of a text: special tokens, padding, bytes, and models with unusual numbers of scores."""
 
 import pytest
 import torch
@@ -131,3 +131,22 @@ def test_bytes_that_a_decoder_drops_are_read():
     first = tables.advance(tables.start, tokenizer("é", add_special_tokens=False).input_ids[0])
     whole = tables.advance(first, tokenizer("é", add_special_tokens=False).input_ids[1])
     assert bool(tables.table(whole).closed[tokenizer(" ", add_special_tokens=False).input_ids[0]])
+
+
+@pytest.mark.parametrize("field", ["stop", "stop_strings"])
+@pytest.mark.parametrize("how", [{"do_sample": False}, {"do_sample": True, "seed": 6, "top_k": 0, "temperature": 0.8}])
+def test_a_row_that_has_ended_is_padded_also_by_a_model_without_an_end_token(shakespeare, field, how):
+    assert shakespeare.generation_config.eos_token_id is None
+    tokenizer = shakespeare.tokenizer
+    prompts = ["My lord, I", "ROMEO:\nWhat", "To be, or not to be: " * 6, "e"]
+    how = how | {field: ["e ", "th"], "max_new_tokens": 30}
+
+    def added(texts):
+        batch = tokenizer(texts, return_tensors="pt", padding=True)
+        return shakespeare.generate(**batch, **how)[:, batch.input_ids.shape[1] :]
+
+    together = added(prompts)
+    for prompt, row in zip(prompts, together, strict=True):
+        (alone,) = added([prompt])
+        assert row[: len(alone)].tolist() == alone.tolist()
+        assert set(row[len(alone) :].tolist()) <= {shakespeare.generation_config.pad_token_id}

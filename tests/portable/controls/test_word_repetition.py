@@ -1,4 +1,4 @@
-"""Repetition over words: what repeats is found by hand, and loops break without broken words."""
+"""Repetition over words: repeats equal those found by hand, and loops end without cut words."""
 
 import math
 import re

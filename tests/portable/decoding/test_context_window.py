@@ -1,4 +1,4 @@
-"""Past the window: what is in sight depends on the text alone, whatever the cache, the batch or the mode."""
+"""Past the window: the visible context depends only on the text, whatever the cache, the batch or the mode."""
 
 import pytest
 import torch

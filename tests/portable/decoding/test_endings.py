@@ -1,4 +1,4 @@
-"""Texts end more or less easily, and cleanly where nothing is left to write."""
+"""Texts end more or less easily, and cleanly if no token is allowed."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""What the model says of a continuation beside the generation is what it says of the whole text read at once."""
+"""The lookahead's scores of a continuation equal those of the whole text in one pass."""
 
 import inspect
 

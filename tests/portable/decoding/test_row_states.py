@@ -1,4 +1,4 @@
-"""Where a row stands follows from its tokens, and is worked out one token at a time."""
+"""The state of a row follows from its tokens, and is computed one token at a time."""
 
 import pytest
 import torch

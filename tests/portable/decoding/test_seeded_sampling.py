@@ -1,4 +1,4 @@
-"""Seeded sampling follows the distribution exactly, and depends on the row's seed and the step alone."""
+"""Seeded sampling follows the distribution exactly, and depends only on the row's seed and the step."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Attributes: named safely, found where they lie, and kept with their model."""
+"""Attributes: named safely, found in all their locations, and saved with their model."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Guides by a classifier: exact on a small vocabulary, and lawful in whole calls."""
+"""Guides by a classifier: exact on a small vocabulary, and consistent in whole calls."""
 
 import json
 import math
@@ -341,7 +341,7 @@ def test_what_cannot_be_is_told_in_one_line(tmp_path, folder, call, code, messag
         ({"model": "/etc/passwd"}, "has to be user/name on the Hub"),
         ({}, "has to be user/name on the Hub"),
         ({"model": 3}, "has to be user/name on the Hub"),
-        ({"model": "."}, "there is no folder classifier beside its attribute.json"),
+        ({"model": "."}, "there is no folder classifier next to its attribute.json"),
         ({"model": "user/name", "label": 3}, "the label of an attribute has to be a text but is 3"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pairs of experts: what they learn, what they are on disk, and how they guide."""
+"""Pairs of experts: their training, their files, and how they guide."""
 
 import gc
 

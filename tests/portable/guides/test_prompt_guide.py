@@ -1,4 +1,4 @@
-"""Guides by two contexts: the same with a cache of their own as read anew at every step."""
+"""Guides by two contexts: the same with a separate cache as when computed again at every step."""
 
 from functools import partial
 

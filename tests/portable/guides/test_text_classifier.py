@@ -1,4 +1,4 @@
-"""Text classifiers: probabilities of every sort of head, and nothing read that is not safe."""
+"""Text classifiers: probabilities of every kind of head, and no unsafe loading."""
 
 import json
 import math

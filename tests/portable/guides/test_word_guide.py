@@ -1,4 +1,4 @@
-"""Guides by words: over a text exactly the weights of its words are paid, whatever its tokens."""
+"""Guides by words: a text gets exactly the weights of its words, whatever its tokens."""
 
 import pytest
 import torch

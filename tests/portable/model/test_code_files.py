@@ -1,4 +1,4 @@
-"""The packer: what travels with a model, in few flat files that can be packed again where the package is missing."""
+"""The packer: the code that travels with a model, in a few flat files that can be packed again without the package."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Records are told of the weights that they are about, and of no others."""
+"""Records are used only for the weights that they describe."""
 
 import json
 
@@ -69,8 +69,8 @@ def test_an_evaluation_beside_a_checkpoint_comes_into_its_folder(text, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["user/name", "held_out.txt", "--save"], 1, "user/name is not on this machine"),
-        (["held_out.txt", "--save"], 1, "none is not on this machine"),
+        (["user/name", "held_out.txt", "--save"], 1, "user/name is not a local model"),
+        (["held_out.txt", "--save"], 1, "none is not a local model"),
         (["model", "held_out.txt", "--save", "--dtype", "float16"], 2, "dtype is float16: leave one out"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Short texts that expressions match."""
+"""Short texts that match regular expressions."""
 
 import re
 

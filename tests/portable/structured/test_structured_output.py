@@ -1,4 +1,4 @@
-"""Whole text: what is added matches from its first to its last character, in every mode and within its tokens."""
+"""Structured output: the whole added text matches, in every mode and within its token budget."""
 
 import json
 import re
@@ -12,10 +12,10 @@ from conftest import FIXTURES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import byte_level_gpt2, sentencepiece_llama
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 from writing import written
 
-from fundamentallm_hf import Generator, UserError, load_model
+from fundamentallm_hf import Generator, UserError, WholeTextLogitsProcessor, load_model
 from fundamentallm_hf.cli.main import cli
 from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
 from fundamentallm_hf.portable.structured.grammars import read_grammar
@@ -365,3 +365,29 @@ def test_a_place_follows_from_the_tokens_and_is_not_changed_by_looking_ahead(dem
     assert [places.complete(place) for place in (start, behind, places.advance(behind, c))] == [False, False, True]
     assert places.advance(start, z).matcher is None
     assert (places.matches("abc"), places.matches("ab"), places.matches("abé")) == (True, False, False)
+
+
+@pytest.mark.parametrize("whole", [{"pattern": DATE}, {"json_schema": SCHEMA["properties"]["d"]}])
+@pytest.mark.parametrize("make", [byte_level_gpt2, sentencepiece_llama])
+def test_the_processor_works_alone_in_a_list_of_processors(make, whole):
+    model = make()
+    ids = model.tokenizer(PROMPT, return_tensors="pt").input_ids.expand(3, -1)
+    processor = WholeTextLogitsProcessor(whole, model.tokenizer, max_new_tokens=50)
+    torch.manual_seed(0)
+    output = model.generate(ids, logits_processor=LogitsProcessorList([processor]), do_sample=True, max_new_tokens=50)
+    for row in output:
+        text = model.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True).strip()
+        if "pattern" in whole:
+            assert re.fullmatch(DATE, text)
+        else:
+            jsonschema.validate(json.loads(text), whole["json_schema"])
+
+
+def test_alone_it_has_to_know_its_budget_and_refuses_what_does_not_fit():
+    tokenizer = byte_level_gpt2().tokenizer
+    with pytest.raises(ValueError, match="pass max_new_tokens="):
+        WholeTextLogitsProcessor({"pattern": DATE}, tokenizer)
+    short = WholeTextLogitsProcessor({"pattern": DATE}, tokenizer, max_new_tokens=2)
+    ids = tokenizer("He", return_tensors="pt").input_ids
+    with pytest.raises(ValueError, match=r"needs about \d+ tokens but 2 may be added"):
+        short(ids, torch.zeros(1, len(tokenizer)))

@@ -1,4 +1,4 @@
-"""Characters of one class lead to the same state, and the beginning of a character tells which it can become."""
+"""Characters of one class lead to the same state, and the first bytes of a character show which it can become."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - that some letters look alike is the point here.
-"""Folding hides no spelling of a word, and tells words apart all the same."""
+"""Folding hides no spelling of a word, and keeps different words apart."""
 
 import sys
 import unicodedata

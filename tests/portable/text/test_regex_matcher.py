@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - that some letters look alike is the point here.
-"""The machine finds what `re` finds, and says so at the first character where nothing can undo it."""
+"""The machine finds what `re` finds, and reports it at the first character after which it is certain."""
 
 import functools
 import pickle

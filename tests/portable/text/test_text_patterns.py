@@ -1,4 +1,4 @@
-"""Words and expressions are found together, and every place in a text has the chance that an entry comes of it."""
+"""Words and expressions are found together, and every state has the probability that it completes an entry."""
 
 import pytest
 from hypothesis import example, given, settings

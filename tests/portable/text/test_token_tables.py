@@ -1,4 +1,4 @@
-"""A table says of every token what reading it would show."""
+"""A table gives for every token the effect of reading it."""
 
 import codecs
 import math

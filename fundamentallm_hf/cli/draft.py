@@ -1,0 +1,25 @@
+"""`fundamentallm draft`."""
+
+import click
+
+from .options import CONTEXT
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("folder")
+@click.argument("text_file")
+@click.option("--entries", type=click.IntRange(min=1), default=50_000, show_default=True, help="Contexts to keep.")
+def draft(folder: str, text_file: str, entries: int) -> None:
+    """Make the model in FOLDER generate faster, with drafts from TEXT_FILE.
+
+    Counts which tokens follow each other in TEXT_FILE, best the text the model was trained on, and writes the counts to
+    draft.safetensors in FOLDER. While generating, the model checks several drafted tokens in one pass. The generated
+    text does not change. --no-speculate turns drafts off.
+
+    \b
+    fundamentallm draft my_model_hf training.txt
+    """
+    from fundamentallm_hf.files import read_text
+    from fundamentallm_hf.training.draft_training import add_draft
+
+    click.echo(add_draft(folder, read_text(text_file), entries))

@@ -1,0 +1,359 @@
+"""A decoding loop for greedy decoding and sampling that does little per token, and checks drafted tokens in one pass.
+
+It writes the tokens that transformers' loop writes. Processors and stopping criteria are called as they are there, once
+for every token that is written; a token that was drafted and refused is never shown to them. The network is known here
+only as a `Step`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.generation import EosTokenCriteria, MaxLengthCriteria
+
+from .context_window import view, window_start
+from .drafts import Drafter, NgramTable, SuggestsTokens
+from .endings import EndCriteria
+from .generate_call import Call
+from .lookahead import Branches
+from .row_drafts import RowDrafts
+from .seeded_sampling import SeededSampling
+from .watched_states import StatesWatcher
+
+# What looks at nothing but the scores of a step.
+_MEMORYLESS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper)
+
+
+class Step(Protocol):
+    """One pass of a network over new tokens; keeps keys and values. `LeanStep` is one."""
+
+    length: int
+    cache: torch.Tensor
+    states: torch.Tensor | None
+
+    @property
+    def rows(self) -> int: ...
+
+    def __call__(
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None, kept: int = 1
+    ) -> torch.Tensor: ...
+
+    def packed(
+        self, tokens: torch.Tensor, columns: torch.Tensor, places: torch.Tensor, padding: torch.Tensor
+    ) -> torch.Tensor: ...
+
+    def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor: ...
+
+    def spread(self, copies: int) -> None: ...
+
+    def keep_rows(self, rows: list[int]) -> None: ...
+
+
+class PassCounter(StoppingCriteria):
+    """Ends nothing, and counts the passes of the network that a call of `generate()` needs. Good for one call.
+
+    Attributes:
+        passes: passes so far, the one over the prompt included.
+    """
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        self.passes += 1  # transformers' loops ask once a pass; the loop below counts by itself
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+class LeanLoop:
+    """One call of `generate()`.
+
+    Args:
+        make_step: makes the network's step for a number of rows and of columns.
+        call: the call; its mode is greedy search or sampling.
+        processors: what acts on the scores in every step.
+        criteria: what ends rows; one of them is the greatest length.
+        mask: (rows, prompt columns) 0 for padding; None where there is none.
+        streamer: gets every token, if there is one.
+        drafted: whether to draft tokens.
+        table: an n-gram table to draft from, if there is one.
+
+    Attributes:
+        few: rows that have ended are left out of the passes when at most this part of those that are computed goes on.
+    """
+
+    few = 0.75
+
+    def __init__(
+        self,
+        make_step: Callable[[int, int], Step],
+        call: Call,
+        processors: LogitsProcessorList,
+        criteria: StoppingCriteriaList,
+        mask: torch.Tensor | None = None,
+        streamer: Any = None,
+        drafted: bool = False,
+        table: NgramTable | None = None,
+    ) -> None:
+        assert call.window is not None
+        self.call, self.window, self.mask, self.streamer = call, call.window, mask, streamer
+        self.drafted, self.table = drafted, table
+        self.rows, self.length = call.prompts.shape
+        limits = [each.max_length for each in criteria if type(each) is MaxLengthCriteria]
+        self.most = min([call.config.max_length, *limits])
+        self.step = make_step(self.rows, min(self.window, max(self.most, self.length)))
+        self.drafter = Drafter(table) if drafted and self.rows == 1 else None
+        self.processors = list(processors)
+        self.chooser = self.processors.pop() if processors and type(processors[-1]) is SeededSampling else None
+        # They look at nothing but the scores, so several steps may be computed at once.
+        self.memoryless = all(type(each) in _MEMORYLESS for each in self.processors)
+        self.suggesting = [each for each in self.processors if isinstance(each, SuggestsTokens)]
+        self.suggested = 0  # of the tokens drafted last, those that a processor has suggested
+        self.states: torch.Tensor | None = None
+        self.watchers = [each for each in self.processors if isinstance(each, StatesWatcher)]
+        self.greedy = not call.config.do_sample
+        self.counters = [each for each in criteria if type(each) is PassCounter]
+        self._read_criteria(criteria)
+        self.ids = call.prompts.long()
+        self.make_room(self.length + 1)
+        self.lengths = [self.length - padding for padding in call.padding]
+        self.unread = self.length  # columns for which there are no keys and values
+        self.going = [True] * self.rows
+        self.held: list[int] | None = None  # the rows that the step has, if not all
+        self.countdown = torch.arange(self.window)
+        self.read = 0  # columns of the step that hold what has been written
+
+    def _read_criteria(self, criteria: StoppingCriteriaList) -> None:
+        kinds = (MaxLengthCriteria, EosTokenCriteria, PassCounter)
+        self.criteria = StoppingCriteriaList(each for each in criteria if type(each) not in kinds)
+        ends = [each.eos_token_id for each in criteria if type(each) is EosTokenCriteria]
+        self.end_tokens = {token for each in ends for token in each.tolist()}
+        self.pads = any(hasattr(each, "eos_token_id") for each in criteria)
+        pad = self.call.config.pad_token_id
+        self.pad = self.call.closing_token if pad is None else pad
+
+    def make_room(self, columns: int) -> None:
+        """Let `ids` have at least so many columns; it grows with the text, since nobody knows where that will end."""
+        if columns > self.ids.shape[1]:
+            more = max(columns, min(self.most, 2 * columns)) - self.ids.shape[1]
+            self.ids = torch.nn.functional.pad(self.ids, (0, more))
+
+    @torch.no_grad()
+    def run(self) -> torch.Tensor:
+        """Decode. Returns (rows, length) token ids."""
+        lookahead = None if self.memoryless else self.call.lookahead
+        if lookahead is not None:
+            lookahead.reader = self._read_ahead
+        try:
+            self._decode()
+        finally:
+            if lookahead is not None:
+                lookahead.reader = None  # else each would keep the other
+        if self.streamer is not None:
+            self.streamer.end()
+        return self.ids[:, : self.length].clone()
+
+    def _decode(self) -> None:
+        limit = min(self.most, self.window)
+        apart = self.drafted and self.length + 1 < limit and RowDrafts.suits(self)
+        while True:
+            drafted = self._draft()
+            logits = self._pass(drafted)
+            written = self._write_at_once(logits, drafted) if self.memoryless else self._write(logits, drafted)
+            guessed, kept = len(drafted) - self.suggested, min(written - 1, len(drafted)) - self.suggested
+            if guessed > 0 and kept >= 0 and self.drafter is not None:
+                self.drafter.learn(guessed, kept)
+            refused = len(drafted) + 1 - written
+            self.step.length -= refused
+            self.unread = 1
+            if apart and any(self.going):
+                apart = False
+                RowDrafts(self, self.table, limit).run()
+            if not any(self.going):
+                break
+            self._leave_out()
+
+    def _draft(self) -> list[int]:
+        """Tokens that may come next; never so many that the window would have to move on within them."""
+        self.suggested = 0
+        if self.drafter is None or self.unread != 1 or not self.step.length:  # the prompt, of one token, is to be read
+            return []
+        ids = self.ids[:, : self.length]
+        most = min(self.most - self.length - 1, self.window - self.step.length - 1)
+        # The cache may have room that is not to be used: the window moves on by the length of the text.
+        most = min(most, self.window - (self.lengths[0] - window_start(self.lengths[0], self.window)))
+        if most <= 0:
+            return []
+        suggested: list[int] = next(filter(None, (each.suggested(ids)[0] for each in self.suggesting)), [])[:most]
+        self.suggested = len(suggested)
+        return suggested + self.drafter(ids[0].tolist(), most - len(suggested), suggested)
+
+    def _pass(self, drafted: Sequence[int]) -> torch.Tensor:
+        """Logits after the tokens so far and after each drafted one, (rows, drafted + 1, vocabulary) in float32."""
+        new, mask, copies = self.unread + len(drafted), None, 1
+        if drafted:
+            self.make_room(self.length + len(drafted))
+            self.ids[0, self.length : self.length + len(drafted)] = torch.tensor(drafted)
+        end = self.length + len(drafted)
+        lengths = [length + len(drafted) for length in self.lengths]
+        if end > self.window:
+            now = view(lengths, self.step.length, new, self.window, self.ids.device)
+            if now.restart:
+                self.step.length = 0
+            new, mask, positions = now.columns, now.attention_mask, now.position_ids
+        else:
+            mask = None if self.mask is None else self._padded(end)
+            if self.step.length == 0:
+                positions = self._prompt_positions()
+            else:
+                positions = self.countdown[: len(drafted) + 1] + torch.tensor(self.lengths)[:, None] - 1
+        tokens = self.ids[:, end - new : end]
+        if self.step.length == 0 and self.unread == self.length:
+            copies = self._copies()
+        picked = self.held if self.held is not None else slice(None, None, copies)
+        if self.held is not None or copies > 1:
+            tokens = tokens[picked]
+            mask = mask if mask is None or len(mask) == 1 else mask[picked]
+            positions = positions if len(positions) == 1 else positions[picked]
+        for counter in self.counters:
+            counter.passes += 1
+        logits = self.step(tokens, positions, mask, kept=len(drafted) + 1).to(torch.float32, copy=True)
+        self.states = self.step.states if self.watchers else None
+        if copies > 1:
+            self.step.spread(copies)
+            self.states = None if self.states is None else self.states.repeat_interleave(copies, dim=0)
+            return logits.repeat_interleave(copies, dim=0)
+        if self.held is None:
+            return logits
+        whole = torch.zeros(self.rows, *logits.shape[1:])
+        whole[self.held] = logits
+        return whole
+
+    def _padded(self, columns: int) -> torch.Tensor:
+        assert self.mask is not None
+        return torch.nn.functional.pad(self.mask, (0, columns - self.mask.shape[1]), value=1)
+
+    def _prompt_positions(self) -> torch.Tensor:
+        if self.mask is None:
+            return self.countdown[None, : self.length]
+        return (self.mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+    def _copies(self) -> int:
+        """How many rows side by side have the same prompt."""
+        copies = self.call.config.num_return_sequences or 1
+        if copies == 1 or self.rows % copies:
+            return 1
+        prompts = self.call.prompts.view(-1, copies, self.length)
+        same = bool((prompts == prompts[:, :1]).all())
+        if same and self.mask is not None:
+            masks = self.mask.view(-1, copies, self.length)
+            same = bool((masks == masks[:, :1]).all())
+        return copies if same else 1
+
+    def _write(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
+        """Choose and write tokens one by one, as long as they are those that were drafted. Returns how many."""
+        for index in range(len(drafted) + 1):
+            self.read = self.step.length - len(drafted) + index
+            for watcher in self.watchers:
+                assert self.states is not None
+                watcher.show(self.states, index)
+            ids = self.ids[:, : self.length].contiguous()
+            scores = logits[:, index].contiguous()
+            for processor in self.processors:
+                scores = processor(ids, scores)
+            tokens = self._choose(scores, index=0)
+            self._append(tokens)
+            if not any(self.going) or (index < len(drafted) and tokens[0] != drafted[index]):
+                return index + 1
+        return len(drafted) + 1
+
+    def _write_at_once(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
+        """The same where processors look at nothing but the scores: choose behind every drafted token together."""
+        if not drafted:
+            return self._write(logits, drafted)
+        scores = logits[0]
+        for processor in self.processors:
+            scores = processor(None, scores)
+        chosen: list[int] = []
+        if self.greedy:
+            chosen = scores.argmax(dim=-1).tolist()
+        elif self.chooser is not None:
+            chosen = self.chooser.choose_run(self.length, scores)
+        for index in range(len(drafted) + 1):
+            # Without a seed every choice takes a number from torch's stream, so no more are made than are needed.
+            token = chosen[index] if chosen else self._choose(scores[index : index + 1], index)[0]
+            self._append([token])
+            if not any(self.going) or (index < len(drafted) and token != drafted[index]):
+                return index + 1
+        return len(drafted) + 1
+
+    def _choose(self, scores: torch.Tensor, index: int) -> list[int]:
+        if self.greedy:
+            return scores.argmax(dim=-1).tolist()
+        if self.chooser is not None:
+            return self.chooser.choose(self.ids[:, : self.length], scores).tolist()
+        return torch.multinomial(scores.softmax(dim=-1), num_samples=1)[:, 0].tolist()
+
+    def _append(self, tokens: list[int]) -> None:
+        """Write one token to every row, and see which rows end."""
+        if self.pads and not all(self.going):
+            assert self.pad is not None
+            tokens = [token if going else self.pad for token, going in zip(tokens, self.going, strict=True)]
+        column = torch.tensor(tokens)
+        self.make_room(self.length + 1)
+        self.ids[:, self.length] = column
+        self.length += 1
+        self.lengths = [length + 1 for length in self.lengths]
+        if self.streamer is not None:
+            self.streamer.put(column)
+        if self.length >= self.most:
+            self.going = [False] * self.rows
+        elif self.end_tokens:
+            self.going = [
+                going and token not in self.end_tokens for going, token in zip(self.going, tokens, strict=True)
+            ]
+        if any(not isinstance(each, EndCriteria) or each.rows for each in self.criteria):
+            ended = self.criteria(self.ids[:, : self.length].contiguous(), None).tolist()
+            self.going = [going and not over for going, over in zip(self.going, ended, strict=True)]
+
+    def _read_ahead(
+        self, input_ids: torch.Tensor, rows: list[int], asked: list[list[int]], sights: list[int]
+    ) -> list[torch.Tensor] | None:
+        """See `ModelLookahead`: in one pass of the step, where every row is asked about; else by the call's cache."""
+        if input_ids.shape != (self.rows, self.length) or len(set(rows)) < self.rows or self.held is not None:
+            self._show_cache(self.read)
+            return None
+        branches = Branches.of(rows, asked, sights, self.read, self.step.length)
+        return branches.apart(self.step.aside(branches.tokens, branches.positions, branches.visible))
+
+    def _show_cache(self, columns: int) -> None:
+        """Let the call's cache hold what transformers' would hold now."""
+        cache = self.call.cache
+        if not isinstance(cache, DynamicCache):
+            return
+        if len(cache.layers) != len(self.step.cache) or not cache.layers[0].is_initialized:
+            cache.layers = [DynamicLayer() for _ in self.step.cache]
+            for layer, held in zip(cache.layers, self.step.cache, strict=True):
+                layer.lazy_initialization(held[0], held[1])
+        for layer, held in zip(cache.layers, self.step.cache, strict=True):
+            layer.keys, layer.values = held[:, :, :, :columns].unbind(0)
+
+    def _leave_out(self) -> None:
+        """Compute rows that have ended no longer, where nothing looks at the whole cache."""
+        if not (self.memoryless and self.pads) or all(self.going):
+            return
+        held = self.held if self.held is not None else list(range(self.rows))
+        going = [place for place, row in enumerate(held) if self.going[row]]
+        if len(going) <= self.few * len(held):
+            self.step.keep_rows(going)
+            self.held = [held[place] for place in going]

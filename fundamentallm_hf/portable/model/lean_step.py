@@ -1,0 +1,329 @@
+"""The forward pass of the network with few operations, for decoding on the CPU.
+
+`modeling_fundamentallm.py` is the readable network. This is the same arithmetic on the same weights: one projection for
+query, key and value, keys and values written into tensors that were allocated once, no calls of modules, and no mask
+where none is needed. `plain_network` finds out whether the two compute the same for a model; where it says no,
+`forward()` is used.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules import module as global_hooks
+from transformers.activations import GELUActivation
+
+from ..decoding.watched_states import watches_states
+
+_STOCK = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.Dropout, nn.ModuleList)
+_NETWORK = (
+    "FundamentaLLMForCausalLM",
+    "FundamentaLLMModel",
+    "FundamentaLLMDecoderLayer",
+    "FundamentaLLMAttention",
+    "FundamentaLLMMLP",
+    "FundamentaLLMSinusoidalPositions",
+)
+_ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
+# Methods that `generate()` calls in every step; whoever replaces one on a model means it to be called.
+_STEP_METHODS = ("forward", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
+# Columns by which a cache grows where tokens are computed aside.
+_ASIDE = 64
+# A copy of the weights of query, key and value in one matrix.
+_Fused = list[tuple[torch.Tensor, torch.Tensor]]
+_FUSED: "weakref.WeakKeyDictionary[Any, _Fused]" = weakref.WeakKeyDictionary()
+
+
+def plain_network(model: Any) -> bool:
+    """Whether a model computes what `LeanStep` computes.
+
+    It does not with modules of other classes (adapters, quantised or parallel layers, parametrisations), with hooks or
+    other methods on a module, in training mode, compiled, with another attention than scaled dot-product attention,
+    under autocast, or with weights that are not all of float32 on the CPU. In less than float32 the two ways round so
+    differently that they may choose different tokens.
+    """
+    if model.config._attn_implementation != "sdpa" or torch.is_autocast_enabled("cpu"):
+        return False
+    if any(getattr(global_hooks, name, None) for name in _GLOBAL_HOOKS):
+        return False
+    home, kinds = type(model).__module__, set()
+    for module in model.modules():
+        kinds.add(type(module))
+        if (
+            module.training
+            or module._compiled_call_impl is not None
+            or not vars(module).keys().isdisjoint(_STEP_METHODS)
+        ):
+            return False
+        if any(not watches_states(hook) for name in _HOOKS for hook in getattr(module, name).values()):
+            return False
+    if not all(_is_known(kind, home) and _keeps_its_methods(kind) for kind in kinds):
+        return False
+    return _fits(model) and all(
+        type(each) is nn.Parameter and each.dtype == torch.float32 and each.device.type == "cpu"
+        for each in model.parameters()
+    )
+
+
+def _is_known(kind: type, home: str) -> bool:
+    return kind in _STOCK or kind.__module__ in _ACTIVATIONS or (kind.__module__ == home and kind.__name__ in _NETWORK)
+
+
+def _keeps_its_methods(kind: type) -> bool:
+    """Whether nobody has put another function in the place of one of a class's methods."""
+    for name in _STEP_METHODS:
+        method = getattr(kind, name, None)
+        owner = next((each for each in kind.__mro__ if name in vars(each)), None)
+        if owner in (None, nn.Module):
+            continue
+        wanted = f"{owner.__qualname__}.{name}"
+        if getattr(method, "__qualname__", None) != wanted or getattr(method, "__module__", None) != owner.__module__:
+            return False
+    return True
+
+
+def _fits(model: Any) -> bool:
+    """Whether the parts of a model are of the sizes and have the biases that it was built with."""
+    config, inner = model.config, model.model
+    embeddings = [each for each in (inner.embed_tokens, inner.embed_positions) if isinstance(each, nn.Embedding)]
+    norms = [inner.norm]
+    linears = {model.lm_head: (config.hidden_size, False)}
+    for layer in inner.layers:
+        norms += [layer.input_layernorm, layer.post_attention_layernorm]
+        linears |= dict.fromkeys((*_projections(layer), layer.self_attn.o_proj), (config.hidden_size, True))
+        linears |= {layer.mlp.fc1: (config.hidden_size, True), layer.mlp.fc2: (config.intermediate_size, True)}
+    return (
+        all(each.max_norm is None for each in embeddings)
+        and all(each.eps == config.rms_norm_eps and each.weight is not None for each in norms)
+        and all(
+            each.in_features == width and (each.bias is not None) == biased for each, (width, biased) in linears.items()
+        )
+    )
+
+
+def fused_projections(model: Any) -> _Fused:
+    """For each layer the weight and bias of query, key and value in one, copied once and again when they change."""
+    known = _FUSED.get(model)
+    layers = model.model.layers
+    # The values themselves are compared: writing through `.data` leaves no other trace.
+    if known is not None and len(known) == len(layers) and all(map(_holds, known, layers)):
+        return known
+    fused = []
+    for layer in layers:
+        parts = _projections(layer)
+        weight = torch.cat([part.weight.detach() for part in parts])
+        fused.append((weight, torch.cat([part.bias.detach() for part in parts])))
+    _FUSED[model] = fused
+    return fused
+
+
+def _projections(layer: Any) -> tuple[Any, Any, Any]:
+    attention = layer.self_attn
+    return attention.q_proj, attention.k_proj, attention.v_proj
+
+
+def _holds(fused: tuple[torch.Tensor, torch.Tensor], layer: Any) -> bool:
+    weight, bias = fused
+    if weight.dtype != layer.self_attn.q_proj.weight.dtype:
+        return False
+    parts = _projections(layer)
+    return all(
+        torch.equal(held, part.weight) and torch.equal(held_bias, part.bias)
+        for held, held_bias, part in zip(weight.chunk(3), bias.chunk(3), parts, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _LeanLayer:
+    """The tensors of one layer, as its operations take them."""
+
+    attention_norm: torch.Tensor
+    qkv: tuple[torch.Tensor, torch.Tensor]
+    out: tuple[torch.Tensor, torch.Tensor]
+    mlp_norm: torch.Tensor
+    up: tuple[torch.Tensor, torch.Tensor]
+    down: tuple[torch.Tensor, torch.Tensor]
+    activation: Callable[[torch.Tensor], torch.Tensor]
+
+
+class LeanStep:
+    """Computes logits for new tokens and keeps keys and values for the next ones.
+
+    Args:
+        model: a model for which `plain_network` holds.
+        rows: texts that are decoded together.
+        columns: tokens for which keys and values are kept; no more than fit may be computed.
+
+    Attributes:
+        length: columns that hold keys and values.
+        states: (rows, kept, hidden size) what the output layer read in the last pass.
+    """
+
+    def __init__(self, model: Any, rows: int, columns: int) -> None:
+        config = model.config
+        self.hidden, self.heads, self.eps = config.hidden_size, config.num_attention_heads, config.rms_norm_eps
+        self.head_dim = self.hidden // self.heads
+        self.tokens = model.model.embed_tokens.weight
+        positions = model.model.embed_positions
+        self.positions = positions.weight if isinstance(positions, nn.Embedding) else positions.table.to(model.dtype)
+        self.norm = model.model.norm.weight
+        self.head = model.lm_head.weight
+        with torch.inference_mode():
+            layers = zip(model.model.layers, fused_projections(model), strict=True)
+            self.layers = [_read_layer(layer, fused) for layer, fused in layers]
+            shape = (len(self.layers), 2, rows, self.heads, columns, self.head_dim)
+            # No row ever sees what was not written, but a number times nothing has to be nothing.
+            self.cache = torch.zeros(shape, dtype=model.dtype)
+        self.length = 0
+        self.states: torch.Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows that hold keys and values."""
+        return self.cache.shape[2]
+
+    @torch.inference_mode()
+    def __call__(
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None, kept: int = 1
+    ) -> torch.Tensor:
+        """Compute, and keep the keys and values.
+
+        Args:
+            tokens: (rows, new) token ids; fewer rows than the cache has are its first ones.
+            positions: (rows or 1, new).
+            mask: (rows, length + new) 1 for real tokens and 0 for padding; None where all are real.
+            kept: for how many of the last tokens to give logits.
+
+        Returns:
+            (rows, kept, vocabulary) logits in the model's type.
+        """
+        new, start = tokens.shape[1], self.length
+        visible = self._visible(start, new, mask)
+        hidden = self._hidden(tokens, positions, visible, causal=visible is None and new > 1)
+        self.length += new
+        self.states = torch.rms_norm(hidden[:, -kept:], (self.hidden,), self.norm, self.eps)
+        return functional.linear(self.states, self.head)
+
+    @torch.inference_mode()
+    def packed(
+        self, tokens: torch.Tensor, columns: torch.Tensor, places: torch.Tensor, padding: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute tokens of rows that are of different lengths. `length` stays as it is.
+
+        Args:
+            tokens: (new,) token ids, those of a row side by side and in order.
+            columns: (new,) the column of each in its row; those before it have been computed.
+            places: (new,) the row of each.
+            padding: (rows,) columns of padding before each row.
+
+        Returns:
+            (new, vocabulary) logits.
+        """
+        new, end = len(tokens), int(columns.max()) + 1
+        counts = torch.bincount(places, minlength=self.rows)
+        slots = torch.arange(new) - (counts.cumsum(dim=0) - counts)[places]
+        # What each query of a row may see; filling sees what the row's first query sees.
+        last = padding[:, None].repeat(1, int(counts.max()))
+        last[places, slots] = columns
+        every = torch.arange(end)
+        seen = (every <= last[:, :, None]) & (every >= padding[:, None, None])
+        mask = torch.zeros(seen.shape, dtype=self.cache.dtype).masked_fill_(~seen, -torch.inf)[:, None]
+        queries = torch.zeros(*last.shape, self.heads, self.head_dim, dtype=self.cache.dtype)
+        hidden = functional.embedding(tokens, self.tokens)
+        hidden += functional.embedding(columns - padding[places], self.positions)
+        shape = (self.hidden,)
+        for layer, cache in zip(self.layers, self.cache, strict=True):
+            normed = torch.rms_norm(hidden, shape, layer.attention_norm, self.eps)
+            qkv = functional.linear(normed, *layer.qkv).view(new, 3, self.heads, self.head_dim)
+            cache[:, places, :, columns] = qkv[:, 1:]
+            queries[places, slots] = qkv[:, 0]
+            keys, values = cache[:, :, :, :end].unbind(0)
+            attended = functional.scaled_dot_product_attention(queries.transpose(1, 2), keys, values, attn_mask=mask)
+            attended = attended.transpose(1, 2)[places, slots].reshape(new, self.hidden)
+            hidden += functional.linear(attended, *layer.out)
+            normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
+            hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
+        return functional.linear(torch.rms_norm(hidden, shape, self.norm, self.eps), self.head)
+
+    @torch.inference_mode()
+    def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Compute tokens behind those that are held, and keep nothing of them.
+
+        Args:
+            tokens: (rows, new) token ids.
+            positions: (rows, new).
+            visible: (rows, 1, new, length + new) bool, what each may see of what is held and of the others.
+
+        Returns:
+            (rows, new, vocabulary) logits.
+        """
+        more = self.length + tokens.shape[1] - self.cache.shape[4]
+        if more > 0:
+            self.cache = functional.pad(self.cache, (0, 0, 0, max(more, _ASIDE)))
+        mask = torch.zeros(visible.shape, dtype=self.cache.dtype).masked_fill_(~visible, -torch.inf)
+        hidden = self._hidden(tokens, positions, mask)
+        return functional.linear(torch.rms_norm(hidden, (self.hidden,), self.norm, self.eps), self.head)
+
+    def _hidden(
+        self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor | None, causal: bool = False
+    ) -> torch.Tensor:
+        """Run the layers, and write keys and values behind those that are held; (rows, new, hidden size)."""
+        rows, new = tokens.shape
+        start, end = self.length, self.length + new
+        hidden = functional.embedding(tokens, self.tokens) + functional.embedding(positions, self.positions)
+        shape = (self.hidden,)
+        for layer, cache in zip(self.layers, self.cache, strict=True):
+            normed = torch.rms_norm(hidden, shape, layer.attention_norm, self.eps)
+            # (3, rows, heads, new, head_dim)
+            qkv = functional.linear(normed, *layer.qkv).view(rows, new, 3, self.heads, self.head_dim)
+            qkv = qkv.permute(2, 0, 3, 1, 4)
+            cache[:, :rows, :, start:end] = qkv[1:]
+            keys, values = cache[:, :rows, :, :end].unbind(0)
+            attended = functional.scaled_dot_product_attention(
+                qkv[0], keys, values, attn_mask=visible, is_causal=causal
+            )
+            hidden += functional.linear(attended.transpose(1, 2).reshape(rows, new, self.hidden), *layer.out)
+            normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
+            hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
+        return hidden
+
+    def _visible(self, start: int, new: int, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """What each new token may see, (rows or 1, 1, new, start + new) to be added; None where that is plain."""
+        if mask is None and (new == 1 or start == 0):
+            return None
+        seen = torch.ones(new, start + new, dtype=torch.bool).tril(start)[None, None]
+        if mask is not None:
+            seen = seen & mask.bool()[:, None, None]
+            # Padding sees itself: a softmax over nothing is not a number, and would spread through its values.
+            seen[..., range(new), range(start, start + new)] = True
+        return torch.zeros(seen.shape, dtype=self.cache.dtype).masked_fill_(~seen, -torch.inf)
+
+    @torch.inference_mode()
+    def spread(self, copies: int) -> None:
+        """Give the rows that were computed to `copies` rows each, side by side."""
+        held = self.cache[:, :, : self.rows // copies, :, : self.length]
+        self.cache[:, :, :, :, : self.length] = held.repeat_interleave(copies, dim=2)
+
+    @torch.inference_mode()
+    def keep_rows(self, rows: list[int]) -> None:
+        """Keep these rows alone."""
+        self.cache = self.cache[:, :, rows]
+
+
+def _read_layer(layer: Any, fused: tuple[torch.Tensor, torch.Tensor]) -> _LeanLayer:
+    mlp, out = layer.mlp, layer.self_attn.o_proj
+    return _LeanLayer(
+        attention_norm=layer.input_layernorm.weight,
+        qkv=fused,
+        out=(out.weight, out.bias),
+        mlp_norm=layer.post_attention_layernorm.weight,
+        up=(mlp.fc1.weight, mlp.fc1.bias),
+        down=(mlp.fc2.weight, mlp.fc2.bias),
+        activation=functional.gelu if type(mlp.activation) is GELUActivation else mlp.activation,
+    )

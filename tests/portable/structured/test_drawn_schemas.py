@@ -1,0 +1,169 @@
+"""Whole texts by JSON schemas that are drawn: none refused, none closed with room to spare, all complete."""
+
+import json
+import math
+
+import jsonschema
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from json_schema_cases import TEXTS
+from small_models import json_gpt2
+
+from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammars import read_grammar
+from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
+
+NAMES = ["a", "name", "id", "é", "x y", 'q"t']
+PATTERNS = ["^[0-9]{2}$", "^[a-z]+$", "foo", r"^\+?[0-9]{10}$", "^(ab|c)*d$", r"^.{3,5}$", r"^\p{Lu}+$", "x$", "[^a-z]"]
+FORMATS = ["date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"]
+VALUES = [None, True, False, 0, -3, 2.5, "x", "é", "", 'q"', [], [1, 2], {"a": 1}]
+LEAST = st.sampled_from([0, 1, 2, 4])
+MORE = st.sampled_from([0, 1, 3, 20])
+
+
+def optional(draw, schema, share, **fields):
+    """Some of the fields, each with a chance."""
+    return schema | {field: draw(of) for field, of in fields.items() if draw(st.integers(1, 10)) <= 10 * share}
+
+
+def limited(draw, schema, least, most):
+    """A lower and an upper limit, one, or none."""
+    low = draw(LEAST)
+    return optional(draw, schema, 0.3, **{least: st.just(low), most: MORE.map(lambda more: low + more)})
+
+
+@st.composite
+def strings(draw):
+    schema = {"type": "string"} | draw(
+        st.one_of(
+            st.just({}),
+            st.sampled_from(PATTERNS).map(lambda pattern: {"pattern": pattern}),
+            st.sampled_from(FORMATS).map(lambda name: {"format": name}),
+        )
+    )
+    return limited(draw, schema, "minLength", "maxLength")
+
+
+@st.composite
+def numbers(draw):
+    low = draw(st.sampled_from([-100, -7.5, -3, 0, 1, 0.25, 999]))
+    limits = {
+        draw(st.sampled_from(["minimum", "exclusiveMinimum"])): st.just(low),
+        draw(st.sampled_from(["maximum", "exclusiveMaximum"])): st.sampled_from([0, 1, 0.5, 30, 5000]).map(low.__add__),
+        "multipleOf": st.sampled_from([1, 2, 3, 7, 0.5, 0.25, 2.5, 100]),
+    }
+    return optional(draw, {"type": draw(st.sampled_from(["integer", "number"]))}, 0.3, **limits)
+
+
+SCALARS = st.one_of(
+    strings(),
+    numbers(),
+    st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"type": ["string", "integer"]}, {}]),
+    st.lists(st.sampled_from(VALUES), min_size=1, max_size=3).map(lambda values: {"enum": values}),
+)
+
+
+@st.composite
+def containers(draw, inner):
+    kind = draw(st.sampled_from(["array", "object", "object", "anyOf", "allOf"]))
+    if kind in ("anyOf", "allOf"):
+        return {kind: draw(st.lists(inner, min_size=1, max_size=2))}
+    if kind == "array":
+        schema = optional(draw, {"type": "array"}, 0.7, items=inner)
+        schema = optional(draw, schema, 0.3, prefixItems=st.lists(inner, min_size=1, max_size=2))
+        return limited(draw, schema, "minItems", "maxItems")
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=3))
+    schema = {"type": "object", "properties": {name: draw(inner) for name in names}}
+    others = st.one_of(st.just(False), st.just(False), inner)
+    patterned = st.tuples(st.sampled_from(["^S_", "^[a-z]{2}$", "[0-9]$"]), inner).map(lambda one: dict([one]))
+    schema = optional(draw, schema, 0.2, patternProperties=patterned)
+    return optional(draw, schema, 0.6, required=st.just(names[:2]), additionalProperties=others)
+
+
+SCHEMAS = containers(st.recursive(SCALARS, containers, max_leaves=4))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return json_gpt2(TEXTS)
+
+
+def is_valid(text, schema):
+    validator = jsonschema.Draft202012Validator(schema)
+    try:
+        return validator.is_valid(json.loads(text))
+    except OverflowError:  # of a multiple of a fraction
+        return True
+
+
+class Writer:
+    """Writes texts by one schema with random scores."""
+
+    def __init__(self, model, schema):
+        self.tokenizer, self.size = model.tokenizer, model.config.vocab_size
+        self.places = GrammarPlaces(read_grammar({"json_schema": schema}), self.tokenizer, self.size)
+        self.prompt = torch.tensor([self.tokenizer("once").input_ids])
+        self.start = self.processor(1).states(self.prompt)[0]
+
+    def processor(self, room):
+        columns = self.prompt.shape[1]
+        return WholeTextLogitsProcessor(
+            self.places,
+            remaining=lambda ids: [room - (ids.shape[1] - columns)] * len(ids),
+            end_tokens=[self.tokenizer.eos_token_id],
+            prompt_columns=columns,
+        )
+
+    def write(self, room, most, seed, beside=lambda row, kept: None):
+        processor, row = self.processor(room), self.prompt
+        chance = torch.Generator().manual_seed(seed)
+        for _ in range(min(room, most)):
+            kept = processor(row, 3 * torch.randn(1, self.size, generator=chance))
+            beside(row, kept)
+            token = torch.multinomial(kept.softmax(dim=-1), 1, generator=chance)
+            if int(token) == self.tokenizer.eos_token_id:
+                break
+            row = torch.cat([row, token], dim=1)
+        return processor, row
+
+    def text(self, row):
+        return self.tokenizer.decode(row[0, self.prompt.shape[1] :])
+
+
+@settings(deadline=None, max_examples=30)
+@given(schema=SCHEMAS)
+def test_whatever_the_schema_texts_are_complete_and_the_mask_is_the_engines_with_room_to_spare(model, schema):
+    try:
+        writer = Writer(model, schema)
+    except ValueError:
+        return  # llguidance refuses it
+    places, start = writer.places, writer.start
+    plan = places.plan(start)
+    assert plan is not None
+    assert not start.searched
+    assert is_valid(writer.tokenizer.decode(plan), schema)
+    assert len(plan) <= places.bound(start) < math.inf or two_expressions(schema)
+
+    def see_that_nothing_is_closed(row, kept):
+        place = places.before
+        for token in row[0].tolist()[: writer.prompt.shape[1]]:
+            place = places.advance(place, token)
+        place = places.prompt_end(place)
+        matcher = places.tokens.consume(place.matcher, row[0, writer.prompt.shape[1] :].tolist())
+        mask = places.tokens.masks([matcher])[0]
+        mask[writer.tokenizer.eos_token_id] = matcher.is_accepting()
+        assert torch.equal(kept[0] > -torch.inf, mask), writer.text(row)
+
+    if places.bound(start) < math.inf:
+        writer.write(4000, 20, 0, see_that_nothing_is_closed)
+    for seed, room in enumerate((len(plan), len(plan) + 1, len(plan) + 12)):
+        processor, row = writer.write(room, room, seed)
+        assert processor.is_complete(row[0].tolist()), writer.text(row)
+        assert is_valid(writer.text(row), schema), writer.text(row)
+
+
+def two_expressions(schema):
+    """Whether two expressions may have to match the same string: what that needs is not known."""
+    return "allOf" in json.dumps(schema)

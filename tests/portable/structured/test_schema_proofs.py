@@ -1,0 +1,116 @@
+"""What is proven of the values of a schema: that there are none, or none that end."""
+
+import math
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import byte_level_gpt2
+from writing import written
+
+from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammars import read_grammar
+from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
+
+LONG_DATE = {"type": "string", "format": "date", "maxLength": 3}
+IMPOSSIBLE = [
+    {"type": "object", "properties": {}, "required": ["z"], "additionalProperties": False},
+    {"type": "object", "minProperties": 2, "maxProperties": 1},
+    LONG_DATE,
+    {"type": "string", "pattern": "^[a-z]{5}$", "maxLength": 3},
+    {"type": "string", "minLength": 5, "maxLength": 3},
+    {"type": "integer", "minimum": 5, "maximum": 4},
+    {"type": "integer", "exclusiveMinimum": 5, "exclusiveMaximum": 6},
+    {"type": "integer", "minimum": 5, "maximum": 6, "multipleOf": 4},
+    {"type": "array", "minItems": 3, "maxItems": 2},
+    {"type": "array", "items": False, "minItems": 1},
+    {"type": "array", "items": LONG_DATE, "minItems": 1},
+    {"type": "object", "properties": {"a": LONG_DATE}, "required": ["a"]},
+    {"anyOf": [LONG_DATE, {"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 1}]},
+    {"const": "a", "pattern": "^b$"},
+    {"const": 1, "minimum": 2},
+]
+POSSIBLE = [
+    {"type": "array", "items": LONG_DATE},
+    {"enum": ["a", "b"], "pattern": "^b$"},
+    {"type": "number", "exclusiveMinimum": 5, "exclusiveMaximum": 6},
+    {"type": "object", "properties": {"a": LONG_DATE}},
+    {"anyOf": [LONG_DATE, {"type": "null"}]},
+    {"type": "integer", "minimum": 10**17},
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return byte_level_gpt2()
+
+
+def places_of(schema, model):
+    places = GrammarPlaces(read_grammar({"json_schema": schema}), model.tokenizer, model.config.vocab_size)
+    return places, places.prompt_end(places.before)
+
+
+def enters(places, start, text):
+    tokens = places.tokens.spell(text.encode())
+    return start.matcher.validate_tokens(tokens) == len(tokens)
+
+
+@pytest.mark.parametrize("schema", [*IMPOSSIBLE, *POSSIBLE])
+def test_llguidance_leads_to_no_value_that_is_proven_impossible_and_the_bound_heeds_the_others(model, schema):
+    places, start = places_of({"type": "object", "properties": {"t": schema, "u": {"type": "integer"}}}, model)
+    assert enters(places, start, '{"t":') == (schema in POSSIBLE)
+    assert places.bound(start) < 120
+
+
+LIMITS = st.none() | st.sampled_from([-3, -1, 0, 0.5, 1, 2, 2.5, 4, 7])
+
+
+@settings(deadline=None)
+@given(
+    kind=st.sampled_from(["integer", "number"]),
+    limits=st.fixed_dictionaries(
+        dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), LIMITS)
+        | {"multipleOf": st.sampled_from([None, None, 1, 2, 3, 0.5, 2.5])}
+    ),
+)
+def test_numbers_are_proven_impossible_where_llguidance_sees_it(model, kind, limits):
+    schema = {"type": kind} | {name: limit for name, limit in limits.items() if limit is not None}
+    whole = {"type": "object", "properties": {"t": schema, "u": {"type": "integer"}}}
+    places, start = places_of(whole, model)
+    texts = places.guide.texts
+    value = texts.reader.root.ways[0].child("t")
+    assert enters(places, start, '{"t":') == (value not in texts.proofs.impossible)
+    assert places.bound(start) < math.inf
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"b": {"$ref": "#"}}, "required": ["b"]},
+        {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+        {"type": "object", "properties": {"b": {"anyOf": [{"$ref": "#"}, LONG_DATE]}}, "required": ["b"]},
+    ],
+)
+def test_what_has_no_end_is_refused_at_once(model, schema):
+    begin = time.thread_time()
+    with pytest.raises(
+        ValueError, match="json_schema: no text that matches has an end: some part of it requires itself"
+    ):
+        written(model, ["once"], json_schema=schema, max_new_tokens=40)
+    assert time.thread_time() - begin < 1
+
+
+def test_what_has_no_end_is_not_entered_where_something_else_will_do(model):
+    """Its engine sees nothing wrong with it, so here the mask has to be narrower."""
+    endless = {"type": "object", "properties": {"b": {"$ref": "#/$defs/e"}}, "required": ["b"]}
+    schema = {"anyOf": [{"$ref": "#/$defs/e"}, {"type": "integer"}], "$defs": {"e": endless}}
+    places, start = places_of(schema, model)
+    assert enters(places, start, '{"b":')
+    row = torch.tensor([model.tokenizer("once").input_ids])
+    processor = WholeTextLogitsProcessor(
+        places, remaining=lambda ids: [50], end_tokens=[0], prompt_columns=row.shape[1]
+    )
+    kept = processor(row, torch.zeros(1, model.config.vocab_size))[0]
+    assert not any(kept[token] == 0 for token in range(len(kept)) if model.tokenizer.decode([token]).startswith("{"))
