@@ -148,6 +148,14 @@ class Vocabulary:
         """Every character that a token adds whole."""
         return frozenset("".join(self._spelling))
 
+    @cached_property
+    def _beginnings(self) -> frozenset[str]:
+        return frozenset(piece[0] for piece in self._spelling)
+
+    def can_begin(self, char: str) -> bool:
+        """Whether tokens can begin with this character: in some tokenizers a space only ends tokens."""
+        return char in self._beginnings or (not is_surrogate(char) and self.spell(char) is not None)
+
     def can_write(self, char: str) -> bool:
         """Whether some tokens add this character, in bytes or together with others."""
         return char in self.characters or (not is_surrogate(char) and self.spell(char) is not None)
