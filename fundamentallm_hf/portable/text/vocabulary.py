@@ -153,8 +153,10 @@ class Vocabulary:
         return frozenset(piece[0] for piece in self._spelling)
 
     def can_begin(self, char: str) -> bool:
-        """Whether tokens can begin with this character: in some tokenizers a space only ends tokens."""
-        return char in self._beginnings or (not is_surrogate(char) and self.spell(char) is not None)
+        """Whether tokens can begin with this character, or with a space and it: in some, a space only ends tokens."""
+        if char in self._beginnings:
+            return True
+        return not is_surrogate(char) and (self.spell(char) is not None or self.spell(" " + char) is not None)
 
     def can_write(self, char: str) -> bool:
         """Whether some tokens add this character, in bytes or together with others."""
