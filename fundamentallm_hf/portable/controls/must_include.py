@@ -264,7 +264,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         for stop in self.stop_strings:
             found.update(vocabulary.completing(text[-len(stop) :], stop))
             if not stop.isascii():
-                parts = vocabulary.in_order.parts
+                parts = vocabulary.parts
                 found.update(token for token in parts if vocabulary.text([*tail, token]).endswith(stop))
         return found
 

@@ -139,9 +139,7 @@ class Ways:
                 self.gave_up = True
                 return None
             length = len(text) + 1
-            for letter in alphabet:
-                if not text and not letter.encode("utf-8", "replace").startswith(search.begun):
-                    continue
+            for letter in alphabet if text else self._first_letters(search):
                 after, hit = patterns.step(stand[0], letter)
                 rest = self._beside(stand[1], stand[2], letter)
                 if rest is None:
@@ -156,6 +154,13 @@ class Ways:
                     seen.add(key)
                     heappush(queue, (length + patterns.distance(after), -length, next(numbers), key, text + letter))
         return None
+
+    def _first_letters(self, search: Search) -> list[str]:
+        """The characters that can come next: those that go on with what was begun, or that a token begins with."""
+        letters = self.alphabets[search.entry]
+        if search.begun:
+            return [letter for letter in letters if letter.encode("utf-8", "replace").startswith(search.begun)]
+        return [letter for letter in letters if self.vocabulary.can_begin(letter)]
 
     def _beside(
         self, bar: PatternState | None, tail: str | None, letter: str

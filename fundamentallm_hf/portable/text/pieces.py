@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 REPLACEMENT = "\ufffd"
@@ -16,27 +16,36 @@ class PiecesInOrder(NamedTuple):
         order: the pieces that consist of whole characters.
         tokens: for each piece, the ids that add it.
         rough: indices of the pieces in which anything other than an ASCII letter follows an ASCII letter.
-        parts: ids of tokens that add no whole character, or may not.
     """
 
     order: list[str]
     tokens: list[list[int]]
     rough: list[int]
-    parts: list[int]
 
-    def merged(self, key: Callable[[str], Hashable], characters: Iterable[str]) -> "PiecesInOrder":
-        """The same with one piece for all that are alike: characters with the same `key` are alike."""
+    @classmethod
+    def merged(
+        cls, pieces: Mapping[str, Sequence[int]], key: Callable[[str], Hashable], characters: Iterable[str]
+    ) -> "PiecesInOrder":
+        """Sort pieces, with one for all that are alike.
+
+        Args:
+            pieces: the ids that add each piece.
+            key: tells which characters are alike.
+            characters: those that the pieces are made of.
+        """
         alike: dict[Hashable, str] = {}
-        known = sorted(characters)
-        table = str.maketrans({char: alike.setdefault(key(char), char) for char in known})
+        table = str.maketrans({char: alike.setdefault(key(char), char) for char in sorted(characters)})
         # One long text is translated many times faster than its pieces one by one.
         between = next(char for char in map(chr, range(0x10FFFF, 0, -1)) if ord(char) not in table)
-        together = between.join(self.order).translate(table)
+        together = between.join(pieces).translate(table)
         tokens: dict[str, list[int]] = {}
-        for piece, of_piece in zip(together.split(between) if self.order else (), self.tokens, strict=True):
-            tokens.setdefault(piece, []).extend(of_piece)
+        for piece, of_piece in zip(together.split(between) if pieces else (), pieces.values(), strict=True):
+            if piece in tokens:
+                tokens[piece].extend(of_piece)
+            else:
+                tokens[piece] = [*of_piece]
         order = sorted(tokens)
-        return PiecesInOrder(order, [tokens[piece] for piece in order], rough_pieces(order), self.parts)
+        return cls(order, [tokens[piece] for piece in order], rough_pieces(order))
 
 
 def shared_length(one: str, other: str) -> int:

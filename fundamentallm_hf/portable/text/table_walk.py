@@ -61,7 +61,7 @@ class TableWalk:
     def __init__(self, patterns: TextPatterns, in_order: PiecesInOrder, strips: bool = False) -> None:
         self.patterns = patterns
         self.strips = strips
-        self._order, self._tokens, self._rough, _ = in_order
+        self._order, self._tokens, self._rough = in_order
         self._stands: dict[PatternState, _Stand] = {}
         self._moves = 0
 

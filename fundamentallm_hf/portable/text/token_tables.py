@@ -110,8 +110,9 @@ class TokenTables:
         if patterns.is_plain:
             in_order = vocabulary.folded_in_order(patterns.ignore_case)
         else:
-            in_order = vocabulary.in_order.merged(patterns.key, vocabulary.characters)
-        self._walk, self._parts = TableWalk(patterns, in_order, vocabulary.strips_trailing_space), in_order.parts
+            in_order = vocabulary.in_order(patterns.key)
+        self._walk = TableWalk(patterns, in_order, vocabulary.strips_trailing_space)
+        self._parts = vocabulary.parts
         self._silent = [*vocabulary.silent, *range(len(vocabulary.pieces), self.size)]
         self._outcomes: dict[PatternState, dict[int, Outcome]] = {}
         self._tables: dict[TextState, TokenTable] = {}

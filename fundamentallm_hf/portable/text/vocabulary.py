@@ -6,7 +6,7 @@ tokenizer for that.
 
 import weakref
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from .character_classes import coarse_key, is_surrogate
-from .pieces import PiecesInOrder, add_piece, as_bytes, decode_run, rough_pieces
+from .pieces import PiecesInOrder, add_piece, as_bytes, decode_run
 from .tokenizer_cache import token_texts
 
 _MOST_BYTES = 4  # of a character
@@ -148,6 +148,16 @@ class Vocabulary:
         """Every character that a token adds whole."""
         return frozenset("".join(self._spelling))
 
+    @cached_property
+    def _beginnings(self) -> frozenset[str]:
+        return frozenset(piece[0] for piece in self._spelling)
+
+    def can_begin(self, char: str) -> bool:
+        """Whether tokens can begin with this character, or with a space and it: in some, a space only ends tokens."""
+        if char in self._beginnings:
+            return True
+        return not is_surrogate(char) and (self.spell(char) is not None or self.spell(" " + char) is not None)
+
     def can_write(self, char: str) -> bool:
         """Whether some tokens add this character, in bytes or together with others."""
         return char in self.characters or (not is_surrogate(char) and self.spell(char) is not None)
@@ -198,24 +208,36 @@ class Vocabulary:
         return sorted(self._spelling)
 
     @cached_property
-    def in_order(self) -> "PiecesInOrder":
-        """The pieces that consist of whole characters, in the order of their text."""
+    def parts(self) -> list[int]:
+        """The tokens that are no whole characters, or may not be."""
+        return [token for token, piece in enumerate(self.pieces) if isinstance(piece, bytes) or token in self.fallback]
+
+    @cached_property
+    def _whole(self) -> dict[str, list[int]]:
+        """The tokens of every piece that is whole characters."""
         tokens: dict[str, list[int]] = {}
-        parts = []
         for token, piece in enumerate(self.pieces):
-            if isinstance(piece, bytes) or token in self.fallback:
-                parts.append(token)
-            elif piece:
+            if piece and isinstance(piece, str) and token not in self.fallback:
                 tokens.setdefault(piece, []).append(token)
-        order = sorted(tokens)
-        return PiecesInOrder(order, [tokens[piece] for piece in order], rough_pieces(order), parts)
+        return tokens
+
+    def in_order(self, key: Callable[[str], Hashable]) -> "PiecesInOrder":
+        """The pieces that are whole characters, in the order of their text, characters with the same key as one."""
+        return PiecesInOrder.merged(self._whole, key, self.characters)
 
     def folded_in_order(self, ignore_case: bool) -> "PiecesInOrder":
-        """The same with one piece for all that words of ASCII letters do not tell apart."""
+        """The same, with one character for all that words of ASCII letters do not tell apart; made once."""
         key = ("in order", ignore_case)
         if key not in self.derived:
-            self.derived[key] = self.in_order.merged(lambda char: coarse_key(char, ignore_case), self.characters)
+            self.derived[key] = self.in_order(self._coarse_keys(ignore_case).__getitem__)
         found: PiecesInOrder = self.derived[key]
+        return found
+
+    def _coarse_keys(self, ignore_case: bool) -> dict[str, Hashable]:
+        key = ("keys", ignore_case)
+        if key not in self.derived:
+            self.derived[key] = {char: coarse_key(char, ignore_case) for char in self.characters}
+        found: dict[str, Hashable] = self.derived[key]
         return found
 
     def usual_letters(self, ignore_case: bool | None) -> list[str]:
@@ -229,9 +251,9 @@ class Vocabulary:
         if key not in self.derived:
             letters = sorted(self.characters, key=lambda letter: (letter != " ", not letter.islower(), letter))
             if ignore_case is not None:
-                alike: dict[Hashable, str] = {}
+                keys, alike = self._coarse_keys(ignore_case), dict[Hashable, str]()
                 for letter in letters:
-                    alike.setdefault(coarse_key(letter, ignore_case), letter)
+                    alike.setdefault(keys[letter], letter)
                 letters = list(alike.values())
             self.derived[key] = letters
         found: list[str] = self.derived[key]

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from toy_tokenizers import toy_tokenizer
+from toy_tokenizers import FAMILIES, toy_tokenizer
 
 from fundamentallm_hf.portable.controls import must_include_search
 from fundamentallm_hf.portable.controls.bad_words import compile_bad_words
@@ -46,6 +46,23 @@ def test_a_way_is_found_in_few_steps(entry, bans, monkeypatch):
         after = requirements.advance(progress, token)
         if requirements.missing(after) and not requirements.barred:
             progress = after
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("prompt", ["", "the cat", "42 and 1", "Paris."])
+def test_several_entries_are_written_one_after_the_other(family, prompt):
+    tokenizer = toy_tokenizer(family)
+    for entries in (["cat", "sun"], ["/[0-9]{2}/", "sun", "ran*"], ["dog|Paris", "happy"]):
+        requirements = Requirements(entries, tokenizer, len(tokenizer))
+        progress = requirements.start
+        for token in tokenizer(prompt, add_special_tokens=False).input_ids:
+            progress = requirements.advance_prompt(progress, token)
+        progress = requirements.prompt_end(progress)
+        plan = requirements.plan(progress)
+        assert plan is not None, entries
+        for token in plan:
+            progress = requirements.advance(progress, token)
+        assert not requirements.missing(progress)
 
 
 def test_the_way_is_the_shortest():

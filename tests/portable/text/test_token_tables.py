@@ -47,12 +47,17 @@ def brute_force(tables, state, token):
         chance = min(
             chance, sum(rest.chance for rest, found in spellings if not rest.text or (found or [-1])[0] == token)
         )
-    followers = [patterns.step(after, letter) for letter in tables.vocabulary.letters]
-    leads_on = any(not found and not patterns.ends(beyond) for beyond, found in followers)
+
+    def leads_on_from(place):
+        followers = [patterns.step(place, letter) for letter in tables.vocabulary.letters]
+        return any(not found and not patterns.ends(beyond) for beyond, found in followers)
+
+    leads_on = leads_on_from(after)
     if pending and (isinstance(piece, bytes) or (ends and not piece)):
         texts = completions(tables, pending)
         steps = [patterns.read(after, text) for text in texts]
-        leads_on = any(not found and not patterns.ends(beyond) for beyond, found in steps)
+        # The character may be one that must not stand last, if something can follow it.
+        leads_on = any(not found and (not patterns.ends(beyond) or leads_on_from(beyond)) for beyond, found in steps)
         shut = hit or (not leads_on and (ends or bool(texts)))
     else:
         shut = hit or (ends and not leads_on)
@@ -231,8 +236,9 @@ def test_a_character_of_two_tokens_is_read_when_it_is_whole():
     assert tables.ends(first)  # the text would end in a broken character
     assert tables.chance(first) == 0.0
     table = tables.table(first)
-    # Whatever is no rest of the character breaks it.
-    assert names(tables, table.closed.nonzero()[:, 0].tolist()) == {*PIECES[:12], b"\xc3", b"n\xc3", "ra"}
+    # Whatever is no rest of the character breaks it. Behind the rest the text must not end, but a letter may follow.
+    assert names(tables, table.closed.nonzero()[:, 0].tolist()) == {*PIECES[1:12], b"\xc3", b"n\xc3", "ra"}
+    assert dict(zip(table.ending.tolist(), table.needs.tolist(), strict=True))[PIECES.index("")] == 2
     assert not table.closed[PIECES.index(b"\xa9")]
     second = tables.advance(first, PIECES.index(b"\xa9"))
     assert second.pending == b""
