@@ -6,7 +6,7 @@ import os
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundamentallm_hf.generation import prompt_files
@@ -30,6 +30,7 @@ def read_bytes(data, monkeypatch, **options):
     return read("-", **options)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"\n", b"a", b"bcd", b"\r\n", b"\xe9"]), max_size=40), st.integers(1, 5))
 def test_lines_are_the_same_in_whatever_pieces_they_come(pieces, chunk):
     data = b"".join(pieces)
