@@ -30,7 +30,7 @@ import torch
 from llguidance import LLMatcher
 from models import TOKENIZERS
 
-from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammar_states import GrammarAutomaton
 from fundamentallm_hf.portable.structured.grammars import read_grammar
 from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
 
@@ -110,17 +110,17 @@ class Benchmark:
         self.prompt = tokenizer(PROMPT, return_tensors="pt").input_ids
         self.tallies = {OURS: Tally(), ALONE: Tally()}
 
-    def processor(self, places: GrammarPlaces, room: int) -> WholeTextLogitsProcessor:
+    def processor(self, automaton: GrammarAutomaton, room: int) -> WholeTextLogitsProcessor:
         """Ours, for one text."""
         columns = self.prompt.shape[1]
         return WholeTextLogitsProcessor(
-            places,
+            automaton,
             remaining=lambda ids: [room - (ids.shape[1] - columns)] * len(ids),
             end_tokens=[self.tokenizer.eos_token_id],
             prompt_columns=columns,
         )
 
-    def compile(self, schema: Any) -> tuple[GrammarPlaces, Any] | None:
+    def compile(self, schema: Any) -> tuple[GrammarAutomaton, Any] | None:
         """Both ways for one schema, ours with its first plan; None where one refuses it."""
         ours, alone = self.tallies[OURS], self.tallies[ALONE]
         begin = time.thread_time()
@@ -133,21 +133,23 @@ class Benchmark:
         alone.accepted += 1
         begin = time.thread_time()
         try:
-            places = GrammarPlaces(read_grammar({"json_schema": schema}) or "", self.tokenizer, len(self.tokenizer))
-            self.processor(places, self.room).check(self.prompt)
+            automaton = GrammarAutomaton(
+                read_grammar({"json_schema": schema}) or "", self.tokenizer, len(self.tokenizer)
+            )
+            self.processor(automaton, self.room).check(self.prompt)
         except ValueError as error:
             ours.refused.append(str(error))
             return None
         ours.compiled.append(1000 * (time.thread_time() - begin))
         ours.accepted += 1
-        return places, matcher
+        return automaton, matcher
 
-    def lead(self, places: GrammarPlaces, matcher: Any, data: Any, valid: bool) -> None:
+    def lead(self, automaton: GrammarAutomaton, matcher: Any, data: Any, valid: bool) -> None:
         """Lead an instance through both masks, in its tokens."""
         text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
         end = self.tokenizer.eos_token_id
         row = torch.cat([self.prompt, torch.tensor([[*self.tokenizer(text).input_ids, end]])], dim=1)
-        processor, matcher = self.processor(places, self.room), matcher.deep_copy()
+        processor, matcher = self.processor(automaton, self.room), matcher.deep_copy()
         scores = torch.zeros(1, len(self.tokenizer))
         open_tokens = {OURS: True, ALONE: True}
         for column in range(self.prompt.shape[1], row.shape[1]):
@@ -170,10 +172,10 @@ class Benchmark:
             tally = self.tallies[way]
             (tally.allowed if valid else tally.rejected)[is_open == valid] += 1
 
-    def draw(self, way: str, both: tuple[GrammarPlaces, Any], pairs: Pairs, room: int, seed: int) -> list[int]:
+    def draw(self, way: str, both: tuple[GrammarAutomaton, Any], pairs: Pairs, room: int, seed: int) -> list[int]:
         """The tokens of one text, an end not among them."""
-        places, matcher = both[0], both[1].deep_copy()
-        processor = self.processor(places, room)
+        automaton, matcher = both[0], both[1].deep_copy()
+        processor = self.processor(automaton, room)
         chance = random.Random(seed)
         row = self.prompt
         for _ in range(room):
@@ -187,7 +189,7 @@ class Benchmark:
         added: list[int] = row[0, self.prompt.shape[1] :].tolist()
         return added
 
-    def write(self, schema: Any, both: tuple[GrammarPlaces, Any], pairs: Pairs, texts: int) -> None:
+    def write(self, schema: Any, both: tuple[GrammarAutomaton, Any], pairs: Pairs, texts: int) -> None:
         """Draw texts with as few tokens as there may be, with a few more and with plenty; count the good ones."""
         start = self.processor(both[0], self.room).states(self.prompt)[0]
         needed = len(both[0].plan(start) or ())
@@ -197,14 +199,14 @@ class Benchmark:
                     text = self.tokenizer.decode(self.draw(way, both, pairs, max(1, room), seed))
                     tally.good[is_valid(text, schema)] += 1
 
-    def fill(self, both: tuple[GrammarPlaces, Any], pairs: Pairs, seeds: int) -> None:
+    def fill(self, both: tuple[GrammarAutomaton, Any], pairs: Pairs, seeds: int) -> None:
         """Draw texts of at most 400 tokens and count the items of their arrays; what was cut off is ended first."""
         for way, tally in self.tallies.items():
             for seed in range(seeds):
                 tokens = self.draw(way, both, pairs, 400, seed)
                 row = torch.cat([self.prompt, torch.tensor([tokens], dtype=torch.long)], dim=1)
-                place = self.processor(both[0], self.room).states.read(row[0].tolist())
-                text = self.tokenizer.decode([*tokens, *(both[0].plan(place) or ())])
+                state = self.processor(both[0], self.room).states.read(row[0].tolist())
+                text = self.tokenizer.decode([*tokens, *(both[0].plan(state) or ())])
                 tally.items.append(items_of(json.loads(text)))
 
 
@@ -244,15 +246,15 @@ def rows(tallies: dict[str, Tally], schemas: int) -> Iterator[tuple[str, list[st
     yield "refused although llguidance accepts", [str(len(tally.refused)) for tally in both]
     yield "valid instances never closed", [share(tally.allowed) for tally in both]
     yield "invalid instances rejected", [share(tally.rejected) for tally in both]
-    for name, place in (("median", 0.5), ("99th percentile", 0.99)):
-        yield f"a step, {name}, ms", [percentile(tally.steps, place) for tally in both]
+    for name, state in (("median", 0.5), ("99th percentile", 0.99)):
+        yield f"a step, {name}, ms", [percentile(tally.steps, state) for tally in both]
     more = [ours - alone for ours, alone in zip(both[0].steps, both[1].steps, strict=True)]
     yield (
         "ours above llguidance's, median and 99th percentile",
         [f"{percentile(more, 0.5)}, {percentile(more, 0.99)}", ""],
     )
-    for name, place in (("median", 0.5), ("95th percentile", 0.95)):
-        yield f"compile, {name}, ms", [percentile(tally.compiled, place) for tally in both]
+    for name, state in (("median", 0.5), ("95th percentile", 0.95)):
+        yield f"compile, {name}, ms", [percentile(tally.compiled, state) for tally in both]
     yield "texts valid and complete", [share(tally.good) for tally in both]
     yield (
         "items of arrays with 400 tokens, mean",

@@ -81,7 +81,7 @@ class mask_alone:
 
     def __enter__(self) -> None:
         self.kept = WholeTextLogitsProcessor._open
-        WholeTextLogitsProcessor._open = lambda self, place, *others: self.places.open(place)
+        WholeTextLogitsProcessor._open = lambda self, state, *others: self.automaton.open(state)
 
     def __exit__(self, *exception: object) -> None:
         WholeTextLogitsProcessor._open = self.kept
@@ -156,7 +156,7 @@ def measure_schemas(name: str, folder: Path, step: int, first: int) -> None:
 
 
 def fitting(how: dict[str, Any], schema: Any) -> dict[str, Any]:
-    """One of the ways, without the words that the schema requires, or has no place for."""
+    """One of the ways, without the words that the schema requires, or has no state for."""
     text = json.dumps(schema)
     bad = [word for word in how.get("bad_words", ()) if not holds(word, text)]
     kept = {field: value for field, value in how.items() if field not in ("bad_words", "must_include")}

@@ -3,7 +3,7 @@
 from ..decoding.call_processors import CallProcessors
 from ..decoding.phases import WHOLE_TEXT_FIELDS, Phase
 from ..errors import UserError
-from ..structured.grammar_states import GrammarPlaces
+from ..structured.grammar_states import GrammarAutomaton
 from ..structured.grammars import read_grammar
 from ..structured.structured_output import WholeTextLogitsProcessor
 from .bad_words import compiled_bad_words
@@ -24,13 +24,13 @@ def add_structured_output(step: CallProcessors) -> None:
         return
     name = next(name for name in WHOLE_TEXT_FIELDS if call.field(name) not in (None, ""))
     try:
-        places = call.kept(
-            ("whole text", grammar), lambda: GrammarPlaces(grammar, call.reader, call.size, call.field("pattern"))
+        automaton = call.kept(
+            ("whole text", grammar), lambda: GrammarAutomaton(grammar, call.reader, call.size, call.field("pattern"))
         )
     except ValueError as error:
         raise UserError(f"{name}: {error}", setting=name) from error
     processor = WholeTextLogitsProcessor(
-        places,
+        automaton,
         remaining=call.remaining,
         end_tokens=call.end_tokens,
         closing_token=call.closing_token,

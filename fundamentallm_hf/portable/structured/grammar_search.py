@@ -215,6 +215,6 @@ class GrammarSearch:
 
 
 def _bits(look: bytes) -> Iterator[int]:
-    for place, byte in enumerate(look):
+    for state, byte in enumerate(look):
         if byte:
-            yield from (8 * place + bit for bit in range(8) if byte >> bit & 1)
+            yield from (8 * state + bit for bit in range(8) if byte >> bit & 1)

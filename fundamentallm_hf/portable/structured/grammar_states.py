@@ -33,7 +33,7 @@ _MOST_SLOTS = 12
 
 
 @dataclass(eq=False)
-class Place:
+class GrammarState:
     """A state in the grammar; immutable except for cached results.
 
     Attributes:
@@ -58,10 +58,10 @@ class Place:
     _open: torch.Tensor | None = None
 
 
-ENDED = Place(None)
+ENDED = GrammarState(None)
 
 
-class GrammarPlaces:
+class GrammarAutomaton:
     """A grammar over the tokens of one model, for any number of calls.
 
     Args:
@@ -92,39 +92,39 @@ class GrammarPlaces:
         if self.vocabulary.strips_leading_space:
             # The decoder removes the space that such a text begins with.
             self._behind_nothing = self.tokens.matcher(behind_space(grammar))
-        self.before = Place(None, silent=True)
-        self._starts: dict[Any, Place] = {}
+        self.before = GrammarState(None, silent=True)
+        self._starts: dict[Any, GrammarState] = {}
 
-    def with_partner(self, partner: Partner) -> "GrammarPlaces":
+    def with_partner(self, partner: Partner) -> "GrammarAutomaton":
         """The same grammar, with other controls that a plan has to satisfy."""
         joint = copy.copy(self)
         joint.partner = partner
-        joint.before = Place(None, silent=True, beside=partner.start)
+        joint.before = GrammarState(None, silent=True, beside=partner.start)
         joint._starts = {}
         return joint
 
-    def advance(self, place: Place, token: int) -> Place:
+    def advance(self, state: GrammarState, token: int) -> GrammarState:
         """The state after one more token."""
-        beside = self.partner.advance(place.beside, token) if self.partner is not None else None
-        if place.matcher is None:
-            if place is ENDED:
+        beside = self.partner.advance(state.beside, token) if self.partner is not None else None
+        if state.matcher is None:
+            if state is ENDED:
                 return ENDED
-            return Place(None, silent=place.silent and not self.vocabulary.piece(token), beside=beside)
-        after = place.matcher.deep_copy()
+            return GrammarState(None, silent=state.silent and not self.vocabulary.piece(token), beside=beside)
+        after = state.matcher.deep_copy()
         if not after.consume_token(token):
             return ENDED  # by an end-of-text token, or the row is discarded, as in beam search
-        hint = place.plans.get(token) or _left_of(place.plan, token) or place.hint
-        return Place(after, position=self._follow(place.position, token), beside=beside, hint=hint)
+        hint = state.plans.get(token) or _left_of(state.plan, token) or state.hint
+        return GrammarState(after, position=self._follow(state.position, token), beside=beside, hint=hint)
 
-    def prompt_end(self, place: Place) -> Place:
+    def prompt_end(self, state: GrammarState) -> GrammarState:
         """The state where the text that has to match begins."""
-        beside = self.partner.prompt_end(place.beside) if self.partner is not None else None
-        key = (place.silent, beside)
+        beside = self.partner.prompt_end(state.beside) if self.partner is not None else None
+        key = (state.silent, beside)
         if key not in self._starts:
-            lead = place.silent and self._behind_nothing is not self._matcher
-            matcher = (self._behind_nothing if place.silent else self._matcher).deep_copy()
+            lead = state.silent and self._behind_nothing is not self._matcher
+            matcher = (self._behind_nothing if state.silent else self._matcher).deep_copy()
             position = None if self.guide is None else (lead, self.guide.start)
-            self._starts[key] = Place(matcher, position=position, beside=beside)
+            self._starts[key] = GrammarState(matcher, position=position, beside=beside)
         return self._starts[key]
 
     def _follow(self, position: Any | None, token: int) -> Any | None:
@@ -139,42 +139,42 @@ class GrammarPlaces:
         after = self.guide.advance(inner, data[lead:] if data else data)
         return None if after is None else (lead and not data, after)
 
-    def masks(self, places: Iterable[Place]) -> None:
+    def masks(self, states: Iterable[GrammarState]) -> None:
         """Ask llguidance at once for all masks of these states that are not known yet."""
         asked = list(
-            {id(place): place for place in places if place.matcher is not None and place._open is None}.values()
+            {id(state): state for state in states if state.matcher is not None and state._open is None}.values()
         )
         if asked:
-            found = self.tokens.masks([place.matcher for place in asked])
-            for row, place in enumerate(asked):
-                place._open = found[row]
+            found = self.tokens.masks([state.matcher for state in asked])
+            for row, state in enumerate(asked):
+                state._open = found[row]
 
-    def open(self, place: Place) -> torch.Tensor:
+    def open(self, state: GrammarState) -> torch.Tensor:
         """(size,) bool: the tokens that may come next, without ends."""
-        self.masks([place])
-        assert place._open is not None
-        return place._open
+        self.masks([state])
+        assert state._open is not None
+        return state._open
 
-    def complete(self, place: Place) -> bool:
+    def complete(self, state: GrammarState) -> bool:
         """Whether the text so far matches and may end."""
-        if place.matcher is None or not place.matcher.is_accepting():
+        if state.matcher is None or not state.matcher.is_accepting():
             return False
-        return self.partner is None or self.partner.allows(place.beside, ())
+        return self.partner is None or self.partner.allows(state.beside, ())
 
     def matches(self, text: str) -> bool:
         """Whether a text matches, prompt left out."""
         tokens = self.tokens.spell(text.encode())
         return tokens is not None and self.tokens.completes(self._matcher, tuple(tokens))
 
-    def bound(self, place: Place) -> float:
+    def bound(self, state: GrammarState) -> float:
         """Most tokens that complete the text after any next token; infinite if that is not known."""
-        if place.position is None or self.guide is None:
+        if state.position is None or self.guide is None:
             return math.inf
-        return 2 + self.guide.worst(place.position[1])
+        return 2 + self.guide.worst(state.position[1])
 
-    def closable(self, place: Place) -> bool:
+    def closable(self, state: GrammarState) -> bool:
         """Whether the text can be completed in the same way after any further plain characters."""
-        return place.position is not None and self.guide is not None and self.guide.closable(place.position[1])
+        return state.position is not None and self.guide is not None and self.guide.closable(state.position[1])
 
     def closes_string(self, plan: Plan) -> bool:
         """Whether a plan begins with the end of a JSON string."""
@@ -182,25 +182,25 @@ class GrammarPlaces:
 
     # Plans.
 
-    def plan(self, place: Place) -> Plan | None:
+    def plan(self, state: GrammarState) -> Plan | None:
         """Tokens that complete the text, none where it is complete; None if no completion is known."""
-        if place.plan is None and place.matcher is not None:
-            known = [place.hint] if place.hint is not None and self._holds(place, place.hint) else []
-            if self.complete(place):
+        if state.plan is None and state.matcher is not None:
+            known = [state.hint] if state.hint is not None and self._holds(state, state.hint) else []
+            if self.complete(state):
                 known.append(())
             else:
-                known += [plan for plan in (self._ending(place),) if plan is not None]
-            if not known and not place.searched and not self.lacking() and not self.endless:
-                place.searched = True
+                known += [plan for plan in (self._ending(state),) if plan is not None]
+            if not known and not state.searched and not self.lacking() and not self.endless:
+                state.searched = True
                 # A search does not know the required words.
                 effort = FIRST_EFFORT if self.partner is None else SHORTER_EFFORT
-                found = self._searched(place, LONGEST_PLAN, effort)
+                found = self._searched(state, LONGEST_PLAN, effort)
                 known += [] if found is None else [found]
-            elif known and self._rough and place in self._starts.values():
-                found = self._searched(place, min(map(len, known)) - 1, SHORTER_EFFORT)
+            elif known and self._rough and state in self._starts.values():
+                found = self._searched(state, min(map(len, known)) - 1, SHORTER_EFFORT)
                 known += [] if found is None else [found]
-            place.plan = min(known, key=len, default=None)
-        return place.plan
+            state.plan = min(known, key=len, default=None)
+        return state.plan
 
     def lacking(self) -> list[str]:
         """The characters that every matching text needs and the model cannot write, as far as that is known."""
@@ -213,28 +213,28 @@ class GrammarPlaces:
         """Whether it is proven that no text that matches has an end."""
         return self.guide is not None and self.guide.endless
 
-    def impossible(self, place: Place) -> bool:
+    def impossible(self, state: GrammarState) -> bool:
         """Whether no text of the model's tokens completes the text so far; False also where that is not known."""
-        found = self.search(place.matcher, LONGEST_PLAN, FIRST_EFFORT, every=True)
+        found = self.search(state.matcher, LONGEST_PLAN, FIRST_EFFORT, every=True)
         return found.plan is None and not found.left_out
 
-    def plans_behind(self, place: Place, tokens: Iterable[int], limit: int) -> dict[int, Plan]:
+    def plans_behind(self, state: GrammarState, tokens: Iterable[int], limit: int) -> dict[int, Plan]:
         """Plans of at most `limit` tokens after each of some allowed tokens, where one was found."""
-        assert place.matcher is not None
+        assert state.matcher is not None
         found: dict[int, Plan] = {}
-        own = self.plan(place)
+        own = self.plan(state)
         known = [own] if own is not None and len(own) <= limit else []
         effort = EFFORT
         for token in tokens:
             plan = _left_of(own, token)
-            if plan is None or len(plan) > limit or not self._holds(place, plan, token):
+            if plan is None or len(plan) > limit or not self._holds(state, plan, token):
                 plan = None
                 for old in known:
-                    if self._holds(place, old, token):
+                    if self._holds(state, old, token):
                         plan = old
                         break
             if plan is None:
-                after = self.advance(place, token)
+                after = self.advance(state, token)
                 if after.matcher is None:
                     continue
                 plan = () if self.complete(after) else self._ending(after, own)
@@ -246,56 +246,56 @@ class GrammarPlaces:
                     known.insert(0, plan)
             if plan is not None and len(plan) <= limit:
                 found[token] = plan
-        place.plans.update(found)
+        state.plans.update(found)
         return found
 
-    def _holds(self, place: Place, plan: Plan, token: int | None = None) -> bool:
+    def _holds(self, state: GrammarState, plan: Plan, token: int | None = None) -> bool:
         """Whether a plan completes the text from here, or after one more token."""
         whole = plan if token is None else (token, *plan)
-        if place.matcher.validate_tokens([*whole, self.tokens.end]) <= len(whole):  # type: ignore[union-attr]
+        if state.matcher.validate_tokens([*whole, self.tokens.end]) <= len(whole):  # type: ignore[union-attr]
             return False
-        return self.partner is None or self.partner.allows(place.beside, whole)
+        return self.partner is None or self.partner.allows(state.beside, whole)
 
-    def _ending(self, place: Place, old: Plan | None = None) -> Plan | None:
+    def _ending(self, state: GrammarState, old: Plan | None = None) -> Plan | None:
         """A plan from the guide, or the rest of the previous state's plan."""
-        missing = self.partner.missing(place.beside) if self.partner is not None else []
-        if place.position is not None and self.guide is not None:
+        missing = self.partner.missing(state.beside) if self.partner is not None else []
+        if state.position is not None and self.guide is not None:
             if missing:
-                plan = self._with_missing(place)
+                plan = self._with_missing(state)
                 if plan is not None:
                     return plan
-            lead, inner = place.position
+            lead, inner = state.position
             stages = self.guide.stages(inner)
             if lead:
                 stages.insert(0, [b" "])
-            plan = self._first_that_holds(place, stages)
+            plan = self._first_that_holds(state, stages)
             if plan is not None:
                 return plan
         for cut in range(len(old or ())):
             rest = (old or ())[cut:]
-            if self._holds(place, rest):
+            if self._holds(state, rest):
                 return rest
         return None
 
-    def _first_that_holds(self, place: Place, stages: list[list[bytes]]) -> Plan | None:
+    def _first_that_holds(self, state: GrammarState, stages: list[list[bytes]]) -> Plan | None:
         firsts = [ways[0] for ways in stages if ways]
         if len(firsts) == len(stages):
             plan = self._spelled(b"".join(firsts))
-            if plan is not None and self._holds(place, plan):
+            if plan is not None and self._holds(state, plan):
                 return plan
             if self.partner is not None:
                 for stage, ways in enumerate(stages):
                     for other in ways[1:_MOST_ROUND]:
                         plan = self._spelled(b"".join([*firsts[:stage], other, *firsts[stage + 1 :]]))
-                        if plan is not None and self._holds(place, plan):
+                        if plan is not None and self._holds(state, plan):
                             return plan
-        plan = self._by_stages(place, stages)
-        return plan if plan is not None and self._holds(place, plan) else None
+        plan = self._by_stages(state, stages)
+        return plan if plan is not None and self._holds(state, plan) else None
 
-    def _by_stages(self, place: Place, stages: list[list[bytes]]) -> Plan | None:
+    def _by_stages(self, state: GrammarState, stages: list[list[bytes]]) -> Plan | None:
         """The first ending at each level that llguidance accepts; where one leads nowhere, the next is tried."""
         tries = _MOST_ROUND * len(stages)
-        waiting: list[tuple[Any, bytes, int, int]] = [(place.matcher, b"", 0, 0)]
+        waiting: list[tuple[Any, bytes, int, int]] = [(state.matcher, b"", 0, 0)]
         while waiting and tries:
             matcher, done, stage, way = waiting.pop()
             if stage == len(stages):
@@ -311,18 +311,18 @@ class GrammarPlaces:
                     waiting.append((self.tokens.consume(matcher, tokens), done + text, stage + 1, 0))
         return None
 
-    def _with_missing(self, place: Place) -> Plan | None:
+    def _with_missing(self, state: GrammarState) -> Plan | None:
         """A plan that also writes the missing words, at the first position that allows any text."""
         assert self.guide is not None
         assert self.partner is not None
-        assert place.position is not None
-        assert place.matcher is not None
-        lead, inner = place.position
+        assert state.position is not None
+        assert state.matcher is not None
+        lead, inner = state.position
         for _, slot in zip(range(_MOST_SLOTS), self.guide.slots(inner), strict=False):
             start = self._spelled(b" " * lead + slot)
-            if start is None or place.matcher.validate_tokens(list(start)) != len(start):
+            if start is None or state.matcher.validate_tokens(list(start)) != len(start):
                 continue
-            there = place
+            there = state
             for token in start:
                 there = self.advance(there, token)
             words = tuple(self.partner.missing(there.beside))
@@ -335,14 +335,14 @@ class GrammarPlaces:
             rest = self._first_that_holds(there, self.guide.stages(there.position[1]))
             if rest is not None:
                 plan = (*start, *words, *rest)
-                if self._holds(place, plan):
+                if self._holds(state, plan):
                     return plan
         return None
 
-    def _searched(self, place: Place, limit: int, effort: int) -> Plan | None:
+    def _searched(self, state: GrammarState, limit: int, effort: int) -> Plan | None:
         for every in (False, True):
-            found = self.search(place.matcher, limit, effort, every=every)
-            if found.plan is not None and self._holds(place, found.plan):
+            found = self.search(state.matcher, limit, effort, every=every)
+            if found.plan is not None and self._holds(state, found.plan):
                 return found.plan
             if not found.left_out:
                 break

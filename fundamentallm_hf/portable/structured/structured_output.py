@@ -18,7 +18,7 @@ from ..decoding.stop_strings import find_stop
 from ..errors import UserError
 from .grammar_guides import Partner
 from .grammar_search import Plan
-from .grammar_states import GrammarPlaces, Place
+from .grammar_states import GrammarAutomaton, GrammarState
 from .grammars import read_grammar
 
 # Allowed tokens that are examined when the budget is short, the most probable first; fewer where words are missing.
@@ -36,7 +36,7 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
 
     Args:
         whole: a grammar over the model's tokens, or its source as the `fields` of `read_grammar`.
-        tokenizer: the tokenizer of the model; not needed with `GrammarPlaces`.
+        tokenizer: the tokenizer of the model; not needed with `GrammarAutomaton`.
         max_new_tokens: how many tokens may be added, as in `generate()`; not needed with `remaining`.
         remaining: called with the token ids `(rows, length)`, returns how many tokens each row may still get.
         end_tokens: ids that end the text, masked until it is complete; by default the tokenizer's.
@@ -71,7 +71,7 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
 
     def __init__(
         self,
-        whole: GrammarPlaces | dict,
+        whole: GrammarAutomaton | dict,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         max_new_tokens: int | None = None,
@@ -83,17 +83,17 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         prompt_columns: int | None = None,
         partner: Partner | None = None,
     ) -> None:
-        if not isinstance(whole, GrammarPlaces):
+        if not isinstance(whole, GrammarAutomaton):
             grammar = read_grammar(whole)
             if tokenizer is None or grammar is None:
                 raise ValueError("a whole text needs one of pattern, json_schema, grammar and the model's tokenizer")
-            whole = GrammarPlaces(grammar, tokenizer, len(tokenizer), whole.get("pattern"))
+            whole = GrammarAutomaton(grammar, tokenizer, len(tokenizer), whole.get("pattern"))
         if remaining is None and max_new_tokens is None:
             raise ValueError("a whole text has to know how many tokens may be added: pass max_new_tokens=")
         if end_tokens is None:
             end = getattr(tokenizer, "eos_token_id", None)
             end_tokens = () if end is None else (end,)
-        self._places = self.places = whole
+        self._automaton = self.automaton = whole
         self.max_new_tokens = max_new_tokens or 0
         self.remaining = self._budget if remaining is None else remaining
         self.checked = remaining is not None
@@ -105,10 +105,10 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         self._prompt_columns = prompt_columns
         self._heed(whole if partner is None else whole.with_partner(partner))
 
-    def _heed(self, places: GrammarPlaces) -> None:
-        self.places = places
-        self.states: RowStates[Place] = RowStates(
-            places.before, places.advance, places.prompt_end, self._prompt_columns
+    def _heed(self, automaton: GrammarAutomaton) -> None:
+        self.automaton = automaton
+        self.states: RowStates[GrammarState] = RowStates(
+            automaton.before, automaton.advance, automaton.prompt_end, self._prompt_columns
         )
 
     def _budget(self, input_ids: torch.Tensor) -> list[int]:
@@ -116,11 +116,11 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
 
     def heeds(self, input_ids: torch.Tensor) -> bool:
         """Whether a text that satisfies the partner is known after every prompt, `(rows, length)`; if not, none is."""
-        if self.places.partner is None:
+        if self.automaton.partner is None:
             return False
-        if all(self.places.plan(place) is not None for place in self.states(input_ids)):
+        if all(self.automaton.plan(state) is not None for state in self.states(input_ids)):
             return True
-        self._heed(self._places)
+        self._heed(self._automaton)
         return False
 
     def check(self, input_ids: torch.Tensor, name: str = "the text") -> None:
@@ -129,31 +129,31 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         Raises:
             ValueError: it does not; the message says how many tokens it needs, or which characters the model lacks.
         """
-        for place, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
-            plan = self.places.plan(place)
+        for state, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
+            plan = self.automaton.plan(state)
             if plan is None:
-                raise UserError(f"{name}: {self._reason(place)}", setting=name)
+                raise UserError(f"{name}: {self._reason(state)}", setting=name)
             if len(plan) > room:
-                words = "" if self.places.partner is None else " and heeds the lists of words"
+                words = "" if self.automaton.partner is None else " and heeds the lists of words"
                 needs = f"a text that matches{words} needs about {len(plan)} tokens"
                 raise UserError(f"{name}: {needs} but {room} may be added: allow more", setting=name)
 
-    def _reason(self, place: Place) -> str:
+    def _reason(self, state: GrammarState) -> str:
         """Why no matching text was found."""
-        lacking = self.places.lacking()
+        lacking = self.automaton.lacking()
         if lacking:
             shown = " ".join(map(repr, lacking))
             return f"no text that matches can be written with the model's alphabet, which lacks {shown}"
-        if self.places.endless:
+        if self.automaton.endless:
             return "no text that matches has an end: some part of it requires itself"
-        if self.places.impossible(place):
+        if self.automaton.impossible(state):
             return "no text that matches can be written with the model's alphabet"
         return "no text that matches was found: write it simpler"
 
     def is_complete(self, tokens: Sequence[int]) -> bool:
         """Whether a row of these tokens, its prompt included, has a text that matches as a whole."""
-        place = self.states.read(list(tokens))
-        return place.matcher is not None and bool(place.matcher.is_accepting())
+        state = self.states.read(list(tokens))
+        return state.matcher is not None and bool(state.matcher.is_accepting())
 
     def forced(self, input_ids: torch.Tensor) -> list[list[int]]:
         """For each row of `input_ids`, (rows, length), the tokens that have to come next; none if several may.
@@ -162,25 +162,25 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         the model. They leave enough budget for the rest of the text.
         """
         found = []
-        for place, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
-            found.append([] if place.matcher is None or self.stop_strings else self._forced(place, room))
+        for state, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
+            found.append([] if state.matcher is None or self.stop_strings else self._forced(state, room))
         return found
 
     def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
         """See `SuggestsTokens`: what is forced, however long."""
         return self.forced(input_ids)
 
-    def _forced(self, place: Place, room: int) -> list[int]:
-        tokens = list(place.matcher.compute_ff_tokens()) if place.matcher is not None else []
+    def _forced(self, state: GrammarState, room: int) -> list[int]:
+        tokens = list(state.matcher.compute_ff_tokens()) if state.matcher is not None else []
         # After fewer of them the text is forced as well, so a plan is known wherever one is known after all of them.
-        after = place
+        after = state
         for token in tokens:
-            after = self.places.advance(after, token)
+            after = self.automaton.advance(after, token)
         if not tokens or after.matcher is None:
             return []
-        if self.places.partner is None and room - len(tokens) > self.places.bound(after):
+        if self.automaton.partner is None and room - len(tokens) > self.automaton.bound(after):
             return tokens
-        plan = self.places.plan(after)
+        plan = self.automaton.plan(after)
         return tokens if plan is not None and len(tokens) + len(plan) <= room else []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -189,19 +189,19 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
             self.check(input_ids)
             self.checked = True
         states = self.states(input_ids)
-        self.places.masks(states)
+        self.automaton.masks(states)
         everything = None
         rows: list[torch.Tensor] = []
         only_ends: list[int] = []
-        for index, (place, room) in enumerate(zip(states, self.remaining(input_ids), strict=True)):
-            if place.matcher is None:  # the row has ended
+        for index, (state, room) in enumerate(zip(states, self.remaining(input_ids), strict=True)):
+            if state.matcher is None:  # the row has ended
                 everything = torch.ones(scores.shape[1], dtype=torch.bool) if everything is None else everything
                 rows.append(everything)
                 continue
-            may = self._open(place, room, scores[index], input_ids[index])
+            may = self._open(state, room, scores[index], input_ids[index])
             if len(may) < scores.shape[1]:
                 may = torch.nn.functional.pad(may, (0, scores.shape[1] - len(may)))
-            if self.places.complete(place):
+            if self.automaton.complete(state):
                 if not bool(may.any()):
                     only_ends.append(index)
                 may = may.clone()
@@ -215,60 +215,60 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
                 scores[index, self.closing_token] = 0.0
         return scores
 
-    def _open(self, place: Place, room: int, scores: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    def _open(self, state: GrammarState, room: int, scores: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
         """(tokens,) bool: the tokens after which a matching text can be completed, without ends."""
-        may = self.places.open(place)
-        bad_stops = self._bad_stops(place, may, scores, row) if self.stop_strings else None
+        may = self.automaton.open(state)
+        bad_stops = self._bad_stops(state, may, scores, row) if self.stop_strings else None
         may = may if bad_stops is None else may & ~bad_stops
-        if room > self.places.bound(place) and self._words_fit(place, room, may, scores):
+        if room > self.automaton.bound(state) and self._words_fit(state, room, may, scores):
             return may
-        kept = self._with_plans(place, room, may, scores)
-        if not bool(kept.any()) and not self.places.complete(place):
-            plan = self._last_way(place, room)
+        kept = self._with_plans(state, room, may, scores)
+        if not bool(kept.any()) and not self.automaton.complete(state):
+            plan = self._last_way(state, room)
             if plan and (bad_stops is None or not bool(bad_stops[plan[0]])):
                 # It may spell what is certain in other tokens than the tokenizer.
                 kept[plan[0]] = True
-                place.plans[plan[0]] = plan[1:]
+                state.plans[plan[0]] = plan[1:]
         return kept
 
-    def _with_plans(self, place: Place, room: int, may: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def _with_plans(self, state: GrammarState, room: int, may: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The allowed tokens after which a plan is known that fits."""
-        plan = self.places.plan(place)
+        plan = self.automaton.plan(state)
         kept = torch.zeros_like(may)
-        spare = ROUND if self.places.partner is not None else 0
+        spare = ROUND if self.automaton.partner is not None else 0
         # Bytes that end the string here end it after any further plain token.
-        if plan and len(plan) + spare < room and self.places.closes_string(plan) and self.places.closable(place):
-            kept = may & self.places.tokens.plain
-        with_words = self.places.partner is not None and bool(self.places.partner.missing(place.beside))
+        if plan and len(plan) + spare < room and self.automaton.closes_string(plan) and self.automaton.closable(state):
+            kept = may & self.automaton.tokens.plain
+        with_words = self.automaton.partner is not None and bool(self.automaton.partner.missing(state.beside))
         most = MOST_TRIED_WITH_WORDS if with_words else MOST_TRIED
         tried = self._likeliest(may & ~kept, scores, plan, most)
-        kept[list(self.places.plans_behind(place, tried, room - 1))] = True
+        kept[list(self.automaton.plans_behind(state, tried, room - 1))] = True
         return kept
 
-    def _last_way(self, place: Place, room: int) -> Plan | None:
-        plan = self.places.plan(place)
-        if plan is None and self.places.partner is not None:
+    def _last_way(self, state: GrammarState, room: int) -> Plan | None:
+        plan = self.automaton.plan(state)
+        if plan is None and self.automaton.partner is not None:
             # The words cannot be satisfied any more; the text has to be complete all the same.
-            plan = self._places.plan(Place(place.matcher, position=place.position))
+            plan = self._automaton.plan(GrammarState(state.matcher, position=state.position))
         return plan if plan is not None and len(plan) <= room else None
 
-    def _words_fit(self, place: Place, room: int, may: torch.Tensor, scores: torch.Tensor) -> bool:
+    def _words_fit(self, state: GrammarState, room: int, may: torch.Tensor, scores: torch.Tensor) -> bool:
         """Whether the words leave all allowed tokens open, judged by the most probable and the longest ones."""
-        if self.places.partner is None:
+        if self.automaton.partner is None:
             return True
         tokens = may.nonzero().flatten()
         if len(tokens) <= FREE_TEXT:
             return False
-        missing = self.places.partner.missing(place.beside)
+        missing = self.automaton.partner.missing(state.beside)
         if not missing:
             return True
-        plan = self.places.plan(place)
-        if plan is None or len(plan) + ROUND + len(missing) > room - self.places.bound(place):
+        plan = self.automaton.plan(state)
+        if plan is None or len(plan) + ROUND + len(missing) > room - self.automaton.bound(state):
             return False
         tried = self._likeliest(may, scores, plan, ROUND)
-        lengths = self.places.tokens.lengths[tokens]
+        lengths = self.automaton.tokens.lengths[tokens]
         tried.append(int(tokens[lengths.argmax()]))
-        return len(self.places.plans_behind(place, tried, room - 1)) == len(set(tried))
+        return len(self.automaton.plans_behind(state, tried, room - 1)) == len(set(tried))
 
     def _likeliest(self, may: torch.Tensor, scores: torch.Tensor, plan: Plan | None, most: int) -> list[int]:
         """The allowed tokens that are likely to be chosen, the most probable first, and the first token of the plan."""
@@ -279,9 +279,11 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         first = next(iter(plan or ()), None)
         return likeliest if first is None or first in likeliest or not may[first] else [first, *likeliest]
 
-    def _bad_stops(self, place: Place, may: torch.Tensor, scores: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    def _bad_stops(
+        self, state: GrammarState, may: torch.Tensor, scores: torch.Tensor, row: torch.Tensor
+    ) -> torch.Tensor:
         """(vocabulary,) bool: tokens that complete a stop text where the text must not end, with it or without it."""
-        vocabulary = self.places.vocabulary
+        vocabulary = self.automaton.vocabulary
         tokens = row.tolist()
         text, before = vocabulary.text(tokens), len(vocabulary.text(tokens[: self.states.prompt_columns]))
         bad = torch.zeros_like(may)
@@ -292,5 +294,5 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
             longer = text + str(vocabulary.piece(token))
             cut = find_stop(longer, self.stop_strings, len(text))
             ways = (longer[before:], longer[before : max(before, cut if cut is not None else 0)])
-            bad[token] = cut is None or not all(map(self.places.matches, ways))
+            bad[token] = cut is None or not all(map(self.automaton.matches, ways))
         return bad

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from json_schema_cases import TEXTS
 from small_models import json_gpt2
 
-from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammar_states import GrammarAutomaton
 from fundamentallm_hf.portable.structured.grammars import read_grammar
 from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
 
@@ -103,14 +103,14 @@ class Writer:
 
     def __init__(self, model, schema):
         self.tokenizer, self.size = model.tokenizer, model.config.vocab_size
-        self.places = GrammarPlaces(read_grammar({"json_schema": schema}), self.tokenizer, self.size)
+        self.automaton = GrammarAutomaton(read_grammar({"json_schema": schema}), self.tokenizer, self.size)
         self.prompt = torch.tensor([self.tokenizer("once").input_ids])
         self.start = self.processor(1).states(self.prompt)[0]
 
     def processor(self, room):
         columns = self.prompt.shape[1]
         return WholeTextLogitsProcessor(
-            self.places,
+            self.automaton,
             remaining=lambda ids: [room - (ids.shape[1] - columns)] * len(ids),
             end_tokens=[self.tokenizer.eos_token_id],
             prompt_columns=columns,
@@ -139,24 +139,24 @@ def test_whatever_the_schema_texts_are_complete_and_the_mask_is_the_engines_with
         writer = Writer(model, schema)
     except ValueError:
         return  # llguidance refuses it
-    places, start = writer.places, writer.start
-    plan = places.plan(start)
+    automaton, start = writer.automaton, writer.start
+    plan = automaton.plan(start)
     assert plan is not None
     assert not start.searched
     assert is_valid(writer.tokenizer.decode(plan), schema)
-    assert len(plan) <= places.bound(start) < math.inf or two_expressions(schema)
+    assert len(plan) <= automaton.bound(start) < math.inf or two_expressions(schema)
 
     def see_that_nothing_is_closed(row, kept):
-        place = places.before
+        state = automaton.before
         for token in row[0].tolist()[: writer.prompt.shape[1]]:
-            place = places.advance(place, token)
-        place = places.prompt_end(place)
-        matcher = places.tokens.consume(place.matcher, row[0, writer.prompt.shape[1] :].tolist())
-        mask = places.tokens.masks([matcher])[0]
+            state = automaton.advance(state, token)
+        state = automaton.prompt_end(state)
+        matcher = automaton.tokens.consume(state.matcher, row[0, writer.prompt.shape[1] :].tolist())
+        mask = automaton.tokens.masks([matcher])[0]
         mask[writer.tokenizer.eos_token_id] = matcher.is_accepting()
         assert torch.equal(kept[0] > -torch.inf, mask), writer.text(row)
 
-    if places.bound(start) < math.inf:
+    if automaton.bound(start) < math.inf:
         writer.write(4000, 20, 0, see_that_nothing_is_closed)
     for seed, room in enumerate((len(plan), len(plan) + 1, len(plan) + 12)):
         processor, row = writer.write(room, room, seed)

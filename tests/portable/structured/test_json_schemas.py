@@ -21,7 +21,7 @@ from writing import written
 
 from fundamentallm_hf import Generator, load_model
 from fundamentallm_hf.cli.main import cli
-from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammar_states import GrammarAutomaton
 from fundamentallm_hf.portable.structured.grammars import read_grammar
 from fundamentallm_hf.portable.structured.json_schemas import SchemaReader
 from fundamentallm_hf.portable.structured.schema_scalars import Numbers
@@ -48,25 +48,25 @@ def writer():
     return json_gpt2(TEXTS)
 
 
-def places_of(schema, model, **how):
-    return GrammarPlaces(read_grammar({"json_schema": schema}, **how), model.tokenizer, model.config.vocab_size)
+def automaton_of(schema, model, **how):
+    return GrammarAutomaton(read_grammar({"json_schema": schema}, **how), model.tokenizer, model.config.vocab_size)
 
 
-def start_of(places, tokenizer, prompt="once"):
-    place = places.before
+def start_of(automaton, tokenizer, prompt="once"):
+    state = automaton.before
     for token in tokenizer(prompt).input_ids:
-        place = places.advance(place, token)
-    return places.prompt_end(place)
+        state = automaton.advance(state, token)
+    return automaton.prompt_end(state)
 
 
 def needed_by(schema, model):
-    places = places_of(schema, model)
-    return len(places.plan(start_of(places, model.tokenizer)))
+    automaton = automaton_of(schema, model)
+    return len(automaton.plan(start_of(automaton, model.tokenizer)))
 
 
-def processor_of(places, tokenizer, room, columns):
+def processor_of(automaton, tokenizer, room, columns):
     return WholeTextLogitsProcessor(
-        places,
+        automaton,
         remaining=lambda ids: [room - (ids.shape[1] - columns)] * len(ids),
         end_tokens=[tokenizer.eos_token_id],
         prompt_columns=columns,
@@ -84,23 +84,23 @@ def is_valid(text, schema):
 
 @names
 def test_no_token_of_an_instance_is_closed_and_the_mask_is_the_engines(model, case):
-    places = places_of(case.schema, model)
+    automaton = automaton_of(case.schema, model)
     prompt = model.tokenizer("once").input_ids
     for value in case.valid:
         tokens = [*model.tokenizer(compact(value)).input_ids, model.tokenizer.eos_token_id]
         row = torch.tensor([prompt + tokens])
-        processor = processor_of(places, model.tokenizer, ROOM, len(prompt))
+        processor = processor_of(automaton, model.tokenizer, ROOM, len(prompt))
         processor.check(row[:, : len(prompt)])
-        matcher = start_of(places, model.tokenizer).matcher.deep_copy()
+        matcher = start_of(automaton, model.tokenizer).matcher.deep_copy()
         for column, token in enumerate(tokens, len(prompt)):
             kept = processor(row[:, :column], torch.zeros(1, model.config.vocab_size))[0]
             assert kept[token] == 0, (value, model.tokenizer.decode(row[0, len(prompt) : column]), token)
             open_tokens = set((kept == 0).nonzero().flatten().tolist()) - {model.tokenizer.eos_token_id}
             mask = matcher.compute_bitmask()
-            assert open_tokens == {id for id in range(places.tokens.end) if mask[id >> 3] >> (id & 7) & 1}
+            assert open_tokens == {id for id in range(automaton.tokens.end) if mask[id >> 3] >> (id & 7) & 1}
             matcher.consume_token(token)
     for value in case.invalid:
-        assert not places.matches(compact(value)), value
+        assert not automaton.matches(compact(value)), value
 
 
 def each_in_a_mode(cases):
@@ -142,21 +142,21 @@ def test_beside_bad_and_required_words_they_are_complete_too(writer, case, how):
 
 @names
 def test_behind_any_token_a_text_needs_no_more_than_the_bound_says(writer, case):
-    places = places_of(case.schema, writer)
+    automaton = automaton_of(case.schema, writer)
     for seed in range(3):
         chance = torch.Generator().manual_seed(seed)
-        place = start_of(places, writer.tokenizer)
+        state = start_of(automaton, writer.tokenizer)
         for _ in range(40):
-            bound, tokens = places.bound(place), places.open(place).nonzero().flatten()
+            bound, tokens = automaton.bound(state), automaton.open(state).nonzero().flatten()
             if not len(tokens):
                 break
             token = int(tokens[torch.randint(len(tokens), (1,), generator=chance)])
-            place = places.advance(place, token)
-            place.hint = None  # the guide alone has to know
-            plan = places.plan(place)
-            assert not place.searched, (place.position, writer.tokenizer.decode([token]))
+            state = automaton.advance(state, token)
+            state.hint = None  # the guide alone has to know
+            plan = automaton.plan(state)
+            assert not state.searched, (state.position, writer.tokenizer.decode([token]))
             assert plan is not None
-            assert len(plan) <= bound, (len(plan), bound, place.position)
+            assert len(plan) <= bound, (len(plan), bound, state.position)
 
 
 def holds_any_text(schema):
@@ -164,32 +164,34 @@ def holds_any_text(schema):
 
 
 def test_giving_up_is_not_taken_for_proof(writer):
-    places = places_of(ORDER, writer)
+    automaton = automaton_of(ORDER, writer)
     row = torch.tensor([writer.tokenizer('once{"items":[').input_ids])
     columns = len(writer.tokenizer("once").input_ids)
     brace, end = (writer.tokenizer(mark).input_ids[0] for mark in "{]")
     for room in (300, 60):
-        kept = processor_of(places, writer.tokenizer, room, columns)(row, torch.zeros(1, writer.config.vocab_size))[0]
+        kept = processor_of(automaton, writer.tokenizer, room, columns)(row, torch.zeros(1, writer.config.vocab_size))[
+            0
+        ]
         assert kept[end] == 0
         assert any(kept[token] == 0 for token in range(len(kept)) if writer.tokenizer.decode([token]).startswith("{"))
-        assert places.plan(start_of(places, writer.tokenizer)) is not None
+        assert automaton.plan(start_of(automaton, writer.tokenizer)) is not None
     assert brace != end
 
 
 @pytest.mark.parametrize("case", ARRAYS[:6], ids=lambda case: case.name)
 def test_what_is_closed_for_want_of_room_has_no_plan(writer, case):
     """In the last tokens of a budget, whatever is closed could not be completed, by a search of its own."""
-    places = places_of(case.schema, writer)
-    start = start_of(places, writer.tokenizer)
-    room = len(places.plan(start)) + 1
+    automaton = automaton_of(case.schema, writer)
+    start = start_of(automaton, writer.tokenizer)
+    room = len(automaton.plan(start)) + 1
     columns = len(writer.tokenizer("once").input_ids)
-    processor = processor_of(places, writer.tokenizer, room, columns)
+    processor = processor_of(automaton, writer.tokenizer, room, columns)
     row = torch.tensor([writer.tokenizer("once").input_ids])
     kept = processor(row, torch.zeros(1, writer.config.vocab_size))[0]
-    for token in places.open(start).nonzero().flatten().tolist():
+    for token in automaton.open(start).nonzero().flatten().tolist():
         if kept[token] != 0:
-            after = places.advance(start, token)
-            assert places.search(after.matcher, room - 1, 400).plan is None, token
+            after = automaton.advance(start, token)
+            assert automaton.search(after.matcher, room - 1, 400).plan is None, token
 
 
 @pytest.mark.parametrize(
@@ -207,9 +209,9 @@ def test_what_is_closed_for_want_of_room_has_no_plan(writer, case):
 )
 def test_plans_are_as_short_as_the_shortest_text(schema, shortest):
     model = byte_level_gpt2()
-    places = places_of(schema, model)
-    plan = places.plan(start_of(places, model.tokenizer))
-    assert len(plan) <= len(places.tokens.spell(shortest.encode()))
+    automaton = automaton_of(schema, model)
+    plan = automaton.plan(start_of(automaton, model.tokenizer))
+    assert len(plan) <= len(automaton.tokens.spell(shortest.encode()))
 
 
 def test_forty_truths_need_no_more_than_they_take():
@@ -253,8 +255,8 @@ NUMBERS = [
 def test_numbers_are_written_in_the_digits_that_there_are(shakespeare, schema):
     held = {char for char in shakespeare.tokenizer.get_vocab() if char.isdigit()}
     assert 0 < len(held) < 10
-    places = places_of(schema, shakespeare)
-    plan = places.plan(start_of(places, shakespeare.tokenizer, "To be"))
+    automaton = automaton_of(schema, shakespeare)
+    plan = automaton.plan(start_of(automaton, shakespeare.tokenizer, "To be"))
     assert is_valid(shakespeare.tokenizer.decode(plan), schema)
     for how in MODES:
         torch.manual_seed(0)
@@ -320,7 +322,7 @@ def test_the_bundled_model_writes_what_its_alphabet_holds(schema, how):
 def test_json_has_white_space_only_if_asked(writer):
     value = next(case.valid[0] for case in CASES if case.name == "array_order")
     texts = [json.dumps(value), json.dumps(value, indent=2)]
-    spaced, tight = places_of(ORDER, writer, json_whitespace=True), places_of(ORDER, writer)
+    spaced, tight = automaton_of(ORDER, writer, json_whitespace=True), automaton_of(ORDER, writer)
     assert [spaced.matches(text) for text in [compact(value), *texts]] == [True, True, True]
     assert [tight.matches(text) for text in [compact(value), *texts]] == [True, False, False]
     for how in MODES:
@@ -329,9 +331,9 @@ def test_json_has_white_space_only_if_asked(writer):
 
 
 def test_tokens_that_are_forced_are_told_beforehand(writer):
-    places = places_of(ORDER, writer)
+    automaton = automaton_of(ORDER, writer)
     prompt = writer.tokenizer("once").input_ids
-    processor = processor_of(places, writer.tokenizer, 100, len(prompt))
+    processor = processor_of(automaton, writer.tokenizer, 100, len(prompt))
     row = torch.tensor([prompt])
     (forced,) = processor.forced(row)
     assert writer.tokenizer.decode(forced) == compact({"items": []})[: len(writer.tokenizer.decode(forced))]
@@ -341,7 +343,7 @@ def test_tokens_that_are_forced_are_told_beforehand(writer):
         assert (kept == 0).nonzero().flatten().tolist() == [token]
         row = torch.cat([row, torch.tensor([[token]])], dim=1)
     assert processor.forced(row) == [[]]
-    assert processor_of(places, writer.tokenizer, 1, len(prompt)).forced(torch.tensor([prompt])) == [[]]
+    assert processor_of(automaton, writer.tokenizer, 1, len(prompt)).forced(torch.tensor([prompt])) == [[]]
 
 
 def test_a_completion_carries_its_data(writer):
@@ -381,20 +383,22 @@ def test_a_text_that_has_used_up_its_tokens_is_complete(writer):
 def test_a_batch_has_the_masks_of_its_rows(writer):
     schemas = [case for case in CASES if case.name in ("array_order", "array_people")]
     for case in schemas:
-        places = places_of(case.schema, writer)
+        automaton = automaton_of(case.schema, writer)
         text = writer.tokenizer("once" + compact(case.valid[0])).input_ids
         columns = len(writer.tokenizer("once").input_ids)
         rows = [torch.tensor([text[:columns] + text[cut : cut + 3]]) for cut in range(columns, columns + 1)]
         batch = torch.cat([rows[0], rows[0].clone(), rows[0].flip(1)])
         scores = torch.randn(3, writer.config.vocab_size)
-        together = processor_of(places, writer.tokenizer, 200, columns)(batch, scores)
+        together = processor_of(automaton, writer.tokenizer, 200, columns)(batch, scores)
         for index in range(3):
-            alone = processor_of(places, writer.tokenizer, 200, columns)(batch[index : index + 1], scores[index][None])
+            alone = processor_of(automaton, writer.tokenizer, 200, columns)(
+                batch[index : index + 1], scores[index][None]
+            )
             assert torch.equal(alone[0], together[index])
 
 
 def test_the_engine_reads_the_tokenizer_itself_where_it_can(writer):
-    assert places_of(ORDER, writer).tokens._machine.is_canonical
+    assert automaton_of(ORDER, writer).tokens._machine.is_canonical
     text = compact(CASES[0].valid[0])
-    assert places_of(ORDER, writer).tokens._machine.tokenize_str(text) == writer.tokenizer(text).input_ids
-    assert not LLMatcher(places_of(ORDER, writer).tokens._machine, read_grammar({"json_schema": ORDER})).is_error()
+    assert automaton_of(ORDER, writer).tokens._machine.tokenize_str(text) == writer.tokenizer(text).input_ids
+    assert not LLMatcher(automaton_of(ORDER, writer).tokens._machine, read_grammar({"json_schema": ORDER})).is_error()

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import byte_level_gpt2
 
-from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammar_states import GrammarAutomaton
 from fundamentallm_hf.portable.structured.grammars import read_grammar
 from fundamentallm_hf.portable.structured.rust_patterns import python_pattern
 from fundamentallm_hf.portable.structured.shortest_match import Expression
@@ -65,7 +65,7 @@ def expressions(draw, depth=2):
 
 def accepts(pattern, text, model):
     grammar = read_grammar({"json_schema": {"type": "string", "pattern": f"^({pattern})$"}})
-    matcher = GrammarPlaces(grammar, model.tokenizer, model.config.vocab_size)
+    matcher = GrammarAutomaton(grammar, model.tokenizer, model.config.vocab_size)
     return matcher.matches('"' + text.replace("\n", r"\n") + '"')
 
 
@@ -85,13 +85,13 @@ def test_they_match_what_llguidance_matches(model, pattern, texts):
 @pytest.mark.parametrize("pattern", [r"\p{L}+", "(?i)abc", r"\x{41}[[:alpha:]]", r"\A\d\z", "a++b", r"[^\p{Lu}]{3}"])
 def test_what_they_need_is_known_without_a_search(model, pattern):
     for fields in ({"pattern": pattern}, {"json_schema": {"type": "string", "pattern": pattern}}):
-        places = GrammarPlaces(
+        automaton = GrammarAutomaton(
             read_grammar(fields), model.tokenizer, model.config.vocab_size, pattern=fields.get("pattern")
         )
-        start = places.prompt_end(places.before)
-        assert places.plan(start) is not None
+        start = automaton.prompt_end(automaton.before)
+        assert automaton.plan(start) is not None
         assert not start.searched
-        assert places.bound(start) < 40
+        assert automaton.bound(start) < 40
 
 
 @pytest.mark.parametrize("pattern", ["[a-z&&[^b]]", "[a[bc]]", r"\p{Script=Han}", "[abc", "[[:nothing:]]", "[a--b]"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_models import byte_level_gpt2
 from writing import written
 
-from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammar_states import GrammarAutomaton
 from fundamentallm_hf.portable.structured.grammars import read_grammar
 from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
 
@@ -47,21 +47,21 @@ def model():
     return byte_level_gpt2()
 
 
-def places_of(schema, model):
-    places = GrammarPlaces(read_grammar({"json_schema": schema}), model.tokenizer, model.config.vocab_size)
-    return places, places.prompt_end(places.before)
+def automaton_of(schema, model):
+    automaton = GrammarAutomaton(read_grammar({"json_schema": schema}), model.tokenizer, model.config.vocab_size)
+    return automaton, automaton.prompt_end(automaton.before)
 
 
-def enters(places, start, text):
-    tokens = places.tokens.spell(text.encode())
+def enters(automaton, start, text):
+    tokens = automaton.tokens.spell(text.encode())
     return start.matcher.validate_tokens(tokens) == len(tokens)
 
 
 @pytest.mark.parametrize("schema", [*IMPOSSIBLE, *POSSIBLE])
 def test_llguidance_leads_to_no_value_that_is_proven_impossible_and_the_bound_heeds_the_others(model, schema):
-    places, start = places_of({"type": "object", "properties": {"t": schema, "u": {"type": "integer"}}}, model)
-    assert enters(places, start, '{"t":') == (schema in POSSIBLE)
-    assert places.bound(start) < 120
+    automaton, start = automaton_of({"type": "object", "properties": {"t": schema, "u": {"type": "integer"}}}, model)
+    assert enters(automaton, start, '{"t":') == (schema in POSSIBLE)
+    assert automaton.bound(start) < 120
 
 
 LIMITS = st.none() | st.sampled_from([-3, -1, 0, 0.5, 1, 2, 2.5, 4, 7])
@@ -78,11 +78,11 @@ LIMITS = st.none() | st.sampled_from([-3, -1, 0, 0.5, 1, 2, 2.5, 4, 7])
 def test_numbers_are_proven_impossible_where_llguidance_sees_it(model, kind, limits):
     schema = {"type": kind} | {name: limit for name, limit in limits.items() if limit is not None}
     whole = {"type": "object", "properties": {"t": schema, "u": {"type": "integer"}}}
-    places, start = places_of(whole, model)
-    texts = places.guide.texts
+    automaton, start = automaton_of(whole, model)
+    texts = automaton.guide.texts
     value = texts.reader.root.ways[0].child("t")
-    assert enters(places, start, '{"t":') == (value not in texts.proofs.impossible)
-    assert places.bound(start) < math.inf
+    assert enters(automaton, start, '{"t":') == (value not in texts.proofs.impossible)
+    assert automaton.bound(start) < math.inf
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_what_has_no_end_is_not_entered_where_something_else_will_do(model):
     """Its engine sees nothing wrong with it, so here the mask has to be narrower."""
     endless = {"type": "object", "properties": {"b": {"$ref": "#/$defs/e"}}, "required": ["b"]}
     schema = {"anyOf": [{"$ref": "#/$defs/e"}, {"type": "integer"}], "$defs": {"e": endless}}
-    places, start = places_of(schema, model)
-    assert enters(places, start, '{"b":')
+    automaton, start = automaton_of(schema, model)
+    assert enters(automaton, start, '{"b":')
     row = torch.tensor([model.tokenizer("once").input_ids])
     processor = WholeTextLogitsProcessor(
-        places, remaining=lambda ids: [50], end_tokens=[0], prompt_columns=row.shape[1]
+        automaton, remaining=lambda ids: [50], end_tokens=[0], prompt_columns=row.shape[1]
     )
     kept = processor(row, torch.zeros(1, model.config.vocab_size))[0]
     assert not any(kept[token] == 0 for token in range(len(kept)) if model.tokenizer.decode([token]).startswith("{"))

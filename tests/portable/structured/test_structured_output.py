@@ -17,7 +17,7 @@ from writing import written
 
 from fundamentallm_hf import Generator, UserError, WholeTextLogitsProcessor, load_model
 from fundamentallm_hf.cli.main import cli
-from fundamentallm_hf.portable.structured.grammar_states import GrammarPlaces
+from fundamentallm_hf.portable.structured.grammar_states import GrammarAutomaton
 from fundamentallm_hf.portable.structured.grammars import read_grammar
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
@@ -114,12 +114,12 @@ def test_any_causal_model_takes_patterns(small, how, pattern, tokens):
 @pytest.mark.parametrize("how", MODES)
 @pytest.mark.parametrize("spare", [0, 1, 5])
 def test_json_parses_and_validates_down_to_the_tightest_budget(small, how, spare):
-    places = GrammarPlaces(read_grammar({"json_schema": SCHEMA}), small.tokenizer, small.config.vocab_size)
+    automaton = GrammarAutomaton(read_grammar({"json_schema": SCHEMA}), small.tokenizer, small.config.vocab_size)
     prompt = small.tokenizer("once", return_tensors="pt").input_ids[0].tolist()
-    place = places.before
+    state = automaton.before
     for token in prompt:
-        place = places.advance(place, token)
-    needed = len(places.plan(places.prompt_end(place)))
+        state = automaton.advance(state, token)
+    needed = len(automaton.plan(automaton.prompt_end(state)))
     assert needed < 60
     torch.manual_seed(0)
     for text in written(small, ["once"], max_new_tokens=needed + spare, json_schema=SCHEMA, **how):
@@ -354,17 +354,21 @@ def test_assisted_decoding_gives_the_greedy_text(demo):
 
 
 def test_a_place_follows_from_the_tokens_and_is_not_changed_by_looking_ahead(demo):
-    places = GrammarPlaces(read_grammar({"pattern": "ab(c|d)"}), demo.tokenizer, len(demo.tokenizer))
-    start = places.prompt_end(places.before)
+    automaton = GrammarAutomaton(read_grammar({"pattern": "ab(c|d)"}), demo.tokenizer, len(demo.tokenizer))
+    start = automaton.prompt_end(automaton.before)
     a, b, c, z = (demo.tokenizer(letter).input_ids[0] for letter in "abcz")
-    assert places.plan(start) is not None
-    assert places.plans_behind(start, [a], limit=2) == {a: places.plan(places.advance(start, a))}
-    assert places.plans_behind(start, [a], limit=1) == {}
-    assert places.open(start).nonzero().flatten().tolist() == [a]
-    behind = places.advance(places.advance(start, a), b)
-    assert [places.complete(place) for place in (start, behind, places.advance(behind, c))] == [False, False, True]
-    assert places.advance(start, z).matcher is None
-    assert (places.matches("abc"), places.matches("ab"), places.matches("abé")) == (True, False, False)
+    assert automaton.plan(start) is not None
+    assert automaton.plans_behind(start, [a], limit=2) == {a: automaton.plan(automaton.advance(start, a))}
+    assert automaton.plans_behind(start, [a], limit=1) == {}
+    assert automaton.open(start).nonzero().flatten().tolist() == [a]
+    behind = automaton.advance(automaton.advance(start, a), b)
+    assert [automaton.complete(state) for state in (start, behind, automaton.advance(behind, c))] == [
+        False,
+        False,
+        True,
+    ]
+    assert automaton.advance(start, z).matcher is None
+    assert (automaton.matches("abc"), automaton.matches("ab"), automaton.matches("abé")) == (True, False, False)
 
 
 @pytest.mark.parametrize("whole", [{"pattern": DATE}, {"json_schema": SCHEMA["properties"]["d"]}])
