@@ -17,6 +17,7 @@ pytest.importorskip("gradio", reason="the web demo needs gradio")
 
 from web_server import open_browser, start
 
+from fundamentallm_hf.portable.model.lean_step import LeanStep
 from fundamentallm_hf.web.actions import WAITING
 from fundamentallm_hf.web.examples import EXAMPLES
 from fundamentallm_hf.web.limits import LIMITS
@@ -34,6 +35,19 @@ def browser():
 @pytest.fixture(scope="module")
 def served():
     return start()
+
+
+@pytest.fixture
+def slow_model(monkeypatch):
+    """Every pass takes so long that a text is not complete before somebody can stop it."""
+    for name in ("__call__", "packed"):
+        passing = getattr(LeanStep, name)
+
+        def slow(*given, passing=passing, **more):
+            time.sleep(0.03)
+            return passing(*given, **more)
+
+        monkeypatch.setattr(LeanStep, name, slow)
 
 
 @pytest.fixture
@@ -113,7 +127,7 @@ def test_a_text_comes_as_it_is_written_and_is_that_of_the_library(visit, served)
     picture(page, "write")
 
 
-def test_stop_ends_the_computation_and_the_model_is_free_again(visit, served):
+def test_stop_ends_the_computation_and_the_model_is_free_again(visit, served, slow_model):
     page, writer = visit(), served[2]
     fill(page, "max_tokens", 500)
     fill(page, "num_samples", 4)
@@ -135,7 +149,7 @@ def test_stop_ends_the_computation_and_the_model_is_free_again(visit, served):
     assert time.monotonic() - began < max(4, took)
 
 
-def test_a_visitor_who_leaves_ends_what_was_asked_for(visit, served):
+def test_a_visitor_who_leaves_ends_what_was_asked_for(visit, served, slow_model):
     page, writer = visit(), served[2]
     fill(page, "max_tokens", 500)
     fill(page, "num_samples", 4)
