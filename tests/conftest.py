@@ -1,6 +1,7 @@
 """Shared fixtures: no network, few threads, and small real models."""
 
 import os
+import time
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,7 @@ from huggingface_hub.utils import close_session
 from hypothesis import settings
 
 from fundamentallm_hf import load_model
+from fundamentallm_hf.portable.model.lean_step import LeanStep
 
 # A check of every change draws the same cases each time; new ones are for whoever works on the code.
 settings.register_profile("ci", derandomize=True)
@@ -34,6 +36,19 @@ def _one_thread():
 def shakespeare():
     """A real checkpoint of FundamentaLLM with learned positions and a window of 128."""
     return load_model(FIXTURES / "learned" / "final_model.pt", device="cpu")
+
+
+@pytest.fixture
+def slow_model(monkeypatch):
+    """Every pass takes so long that a text is not complete before somebody can stop it."""
+    for name in ("__call__", "packed"):
+        passing = getattr(LeanStep, name)
+
+        def slow(*given, passing=passing, **more):
+            time.sleep(0.03)
+            return passing(*given, **more)
+
+        monkeypatch.setattr(LeanStep, name, slow)
 
 
 @pytest.fixture

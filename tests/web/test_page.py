@@ -17,7 +17,6 @@ pytest.importorskip("gradio", reason="the web demo needs gradio")
 
 from web_server import open_browser, start
 
-from fundamentallm_hf.portable.model.lean_step import LeanStep
 from fundamentallm_hf.web.actions import WAITING
 from fundamentallm_hf.web.examples import EXAMPLES
 from fundamentallm_hf.web.limits import LIMITS
@@ -35,19 +34,6 @@ def browser():
 @pytest.fixture(scope="module")
 def served():
     return start()
-
-
-@pytest.fixture
-def slow_model(monkeypatch):
-    """Every pass takes so long that a text is not complete before somebody can stop it."""
-    for name in ("__call__", "packed"):
-        passing = getattr(LeanStep, name)
-
-        def slow(*given, passing=passing, **more):
-            time.sleep(0.03)
-            return passing(*given, **more)
-
-        monkeypatch.setattr(LeanStep, name, slow)
 
 
 @pytest.fixture

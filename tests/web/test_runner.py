@@ -42,7 +42,7 @@ def test_texts_grow(writer):
         assert all(later.text.startswith(earlier.text) for earlier, later in zip(before, after, strict=True))
 
 
-def test_a_stop_ends_a_text_and_those_after_it(writer):
+def test_a_stop_ends_a_text_and_those_after_it(writer, slow_model):
     writer.stops.open("me")
     updates = writer.write("To be", settings(max_tokens=400, num_samples=3), "me")
     next(updates)
@@ -63,7 +63,7 @@ def test_a_request_that_is_stopped_while_it_waits_ends_at_once(writer):
     assert last[0].completion.tokens <= 1
 
 
-def test_a_generator_that_is_left_ends_the_computation(writer):
+def test_a_generator_that_is_left_ends_the_computation(writer, slow_model):
     before = threading.active_count()
     updates = writer.write("To be", settings(max_tokens=500), "me")
     next(updates)
@@ -76,7 +76,7 @@ def test_a_generator_that_is_left_ends_the_computation(writer):
     assert len(writer.stops) == 0
 
 
-def test_time_is_limited(shakespeare):
+def test_time_is_limited(shakespeare, slow_model):
     limits = dataclasses.replace(LIMITS, seconds=0.2)
     writer = Writer(Generator(shakespeare, notice=lambda text: None), limits=limits)
     *_, last = writer.write("To be", settings(max_tokens=2000))
@@ -100,7 +100,7 @@ def test_slides_of_the_window_are_counted(writer):
     assert written.slides == 2  # of 128 tokens, by half of it
 
 
-def test_what_goes_to_another_process_and_comes_back_can_be_sent(shakespeare):
+def test_what_goes_to_another_process_and_comes_back_can_be_sent(shakespeare, slow_model):
     """A stand-in for ZeroGPU's decorator: all that goes in and out is sent, and an event of ours stays here."""
 
     def apart(function):
