@@ -363,8 +363,8 @@ def unused_columns(columns: Sequence[str], file: PromptsFile) -> list[str]:
 
 def _parquet(file: PromptsFile) -> PromptStream:
     try:
-        from datasets import load_dataset  # type: ignore[import-not-found]
-        from pyarrow import parquet  # type: ignore[import-not-found]
+        from datasets import load_dataset
+        from pyarrow import parquet
     except ImportError:
         raise UserError(
             "a Parquet file of prompts needs the package datasets: pip install 'fundamentallm-hf[files]'"

@@ -43,7 +43,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 def _dataset_texts(options: TrainingOptions) -> list[str]:
     try:
-        from datasets import load_dataset  # type: ignore[import-not-found]
+        from datasets import load_dataset
     except ImportError:
         raise UserError("a dataset needs the package datasets: pip install 'fundamentallm-hf[train]'") from None
     try:
