@@ -111,27 +111,40 @@ def judge(prompt, whole, added, how):
     return ""
 
 
-# Draws that are known to break a promise, and why; whoever mends one takes it out.
-OPEN = {}
+# A text that holds each required entry: the first alternative, or what an expression matches.
+WRITTEN = {"dog|Paris": "dog", "ran*": "ran", "/[0-9]{2}/": "42", "/[0-9]\\.[0-9]/": "3.1"}
 
 
-def cases():
-    for number in range(FIRST, FIRST + DRAWS):
-        marks = [pytest.mark.xfail(reason=OPEN[number])] if number in OPEN else []
-        yield pytest.param(number, marks=marks, id=str(number))
+def could_be_written(model, prompt, how):
+    """Whether the entries one after the other, in the tokenizer's own spelling, would keep what a refused call asks."""
+    text = "".join(f" {WRITTEN.get(entry, entry)}" for entry in how["must_include"])
+    given, tokens = (model.tokenizer(each, add_special_tokens=False).input_ids for each in (prompt, text))
+    decode = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    whole, added = (model.tokenizer.decode(each, **decode) for each in (given + tokens, tokens))
+    stops = (*how.get("stop", ()), *how.get("stop_strings", ()))
+    return (
+        len(tokens) < how["max_new_tokens"]
+        and not set(tokens) & {*how.get("suppress_tokens", ()), *model.tokenizer.all_special_ids}
+        and not any(stop in whole[len(prompt) - len(stop) :] for stop in stops)
+        and whole.startswith(prompt)
+        and not judge(prompt, whole, added, how)
+    )
 
 
-@pytest.mark.parametrize("number", cases())
+@pytest.mark.parametrize("number", range(FIRST, FIRST + DRAWS))
 def test_what_is_promised_holds(number):
     family, prompts, how = draw(number)
     model = toy_model(family)
+    found, refusal = [], ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = list(texts_of(model, prompts, how, seed=number))
     except ValueError as error:
-        if "must_include" not in how or "\n" in str(error):
+        refusal = str(error)
+        if "must_include" not in how or "\n" in refusal:
             raise
-        return
+    if refusal:
+        assert not all(could_be_written(model, prompt, how) for prompt in prompts), (family, prompts, how, refusal)
     for prompt, whole, added in found:
         assert not judge(prompt, whole, added, how), (family, how)

@@ -1,19 +1,14 @@
 """Structured output by fifty JSON schemas: allowed instances are open, outputs are complete, and none is refused."""
 
 import json
-import math
 import re
 import time
-from decimal import Decimal
-from typing import ClassVar
 
 import jsonschema
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import FIXTURES
-from hypothesis import given
-from hypothesis import strategies as st
 from json_schema_cases import ARRAYS, CASES, TEXTS
 from llguidance import LLMatcher
 from small_models import byte_level_gpt2, json_gpt2
@@ -23,8 +18,6 @@ from fundamentallm_hf import Generator, load_model
 from fundamentallm_hf.cli.main import cli
 from fundamentallm_hf.portable.structured.grammar_states import GrammarAutomaton
 from fundamentallm_hf.portable.structured.grammars import read_grammar
-from fundamentallm_hf.portable.structured.json_schemas import SchemaReader
-from fundamentallm_hf.portable.structured.schema_scalars import Numbers
 from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
 
 MODES = [
@@ -262,40 +255,6 @@ def test_numbers_are_written_in_the_digits_that_there_are(shakespeare, schema):
         torch.manual_seed(0)
         for room in (len(plan), len(plan) + 3, 40):
             assert is_valid(written(shakespeare, ["To be"], max_new_tokens=room, json_schema=schema, **how)[0], schema)
-
-
-class _SomeDigits:
-    """The spelling of a model that has no other characters than some digits and what numbers need beside them."""
-
-    pieces_to_fill: ClassVar[list[str]] = []
-
-    def __init__(self, held):
-        self.letters = [*held, "-", "."]
-
-    def cost(self, text):
-        return len(text) if set(text.decode()) <= set(self.letters) else math.inf
-
-
-@given(
-    held=st.sets(st.sampled_from("0123456789"), min_size=1, max_size=9),
-    low=st.integers(0, 3000),
-    more=st.integers(0, 3000),
-    factor=st.sampled_from([1, 1, 2, 3, 7, 12, 125]),
-    scale=st.sampled_from([1, 1, 10, 100]),
-)
-def test_the_nearest_number_of_some_digits_is_found_wherever_there_is_one(held, low, more, factor, scale):
-    limits = {"minimum": low / scale, "maximum": (low + more) / scale, "multipleOf": factor / scale}
-    schema = limits | {"type": "number" if scale > 1 else "integer"}
-    found = next(Numbers(SchemaReader(schema).root.ways[0], _SomeDigits(sorted(held))).completions(""), None)
-    places = len(str(scale)) - 1
-    texts = [f"{Decimal(each) / scale:.{places}f}" for each in range(low, low + more + 1) if each % factor == 0]
-    texts = [text for text in texts if set(text) - {"."} <= held]
-    if found is None:
-        assert not texts
-    else:
-        assert set(found) - {"."} <= held
-        assert limits["minimum"] <= float(found) <= limits["maximum"]
-        assert Decimal(found) % Decimal(str(limits["multipleOf"])) == 0
 
 
 @pytest.mark.parametrize(
