@@ -215,7 +215,8 @@ def table(title: str, found: Mapping[str, Mapping[str, float]], written: int, ba
     for way, times in found.items():
         ratio = found[base]["all"] / times["all"]
         rate = written / times["all"]
-        say(f"| {way} | {times['first'] * 1000:.1f} ms | {rate:.0f} | {ratio:.2f} | {times['passes']:.2f} |")
+        passes = f"{times['passes']:.2f}" if times["passes"] else "not counted"
+        say(f"| {way} | {times['first'] * 1000:.1f} ms | {rate:.0f} | {ratio:.2f} | {passes} |")
 
 
 def say(line: str) -> None:
