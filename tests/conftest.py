@@ -26,10 +26,14 @@ if os.environ.get("CI"):
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
-@pytest.fixture(autouse=True, scope="session")
+# The models are small, and threads that wait for each other on a busy machine take many times as long.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
 def _one_thread():
-    # The models are small, and threads that wait for each other on a busy machine take many times as long.
-    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(1)  # some tests change it
 
 
 @pytest.fixture(scope="session")

@@ -24,14 +24,6 @@ TEXT = "the cat sat on the mat, and the rat ran after the cat: ten tan cats."
 START = "<|start|>"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def character_model(window: int = 16, **overrides: Any) -> tuple[FundamentaLLMForCausalLM, PreTrainedTokenizerFast]:
     vocabulary = character_vocabulary([TEXT])
     torch.manual_seed(0)

@@ -28,15 +28,6 @@ NAMES = ["learned", "sinusoidal"]
 CODE = [*model_code()]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """These models are too small to share out: on a busy machine a second thread costs more than it gives."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=NAMES)
 def converted(request, tmp_path_factory):
     """A converted folder, loaded, with what FundamentaLLM computed for the same checkpoint."""

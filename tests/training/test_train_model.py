@@ -25,14 +25,6 @@ SHAPE = {"hidden_size": 16, "layers": 1, "heads": 2, "window": 32}
 SMALL = {**SHAPE, "batch_characters": 256, "steps": 6, "eval_every": 3, "cpu": True}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def stories(tmp_path):
     file = tmp_path / "stories.txt"
