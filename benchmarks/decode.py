@@ -1,4 +1,4 @@
-"""How fast text is written: the ways to run these models against each other, in turn, in one process.
+"""Decoding speed: compares the ways to run these models, in turn, in one process.
 
     python benchmarks/decode.py --write    # a few minutes on two idle cores; docs/speed.md gets the tables
     python benchmarks/decode.py --quick    # under one minute
@@ -7,9 +7,9 @@
 The ways: FundamentaLLM's own loop, which encodes the whole text at every step; GPT-2 of the same shape in transformers'
 `generate()`; a FundamentaLLM model in transformers' loop over `forward()`, which `return_dict_in_generate=True` asks
 for; and in the library's own loop, without drafts and with them. The larger shapes have the bundled model's weights in
-one corner and pass its states on unchanged elsewhere: they write its text, and every product is computed in full. Every
-number is the median of the rounds; the loop without a cache is timed once. Two limits are printed next to them: the
-loop with almost no model in it, and what reading all weights once a token would allow at the measured memory bandwidth.
+one corner and do not change its states elsewhere. They generate its text, and every product is computed in full. Every
+number is the median of the rounds; the loop without a cache is timed once. Two limits are printed as well: the speed of
+the loop with a tiny model, and the speed at which the measured memory bandwidth can read all weights once per token.
 """
 
 import argparse
@@ -57,10 +57,10 @@ _CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 def take_turns(
     ways: Mapping[str, Run], tokens: int, rounds: int, clock: str, least: int = 1
 ) -> dict[str, dict[str, float]]:
-    """Time every way in every round, after one to warm up; the first token by a call for `least` tokens.
+    """Time every way in every round, after a warm-up round; a call for `least` tokens times the first token.
 
     Returns:
-        For each way the seconds to the first token, those of all, and the passes of the network a token.
+        For each way, the seconds to the first token, the seconds for all, and the passes per token.
     """
     now, times = _CLOCKS[clock], {way: {"first": [], "all": [], "passes": []} for way in ways}
     for number in range(rounds + 1):
@@ -78,7 +78,7 @@ def take_turns(
 
 
 def uncached(model: Any, how: Mapping[str, Any]) -> Run:
-    """The loop of FundamentaLLM: the whole text through the model at every step."""
+    """The original FundamentaLLM loop, which encodes the whole text at every step."""
 
     @torch.no_grad()
     def run(tokens: int) -> int:
@@ -101,7 +101,7 @@ def uncached(model: Any, how: Mapping[str, Any]) -> Run:
 
 
 def generate(model: Any, how: Mapping[str, Any]) -> Run:
-    """`generate()`, without an end before the last token."""
+    """`generate()` up to the maximum length."""
 
     def run(tokens: int) -> int:
         counter = PassCounter()
@@ -154,15 +154,15 @@ def shaped(like: Any, width: int, layers: int, heads: int, eps: float = 1e-6) ->
 
 @torch.no_grad()
 def grown(small: Any, width: int, layers: int, heads: int) -> Any:
-    """A larger model that writes the text of a small one: its weights in a corner, and zeros beside them.
+    """A larger model that generates the text of a small one: its weights in one corner, zeros elsewhere.
 
-    A layer more has random weights and adds nothing to the states, since what leads back to them is zero.
+    Additional layers have random weights, but output projections of zero, so they do not change the states.
     """
     old, share = small.config, small.config.hidden_size / width
     model = shaped(small, width, layers, heads, eps=old.rms_norm_eps * share)
     before, after = old.hidden_size // old.num_attention_heads, width // heads
-    place = torch.arange(old.hidden_size)
-    place = place // before * after + place % before  # of the numbers of each head
+    index = torch.arange(old.hidden_size)
+    index = index // before * after + index % before  # maps each head into a larger head
     for name, target in model.named_parameters():
         parts = name.split(".")
         layer = int(parts[2]) if parts[1] == "layers" else -1
@@ -172,11 +172,11 @@ def grown(small: Any, width: int, layers: int, heads: int) -> Any:
             continue
         value = small.get_parameter(name)
         target.zero_()
-        rows = place if parts[-2] in ("q_proj", "k_proj", "v_proj") else torch.arange(value.shape[0])
+        rows = index if parts[-2] in ("q_proj", "k_proj", "v_proj") else torch.arange(value.shape[0])
         if value.dim() == 1:
             target[rows] = value
         else:
-            columns = place if parts[-2] == "o_proj" else torch.arange(value.shape[1])
+            columns = index if parts[-2] == "o_proj" else torch.arange(value.shape[1])
             target[rows[:, None], columns] = value
         if parts[-2] == "q_proj":
             target *= (after / before) ** 0.5
@@ -187,7 +187,7 @@ def grown(small: Any, width: int, layers: int, heads: int) -> Any:
 
 
 def bandwidth(clock: str) -> float:
-    """Bytes a second that this machine reads from memory with the threads that are set."""
+    """Memory bandwidth in bytes per second, with the current number of threads."""
     now = _CLOCKS[clock]
     block, best = torch.ones(64 * 2**20), float("inf")  # 256 MiB
     for _ in range(5):
@@ -198,7 +198,7 @@ def bandwidth(clock: str) -> float:
 
 
 def ways_of(model: Any, how: Mapping[str, Any]) -> dict[str, Run]:
-    """The ways to write with a model of this shape."""
+    """The ways to generate with a model of this shape."""
     own = how | ({"seed": 1} if how["do_sample"] else {})
     ways = {
         "without a cache": uncached(model, how),
@@ -220,13 +220,13 @@ def table(title: str, found: Mapping[str, Mapping[str, float]], written: int, ba
 
 
 def say(line: str) -> None:
-    """Print a line, and keep it for the page."""
+    """Print a line, and store it for the page."""
     PRINTED.append(line)
     print(line, flush=True)
 
 
 def shapes(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -> None:
-    """The ways against each other, for each shape."""
+    """Compare the ways for each shape."""
     models = {"bundled model": (bundled, 384)}
     if not quick:
         models["width 128, 6 layers, random weights"] = (shaped(bundled, 128, 6, 4), 48)
@@ -246,7 +246,7 @@ def shapes(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -> 
 
 
 def many(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -> None:
-    """One text against ten samples and four beams."""
+    """Compare one text, ten samples and four beams."""
     tokens, gpt2 = 64 if quick else 128, gpt2_like(bundled)
     empty = shaped(bundled, 8, 1, 1)
     ways = {
@@ -277,7 +277,7 @@ def controls(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -
     ways["the same in transformers' loop"] = generate(bundled, sampled | three | {"return_dict_in_generate": True})
     ways["all together"] = generate(bundled, sampled | together)
     ways["all together, no drafts"] = generate(bundled, sampled | together | {"speculate": False})
-    # Required words need that many tokens, so the column of the first one is the time of these.
+    # Required words need that many tokens, so the first-token column is the time for all of them.
     found = take_turns(ways, tokens, rounds, clock, least=24)
     table(f"controls, threads: {threads}, tokens: {tokens} (first column: 24 tokens)", found, tokens, "no control")
 
@@ -309,7 +309,7 @@ def entrances(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) 
 
 
 def memory() -> None:
-    """Peak memory of the bundled model's ways, each in a process of its own."""
+    """Peak memory of the bundled model's ways, each in a separate process."""
     say("\n### peak memory, bundled model, 384 tokens\n\n| way | MiB |\n|---|---|")
     for way in ways_of(bundled_model(), GREEDY):
         command = [sys.executable, __file__, "--alone", way]
@@ -318,7 +318,7 @@ def memory() -> None:
 
 
 def bundled_model() -> Any:
-    """The bundled model, with its drafts, never ending a text."""
+    """The bundled model with its drafts, prevented from ending a text."""
     from fundamentallm_hf.portable.decoding.sidecar_files import own_draft_table
 
     model = load_model(device="cpu")
@@ -327,7 +327,7 @@ def bundled_model() -> Any:
 
 
 def write_page() -> None:
-    """Put the tables into docs/speed.md, and the speeds of the bundled model into its picture."""
+    """Write the tables to docs/speed.md, and the bundled model's speeds to its picture."""
     from matplotlib.figure import Figure
 
     page = PAGE.read_text(encoding="utf-8")
@@ -339,10 +339,10 @@ def write_page() -> None:
     axes = figure.add_subplot()
     names = list(next(iter(PICTURE.values())))[::-1]
     for index, (mode, speeds) in enumerate(PICTURE.items()):
-        bars = axes.barh([place - 0.4 * index for place in range(len(names))], [speeds[way] for way in names], 0.38)
+        bars = axes.barh([bar - 0.4 * index for bar in range(len(names))], [speeds[way] for way in names], 0.38)
         axes.bar_label(bars, fmt="%.0f", padding=3)
         bars.set_label(mode)
-    axes.set_yticks([place - 0.2 for place in range(len(names))], names)
+    axes.set_yticks([bar - 0.2 for bar in range(len(names))], names)
     axes.set(xlabel="characters per second, bundled model, one thread")
     axes.margins(x=0.12)
     axes.legend(loc="lower right")
@@ -360,7 +360,7 @@ def main() -> int:
     parser.add_argument("--threads", default="1,2", help="numbers of threads, separated by commas")
     parser.add_argument("--parts", default=",".join([*PARTS, "memory"]), help="which tables, separated by commas")
     parser.add_argument("--clock", choices=_CLOCKS, default="wall", help="cpu: the process's time on the processor")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median is told, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of, after one warm-up round")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/speed.md, with their picture")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -375,11 +375,11 @@ def main() -> int:
     rounds = 1 if arguments.quick else arguments.rounds
     for index, threads in enumerate([1] if arguments.quick else map(int, arguments.threads.split(","))):
         torch.set_num_threads(threads)
-        # What hardly depends on the number of threads is measured once.
+        # Parts that hardly depend on the number of threads are measured once.
         for name in parts:
             if name in PARTS and (index == 0 or name in ("shapes", "many")):
                 PARTS[name](bundled, threads, arguments.quick, rounds, arguments.clock)
-                if arguments.write:  # what is there so far
+                if arguments.write:  # the results so far
                     write_page()
     if "memory" in parts and not arguments.quick:
         memory()

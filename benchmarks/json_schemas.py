@@ -1,14 +1,13 @@
-"""JSON schemas: what `json_schema` accepts, allows and costs, beside llguidance alone.
+"""JSON schemas: coverage, correctness and cost of `json_schema`, compared with llguidance alone.
 
     python benchmarks/json_schemas.py [FOLDER] [--parts instances texts arrays] [--limit 300] [--room 4000] [--texts 1]
 
-The folder holds schemas as JSONSchemaBench's maskbench writes them, one a file:
-{"schema": …, "tests": [{"data": …, "valid": …}]}; without one it is that of the tests. Every valid instance is led
-through both masks token by token, in the tokens of the tokenizer, ours and llguidance's in turn. Texts are drawn from a
-model of pairs of tokens that was counted on the instances: it costs nothing, and knows as little of the schema as its
-last token.
+The folder contains schemas in the format of JSONSchemaBench's maskbench, one per file:
+{"schema": …, "tests": [{"data": …, "valid": …}]}. The default is the folder of the tests. Every instance is passed
+through both masks token by token, ours and llguidance's in turn. Texts are sampled from a bigram model of the
+instances' tokens, which costs almost nothing and depends on the last token only.
 
-Times are processor time of the thread, in milliseconds, scores of the whole vocabulary included.
+Times are thread processor times in milliseconds, including the scores of the whole vocabulary.
 """
 
 import argparse
@@ -41,7 +40,7 @@ PROMPT = "Answer in JSON.\n"
 
 @dataclass
 class Tally:
-    """What was seen of one way."""
+    """The results of one way."""
 
     accepted: int = 0
     refused: list[str] = field(default_factory=list)
@@ -54,7 +53,7 @@ class Tally:
 
 
 class Alone:
-    """llguidance's mask by itself, on its own reading of the tokenizer."""
+    """llguidance's mask alone, with its own reading of the tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.size = len(tokenizer)
@@ -62,19 +61,19 @@ class Alone:
         self.words = np.zeros((1, -(-self.machine.vocab_size // 32)), dtype=np.int32)
 
     def compile(self, grammar: str) -> Any:
-        """Its matcher; None where it refuses the grammar."""
+        """llguidance's matcher; None if it rejects the grammar."""
         matcher = LLMatcher(self.machine, grammar, log_level=0)
         return None if matcher.is_error() else matcher
 
     def mask(self, matcher: Any, scores: torch.Tensor) -> torch.Tensor:
-        """`scores`: (1, vocabulary)."""
+        """Mask `scores`, (1, vocabulary)."""
         matcher.unsafe_compute_mask_ptr(self.words.ctypes.data, self.words.nbytes)
         bits = np.unpackbits(self.words.view(np.uint8), axis=1, count=self.size, bitorder="little")
         return torch.where(torch.from_numpy(bits.view(np.bool_)), scores, -torch.inf)
 
 
 class Pairs:
-    """Scores of the next token by the last one, counted on some texts."""
+    """A bigram model: scores of the next token by the last one, counted on some texts."""
 
     def __init__(self, tokenizer: Any, texts: list[str]) -> None:
         self.size, self.end = len(tokenizer), tokenizer.eos_token_id
@@ -85,16 +84,16 @@ class Pairs:
                 self.after.setdefault(last, Counter())[token] += 1
         chance = torch.Generator().manual_seed(0)
         self.unseen = torch.randn(1, self.size, generator=chance) - 6
-        # To draw a token is to add such noise and take the highest; where in it one begins is chance enough.
+        # Adding Gumbel noise and taking the maximum samples a token; a random offset into fixed noise is random enough.
         self.noise = -torch.rand(5 * self.size, generator=chance).clamp(min=1e-9).log().neg().log()
 
     def choose(self, scores: torch.Tensor, chance: random.Random) -> int:
-        """Draw a token by its score, (1, vocabulary)."""
+        """Sample a token by its score, (1, vocabulary)."""
         begin = chance.randrange(4 * self.size)
         return int((scores[0] + self.noise[begin : begin + self.size]).argmax())
 
     def __call__(self, last: int) -> torch.Tensor:
-        """(1, vocabulary)."""
+        """The scores after the token `last`, (1, vocabulary)."""
         scores = self.unseen.clone()
         for token, count in self.after.get(last, {}).items():
             scores[0, token] = 3 + float(np.log(count))
@@ -111,7 +110,7 @@ class Benchmark:
         self.tallies = {OURS: Tally(), ALONE: Tally()}
 
     def processor(self, automaton: GrammarAutomaton, room: int) -> WholeTextLogitsProcessor:
-        """Ours, for one text."""
+        """Our processor, for one text."""
         columns = self.prompt.shape[1]
         return WholeTextLogitsProcessor(
             automaton,
@@ -121,10 +120,10 @@ class Benchmark:
         )
 
     def compile(self, schema: Any) -> tuple[GrammarAutomaton, Any] | None:
-        """Both ways for one schema, ours with its first plan; None where one refuses it."""
+        """Both ways for one schema, ours with its first plan; None if one rejects the schema."""
         ours, alone = self.tallies[OURS], self.tallies[ALONE]
         begin = time.thread_time()
-        # Each reads the schema for itself.
+        # Each parses the schema separately.
         grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_flexible": False})
         matcher = self.alone.compile(grammar)
         if matcher is None:
@@ -145,7 +144,7 @@ class Benchmark:
         return automaton, matcher
 
     def lead(self, automaton: GrammarAutomaton, matcher: Any, data: Any, valid: bool) -> None:
-        """Lead an instance through both masks, in its tokens."""
+        """Pass an instance through both masks, token by token."""
         text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
         end = self.tokenizer.eos_token_id
         row = torch.cat([self.prompt, torch.tensor([[*self.tokenizer(text).input_ids, end]])], dim=1)
@@ -173,7 +172,7 @@ class Benchmark:
             (tally.allowed if valid else tally.rejected)[is_open == valid] += 1
 
     def draw(self, way: str, both: tuple[GrammarAutomaton, Any], pairs: Pairs, room: int, seed: int) -> list[int]:
-        """The tokens of one text, an end not among them."""
+        """The tokens of one text, without the end token."""
         automaton, matcher = both[0], both[1].deep_copy()
         processor = self.processor(automaton, room)
         chance = random.Random(seed)
@@ -190,7 +189,7 @@ class Benchmark:
         return added
 
     def write(self, schema: Any, both: tuple[GrammarAutomaton, Any], pairs: Pairs, texts: int) -> None:
-        """Draw texts with as few tokens as there may be, with a few more and with plenty; count the good ones."""
+        """Sample texts with the smallest token budget, a slightly larger one and a large one; count the valid texts."""
         start = self.processor(both[0], self.room).states(self.prompt)[0]
         needed = len(both[0].plan(start) or ())
         for room in (needed, needed + 5, needed + 100):
@@ -200,7 +199,7 @@ class Benchmark:
                     tally.good[is_valid(text, schema)] += 1
 
     def fill(self, both: tuple[GrammarAutomaton, Any], pairs: Pairs, seeds: int) -> None:
-        """Draw texts of at most 400 tokens and count the items of their arrays; what was cut off is ended first."""
+        """Sample texts of at most 400 tokens, complete those that were cut off, and count the items of their arrays."""
         for way, tally in self.tallies.items():
             for seed in range(seeds):
                 tokens = self.draw(way, both, pairs, 400, seed)
@@ -211,7 +210,7 @@ class Benchmark:
 
 
 def is_valid(text: str, schema: Any) -> bool:
-    """Whether a text is JSON by a schema."""
+    """Whether a text is valid JSON under a schema."""
     try:
         jsonschema.validate(json.loads(text), schema)
     except (json.JSONDecodeError, jsonschema.ValidationError):
@@ -226,17 +225,17 @@ def items_of(value: Any) -> int:
 
 
 def has_array(schema: Any) -> bool:
-    """Whether a schema speaks of arrays."""
+    """Whether a schema mentions arrays."""
     return '"array"' in json.dumps(schema)
 
 
 def percentile(values: list[float], share: float) -> str:
-    """One of some values, in words."""
+    """A percentile of some values, as text."""
     return f"{sorted(values)[min(len(values) - 1, int(share * len(values)))]:.2f}" if values else "none"
 
 
 def rows(tallies: dict[str, Tally], schemas: int) -> Iterator[tuple[str, list[str]]]:
-    """The table."""
+    """The rows of the table."""
     both = list(tallies.values())
 
     def share(found: Counter[bool]) -> str:
@@ -281,7 +280,7 @@ def main() -> int:
     cases = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     valid = [test["data"] for case in cases for test in case["tests"] if test["valid"]]
     pairs = Pairs(tokenizer, [json.dumps(data, separators=(",", ":")) for data in valid])
-    benchmark.compile({"type": "object"})  # what is made once for a tokenizer
+    benchmark.compile({"type": "object"})  # builds what is cached per tokenizer
     benchmark.tallies.update({OURS: Tally(), ALONE: Tally()})
     arrays = 0
     for case in cases:

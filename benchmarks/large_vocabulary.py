@@ -1,11 +1,11 @@
-"""What do controls on text cost with a tokenizer of 151,000 tokens, 25,000 of which are single characters?
+"""The cost of controls with a tokenizer of 151,000 tokens, 25,000 of which are single characters.
 
     python benchmarks/large_vocabulary.py [--steps 60] [--only "400 bans"]
 
-The tokenizer is made here: byte-level, as Qwen's is, with words of random syllables, other scripts and ideographs. Of
-each control the first use is timed (compiling its entries and the first step) and then the steps of a text whose tokens
-are drawn by Zipf's law, without a model. Times are those of the processor, so that other work does not count. Each
-control runs in a process of its own, which reports by how much its memory grew at most.
+The script builds the tokenizer: byte-level like Qwen's, with words of random syllables, other scripts and ideographs.
+For each control it times the first use (compiling its entries and the first step), then the steps of a text whose
+tokens are sampled by Zipf's law, without a model. Times are processor times, so other processes do not count. Each
+control runs in a separate process, which reports the peak growth of its memory.
 """
 
 import argparse
@@ -42,7 +42,7 @@ BANS = 400
 
 
 def made_words(dice: random.Random, count: int) -> list[str]:
-    """Words of one to four random syllables, the short ones first."""
+    """Words of one to four random syllables, shortest first."""
     found: dict[str, None] = {}
     while len(found) < count:
         syllables = dice.choices([1, 2, 3, 4], [1, 6, 6, 2])[0]
@@ -51,7 +51,7 @@ def made_words(dice: random.Random, count: int) -> list[str]:
 
 
 def large_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer; the same in every process."""
+    """Build the tokenizer; it is the same in every process."""
     dice = random.Random(0)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     named = {
@@ -76,7 +76,7 @@ def large_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def bans() -> list[str]:
-    """Words that nobody wants, made up."""
+    """Invented banned words."""
     return random.Random(1).sample(made_words(random.Random(2), 20_000)[2000:], BANS)
 
 
@@ -97,7 +97,7 @@ CASES = {
 
 
 def made(entries, tokenizer, steps):
-    """The processors of a case, each with all that is compiled for it."""
+    """The processors of a case, with everything compiled."""
     banned = entries.get("bad_words")
     tables = compile_bad_words(banned, tokenizer, len(tokenizer)) if banned else None
     if entries.get("must_include"):
@@ -108,14 +108,14 @@ def made(entries, tokenizer, steps):
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held since it was asked last, in MB."""
+    """Peak memory of this process since the last call, in MB."""
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     Path("/proc/self/clear_refs").write_text("5")
     return int(peak[1]) / 1024 if peak else 0.0
 
 
 def measure(name: str, steps: int, folder: str) -> dict[str, float]:
-    """The seconds of the vocabulary and of the first use, the milliseconds of later steps, and the memory in MB."""
+    """Seconds for the vocabulary and the first use, milliseconds per later step, and memory in MB."""
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     torch.set_num_threads(1)

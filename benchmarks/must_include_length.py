@@ -1,13 +1,13 @@
-"""Do required words leave a text as long as it would be by itself?
+"""Measures whether required words change the length of a text.
 
     python benchmarks/must_include_length.py [--model demo] [--texts 200] [--tokens 3000] [--batch 50]
     python benchmarks/must_include_length.py --model smollm2 [--texts 50] [--tokens 200]
 
-The story model writes stories with and without three words; SmolLM2 answers questions, with one word each and without.
-For each: the share of texts that hold all words and that end by themselves, the median length, its ratio to free texts,
-the share of the words in the last fifth, and of the texts with a word behind the last sentence. `--lengths` prints the
-quantiles of the free lengths in tokens, and with `--write FILE` enters them as `text_lengths` in a model's
-`generation_config.json`, where the placement of required words looks for them.
+The story model generates stories with and without three words; SmolLM2 answers questions with one word and without. The
+script prints the share of texts that contain all words, the share that end naturally, the median length, its ratio to
+unconstrained texts, the share of the words in the last fifth, and the share of texts with a word after the last
+sentence. `--lengths` prints the quantiles of the unconstrained lengths in tokens. With `--write FILE` it also writes
+them as `text_lengths` to a model's `generation_config.json`, from which the placement of required words reads them.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ONE_WORD = ["river", "garden", "music", "silver", "window", "bridge", "summer", 
 
 
 def stories(model, texts, tokens, batch, words):
-    """For each text its prompt, what was added, and whether it ended by itself."""
+    """The prompt of each text, its completion, and whether it ended naturally."""
     prompt = "Once upon a time"
     for first in range(0, texts, batch):
         rows = min(batch, texts - first)
@@ -46,7 +46,7 @@ def stories(model, texts, tokens, batch, words):
 
 
 def answers(model, texts, tokens, batch, words):
-    """The same for questions, each with a word of its own."""
+    """The same for questions, each with a different word."""
     for index in range(texts):
         question = ASKED[index % 2].format(TOPICS[index // 2 % len(TOPICS)])
         prompt = model.tokenizer.apply_chat_template(
@@ -80,16 +80,16 @@ def report(name, written, wanted, free=None):
     line += f"  end by themselves {sum(ended for _, _, ended in written) / len(written):6.1%}"
     line += f"  'Once upon' again {sum('Once upon' in text for text, _, _ in written)}"
     if any(wanted):
-        places, covered, behind = [], 0, 0
+        places, covered, late = [], 0, 0
         for (text, _, _), words in zip(written, wanted, strict=True):
             first = [violations(text, 0, [word])[:1] for word in words]
             covered += all(first)
             spots = [found[0][1] for found in first if found]
             places += [spot / max(1, len(text)) for spot in spots]
-            # A sentence that holds a word is finished.
-            behind += any(not re.search(r"[.!?\n:]", text[spot:]) for spot in spots)
+            # A sentence that contains a word is complete.
+            late += any(not re.search(r"[.!?\n:]", text[spot:]) for spot in spots)
         line += f"  covered {covered}/{len(written)}  mean place {statistics.mean(places):.2f}"
-        line += f"  in the last fifth {sum(place > 0.8 for place in places) / len(places):.1%}  behind the end {behind}"
+        line += f"  in the last fifth {sum(place > 0.8 for place in places) / len(places):.1%}  after the end {late}"
     print(line, flush=True)
     return median
 

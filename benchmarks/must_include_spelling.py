@@ -1,10 +1,10 @@
-"""How are rare required words spelled?
+"""Measures how rare required words are spelled.
 
     python benchmarks/must_include_spelling.py [--words 60] [--tokens 40] [--save texts.jsonl]
 
-SmolLM2 continues ordinary texts, each of which has to hold one rare word that takes several tokens. Counted are the
-words that are spelled as people spell them (as in the list, with a capital, or wholly in capitals), and the texts that
-stammer: that try beginnings of the word before they get it right.
+SmolLM2 continues ordinary texts, each of which must contain one rare word of several tokens. The script counts the
+words in their usual spelling (as listed, capitalised, or all in capitals), and the texts that stammer: they contain
+prefixes of the word before the word.
 """
 
 import argparse
@@ -38,14 +38,14 @@ OPENINGS = [
 
 
 def as_people_do(word: str, text: str) -> bool:
-    """Whether the word stands in a text, every time as people spell it."""
+    """Whether the word appears in a text, always in its usual spelling."""
     found = re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)
     usual = {word, word[0].upper() + word[1:], word.upper(), word.title()}
     return bool(found) and set(found) <= usual
 
 
 def stammers(word: str, text: str) -> bool:
-    """Whether beginnings of the word stand as words of their own before it, twice or more."""
+    """Whether two or more prefixes of the word appear as separate words before it."""
     before = text[: max(0, text.lower().find(word.lower()))][-60:]
     tried = [
         part

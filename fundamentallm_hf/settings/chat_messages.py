@@ -1,4 +1,4 @@
-"""Chats as users give them: lists of messages, each with a role and its content. Needs no model."""
+"""Checks and reads chats: lists of messages with a role and content. Needs no model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,25 +9,25 @@ from fundamentallm_hf.portable.errors import UsageError
 
 ROLES = ("system", "user", "assistant")
 Message = dict[str, str]
-# The messages of a chat, the last one to be answered.
+# The messages of a chat; the model answers the last one.
 Messages = list[Message]
 
 
 def is_chat(value: Any) -> bool:
-    """Whether a prompt is a chat, not a text: a list of messages, of which the first is a dict."""
+    """Whether a prompt is a chat rather than text: a list whose first item is a dict."""
     return isinstance(value, Sequence) and not isinstance(value, str) and bool(value) and isinstance(value[0], Mapping)
 
 
 def check_messages(messages: Any, what: str = "chat") -> Messages:
-    """The messages of a chat that can be answered.
+    """Check the messages of a chat.
 
     Args:
-        messages: a list of dicts with "role" and "content"; a system message comes first if there is one, and the last
-            message is the user's.
-        what: the chat is called in errors.
+        messages: a list of dicts with "role" and "content"; only the first message may be a system message, and the
+            last one must be the user's.
+        what: the name of the chat in error messages.
 
     Raises:
-        UsageError: they are anything else; says what was expected.
+        UsageError: the messages are not valid; the message says what was expected.
 
     Example:
 
@@ -59,15 +59,15 @@ def check_messages(messages: Any, what: str = "chat") -> Messages:
 
 
 def user_chat(content: str, system: str | None = None) -> Messages:
-    """A chat of one message of the user, behind a system message if there is one."""
+    """A chat of one user message, after a system message if one is given."""
     return with_system([{"role": "user", "content": content}], system)
 
 
 def with_system(messages: Messages, system: str | None, what: str = "chat") -> Messages:
-    """A chat with a system message before it.
+    """Put a system message before a chat.
 
     Raises:
-        UsageError: it has one already.
+        UsageError: the chat already has one.
     """
     if system is None:
         return messages
@@ -77,15 +77,15 @@ def with_system(messages: Messages, system: str | None, what: str = "chat") -> M
 
 
 def read_chats(text: str, what: str, system: str | None = None) -> list[Messages]:
-    """Chats in JSON lines: each line a list of messages, or an object that holds one as "messages".
+    """Read chats from JSON lines: each line is a list of messages, or an object with such a list as "messages".
 
     Args:
-        text: the lines; empty ones are left out.
-        what: the file is called in errors.
-        system: the system message of those chats.
+        text: the lines; empty ones are skipped.
+        what: the name of the file in error messages.
+        system: the system message for all of the chats.
 
     Raises:
-        UsageError: a line is anything else; names the line.
+        UsageError: a line is not a valid chat; the message names the line.
     """
     chats = []
     for number, line in enumerate(text.split("\n"), 1):

@@ -1,4 +1,4 @@
-"""Chats as they are given: what is refused, and how."""
+"""Invalid chats are rejected, with a message that says why."""
 
 import json
 

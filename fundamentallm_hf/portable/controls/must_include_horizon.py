@@ -1,7 +1,7 @@
-"""Predicts where a text would end naturally: missing words have to come before that, not before the budget ends.
+"""Predicts where a text would end naturally, since missing words must appear before that, not just within the budget.
 
-Two sources predict it: the lengths of this model's texts, and the model's probability of an end, step by step. As soon
-    as it is more likely than not that the text would have ended, the missing words get one more sentence each.
+The prediction uses the lengths of this model's texts, and the model's probability of an end in each step. As soon as
+the text would have ended with a probability above one half, each missing word gets one more sentence.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
 
 # An end that is less probable than this in one step is ignored: top-k and top-p cut it off.
 _COUNTED = 0.02
-# With this probability in one step the text is about to end, so no word is started here.
+# From this probability in one step on, the text is about to end, so no word is started here.
 _WANTS_END = 0.3
 # Once the text would have ended with the first probability, its end is near; with the second, the text is past it.
 _NEAR, _BEYOND = 0.1, 0.5
-# Share of the texts that got as far as this one and are expected to end before the missing words are included.
+# Share of the texts at least this long that may end before the missing words are included.
 _SHORTEST = 0.15
 # For a model of unknown text lengths: positions up to the end at the start, and their growth with the text.
 _UNKNOWN, _GROWTH = 45.0, 0.5
@@ -29,7 +29,7 @@ class End(NamedTuple):
     """The predicted end of a row.
 
     Attributes:
-        room: tokens until the text would end naturally; may be below 0.
+        room: tokens until the text would end naturally; may be negative.
         wanted: the text is about to end here.
     """
 
@@ -42,7 +42,7 @@ class Horizon:
 
     Args:
         rate: positions where a word could start, per token.
-        lengths: lengths of this model's texts in tokens, prompts left out; none if nobody has measured them.
+        lengths: lengths of this model's texts in tokens, prompts left out; empty if unknown.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
     """
 
@@ -50,7 +50,7 @@ class Horizon:
         self.rate = rate
         self.lengths = sorted(lengths)
         self.prompt_columns = prompt_columns
-        # By length and tokens of a text: the probability that it would not have ended, and where it would have.
+        # For each length and text: the probability that it would not have ended, and the position where it would have.
         self._known: dict[int, dict[bytes, tuple[float, int | None]]] = {}
 
     def __call__(self, input_ids: torch.Tensor, ends: Sequence[float], missing: Sequence[int]) -> list[End]:
@@ -87,7 +87,7 @@ class Horizon:
         return found
 
     def expected(self, written: int) -> float:
-        """Tokens until the end of a text that has `written` tokens already, a cautious estimate."""
+        """A cautious estimate of the tokens until the end of a text that has `written` tokens."""
         longer = [length for length in self.lengths if length > written]
         if longer:
             return longer[int(_SHORTEST * len(longer))] - written

@@ -137,7 +137,7 @@ class Requirements:
         barred = progress.barred
         if self.barred is not None and barred is not None:
             barred = self.barred.advance(barred, token)
-        return Progress(tuple(places), barred, progress.in_prompt, frozenset(held), self._tail_behind(progress, token))
+        return Progress(tuple(places), barred, progress.in_prompt, frozenset(held), self._tail_after(progress, token))
 
     def advance_prompt(self, progress: Progress, token: int) -> Progress:
         """The same within a prompt, where a special token starts a new text."""
@@ -146,7 +146,7 @@ class Requirements:
         places = [place and table.start for table, place in zip(self.tables, progress.places, strict=True)]
         return self.start._replace(places=tuple(places))
 
-    def _tail_behind(self, progress: Progress, token: int) -> str:
+    def _tail_after(self, progress: Progress, token: int) -> str:
         place = next((place for place in progress.places if place is not None), None)
         if not self._tail or place is None:
             return ""
@@ -179,7 +179,7 @@ class Requirements:
 
     def plan(self, progress: Progress) -> list[int] | None:
         """The fewest tokens found that write all missing entries; None if no way was found."""
-        # Calls in other threads may use the same requirements, so what was found is not looked up again.
+        # Other threads may clear this cache, so the result is not looked up again.
         plan: Any = self._plans.get(progress, _NOT_PLANNED)
         if plan is _NOT_PLANNED:
             if len(self._plans) > _MOST_PLANS:
@@ -223,8 +223,8 @@ class Requirements:
         assert place is not None
         tail = progress.tail if self.stops else None
         if place.pending:
-            begun = Search(index, place.patterns, barred and barred.patterns, tail, place.pending)
-            way = self.ways(begun)
+            started = Search(index, place.patterns, barred and barred.patterns, tail, place.pending)
+            way = self.ways(started)
             if way is not None:
                 first = self.vocabulary.spell_bytes(way[0].encode()[len(place.pending) :], bool(place.run))
                 others = self.vocabulary.spell(way[1:])

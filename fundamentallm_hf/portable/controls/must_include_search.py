@@ -1,8 +1,8 @@
-"""The shortest text that completes a required entry, going round what must not appear.
+"""The shortest text that completes a required entry without anything that must not appear.
 
-The search goes on with one character for all that no pattern tells apart, and first where a match is nearest (A*: Hart,
-Nilsson and Raphael, 1968). It has a bound and says when it gave up. This file knows nothing of tokens' order, of models
-or of scores.
+The search tries one of each group of characters that no pattern distinguishes, and expands the state nearest to a match
+first (A*: Hart, Nilsson and Raphael, 1968). It is bounded, and reports when it gave up. It works on characters, without
+a model or scores.
 """
 
 from collections.abc import Sequence
@@ -16,44 +16,44 @@ from ..text.token_tables import TokenTables
 from ..text.vocabulary import Vocabulary
 from ..text.word_lists import is_regex
 
-# Characters that one search tries before it gives up: about a second.
+# Characters that one search tries before it gives up (about one second).
 _MOST_TRIED = 60_000
-# Ways that are kept.
+# Cached results.
 _MOST_WAYS = 20_000
 _NEVER_SEARCHED = object()
 
 
 class Search(NamedTuple):
-    """Where a search begins.
+    """The starting state of a search.
 
     Attributes:
-        entry: the index of what has to be completed.
-        place: where the text stands in it.
-        barred: where the text stands in what must not appear; None if that does not matter.
-        tail: the end of the text, in which a text that stops it may have begun; None if that does not matter.
-        begun: the first bytes of the character with which the text goes on.
+        entry: the index of the entry to complete.
+        state: the state of the text in that entry's patterns.
+        barred: its state in the patterns that must not appear; None to ignore them.
+        tail: the end of the text, in which a stop string may have started; None to ignore stop strings.
+        started: the bytes of an incomplete character at the end of the text; the next character must start with them.
     """
 
     entry: int
-    place: PatternState
+    state: PatternState
     barred: PatternState | None
     tail: str | None
-    begun: bytes = b""
+    started: bytes = b""
 
 
 class Ways:
-    """Finds, and keeps, texts that complete entries.
+    """Finds and caches texts that complete entries.
 
     Args:
         sources: the entries.
         tables: (entries,) their tables.
-        vocabulary: what every token adds.
-        barred: what must not appear, if anything.
-        stops: texts that end the text.
+        vocabulary: the text that every token adds.
+        barred: the tables of what must not appear; may be None.
+        stops: the stop strings.
 
     Attributes:
-        alphabets: (entries,) the characters by which a search goes on.
-        gave_up: the last search came to no end.
+        alphabets: (entries,) the characters that a search tries.
+        gave_up: the last search reached its bound.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Ways:
         self._found: dict[Search, str | None] = {}
 
     def __call__(self, search: Search) -> str | None:
-        """The shortest text that completes an entry; None if there is none, or none was found."""
-        # Calls in other threads may use the same ways, so what was found is not looked up again.
+        """The shortest text that completes an entry; None if none exists or none was found."""
+        # Other threads may clear this cache, so the result is not looked up again.
         way: Any = self._found.get(search, _NEVER_SEARCHED)
         if way is _NEVER_SEARCHED:
             if len(self._found) > _MOST_WAYS:
@@ -90,9 +90,9 @@ class Ways:
         return way
 
     def _alphabet(self, source: str, patterns: TextPatterns) -> list[str]:
-        """The characters by which a search goes on, one for all that no pattern tells apart.
+        """The characters that a search tries, one of each group that no pattern distinguishes.
 
-        Of those the entry's own come first, then the space, then what words are made of.
+        The entry's own characters are first, then the space, then lower case, then the others.
         """
         vocabulary = self.vocabulary
         own = dict.fromkeys(source)
@@ -102,7 +102,7 @@ class Ways:
         if vocabulary.all_continuations(False) or vocabulary.all_continuations(True):
             letters += [char for each in seen if each.regex for char in each.classes.representatives()]
         in_stops = frozenset("".join(self.stops))
-        # Of a letter that the entry holds no other case is written, if its own can be.
+        # A letter of the entry is not tried in another case, if its own case can be spelled.
         spelled = (
             frozenset() if is_regex(source) else frozenset(fold(char) for char in own if vocabulary.can_write(char))
         )
@@ -123,16 +123,16 @@ class Ways:
         return hit or self.barred.ends(state)
 
     def _search(self, search: Search) -> str | None:
-        """Best first: a text that is written so far, and the fewest characters that it takes from there."""
+        """Best-first search, ordered by the length of the text so far plus the fewest characters still needed."""
         patterns, alphabet = self.patterns[search.entry], self.alphabets[search.entry]
-        first = (search.place, search.barred, search.tail)
+        first = (search.state, search.barred, search.tail)
         numbers, seen, tried = count(), {first}, 0
         queue: list[tuple[int, int, int, tuple[PatternState, PatternState | None, str | None] | None, str]] = []
-        heappush(queue, (patterns.distance(search.place), 0, next(numbers), first, ""))
+        heappush(queue, (patterns.distance(search.state), 0, next(numbers), first, ""))
         self.gave_up = False
         while queue:
-            *_, stand, text = heappop(queue)
-            if stand is None:
+            *_, current, text = heappop(queue)
+            if current is None:
                 return text
             tried += len(alphabet)
             if tried > _MOST_TRIED:
@@ -140,8 +140,8 @@ class Ways:
                 return None
             length = len(text) + 1
             for letter in alphabet if text else self._first_letters(search):
-                after, hit = patterns.step(stand[0], letter)
-                rest = self._beside(stand[1], stand[2], letter)
+                after, hit = patterns.step(current[0], letter)
+                rest = self._advance_barred(current[1], current[2], letter)
                 if rest is None:
                     continue
                 bar, tail, may_end = rest
@@ -156,19 +156,19 @@ class Ways:
         return None
 
     def _first_letters(self, search: Search) -> list[str]:
-        """The characters that can come next: those that go on with what was begun, or that a token begins with."""
+        """The characters that can be next: those that complete `started`, or that a token starts with."""
         letters = self.alphabets[search.entry]
-        if search.begun:
-            return [letter for letter in letters if letter.encode("utf-8", "replace").startswith(search.begun)]
+        if search.started:
+            return [letter for letter in letters if letter.encode("utf-8", "replace").startswith(search.started)]
         return [letter for letter in letters if self.vocabulary.can_begin(letter)]
 
-    def _beside(
+    def _advance_barred(
         self, bar: PatternState | None, tail: str | None, letter: str
     ) -> tuple[PatternState | None, str | None, bool] | None:
-        """Where the text stands behind a letter in what it must not hold, and whether it may end there.
+        """Advance the state in what must not appear by one letter.
 
         Returns:
-            None if it must not be written.
+            The new `barred` and `tail`, and whether the text may end here; None if the letter is not allowed.
         """
         may_end = True
         if self.barred is not None and bar is not None:
@@ -184,12 +184,12 @@ class Ways:
         return bar, tail, may_end
 
     def _spellable(self, search: Search, text: str) -> str | None:
-        """The text, if need be behind a space: some tokenizers have characters only as the beginning of a word."""
-        if self.vocabulary.spell(text[1:] if search.begun else text) is not None:
+        """The text, after a space if necessary: some tokenizers have certain characters only at the start of a word."""
+        if self.vocabulary.spell(text[1:] if search.started else text) is not None:
             return text
         spaced = " " + text
-        if search.begun or self.vocabulary.spell(spaced) is None or self._is_barred(search, spaced):
+        if search.started or self.vocabulary.spell(spaced) is None or self._is_barred(search, spaced):
             return None
         patterns = self.patterns[search.entry]
-        state, hit = patterns.read(search.place, spaced)
+        state, hit = patterns.read(search.state, spaced)
         return spaced if hit or patterns.ends(state) else None

@@ -1,3 +1,3 @@
-"""The name of the file beside a model's weights that holds its drafts. Imports neither torch nor transformers."""
+"""The name of the draft file next to a model's weights. Imports neither torch nor transformers."""
 
 DRAFT_FILE = "draft.safetensors"

@@ -1,7 +1,7 @@
-"""Guesses how a text goes on, so that several tokens can be checked in one pass of the network (speculative decoding).
+"""Drafts the next tokens, so that one pass of the network can check several of them (speculative decoding).
 
-A guess never changes the text: a token is kept when it is the one that is chosen anyway. Guesses come from the text so
-far (prompt lookup) and from an n-gram table next to the model's weights. Neither looks at the network.
+A draft never changes the text: a drafted token is kept only if the model chooses the same one. Drafts come from the
+text so far (prompt lookup) and from an n-gram table next to the model's weights. Neither uses the network.
 """
 
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-# A context is found by a number made of its tokens. Two that share one cost a wrong guess, and nothing else.
+# The key of a context is a hash of its tokens. A collision costs a wrong draft, nothing else.
 KEY_FACTOR, KEY_BITS = 0x9E3779B1, 32
 KEY_MASK = (1 << KEY_BITS) - 1
-# More tokens in one pass cost more than the last of them save.
+# Beyond this number the last drafted tokens cost more time than they save.
 MOST = 12
-# A further token is drafted while it is this likely to be kept: by then it costs about as much as it saves.
+# A token is drafted if it is kept with at least this probability. At this value its cost equals its benefit.
 _WORTH = 0.2
-# The least number of tokens of the text so far that have to agree, and how likely its next one is taken to be kept.
+# Prompt lookup: the number of tokens that must match, and the assumed probability that the next one is kept.
 _AGREEING, _ECHO = 8, 0.7
-# What a call learns of its own acceptance counts beside so many tokens that were as good as expected, and is forgotten
-# by this part at every pass: a text may become easier again.
+# Acceptance statistics of a call: the weight of the prior in tokens, and the share of the statistics that every pass
+# discards, since a text may become easier again.
 _PRIOR, _FORGOTTEN = 16.0, 0.01
 
 
 def context_keys(tokens: Sequence[int], order: int) -> list[int]:
-    """A number for each of the last 1, 2, … `order` tokens, as far as there are so many; the shortest first."""
+    """The keys of the contexts of the last 1, 2, … `order` tokens, shortest first; fewer if the text is shorter."""
     key, keys = 0, []
     for count, token in enumerate(reversed(tokens[-order:]), start=1):
         key = (key * KEY_FACTOR + token + 1) & KEY_MASK
@@ -35,11 +35,11 @@ def context_keys(tokens: Sequence[int], order: int) -> list[int]:
 
 
 class NgramTable:
-    """The likeliest next token after many contexts, and how likely it is (a back-off n-gram, its rest left out).
+    """The most probable next token of each context, and its probability (the top of a back-off n-gram model).
 
     Args:
         order: tokens in the longest context.
-        entries: by `context_keys`, a token and its probability. 0 stands for no context.
+        entries: a token and its probability for each key of `context_keys`. Key 0 is the empty context.
     """
 
     def __init__(self, order: int, entries: dict[int, tuple[int, float]]) -> None:
@@ -47,7 +47,7 @@ class NgramTable:
         self.entries = entries
 
     def next(self, tokens: Sequence[int]) -> tuple[int, float] | None:
-        """The token that the longest known context has next, and its probability."""
+        """The next token by the longest known context, and its probability."""
         found, entries = self.entries.get(0), self.entries
         for key in context_keys(tokens, self.order):
             found = entries.get(key, found)
@@ -60,10 +60,10 @@ class NgramTable:
 
     @classmethod
     def load(cls, file: str | Path) -> "NgramTable":
-        """Read what `save` wrote.
+        """Read a table that `save` wrote.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the file is not a draft table.
         """
         try:
             parts = load_file(file)
@@ -82,7 +82,7 @@ class NgramTable:
         return cls(max(lengths, default=0), dict(zip(keys, values, strict=True)))
 
     def save(self, file: str | Path) -> None:
-        """Write the table: 4 bytes for each context, 1 for its length, 1 to 4 for the token, 1 for its percentage."""
+        """Write the table. A context takes 4 bytes, its length 1, the token 1 to 4 and its percentage 1."""
         tokens = [token for token, _ in self.entries.values()]
         width = next(kind for kind in (torch.uint8, torch.int16, torch.int32) if max(tokens, default=0) < _limit(kind))
         keys = torch.tensor(list(self.entries), dtype=torch.long)
@@ -100,41 +100,55 @@ def _limit(kind: torch.dtype) -> int:
 
 
 class SuggestsTokens:
-    """A processor that knows how its text goes on, as far as it is bound to or as good as sure to."""
+    """A processor that can predict the next tokens, because it forces them or makes them nearly certain."""
 
     def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
-        """For each row of `input_ids`, (rows, length), the tokens that come next in all likelihood; none if it cannot
-        tell. They are drafts: one that is not chosen costs time and nothing else."""
+        """Draft the next tokens of each row.
+
+        A wrong draft costs only time.
+
+        Args:
+            input_ids: (rows, length).
+
+        Returns:
+            For each row the most probable next tokens; empty if the processor cannot predict them.
+        """
         raise NotImplementedError
 
 
 class Drafter:
-    """Guesses the next tokens of one text, and learns how often it is right.
+    """Drafts the next tokens of one text, and tracks how many of them are kept.
 
     Args:
-        table: an n-gram table, if there is one.
-        worth: a token is drafted while all up to it are kept with at least this chance.
+        table: an n-gram table; may be None.
+        worth: a token is drafted if it and all before it are kept with at least this probability.
     """
 
     def __init__(self, table: NgramTable | None = None, worth: float = _WORTH) -> None:
         self.table = table
         self.worth = worth
         self.expected = self.kept = _PRIOR
-        self._chances: list[float] = []
-        # Where each run of tokens in the text was seen last, by its tokens; how much of the text has been entered.
+        self._probabilities: list[float] = []
+        # The last position after each run of tokens in the text, and how many tokens have been entered.
         self._seen: dict[tuple[int, ...], int] = {}
         self._entered = 0
 
     def __call__(self, tokens: list[int], most: int, suggested: Sequence[int] = ()) -> list[int]:
-        """How `tokens` and those that are `suggested` may go on: as many as are worth checking, `most` at most.
+        """Draft the tokens that are worth checking.
 
-        `tokens` have to begin with those of the call before.
+        Args:
+            tokens: the text so far; it must start with the tokens of the previous call.
+            most: the maximum number of drafted tokens.
+            suggested: tokens that are drafted already and follow `tokens`.
+
+        Returns:
+            The drafted tokens, without `suggested`.
         """
         self._enter(tokens)
-        text, chance = [*tokens, *suggested], 1.0
+        text, probability = [*tokens, *suggested], 1.0
         echo = self._seen.get(tuple(text[-_AGREEING:]))
         drafted: list[int] = []
-        self._chances = []
+        self._probabilities = []
         self.expected += _FORGOTTEN * (_PRIOR - self.expected)
         self.kept += _FORGOTTEN * (_PRIOR - self.kept)
         trust = self.kept / self.expected
@@ -150,18 +164,18 @@ class Drafter:
                 if found is None:
                     break
                 token, likely = found
-            chance *= min(1.0, likely * trust)
-            if chance < self.worth:
+            probability *= min(1.0, likely * trust)
+            if probability < self.worth:
                 break
-            self._chances.append(likely)
+            self._probabilities.append(likely)
             drafted.append(token)
             text.append(token)
         return drafted
 
     def learn(self, drafted: int, kept: int) -> None:
-        """Take note of how many of the tokens that were drafted last have been kept."""
+        """Record how many of the last drafted tokens were kept."""
         judged = min(kept + 1, drafted)
-        self.expected += sum(self._chances[:judged])
+        self.expected += sum(self._probabilities[:judged])
         self.kept += kept
 
     def _enter(self, tokens: list[int]) -> None:

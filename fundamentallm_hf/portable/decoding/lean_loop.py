@@ -1,8 +1,8 @@
-"""A decoding loop for greedy decoding and sampling that does little per token, and checks drafted tokens in one pass.
+"""A decoding loop for greedy search and sampling with little overhead per token; it checks drafted tokens in one pass.
 
-It writes the tokens that transformers' loop writes. Processors and stopping criteria are called as they are there, once
-for every token that is written; a token that was drafted and refused is never shown to them. The network is known here
-only as a `Step`.
+The loop generates the same tokens as transformers' loop. It calls processors and stopping criteria in the same way,
+once for every generated token. They never see a drafted token that was rejected. The loop uses the network only through
+a `Step`.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,12 +31,12 @@ from .row_drafts import RowDrafts
 from .seeded_sampling import SeededSampling
 from .watched_states import StatesWatcher
 
-# What looks at nothing but the scores of a step.
+# Processors that depend only on the scores of a step.
 _MEMORYLESS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper)
 
 
 class Step(Protocol):
-    """One pass of a network over new tokens; keeps keys and values. `LeanStep` is one."""
+    """One pass of a network over new tokens, with cached keys and values. `LeanStep` implements it."""
 
     length: int
     cache: torch.Tensor
@@ -50,7 +50,7 @@ class Step(Protocol):
     ) -> torch.Tensor: ...
 
     def packed(
-        self, tokens: torch.Tensor, columns: torch.Tensor, places: torch.Tensor, padding: torch.Tensor
+        self, tokens: torch.Tensor, columns: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor
     ) -> torch.Tensor: ...
 
     def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor: ...
@@ -61,17 +61,17 @@ class Step(Protocol):
 
 
 class PassCounter(StoppingCriteria):
-    """Ends nothing, and counts the passes of the network that a call of `generate()` needs. Good for one call.
+    """Counts the passes of the network in one call of `generate()`; it never stops a row.
 
     Attributes:
-        passes: passes so far, the one over the prompt included.
+        passes: passes so far, including the one over the prompt.
     """
 
     def __init__(self) -> None:
         self.passes = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
-        self.passes += 1  # transformers' loops ask once a pass; the loop below counts by itself
+        self.passes += 1  # transformers' loops call this once per pass; `LeanLoop` counts directly
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
@@ -79,17 +79,17 @@ class LeanLoop:
     """One call of `generate()`.
 
     Args:
-        make_step: makes the network's step for a number of rows and of columns.
+        make_step: creates the network's step for a number of rows and a number of columns.
         call: the call; its mode is greedy search or sampling.
-        processors: what acts on the scores in every step.
-        criteria: what ends rows; one of them is the greatest length.
-        mask: (rows, prompt columns) 0 for padding; None where there is none.
-        streamer: gets every token, if there is one.
+        processors: the processors of the scores, applied in every step.
+        criteria: the stopping criteria; one of them is the maximum length.
+        mask: (rows, prompt columns) 0 for padding; None if there is no padding.
+        streamer: receives every token; may be None.
         drafted: whether to draft tokens.
-        table: an n-gram table to draft from, if there is one.
+        table: an n-gram table to draft from; may be None.
 
     Attributes:
-        few: rows that have ended are left out of the passes when at most this part of those that are computed goes on.
+        few: finished rows are removed from the passes once at most this share of the computed rows is unfinished.
     """
 
     few = 0.75
@@ -115,10 +115,10 @@ class LeanLoop:
         self.drafter = Drafter(table) if drafted and self.rows == 1 else None
         self.processors = list(processors)
         self.chooser = self.processors.pop() if processors and type(processors[-1]) is SeededSampling else None
-        # They look at nothing but the scores, so several steps may be computed at once.
+        # All depend only on the scores, so several steps can be computed at once.
         self.memoryless = all(type(each) in _MEMORYLESS for each in self.processors)
         self.suggesting = [each for each in self.processors if isinstance(each, SuggestsTokens)]
-        self.suggested = 0  # of the tokens drafted last, those that a processor has suggested
+        self.suggested = 0  # how many of the last drafted tokens a processor suggested
         self.states: torch.Tensor | None = None
         self.watchers = [each for each in self.processors if isinstance(each, StatesWatcher)]
         self.greedy = not call.config.do_sample
@@ -127,11 +127,11 @@ class LeanLoop:
         self.ids = call.prompts.long()
         self.make_room(self.length + 1)
         self.lengths = [self.length - padding for padding in call.padding]
-        self.unread = self.length  # columns for which there are no keys and values
+        self.unread = self.length  # columns without cached keys and values
         self.going = [True] * self.rows
-        self.held: list[int] | None = None  # the rows that the step has, if not all
+        self.held: list[int] | None = None  # the rows of the step; None for all
         self.countdown = torch.arange(self.window)
-        self.read = 0  # columns of the step that hold what has been written
+        self.read = 0  # columns of the step that hold the text so far, without drafts
 
     def _read_criteria(self, criteria: StoppingCriteriaList) -> None:
         kinds = (MaxLengthCriteria, EosTokenCriteria, PassCounter)
@@ -143,7 +143,7 @@ class LeanLoop:
         self.pad = self.call.closing_token if pad is None else pad
 
     def make_room(self, columns: int) -> None:
-        """Let `ids` have at least so many columns; it grows with the text, since nobody knows where that will end."""
+        """Extend `ids` to at least this many columns. It grows with the text, whose final length is unknown."""
         if columns > self.ids.shape[1]:
             more = max(columns, min(self.most, 2 * columns)) - self.ids.shape[1]
             self.ids = torch.nn.functional.pad(self.ids, (0, more))
@@ -158,7 +158,7 @@ class LeanLoop:
             self._decode()
         finally:
             if lookahead is not None:
-                lookahead.reader = None  # else each would keep the other
+                lookahead.reader = None  # breaks a reference cycle
         if self.streamer is not None:
             self.streamer.end()
         return self.ids[:, : self.length].clone()
@@ -184,13 +184,13 @@ class LeanLoop:
             self._leave_out()
 
     def _draft(self) -> list[int]:
-        """Tokens that may come next; never so many that the window would have to move on within them."""
+        """Draft the next tokens, at most as many as fit into the context window before it moves."""
         self.suggested = 0
-        if self.drafter is None or self.unread != 1 or not self.step.length:  # the prompt, of one token, is to be read
+        if self.drafter is None or self.unread != 1 or not self.step.length:  # the one-token prompt is not computed yet
             return []
         ids = self.ids[:, : self.length]
         most = min(self.most - self.length - 1, self.window - self.step.length - 1)
-        # The cache may have room that is not to be used: the window moves on by the length of the text.
+        # Part of the cache may stay unused: the window moves according to the length of the text.
         most = min(most, self.window - (self.lengths[0] - window_start(self.lengths[0], self.window)))
         if most <= 0:
             return []
@@ -199,7 +199,7 @@ class LeanLoop:
         return suggested + self.drafter(ids[0].tolist(), most - len(suggested), suggested)
 
     def _pass(self, drafted: Sequence[int]) -> torch.Tensor:
-        """Logits after the tokens so far and after each drafted one, (rows, drafted + 1, vocabulary) in float32."""
+        """Logits after the current text and after each drafted token, (rows, drafted + 1, vocabulary) in float32."""
         new, mask, copies = self.unread + len(drafted), None, 1
         if drafted:
             self.make_room(self.length + len(drafted))
@@ -249,7 +249,7 @@ class LeanLoop:
         return (self.mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
     def _copies(self) -> int:
-        """How many rows side by side have the same prompt."""
+        """The number of adjacent rows that share a prompt."""
         copies = self.call.config.num_return_sequences or 1
         if copies == 1 or self.rows % copies:
             return 1
@@ -261,7 +261,7 @@ class LeanLoop:
         return copies if same else 1
 
     def _write(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
-        """Choose and write tokens one by one, as long as they are those that were drafted. Returns how many."""
+        """Choose tokens one by one, as long as they match the drafted ones. Returns their number."""
         for index in range(len(drafted) + 1):
             self.read = self.step.length - len(drafted) + index
             for watcher in self.watchers:
@@ -278,7 +278,7 @@ class LeanLoop:
         return len(drafted) + 1
 
     def _write_at_once(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
-        """The same where processors look at nothing but the scores: choose behind every drafted token together."""
+        """Like `_write` for processors that depend only on the scores: choose after all drafted tokens at once."""
         if not drafted:
             return self._write(logits, drafted)
         scores = logits[0]
@@ -290,7 +290,7 @@ class LeanLoop:
         elif self.chooser is not None:
             chosen = self.chooser.choose_run(self.length, scores)
         for index in range(len(drafted) + 1):
-            # Without a seed every choice takes a number from torch's stream, so no more are made than are needed.
+            # Without a seed every choice uses a number from torch's generator, so only the necessary ones are made.
             token = chosen[index] if chosen else self._choose(scores[index : index + 1], index)[0]
             self._append([token])
             if not any(self.going) or (index < len(drafted) and token != drafted[index]):
@@ -305,7 +305,7 @@ class LeanLoop:
         return torch.multinomial(scores.softmax(dim=-1), num_samples=1)[:, 0].tolist()
 
     def _append(self, tokens: list[int]) -> None:
-        """Write one token to every row, and see which rows end."""
+        """Append one token to every row, and find out which rows end."""
         if self.pads and not all(self.going):
             assert self.pad is not None
             tokens = [token if going else self.pad for token, going in zip(tokens, self.going, strict=True)]
@@ -329,7 +329,7 @@ class LeanLoop:
     def _read_ahead(
         self, input_ids: torch.Tensor, rows: list[int], asked: list[list[int]], sights: list[int]
     ) -> list[torch.Tensor] | None:
-        """See `ModelLookahead`: in one pass of the step, where every row is asked about; else by the call's cache."""
+        """Lookahead for `ModelLookahead`: one pass of the step if it covers every row, otherwise the call's cache."""
         if input_ids.shape != (self.rows, self.length) or len(set(rows)) < self.rows or self.held is not None:
             self._show_cache(self.read)
             return None
@@ -337,7 +337,7 @@ class LeanLoop:
         return branches.apart(self.step.aside(branches.tokens, branches.positions, branches.visible))
 
     def _show_cache(self, columns: int) -> None:
-        """Let the call's cache hold what transformers' would hold now."""
+        """Set the call's cache to the contents that it would have in transformers' loop."""
         cache = self.call.cache
         if not isinstance(cache, DynamicCache):
             return
@@ -349,11 +349,11 @@ class LeanLoop:
             layer.keys, layer.values = held[:, :, :, :columns].unbind(0)
 
     def _leave_out(self) -> None:
-        """Compute rows that have ended no longer, where nothing looks at the whole cache."""
+        """Remove finished rows from the passes, unless something needs the whole cache."""
         if not (self.memoryless and self.pads) or all(self.going):
             return
         held = self.held if self.held is not None else list(range(self.rows))
-        going = [place for place, row in enumerate(held) if self.going[row]]
+        going = [index for index, row in enumerate(held) if self.going[row]]
         if len(going) <= self.few * len(held):
             self.step.keep_rows(going)
-            self.held = [held[place] for place in going]
+            self.held = [held[index] for index in going]

@@ -1,7 +1,7 @@
-"""Drafts for several rows at once: every row goes on as far as its own drafts are kept.
+"""Drafts for several rows at once: each row advances by as many tokens as it keeps of its drafts.
 
-Rows come to be of different lengths, so this is for calls whose processors look at nothing but the scores. Where the
-window is full the rows have waited for each other, and the loop goes on with one column for all.
+Rows reach different lengths, so this works only for calls whose processors depend only on the scores. At the end of the
+context window the rows wait until all have reached it. Then `LeanLoop` continues with one column for all rows.
 """
 
 from typing import Any
@@ -13,18 +13,18 @@ from .drafts import Drafter, NgramTable
 from .endings import EndCriteria
 from .seeded_sampling import SeededSampling
 
-# With one row a drafted token is worth its time when it is kept with a chance of MOST_WORTH less GAIN. The more rows
-# share a pass, the less a pass that is saved is worth.
+# With one row, drafting a token saves time if it is kept with a probability of at least MOST_WORTH - GAIN. The more
+# rows share a pass, the less time a saved pass is worth.
 MOST_WORTH, GAIN, SHARED = 0.5, 0.3, 0.6
 
 
 def worth(rows: int) -> float:
-    """How likely a drafted token has to be kept to be worth its time beside so many rows."""
+    """The least probability of being kept at which drafting a token saves time, with this many rows."""
     return MOST_WORTH - GAIN / rows**SHARED
 
 
 def ignores_text(criteria: StoppingCriteriaList) -> bool:
-    """Whether nothing among these criteria looks at the text of a row."""
+    """Whether none of these criteria depends on the text of a row."""
     return all((isinstance(each, EndCriteria) and not each.rows) or _is_blind(each) for each in criteria)
 
 
@@ -33,12 +33,12 @@ def _is_blind(criterion: object) -> bool:
 
 
 class RowDrafts:
-    """Writes several rows up to a column, with drafts.
+    """Generates several rows up to a column, with drafts.
 
     Args:
-        loop: the `LeanLoop` that has written the first token of every row; changed **in place**.
-        table: an n-gram table, if there is one.
-        limit: the column up to which to write.
+        loop: the `LeanLoop` that has generated the first token of every row; changed **in place**.
+        table: an n-gram table; may be None.
+        limit: the column at which to stop.
     """
 
     def __init__(self, loop: Any, table: NgramTable | None, limit: int) -> None:
@@ -52,15 +52,15 @@ class RowDrafts:
 
     @staticmethod
     def suits(loop: Any) -> bool:
-        """Whether rows of a call may go on by themselves."""
+        """Whether the rows of a call can advance independently."""
         chosen = loop.greedy or type(loop.chooser) is SeededSampling
         alone = loop.streamer is None and loop.pad is not None
         return loop.rows > 1 and loop.memoryless and chosen and alone and ignores_text(loop.criteria)
 
     def run(self) -> None:
-        """Write every row up to the limit, or to its end."""
+        """Generate every row up to the limit or its end."""
         while going := [row for row in self.held if not self.ended[row] and len(self.texts[row]) < self.limit]:
-            # A row that waits at the limit goes on later, unless the limit is the end of all texts.
+            # A row that waits at the limit continues later, unless the limit is the maximum length.
             kept = going if self.limit == self.loop.most else [row for row in self.held if not self.ended[row]]
             if len(kept) <= self.loop.few * len(self.held):
                 self.loop.step.keep_rows([self.held.index(row) for row in kept])
@@ -77,21 +77,21 @@ class RowDrafts:
         return self.drafters[row](text, self.limit - len(text) - 1)
 
     def _chosen(self, going: list[int], drafts: list[list[int]]) -> list[int]:
-        """The token that is chosen behind the last of each row and behind each of its drafts, one after the other."""
+        """The tokens chosen after the last token of each row and after each of its drafts, row by row."""
         loop = self.loop
         tokens: list[int] = []
         columns: list[int] = []
         rows: list[int] = []
-        places: list[int] = []
+        step_rows: list[int] = []
         for row, drafted in zip(going, drafts, strict=True):
             tokens += [self.texts[row][-1], *drafted]
             columns += range(len(self.texts[row]) - 1, len(self.texts[row]) + len(drafted))
             rows += [row] * (len(drafted) + 1)
-            places += [self.held.index(row)] * (len(drafted) + 1)
+            step_rows += [self.held.index(row)] * (len(drafted) + 1)
         for counter in loop.counters:
             counter.passes += 1
         at = torch.tensor(columns)
-        logits = loop.step.packed(torch.tensor(tokens), at, torch.tensor(places), self.padding[self.held])
+        logits = loop.step.packed(torch.tensor(tokens), at, torch.tensor(step_rows), self.padding[self.held])
         scores = logits.to(torch.float32, copy=True)
         for processor in self.processors:
             scores = processor(None, scores)
@@ -117,7 +117,7 @@ class RowDrafts:
             self.ended = [was or now for was, now in zip(self.ended, over, strict=True)]
 
     def _hand_back(self) -> None:
-        """Let the loop go on from where the rows are."""
+        """Copy the rows back into the loop, which continues from there."""
         loop = self.loop
         length = max(map(len, self.texts))
         assert loop.pad is not None

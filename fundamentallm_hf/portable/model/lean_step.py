@@ -1,9 +1,9 @@
 """The forward pass of the network with few operations, for decoding on the CPU.
 
-`modeling_fundamentallm.py` is the readable network. This is the same arithmetic on the same weights: one projection for
-query, key and value, keys and values written into tensors that were allocated once, no calls of modules, and no mask
-where none is needed. `plain_network` finds out whether the two compute the same for a model; where it says no,
-`forward()` is used.
+`modeling_fundamentallm.py` is the readable network. This file does the same arithmetic on the same weights. It uses one
+projection for query, key and value, writes keys and values into preallocated tensors, calls no modules, and builds a
+mask only where one is needed. `plain_network` checks whether the two are equivalent for a model; if not, `forward()` is
+used.
 """
 
 import weakref
@@ -31,22 +31,22 @@ _NETWORK = (
 _ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
-# Methods that `generate()` calls in every step; whoever replaces one on a model means it to be called.
+# Methods that `generate()` calls in every step. A replacement on a model must be called.
 _STEP_METHODS = ("forward", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
-# Columns by which a cache grows where tokens are computed aside.
+# Columns by which a cache grows for tokens that are computed without being kept.
 _ASIDE = 64
-# A copy of the weights of query, key and value in one matrix.
+# The weights of query, key and value, copied into one matrix.
 _Fused = list[tuple[torch.Tensor, torch.Tensor]]
 _FUSED: "weakref.WeakKeyDictionary[Any, _Fused]" = weakref.WeakKeyDictionary()
 
 
 def plain_network(model: Any) -> bool:
-    """Whether a model computes what `LeanStep` computes.
+    """Whether `LeanStep` computes the same as this model.
 
-    It does not with modules of other classes (adapters, quantised or parallel layers, parametrisations), with hooks or
-    other methods on a module, in training mode, compiled, with another attention than scaled dot-product attention,
-    under autocast, or with weights that are not all of float32 on the CPU. In less than float32 the two ways round so
-    differently that they may choose different tokens.
+    It does not for modules of other classes (adapters, quantised or parallel layers, parametrisations), hooks or
+    replaced methods on a module, training mode, compiled modules, attention other than scaled dot-product attention,
+    autocast, or weights that are not all float32 on the CPU. Below float32 the two round differently and may choose
+    different tokens.
     """
     if model.config._attn_implementation != "sdpa" or torch.is_autocast_enabled("cpu"):
         return False
@@ -76,7 +76,7 @@ def _is_known(kind: type, home: str) -> bool:
 
 
 def _keeps_its_methods(kind: type) -> bool:
-    """Whether nobody has put another function in the place of one of a class's methods."""
+    """Whether no method of a class was replaced by another function."""
     for name in _STEP_METHODS:
         method = getattr(kind, name, None)
         owner = next((each for each in kind.__mro__ if name in vars(each)), None)
@@ -89,7 +89,7 @@ def _keeps_its_methods(kind: type) -> bool:
 
 
 def _fits(model: Any) -> bool:
-    """Whether the parts of a model are of the sizes and have the biases that it was built with."""
+    """Whether the modules of a model have the sizes and biases of its configuration."""
     config, inner = model.config, model.model
     embeddings = [each for each in (inner.embed_tokens, inner.embed_positions) if isinstance(each, nn.Embedding)]
     norms = [inner.norm]
@@ -108,10 +108,10 @@ def _fits(model: Any) -> bool:
 
 
 def fused_projections(model: Any) -> _Fused:
-    """For each layer the weight and bias of query, key and value in one, copied once and again when they change."""
+    """For each layer, the joined weight and bias of query, key and value; copied again when they change."""
     known = _FUSED.get(model)
     layers = model.model.layers
-    # The values themselves are compared: writing through `.data` leaves no other trace.
+    # Compares the values: a write through `.data` leaves no other trace.
     if known is not None and len(known) == len(layers) and all(map(_holds, known, layers)):
         return known
     fused = []
@@ -141,7 +141,7 @@ def _holds(fused: tuple[torch.Tensor, torch.Tensor], layer: Any) -> bool:
 
 @dataclass(frozen=True)
 class _LeanLayer:
-    """The tensors of one layer, as its operations take them."""
+    """The tensors of one layer, in the form its operations use."""
 
     attention_norm: torch.Tensor
     qkv: tuple[torch.Tensor, torch.Tensor]
@@ -153,16 +153,16 @@ class _LeanLayer:
 
 
 class LeanStep:
-    """Computes logits for new tokens and keeps keys and values for the next ones.
+    """Computes logits for new tokens, and caches their keys and values.
 
     Args:
         model: a model for which `plain_network` holds.
-        rows: texts that are decoded together.
-        columns: tokens for which keys and values are kept; no more than fit may be computed.
+        rows: number of texts decoded together.
+        columns: capacity of the cache in tokens; callers must not exceed it.
 
     Attributes:
-        length: columns that hold keys and values.
-        states: (rows, kept, hidden size) what the output layer read in the last pass.
+        length: number of columns that hold keys and values.
+        states: (rows, kept, hidden size) the input of the output layer in the last pass.
     """
 
     def __init__(self, model: Any, rows: int, columns: int) -> None:
@@ -178,30 +178,30 @@ class LeanStep:
             layers = zip(model.model.layers, fused_projections(model), strict=True)
             self.layers = [_read_layer(layer, fused) for layer, fused in layers]
             shape = (len(self.layers), 2, rows, self.heads, columns, self.head_dim)
-            # No row ever sees what was not written, but a number times nothing has to be nothing.
+            # Unused columns are masked, but must be finite: 0 times NaN is NaN.
             self.cache = torch.zeros(shape, dtype=model.dtype)
         self.length = 0
         self.states: torch.Tensor | None = None
 
     @property
     def rows(self) -> int:
-        """Rows that hold keys and values."""
+        """Number of rows in the cache."""
         return self.cache.shape[2]
 
     @torch.inference_mode()
     def __call__(
         self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None, kept: int = 1
     ) -> torch.Tensor:
-        """Compute, and keep the keys and values.
+        """Compute logits, and cache the keys and values.
 
         Args:
-            tokens: (rows, new) token ids; fewer rows than the cache has are its first ones.
+            tokens: (rows, new) token ids; with fewer rows than the cache, its first rows are used.
             positions: (rows or 1, new).
-            mask: (rows, length + new) 1 for real tokens and 0 for padding; None where all are real.
-            kept: for how many of the last tokens to give logits.
+            mask: (rows, length + new) 1 for real tokens and 0 for padding; None if there is no padding.
+            kept: number of last tokens to return logits for.
 
         Returns:
-            (rows, kept, vocabulary) logits in the model's type.
+            (rows, kept, vocabulary) logits in the model's dtype.
         """
         new, start = tokens.shape[1], self.length
         visible = self._visible(start, new, mask)
@@ -212,40 +212,40 @@ class LeanStep:
 
     @torch.inference_mode()
     def packed(
-        self, tokens: torch.Tensor, columns: torch.Tensor, places: torch.Tensor, padding: torch.Tensor
+        self, tokens: torch.Tensor, columns: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor
     ) -> torch.Tensor:
-        """Compute tokens of rows that are of different lengths. `length` stays as it is.
+        """Compute tokens of rows that have different lengths. `length` does not change.
 
         Args:
-            tokens: (new,) token ids, those of a row side by side and in order.
-            columns: (new,) the column of each in its row; those before it have been computed.
-            places: (new,) the row of each.
+            tokens: (new,) token ids; those of a row are adjacent and in order.
+            columns: (new,) the column of each token in its row; earlier columns are computed already.
+            rows: (new,) the row of each token.
             padding: (rows,) columns of padding before each row.
 
         Returns:
             (new, vocabulary) logits.
         """
         new, end = len(tokens), int(columns.max()) + 1
-        counts = torch.bincount(places, minlength=self.rows)
-        slots = torch.arange(new) - (counts.cumsum(dim=0) - counts)[places]
-        # What each query of a row may see; filling sees what the row's first query sees.
+        counts = torch.bincount(rows, minlength=self.rows)
+        slots = torch.arange(new) - (counts.cumsum(dim=0) - counts)[rows]
+        # The last column each query of a row sees; unused slots see the row's first token.
         last = padding[:, None].repeat(1, int(counts.max()))
-        last[places, slots] = columns
+        last[rows, slots] = columns
         every = torch.arange(end)
         seen = (every <= last[:, :, None]) & (every >= padding[:, None, None])
         mask = torch.zeros(seen.shape, dtype=self.cache.dtype).masked_fill_(~seen, -torch.inf)[:, None]
         queries = torch.zeros(*last.shape, self.heads, self.head_dim, dtype=self.cache.dtype)
         hidden = functional.embedding(tokens, self.tokens)
-        hidden += functional.embedding(columns - padding[places], self.positions)
+        hidden += functional.embedding(columns - padding[rows], self.positions)
         shape = (self.hidden,)
         for layer, cache in zip(self.layers, self.cache, strict=True):
             normed = torch.rms_norm(hidden, shape, layer.attention_norm, self.eps)
             qkv = functional.linear(normed, *layer.qkv).view(new, 3, self.heads, self.head_dim)
-            cache[:, places, :, columns] = qkv[:, 1:]
-            queries[places, slots] = qkv[:, 0]
+            cache[:, rows, :, columns] = qkv[:, 1:]
+            queries[rows, slots] = qkv[:, 0]
             keys, values = cache[:, :, :, :end].unbind(0)
             attended = functional.scaled_dot_product_attention(queries.transpose(1, 2), keys, values, attn_mask=mask)
-            attended = attended.transpose(1, 2)[places, slots].reshape(new, self.hidden)
+            attended = attended.transpose(1, 2)[rows, slots].reshape(new, self.hidden)
             hidden += functional.linear(attended, *layer.out)
             normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
             hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
@@ -253,12 +253,12 @@ class LeanStep:
 
     @torch.inference_mode()
     def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """Compute tokens behind those that are held, and keep nothing of them.
+        """Compute tokens after the cached ones, without keeping them.
 
         Args:
             tokens: (rows, new) token ids.
             positions: (rows, new).
-            visible: (rows, 1, new, length + new) bool, what each may see of what is held and of the others.
+            visible: (rows, 1, new, length + new) bool, the cached and new columns that each token may attend to.
 
         Returns:
             (rows, new, vocabulary) logits.
@@ -273,7 +273,7 @@ class LeanStep:
     def _hidden(
         self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor | None, causal: bool = False
     ) -> torch.Tensor:
-        """Run the layers, and write keys and values behind those that are held; (rows, new, hidden size)."""
+        """Run the layers, and write keys and values after the cached ones; (rows, new, hidden size)."""
         rows, new = tokens.shape
         start, end = self.length, self.length + new
         hidden = functional.embedding(tokens, self.tokens) + functional.embedding(positions, self.positions)
@@ -294,25 +294,25 @@ class LeanStep:
         return hidden
 
     def _visible(self, start: int, new: int, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """What each new token may see, (rows or 1, 1, new, start + new) to be added; None where that is plain."""
+        """The additive attention mask, (rows or 1, 1, new, start + new); None where none is needed."""
         if mask is None and (new == 1 or start == 0):
             return None
         seen = torch.ones(new, start + new, dtype=torch.bool).tril(start)[None, None]
         if mask is not None:
             seen = seen & mask.bool()[:, None, None]
-            # Padding sees itself: a softmax over nothing is not a number, and would spread through its values.
+            # Padding attends to itself: a softmax over no columns is NaN, which would spread through its values.
             seen[..., range(new), range(start, start + new)] = True
         return torch.zeros(seen.shape, dtype=self.cache.dtype).masked_fill_(~seen, -torch.inf)
 
     @torch.inference_mode()
     def spread(self, copies: int) -> None:
-        """Give the rows that were computed to `copies` rows each, side by side."""
+        """Copy each computed row to `copies` adjacent rows."""
         held = self.cache[:, :, : self.rows // copies, :, : self.length]
         self.cache[:, :, :, :, : self.length] = held.repeat_interleave(copies, dim=2)
 
     @torch.inference_mode()
     def keep_rows(self, rows: list[int]) -> None:
-        """Keep these rows alone."""
+        """Keep only these rows."""
         self.cache = self.cache[:, :, rows]
 
 

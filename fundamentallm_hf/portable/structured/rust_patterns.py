@@ -1,14 +1,14 @@
-r"""Regular expressions as llguidance reads them, in the syntax of Python's `re`.
+r"""Translates regular expressions from Rust's syntax, which llguidance uses, to that of Python's `re`.
 
-llguidance has Rust's syntax, which differs in what `re` refuses (`\p{L}`, `\x{41}`, `(?i)` amid an expression) and in
-what `re` takes for something else (`[[:alpha:]]`, `\z`). See https://docs.rs/regex/latest/regex/#syntax.
+Python's `re` rejects some of Rust's syntax (`\p{L}`, `\x{41}`, `(?i)` inside an expression) and reads some differently
+(`[[:alpha:]]`, `\z`). See https://docs.rs/regex/latest/regex/#syntax.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable
 
-# Characters of private use stand for classes that `re` does not have.
+# Private-use characters represent classes that `re` does not have.
 _FIRST_MARK = 0xF0000
 _POSIX = {
     "alnum": "0-9A-Za-z",
@@ -49,13 +49,13 @@ _NAMED_CLASS = re.compile(r"\[:([a-z]+):\]")
 
 
 def python_pattern(pattern: str) -> tuple[str, dict[str, Callable[[str], bool]]]:
-    r"""A pattern of Rust's in Python's syntax.
+    r"""Translate a pattern from Rust's syntax to Python's.
 
     Returns:
-        The pattern, and for each character in it that stands for a class of its own a test for that class.
+        The pattern, and a membership test for each character in it that represents a class.
 
     Raises:
-        ValueError: it holds what cannot be said in Python's syntax.
+        ValueError: the pattern has no equivalent in Python's syntax.
 
     Example:
 
@@ -70,12 +70,12 @@ def python_pattern(pattern: str) -> tuple[str, dict[str, Callable[[str], bool]]]
 
 
 class _Translation:
-    """One pattern on its way; `index` is where it is read next."""
+    """The translation of one pattern; `index` is the position of the next character to read."""
 
     def __init__(self, pattern: str) -> None:
         self.pattern, self.index = pattern, 0
         self.tests: dict[str, Callable[[str], bool]] = {}
-        # For each open group, the groups within it that flags have opened.
+        # For each open group, the groups that flags opened inside it.
         self.flags: list[list[str]] = [[]]
 
     def done(self) -> tuple[str, dict[str, Callable[[str], bool]]]:
@@ -111,7 +111,7 @@ class _Translation:
             opened = f"(?{on}{'-' + off if off else ''}:"
             if flags[3] == ":":
                 self.flags.append([])
-            else:  # they hold for the rest of the group
+            else:  # the flags apply to the rest of the group
                 self.flags[-1].append(opened)
             return opened
         group = self._take(_GROUP)

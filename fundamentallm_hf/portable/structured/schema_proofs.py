@@ -1,8 +1,8 @@
-"""Which values of a JSON schema there cannot be, and which have no end.
+"""Proves which values of a JSON schema are impossible, and which are endless.
 
-That no text of a value was found proves nothing: the model may lack its characters, or the search gave up. What is said
-here is proven. llguidance sees for itself where two parts of a schema contradict each other, and never leads there, so
-such a value costs nothing. It does not see that a value has to hold itself again and again.
+A search that finds no text for a value proves nothing: the model may lack its characters, or the search may have given
+up. The results here are proven. llguidance detects contradictions between parts of a schema and masks such values
+itself. It does not detect a value that must contain itself endlessly.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,15 +13,15 @@ Proof = Callable[[Way], bool]
 
 
 class SchemaProofs:
-    """What is proven of some values.
+    """The proven properties of some values.
 
     Args:
-        values: the values, all those within them included.
-        no_string, no_number: tell of one alternative whether it is proven that there is no such string or number.
+        values: the values, including all nested ones.
+        no_string, no_number: functions that return whether an alternative provably allows no string or no number.
 
     Attributes:
-        impossible: there is no such value, and llguidance knows it.
-        endless: there is none that ends.
+        impossible: the values that cannot exist; llguidance masks them itself.
+        endless: the values of which no instance is finite.
     """
 
     def __init__(self, values: Iterable[Value], no_string: Proof, no_number: Proof) -> None:
@@ -43,7 +43,7 @@ class SchemaProofs:
         return any(self._may_be(way, self._ended.__contains__) for way in value.ways)
 
     def may_be(self, way: Way) -> bool:
-        """Whether there may be a value by one alternative."""
+        """Whether an alternative may allow a value."""
         return self._may_be(way, lambda inner: inner not in self.impossible)
 
     def _may_be(self, way: Way, can: Callable[[Value], bool]) -> bool:

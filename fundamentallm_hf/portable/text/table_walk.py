@@ -1,7 +1,7 @@
 """Reads every token of a vocabulary from one state of the patterns.
 
-Tokens that begin alike are read together, and what a character does in a state is looked up once, so that a pass over a
-large vocabulary costs a few steps for each token. This file knows nothing of bytes: it reads whole characters.
+Tokens with a common prefix are read together, and the transition of a state by a character is computed once. So a pass
+over a large vocabulary takes a few steps per token. The walk handles only tokens that are whole characters, not bytes.
 """
 
 from bisect import bisect_left
@@ -13,18 +13,18 @@ from .pieces import PiecesInOrder, shared_length
 from .text_patterns import PatternState, TextPatterns
 
 _LAST = "\U0010ffff"
-# Steps that are remembered before all are forgotten: about 100 MB.
+# Cached transitions; when there are more, the cache is cleared (about 100 MB).
 _MOST_MOVES = 1 << 18
 
 
 class Outcome(NamedTuple):
-    """What one token does.
+    """The effect of one token.
 
     Attributes:
-        hit: it completes an entry.
-        ends: it leaves an entry complete if the text ends behind it.
-        chance: that what it leaves begun becomes an entry.
-        needs: tokens that have to follow before the text may end.
+        hit: the token completes an entry.
+        ends: an entry is complete if the text ends after the token.
+        chance: the probability that the match in progress after the token becomes an entry.
+        needs: tokens that must follow before the text may end.
     """
 
     hit: bool
@@ -37,32 +37,32 @@ NOTHING = Outcome(False, False, 0.0)
 _HIT = Outcome(True, False, 0.0)
 
 
-class _Stand:
-    """A state of the patterns: where each character leads, None if it completes an entry, and what it is worth."""
+class _WalkState:
+    """A state of the patterns, its transitions by character (None if it completes an entry), and its outcome."""
 
     __slots__ = ("moves", "outcome", "state")
 
     def __init__(self, state: PatternState, patterns: TextPatterns) -> None:
         self.state = state
-        self.moves: dict[str, _Stand | None] = {}
+        self.moves: dict[str, _WalkState | None] = {}
         self.outcome = Outcome(False, patterns.ends(state), patterns.chance(state))
 
 
 class TableWalk:
-    """Finds the outcomes of all tokens that are whole characters.
+    """Computes the outcomes of all tokens that are whole characters.
 
     Args:
-        patterns: what is looked for.
-        in_order: the tokens, those that the patterns do not tell apart under one text.
-        strips: the decoder takes one space from the end of the text, so a token that ends in one leaves the text
-            complete where it was before the space.
+        patterns: the patterns to look for.
+        in_order: the tokens; those that the patterns do not distinguish share one text.
+        strips: the decoder removes one space from the end of the text, so after a token that ends in a space the
+            text ends before that space.
     """
 
     def __init__(self, patterns: TextPatterns, in_order: PiecesInOrder, strips: bool = False) -> None:
         self.patterns = patterns
         self.strips = strips
         self._order, self._tokens, self._rough = in_order
-        self._stands: dict[PatternState, _Stand] = {}
+        self._states: dict[PatternState, _WalkState] = {}
         self._moves = 0
 
     def everything(self) -> Iterator[int]:
@@ -74,15 +74,15 @@ class TableWalk:
         """Read every piece from `start`; with `base`, only those on which the two states differ.
 
         Yields:
-            Tokens, their outcomes and the states behind them; without `base`, only tokens that do something.
+            Tokens, their outcomes and the states after them; without `base`, only tokens that have an effect.
         """
         if self._moves > _MOST_MOVES:
-            self._stands.clear()
+            self._states.clear()
             self._moves = 0
         order = self._order
-        path = [self._stand(start)]
-        beside = [self._stand(base)] if base is not None else []
-        # Behind nothing that was begun letters do nothing: on to a piece that holds something else.
+        path = [self._state(start)]
+        base_path = [self._state(base)] if base is not None else []
+        # Where no match has started, letters have no effect: skip to a piece with other characters.
         rests = base is None and not self.patterns.is_restless
         before, index, rough = "", 0, 0
         while index < len(order):
@@ -93,12 +93,12 @@ class TableWalk:
                     rough += 1
                 following = self._rough[rough] if rough < len(self._rough) else following
             shared = min(len(path) - 1, shared_length(piece, before))
-            del path[shared + 1 :], beside[shared + 1 :]
+            del path[shared + 1 :], base_path[shared + 1 :]
             before = piece
-            fate = self._read(piece[shared:], path, beside, rests and following > index)
+            fate = self._read(piece[shared:], path, base_path, rests and following > index)
             depth = len(path) - 1
-            if fate == "closed":
-                # Every piece with this beginning is closed as well.
+            if fate == "masked":
+                # Every piece with this prefix is masked as well.
                 end = bisect_left(order, piece[: depth + 1] + _LAST, lo=index + 1)
                 for tokens in self._tokens[index:end]:
                     for token in tokens:
@@ -117,34 +117,34 @@ class TableWalk:
                         yield token, outcome, path[-1].state
                 index += 1
 
-    def _read(self, rest: str, path: list[_Stand], beside: list[_Stand], hasty: bool) -> str:
-        """Read on from the end of `path`; tells why that ended early: "closed", "same" as beside, or "resting"."""
+    def _read(self, rest: str, path: list[_WalkState], base_path: list[_WalkState], hasty: bool) -> str:
+        """Extend `path` by `rest`. Returns why it stopped early: "masked", "same" (as from `base`) or "resting"."""
         for char in rest:
             here = path[-1]
             after = here.moves[char] if char in here.moves else self._move(here, char)
             if after is None:
-                return "closed"
+                return "masked"
             path.append(after)
-            if beside:
-                other = beside[-1]
-                behind = other.moves[char] if char in other.moves else self._move(other, char)
-                # What `base` would complete is complete here, too: it is where nothing was begun.
-                assert behind is not None
-                beside.append(behind)
-                if behind is after and not (self.strips and char == " "):
+            if base_path:
+                other = base_path[-1]
+                base_after = other.moves[char] if char in other.moves else self._move(other, char)
+                # No match has started in `base`, so an entry completed there is completed here too.
+                assert base_after is not None
+                base_path.append(base_after)
+                if base_after is after and not (self.strips and char == " "):
                     return "same"
             elif hasty and char in ascii_letters and self.patterns.idle(after.state):
                 return "resting"
         return ""
 
-    def _move(self, here: _Stand, char: str) -> _Stand | None:
+    def _move(self, here: _WalkState, char: str) -> _WalkState | None:
         state, hit = self.patterns.step(here.state, char)
-        here.moves[char] = after = None if hit else self._stand(state)
+        here.moves[char] = after = None if hit else self._state(state)
         self._moves += 1
         return after
 
-    def _stand(self, state: PatternState) -> _Stand:
-        found = self._stands.get(state)
+    def _state(self, state: PatternState) -> _WalkState:
+        found = self._states.get(state)
         if found is None:
-            found = self._stands[state] = _Stand(state, self.patterns)
+            found = self._states[state] = _WalkState(state, self.patterns)
         return found

@@ -36,9 +36,9 @@ class TextState(NamedTuple):
         patterns: the state after the last whole character.
         pending: the first bytes of the next character.
         run: the byte-fallback tokens at the end of the text.
-        before: the place before them, to which all goes back if one fits nowhere; None if one did.
-        unspaced: the place before the space in which the text ends, where the decoder takes that away.
-        alone: where what was added stands if it is read by itself, as long as that is not the same.
+        before: the state before them, which is restored if one of them is invalid; None if one was.
+        unspaced: the state before the space that ends the text, if the decoder removes that space.
+        alone: the state of the generated text without the prompt, as long as it differs.
     """
 
     patterns: PatternState
@@ -56,7 +56,7 @@ class TokenTable:
     Attributes:
         shift: (vocabulary,) float32, to be added to scores: −inf for tokens that complete an entry, log(1 −
             probability) for the others.
-        closed: (vocabulary,) bool, the tokens that complete an entry.
+        closed: (vocabulary,) bool, the tokens that complete an entry; they are masked.
         completing: their ids.
         ending: ids of the tokens after which the text must not end.
         needs: (ending,) long, how many more tokens must follow each of them before it may.
@@ -75,7 +75,7 @@ class TokenTable:
     greatest: float
 
     def joined(self, other: "TokenTable") -> "TokenTable":
-        """The same with what `other` closes as well."""
+        """This table, with the tokens that `other` masks masked as well."""
         closed = self.closed | other.closed
         needs = torch.full((len(closed),), -1)
         needs[other.ending] = other.needs
@@ -116,7 +116,7 @@ class TokenTables:
         self._silent = [*vocabulary.silent, *range(len(vocabulary.pieces), self.size)]
         self._outcomes: dict[PatternState, dict[int, Outcome]] = {}
         self._tables: dict[TextState, TokenTable] = {}
-        self._ways_on: dict[tuple[PatternState, bytes, bool], int | None] = {}
+        self._needs: dict[tuple[PatternState, bytes, bool], int | None] = {}
 
     def of_size(self, size: int) -> "TokenTables":
         """The same tables for another number of scores; states are the same in both."""
@@ -127,7 +127,7 @@ class TokenTables:
         return self._others[size]
 
     def advance(self, state: TextState, token: int) -> TextState:
-        """The place behind `token`."""
+        """The state after `token`."""
         after = self.read(state, token)[0]
         if state.alone is None:
             return after
@@ -140,13 +140,13 @@ class TokenTables:
         return self.start if self.vocabulary.is_border(token) else self.advance(state, token)
 
     def forget(self, state: TextState) -> TextState:
-        """The same place, without what is complete already: where a prompt ends."""
-        kept = (place and self.patterns.forget(place) for place in (state.before, state.unspaced))
+        """The state at the end of a prompt: entries that are complete are discarded."""
+        kept = (each and self.patterns.forget(each) for each in (state.before, state.unspaced))
         before, unspaced = kept
         return state._replace(patterns=self.patterns.forget(state.patterns), before=before, unspaced=unspaced)
 
     def prompt_end(self, state: TextState) -> TextState:
-        """The place where a prompt ends: what is complete is forgotten, and what follows is read by itself, too."""
+        """Like `forget`; the text after the prompt is also read separately from it."""
         state = self.forget(state)
         return state if state == self.start else state._replace(alone=self.start)
 
@@ -192,7 +192,7 @@ class TokenTables:
             table = self._make(state._replace(alone=None))
             if state.alone is not None:
                 table = table.joined(self._make(state.alone))
-        self._tables[state] = table  # the end of a dict is its youngest part
+        self._tables[state] = table  # the end of a dict is its newest item
         while len(self._tables) > max(_KEPT_TABLES, _KEPT_SCORES // self.size):
             del self._tables[next(iter(self._tables))]
         return table
@@ -208,8 +208,8 @@ class TokenTables:
         text, pending = add_piece(b"" if state.run else state.pending, piece, self.vocabulary.errors)
         if text.endswith(" ") and not pending and self.vocabulary.strips_trailing_space:
             unspaced, hit = self.patterns.read(start, text[:-1])
-            patterns, behind = self.patterns.step(unspaced, " ")
-            return TextState(patterns, unspaced=unspaced), late or hit or behind
+            patterns, hit_by_space = self.patterns.step(unspaced, " ")
+            return TextState(patterns, unspaced=unspaced), late or hit or hit_by_space
         patterns, hit = self.patterns.read(start, text)
         return TextState(patterns, pending), late or hit
 
@@ -251,24 +251,24 @@ class TokenTables:
         return self._pack(outcomes)
 
     def _judged(self, outcomes: Iterable[tuple[int, Outcome, PatternState]]) -> dict[int, Outcome]:
-        """The outcomes of tokens that are whole characters, and the places behind them, with what only shows there."""
+        """Adjust the outcomes of whole-character tokens by the state after each."""
         judged = {}
         for token, outcome, after in outcomes:
             if outcome.ends and not outcome.hit:
-                outcome = self._with_way_on(TextState(after), outcome)
+                outcome = self._with_needs(TextState(after), outcome)
             judged[token] = self._as_spelled(token, outcome, after)
         return judged
 
     def _judge(self, state: TextState, tokens: Iterable[int]) -> dict[int, Outcome]:
-        """The same of tokens that are no whole characters, or add nothing, behind `state`."""
+        """The outcomes in `state` of tokens that are not whole characters, or add no text."""
         judged = {}
         for token in tokens:
             after, hit = self.read(state, token)
             ends = not hit and self.ends(after)
-            begins = not hit and self.vocabulary.piece(token)
-            outcome = Outcome(hit, ends, self.chance(after) if begins else 0.0)
+            starts = not hit and self.vocabulary.piece(token)
+            outcome = Outcome(hit, ends, self.chance(after) if starts else 0.0)
             if not hit and (ends or self._is_part(token)):
-                outcome = self._with_way_on(after, outcome)
+                outcome = self._with_needs(after, outcome)
             judged[token] = self._as_spelled(token, outcome, after.patterns)
         return judged
 
@@ -295,9 +295,9 @@ class TokenTables:
         )
 
     def _as_spelled(self, token: int, outcome: Outcome, after: PatternState) -> Outcome:
-        """The outcome with the part of its chance that is real: a model writes words in tokens it was trained on.
+        """The outcome, its probability limited to the usual spelling: models generate words in their training tokens.
 
-        After " a" a sub-word model does not write "ss" if " ass" is a token, so " a" does not start that word.
+        After " a" a sub-word model does not generate "ss" if " ass" is a token, so " a" does not start that word.
         """
         if not outcome.chance or self.vocabulary.longest <= 1 or isinstance(self.vocabulary.piece(token), bytes):
             return outcome
@@ -310,61 +310,61 @@ class TokenTables:
     def _is_part(self, token: int) -> bool:
         return isinstance(self.vocabulary.piece(token), bytes) or token in self.vocabulary.fallback
 
-    def _with_way_on(self, after: TextState, outcome: Outcome) -> Outcome:
+    def _with_needs(self, after: TextState, outcome: Outcome) -> Outcome:
         """The effect of a token, masked where the text may neither end nor continue after it."""
         if after.pending:
             key = (after.patterns, after.pending, bool(after.run))
-            if key not in self._ways_on:
-                self._ways_on[key] = self._bytes_to_go(*key)
-            needs = self._ways_on[key]
+            if key not in self._needs:
+                self._needs[key] = self._bytes_to_go(*key)
+            needs = self._needs[key]
             if needs == _UNWRITABLE:
                 needs = None if outcome.ends else 0
         else:
             key = (after.patterns, b"", False)
-            if key not in self._ways_on:
-                self._ways_on[key] = 1 if self._leads_on(after.patterns) else None
-            needs = self._ways_on[key] if outcome.ends else 0
+            if key not in self._needs:
+                self._needs[key] = 1 if self._can_continue(after.patterns) else None
+            needs = self._needs[key] if outcome.ends else 0
         return outcome._replace(hit=True) if needs is None else outcome._replace(needs=needs)
 
-    def _leads_on(self, place: PatternState) -> bool:
-        """Whether some character may follow after which the text may end."""
+    def _can_continue(self, state: PatternState) -> bool:
+        """Whether there is a next character after which the text may end."""
         for letter in self.vocabulary.letters:
-            patterns, hit = self.patterns.step(place, letter)
+            patterns, hit = self.patterns.step(state, letter)
             if not hit and not self.patterns.ends(patterns):
                 return True
         return False
 
-    def _bytes_to_go(self, place: PatternState, pending: bytes, in_run: bool) -> int | None:
+    def _bytes_to_go(self, state: PatternState, pending: bytes, in_run: bool) -> int | None:
         """Fewest tokens that complete the character started by `pending` without an entry, so that the text may end.
 
         Returns:
             None if every such character completes an entry, `_UNWRITABLE` if no tokens complete it at all.
         """
         if not self.vocabulary.all_continuations(in_run):
-            return self._parts_to_go(TextState(place, pending, pending if in_run else b"", place))
+            return self._parts_to_go(TextState(state, pending, pending if in_run else b"", state))
         first, last, missing = characters_behind(pending)
         samples = [chr(first + (last - first) * part // _SAMPLES) for part in range(_SAMPLES + 1)]
         found = [
-            more for char in samples if not is_surrogate(char) and (more := self._behind_character(place, char)) == 0
+            more for char in samples if not is_surrogate(char) and (more := self._after_character(state, char)) == 0
         ]
         if not found:
             representatives = self.patterns.classes.representatives(first, last)
-            behind = (self._behind_character(place, char) for char in representatives)
-            found = [more for more in behind if more is not None]
+            lengths = (self._after_character(state, char) for char in representatives)
+            found = [more for more in lengths if more is not None]
         return missing + min(found) if found else None
 
-    def _behind_character(self, place: PatternState, char: str) -> int | None:
-        """Tokens from a character to where the text may end; None if it must not be written."""
-        patterns, hit = self.patterns.step(place, char)
-        return None if hit else self._to_an_end(patterns)
+    def _after_character(self, state: PatternState, char: str) -> int | None:
+        """Tokens from a character to a position where the text may end; None if the character is not allowed."""
+        patterns, hit = self.patterns.step(state, char)
+        return None if hit else self._tokens_to_end(patterns)
 
-    def _to_an_end(self, patterns: PatternState) -> int | None:
+    def _tokens_to_end(self, patterns: PatternState) -> int | None:
         if not self.patterns.ends(patterns):
             return 0
-        return 1 if self._leads_on(patterns) else None
+        return 1 if self._can_continue(patterns) else None
 
     def _parts_to_go(self, state: TextState, tokens: int = 1) -> int | None:
-        """The same where only some bytes are tokens; `tokens` counts those used so far."""
+        """Like `_bytes_to_go`, if only some bytes are tokens; `tokens` counts those used so far."""
         found: list[int | None] = []
         for token in self._parts if tokens <= _LONGEST_CHARACTER else ():
             raw = as_bytes(self.vocabulary.piece(token))
@@ -376,7 +376,7 @@ class TokenTables:
             elif after.pending:
                 found.append(self._parts_to_go(after, tokens + 1))
             else:
-                more = self._to_an_end(after.patterns)
+                more = self._tokens_to_end(after.patterns)
                 found.append(None if more is None else tokens + more)
         writable = [needs for needs in found if needs != _UNWRITABLE]
         known = [needs for needs in writable if needs is not None]

@@ -1,8 +1,8 @@
 """Reads what every token of a tokenizer adds to the text.
 
-Every tokenizer has rules of its own for that (a byte-level token may be part of a character, a SentencePiece token may
-begin with a space that only shows after another token, special tokens show nothing), so nothing is assumed: every token
-is decoded between two others, and only where that shows a broken character are its bytes read from its name.
+Tokenizers differ in this. A byte-level token may be part of a character, a SentencePiece token may start with a space
+that appears only after another token, and special tokens add nothing. So every token is decoded between two others.
+Only if the result contains a broken character are its bytes read from its name.
 """
 
 import re
@@ -15,16 +15,16 @@ from transformers import PreTrainedTokenizerBase
 from .pieces import REPLACEMENT
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-# Tokens that are looked at together in search of an anchor, and what a perfect one is like.
+# Tokens that are examined together to find an anchor, and the rank of an ideal one (see `_anchor`).
 _TOGETHER, _LETTER = 1024, (False, False, 1)
-# With fewer rows than this nothing is gained by decoding them all at once.
+# With fewer rows than this, the faster decoder saves no time.
 _SLOW = 4096
 # Characters of two, three and four bytes.
 _TRIED_CHARACTERS = ("é", "ÿ", "日", "😀")
 
 
 class TokenTexts(NamedTuple):
-    """What the tokens of a tokenizer add to a text; for its fields see `Vocabulary`."""
+    """The text that each token of a tokenizer adds. `Vocabulary` documents the fields."""
 
     pieces: tuple[str | bytes, ...]
     strips_leading_space: bool
@@ -34,19 +34,19 @@ class TokenTexts(NamedTuple):
 
 
 def read_token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
-    """Decode every token of a tokenizer, to see what it adds."""
+    """Decode every token of a tokenizer to find the text that it adds."""
     names = _names(tokenizer)
     used = [token for token, name in enumerate(names) if name is not None]
     fallback = frozenset(token for token in used if _BYTE_TOKEN.fullmatch(names[token] or ""))
-    # Bytes that stand side by side are decoded together, so none of them can be what the others are decoded between.
+    # Adjacent byte tokens are decoded together, so none of them can be the anchor.
     anchor = _anchor(tokenizer, [token for token in used if token not in fallback] or used)
     before, twice = _decode(tokenizer, [[anchor], [anchor, anchor]])
-    behind = twice.removeprefix(before)
+    after = twice.removeprefix(before)
     pieces: list[str | bytes] = [""] * len(names)
     bytes_of = _byte_letters()
     for token, text in zip(used, _decode(tokenizer, [[anchor, token, anchor] for token in used]), strict=True):
-        # Where a decoder rewrites what stands beside (none is known to), the whole is the safer answer.
-        piece = text.removeprefix(before).removesuffix(behind)
+        # If a decoder changes the anchor's text (none is known to), keep the whole text.
+        piece = text.removeprefix(before).removesuffix(after)
         pieces[token] = _whole_or_bytes(names[token] or "", piece, bytes_of) if REPLACEMENT in piece else piece
     unshown = _unshown_bytes(tokenizer, names, [token for token in used if pieces[token] == ""])
     for token, raw in unshown.items():
@@ -66,10 +66,10 @@ def read_token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
 def _unshown_bytes(
     tokenizer: PreTrainedTokenizerBase, names: Sequence[str | None], silent: Sequence[int]
 ) -> dict[int, bytes]:
-    """The bytes that tokens stand for of which a decoder shows nothing unless they make a whole character.
+    """The bytes of tokens that a decoder omits unless they form a whole character.
 
-    Such a decoder reads bytes with `errors="ignore"`, as ByT5's does; each token is named by the character with the
-    code of its byte. That is put to the test before it is believed.
+    Such a decoder reads bytes with `errors="ignore"`, as ByT5's does. The name of each token is the character whose
+    code is its byte. A few characters are decoded first to verify this.
     """
     letters = {name: token for token, name in enumerate(names) if name is not None and len(name) == 1}
     high = {token: bytes([ord(name)]) for token in silent if len(name := names[token] or "") == 1 and ord(name) < 256}
@@ -80,7 +80,7 @@ def _unshown_bytes(
 
 
 def _whole_or_bytes(name: str, piece: str, bytes_of: dict[str, int]) -> str | bytes:
-    """The bytes of a token whose text is a broken character, if its name tells them; its text otherwise."""
+    """The bytes of a token whose text is a broken character, if its name contains them; otherwise its text."""
     fallback = _BYTE_TOKEN.fullmatch(name)
     if fallback:
         raw = bytes([int(fallback[1], 16)])
@@ -97,7 +97,7 @@ def _whole_or_bytes(name: str, piece: str, bytes_of: dict[str, int]) -> str | by
 
 
 def _byte_letters() -> dict[str, int]:
-    """The letters by which byte-level tokenizers name bytes: printable ones name themselves, the rest what is left."""
+    """The characters that byte-level tokenizers use for bytes: printable ones stay, the others get the rest."""
     letters = set(pre_tokenizers.ByteLevel.alphabet())
     own = {chr(byte): byte for byte in range(256) if chr(byte) in letters}
     rest = sorted(letters - own.keys())
@@ -105,7 +105,7 @@ def _byte_letters() -> dict[str, int]:
 
 
 def _names(tokenizer: PreTrainedTokenizerBase) -> Sequence[str | None]:
-    """The name of every token by its id; None for an id that the tokenizer does not use."""
+    """The name of each token, by id; None for an id that the tokenizer does not use."""
     known = tokenizer.get_vocab()
     size = max(known.values(), default=-1) + 1
     if not tokenizer.is_fast:
@@ -118,7 +118,7 @@ def _names(tokenizer: PreTrainedTokenizerBase) -> Sequence[str | None]:
 
 
 def _anchor(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> int:
-    """The token to decode the others between: at best one letter, to which its neighbours add no space."""
+    """The token to put around the others for decoding: ideally one letter that gets no space next to itself."""
     unfit: dict[int, tuple[bool, bool, int]] = {}
     texts: dict[int, str] = {}
     for first in range(0, len(tokens), _TOGETHER):
@@ -142,8 +142,8 @@ def _anchor(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> int:
 def _decode(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
     if len(rows) < _SLOW or not tokenizer.is_fast:
         return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    # The tokenizer beneath takes a third of the time. It is believed where it says the same of some of the rows, which
-    # it does unless a class decodes in a way of its own.
+    # The backend tokenizer takes a third of the time. Its result is used if it agrees on a sample of the rows; it may
+    # not if the class overrides decoding.
     decoded: list[str] = tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
     step = len(rows) // _SLOW * 4 + 1
     if _decode(tokenizer, rows[::step]) == decoded[::step]:

@@ -1,9 +1,9 @@
-"""Keeps on disk what was read of large tokenizers, so that the next process need not decode every token again.
+"""Caches the token texts of large tokenizers on disk, so that the next process need not decode every token again.
 
-One file for each tokenizer, named by the hash of all that the reading depends on, in `fundamentallm/tokenizers` of the
-user's cache folder (XDG Base Directory Specification). The folder can be deleted at any time. With the environment
-variable `FUNDAMENTALLM_NO_CACHE` nothing is read from it or written there. A file that is damaged, or that cannot be
-written, changes nothing but the time.
+Each tokenizer has one file in `fundamentallm/tokenizers` of the user's cache folder (XDG Base Directory Specification).
+Its name is a hash of everything that the texts depend on. The folder can be deleted at any time. If the environment
+variable `FUNDAMENTALLM_NO_CACHE` is set, the cache is neither read nor written. A file that is damaged or cannot be
+written only costs time.
 """
 
 import contextlib
@@ -21,26 +21,26 @@ from transformers import PreTrainedTokenizerBase
 from .token_texts import TokenTexts, read_token_texts
 
 OFF_VARIABLE = "FUNDAMENTALLM_NO_CACHE"
-# Fewer tokens are read faster than they are hashed.
+# Smaller tokenizers are read faster than they are hashed.
 LEAST_TOKENS = 10_000
-# Changes with what is read of a tokenizer and with how it is written.
+# Increase this when the contents or the format of a file change.
 _FORMAT = 1
 
 
 def cache_folder() -> Path:
-    """Where the files are."""
+    """The folder of the cache files."""
     home = os.environ.get("XDG_CACHE_HOME") or ""
     return (Path(home) if home.startswith("/") else Path("~/.cache").expanduser()) / "fundamentallm" / "tokenizers"
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
-    """What every token of a tokenizer adds to a text: from the cache, or read and kept there."""
+    """The text that every token of a tokenizer adds, from the cache if possible; otherwise read and cached."""
     if os.environ.get(OFF_VARIABLE) or not tokenizer.is_fast or len(tokenizer) < LEAST_TOKENS:
         return read_token_texts(tokenizer)
     try:
         file = cache_folder() / f"{_hash(tokenizer)}.json"
         found = _load(file)
-    except (OSError, RuntimeError):  # the latter where there is no home folder
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return read_token_texts(tokenizer)
     if found is None:
         found = read_token_texts(tokenizer)
@@ -50,15 +50,15 @@ def token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
 
 def _hash(tokenizer: PreTrainedTokenizerBase) -> str:
     kind = type(tokenizer)
-    told = [
+    parts = [
         *(_FORMAT, transformers.__version__, tokenizers.__version__, f"{kind.__module__}.{kind.__qualname__}"),
         *(sorted(tokenizer.all_special_ids), tokenizer.backend_tokenizer.to_str()),
     ]
-    return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _load(file: Path) -> TokenTexts | None:
-    """What a file holds; None if there is none, or it holds anything else."""
+    """The contents of a file; None if it does not exist or is not valid."""
     try:
         kept = json.loads(file.read_bytes())
         pieces = tuple(piece if isinstance(piece, str) else bytes.fromhex(*piece) for piece in kept["pieces"])
@@ -73,7 +73,7 @@ def _load(file: Path) -> TokenTexts | None:
 
 
 def _save(texts: TokenTexts, file: Path) -> None:
-    """Write a file atomically, or not at all."""
+    """Write a file atomically; ignores failure."""
     kept: dict[str, Any] = texts._asdict() | {
         "pieces": [piece if isinstance(piece, str) else [piece.hex()] for piece in texts.pieces],
         "fallback": sorted(texts.fallback),

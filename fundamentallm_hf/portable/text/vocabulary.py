@@ -1,7 +1,7 @@
 """The text that every token of a tokenizer adds.
 
-Controls over text have to know, before a token is chosen, which characters it would add. `token_texts.py` asks the
-tokenizer for that.
+Controls over text must know which characters a token would add before it is chosen. `token_texts.py` reads that from
+the tokenizer.
 """
 
 import weakref
@@ -25,14 +25,13 @@ class Vocabulary:
     """The tokens of a tokenizer as text.
 
     Attributes:
-        pieces: for every token id, the text that it adds, or bytes where it is only a part of a character. Special
-            tokens, and ids that the tokenizer does not use, add nothing.
-        strips_leading_space: the decoder takes one space from the very beginning of the text.
-        strips_trailing_space: the decoder takes one space from the very end of the text.
-        fallback: ids that stand for a byte, and that a tokenizer uses only where it has no better token.
-        errors: what the decoder does with bytes that make no character, as `bytes.decode` calls it: "replace" or
-            "ignore".
-        derived: what else was worked out from these tokens, kept by those who did.
+        pieces: for every token id, the text that it adds, or bytes if it is only part of a character. Special tokens,
+            and ids that the tokenizer does not use, add nothing.
+        strips_leading_space: the decoder removes one space from the start of the text.
+        strips_trailing_space: the decoder removes one space from the end of the text.
+        fallback: ids of tokens for single bytes, which a tokenizer uses only for characters without a token.
+        errors: how the decoder handles invalid bytes, as in `bytes.decode`: "replace" or "ignore".
+        derived: a cache for other values computed from these tokens.
     """
 
     pieces: tuple[str | bytes, ...]
@@ -88,30 +87,30 @@ class Vocabulary:
         return self._spelling.get(text)
 
     def spell(self, text: str) -> list[int] | None:
-        """Tokens that add `text`, each the longest that fits; None where some character has no token.
+        """Tokens that add `text`, each the longest that fits; None if some character cannot be spelled.
 
-        A character without a token is written in bytes, if the vocabulary has them.
+        A character without a token is spelled in bytes, if the vocabulary has them.
         """
         tokens: list[int] = []
-        place = 0
-        while place < len(text):
-            most = self._reach.get(text[place : place + 2], 1)
-            for end in range(min(len(text), place + most), place, -1):
-                token = self._spelling.get(text[place:end])
+        start = 0
+        while start < len(text):
+            most = self._reach.get(text[start : start + 2], 1)
+            for end in range(min(len(text), start + most), start, -1):
+                token = self._spelling.get(text[start:end])
                 if token is not None:
                     break
             else:
                 end, raw = (
-                    place + 1,
-                    self.spell_bytes(text[place].encode("utf-8", "surrogatepass"), bool(self.fallback)),
+                    start + 1,
+                    self.spell_bytes(text[start].encode("utf-8", "surrogatepass"), bool(self.fallback)),
                 )
                 if raw is None:
                     return None
                 tokens += raw
-                place = end
+                start = end
                 continue
             tokens.append(token)
-            place = end
+            start = end
         return tokens
 
     def spell_bytes(self, raw: bytes, fallback: bool) -> list[int] | None:
@@ -137,7 +136,7 @@ class Vocabulary:
 
     @cached_property
     def _reach(self) -> dict[str, int]:
-        """By the first two characters of a token, how long the longest such token is."""
+        """The length of the longest token for each pair of first characters."""
         found: dict[str, int] = {}
         for piece in self._spelling:
             found[piece[:2]] = max(len(piece), found.get(piece[:2], 0))
@@ -145,37 +144,37 @@ class Vocabulary:
 
     @cached_property
     def characters(self) -> frozenset[str]:
-        """Every character that a token adds whole."""
+        """Every character that appears in a whole-character token."""
         return frozenset("".join(self._spelling))
 
     @cached_property
-    def _beginnings(self) -> frozenset[str]:
+    def _first_characters(self) -> frozenset[str]:
         return frozenset(piece[0] for piece in self._spelling)
 
     def can_begin(self, char: str) -> bool:
-        """Whether tokens can begin with this character, or with a space and it: in some, a space only ends tokens."""
-        if char in self._beginnings:
+        """Whether a token starts with this character, or tokens spell it, alone or after a space."""
+        if char in self._first_characters:
             return True
         return not is_surrogate(char) and (self.spell(char) is not None or self.spell(" " + char) is not None)
 
     def can_write(self, char: str) -> bool:
-        """Whether some tokens add this character, in bytes or together with others."""
+        """Whether some tokens add this character, in bytes or along with others."""
         return char in self.characters or (not is_surrogate(char) and self.spell(char) is not None)
 
     def spell_rest(self, piece: str | bytes, rest: str) -> list[int] | None:
-        """Tokens that add `rest` to a word that starts with `piece`: in capitals, if it starts so."""
+        """Tokens that add `rest` to a word that starts with `piece`; in capitals if `piece` is."""
         return self.spell(rest.upper() if _shouted(piece) else rest)
 
     def begins_with(self, token: int, rest: str) -> bool:
-        """Whether `token` and `rest` together are tokenized with `token` first: words have their usual tokens."""
+        """Whether the usual spelling of `token` and `rest` together starts with `token`."""
         piece = self.piece(token)
         if isinstance(piece, bytes):
             return True
         whole = piece + (rest.upper() if _shouted(piece) else rest)
-        # The longest token that fits is written first.
+        # The usual spelling starts with the longest token that fits.
         most = min(len(whole), self._reach.get(whole[:2], 1))
-        beginnings = (whole[:end] for end in range(most, 0, -1))
-        first = next((self._spelling[text] for text in beginnings if text in self._spelling), -1)
+        prefixes = (whole[:end] for end in range(most, 0, -1))
+        first = next((self._spelling[text] for text in prefixes if text in self._spelling), -1)
         return first == token and self.spell(whole) is not None
 
     def completing(self, tail: str, text: str) -> Iterator[int]:
@@ -209,7 +208,7 @@ class Vocabulary:
 
     @cached_property
     def parts(self) -> list[int]:
-        """The tokens that are no whole characters, or may not be."""
+        """The tokens that are not, or may not be, whole characters."""
         return [token for token, piece in enumerate(self.pieces) if isinstance(piece, bytes) or token in self.fallback]
 
     @cached_property
@@ -222,11 +221,11 @@ class Vocabulary:
         return tokens
 
     def in_order(self, key: Callable[[str], Hashable]) -> "PiecesInOrder":
-        """The pieces that are whole characters, in the order of their text, characters with the same key as one."""
+        """The pieces that are whole characters, sorted by text; characters with the same key are merged."""
         return PiecesInOrder.merged(self._whole, key, self.characters)
 
     def folded_in_order(self, ignore_case: bool) -> "PiecesInOrder":
-        """The same, with one character for all that words of ASCII letters do not tell apart; made once."""
+        """Like `in_order`, merging characters that words of ASCII letters do not distinguish; cached."""
         key = ("in order", ignore_case)
         if key not in self.derived:
             self.derived[key] = self.in_order(self._coarse_keys(ignore_case).__getitem__)
@@ -241,11 +240,11 @@ class Vocabulary:
         return found
 
     def usual_letters(self, ignore_case: bool | None) -> list[str]:
-        """The characters that tokens add: the space first, then what is in lower case.
+        """The characters that tokens add: the space first, then lower case.
 
         Args:
-            ignore_case: only one of all that words of ASCII letters do not tell apart, with or without regard to case;
-                None for all characters.
+            ignore_case: None for all characters. Otherwise one of each group that words of ASCII letters do not
+                distinguish; true also merges upper and lower case.
         """
         key = ("letters", ignore_case)
         if key not in self.derived:
@@ -288,7 +287,7 @@ class Vocabulary:
         return wanted <= found[0], wanted <= found[1]
 
     def text(self, tokens: Iterable[int]) -> str:
-        """The text of `tokens`, special tokens left out."""
+        """The text of `tokens`, without special tokens."""
         parts = []
         pending = run = b""
         for token in tokens:
@@ -304,11 +303,11 @@ class Vocabulary:
         return text.removesuffix(" ") if self.strips_trailing_space else text
 
     def is_border(self, token: int) -> bool:
-        """Whether it adds no text: a special token, or an id without a token."""
+        """Whether `token` adds no text: a special token, or an id without a token."""
         return not self.piece(token)
 
     def piece(self, token: int) -> str | bytes:
-        """The text of `token`; empty for an id beyond the tokenizer's, as models with padded vocabularies have."""
+        """The text of `token`; empty for an id beyond the tokenizer's, as in padded vocabularies."""
         return self.pieces[token] if token < len(self.pieces) else ""
 
 

@@ -1,4 +1,4 @@
-"""Where a text would end naturally: from the lengths of a model's texts, and from its probability of an end."""
+"""Predicts where a text would end, from the lengths of a model's texts and from its probability of an end."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from fundamentallm_hf.portable.controls.must_include_horizon import Horizon
 
 
 def rooms(horizon, ends, entries=1):
-    """The room after each step of a row in which the probability of an end is as given."""
+    """The remaining tokens after each step of a row with the given probabilities of an end."""
     found = []
     for step, end in enumerate(ends):
         row = torch.zeros(1, 3 + step, dtype=torch.long)

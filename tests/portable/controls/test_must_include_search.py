@@ -1,4 +1,4 @@
-"""The shortest text that completes an entry: found in few steps, or given up and said so."""
+"""The search for the shortest text that completes an entry finds it in few steps, or reports that it gave up."""
 
 import random
 

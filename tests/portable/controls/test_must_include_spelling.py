@@ -37,7 +37,7 @@ def test_of_a_pattern_no_spelling_is_known(source):
 
 
 def test_a_word_that_is_forced_may_have_a_space_before_it(monkeypatch):
-    # Of a large vocabulary only a few tokens are tried; here one, which is neither.
+    # With a large vocabulary only a few tokens are tried; here it is one, which is neither.
     monkeypatch.setattr(must_include, "_ALL_TRIED", 0)
     monkeypatch.setattr(must_include, "_TRIED", 1)
     tokenizer = toy_tokenizer("byte_level")

@@ -1,4 +1,4 @@
-"""Drafts: what a table says, what is kept of a text in it, and how a drafter learns."""
+"""Draft tables: their predictions, the contexts that they keep, and how a drafter learns."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The lean loop, with and without drafts, against transformers' loop: the same tokens in every mode and control."""
+"""The lean loop, with and without drafts, generates the same tokens as transformers' loop in every mode and control."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ PROMPTS = ("ROMEO:\nWhat", "The king", "O", "My lord, I")
 
 @pytest.fixture(scope="module")
 def model(shakespeare):
-    """A model that drafts from what it has written itself, so that many drafts are kept."""
+    """A model that drafts from its own samples, so that many drafts are kept."""
     ids = shakespeare.tokenizer("ROMEO:\n", return_tensors="pt").input_ids
     own = [
         shakespeare.generate(ids, max_new_tokens=200, min_new_tokens=200, **how)[0].tolist()
@@ -29,7 +29,7 @@ def model(shakespeare):
 
 
 def write(model, prompts, how, stock=False, **more):
-    """The tokens, and the passes that they took; by transformers' loop where `stock` is set."""
+    """The tokens and the number of passes; by transformers' loop if `stock` is set."""
     counter, streamed = PassCounter(), Streamer()
     batch = model.tokenizer(list(prompts), return_tensors="pt", padding=True)
     if len(prompts) == 1 and not how.get("num_return_sequences"):
@@ -212,7 +212,7 @@ def test_a_criterion_may_answer_with_one_value_for_all_rows(model):
 
 
 class Viewing(LogitsProcessor):
-    """Looks at tokens and scores in a way that needs contiguous ones, and changes the scores in place."""
+    """Reads tokens and scores in a way that requires contiguous tensors, and changes the scores in place."""
 
     def __call__(self, input_ids, scores):
         scores.view(-1)[input_ids.view(-1)[-1]] -= 5.0

@@ -1,4 +1,4 @@
-"""The lean pass against `forward()`: the same logits over shapes, positions, padding, types and what was cached."""
+"""`LeanStep` gives the same logits as `forward()` for various shapes, positions, padding, types and caches."""
 
 import pytest
 import torch
@@ -229,7 +229,7 @@ def test_what_is_computed_aside_is_as_if_it_stood_alone_and_leaves_no_trace():
     step = LeanStep(model, 2, 4)
     step(prompts, torch.arange(4)[None])
     rows, asked = [0, 0, 1], [[9, 1], [2], [3, 3, 3]]
-    # Behind three of the four tokens: the last was drafted, and is hidden.
+    # After three of the four tokens: the last was drafted and is masked.
     branches = Branches.of(rows, asked, [3, 3, 3], 3, 4)
     found = branches.apart(step.aside(branches.tokens, branches.positions, branches.visible))
     for row, each, logits in zip(rows, asked, found, strict=True):
@@ -247,13 +247,13 @@ def test_rows_of_different_lengths_are_packed_into_one_pass():
     mask = (torch.arange(3) >= padding[:, None]).long()
     step(prompts, (mask.cumsum(dim=-1) - 1).clamp(min=0), mask)
     texts = [[1, 2, 3, 7, 8, 4], [9, 5, 6, 2]]
-    places, columns = torch.tensor([0, 0, 0, 1]), torch.tensor([3, 4, 5, 3])
-    found = step.packed(torch.tensor([7, 8, 4, 2]), columns, places, padding)
-    for row, behind in ((0, slice(0, 3)), (1, slice(3, 4))):
+    rows, columns = torch.tensor([0, 0, 0, 1]), torch.tensor([3, 4, 5, 3])
+    found = step.packed(torch.tensor([7, 8, 4, 2]), columns, rows, padding)
+    for row, after in ((0, slice(0, 3)), (1, slice(3, 4))):
         whole = torch.tensor([texts[row][int(padding[row]) :]])
-        expected = model(whole).logits[0, -(behind.stop - behind.start) :]
-        torch.testing.assert_close(found[behind], expected, atol=1e-5, rtol=0)
-    # The second row goes on where it is, over what the first has drafted.
+        expected = model(whole).logits[0, -(after.stop - after.start) :]
+        torch.testing.assert_close(found[after], expected, atol=1e-5, rtol=0)
+    # The second row continues at its own column, over the first row's drafts.
     found = step.packed(torch.tensor([3, 1, 5]), torch.tensor([4, 4, 5]), torch.tensor([0, 1, 1]), padding)
     expected = model(torch.tensor([[5, 6, 2, 1, 5]])).logits[0, -2:]
     torch.testing.assert_close(found[1:], expected, atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""What is proven of the values of a schema: that there are none, or none that end."""
+"""Proofs that a schema has no value, or none that ends."""
 
 import math
 import time
@@ -103,7 +103,7 @@ def test_what_has_no_end_is_refused_at_once(model, schema):
 
 
 def test_what_has_no_end_is_not_entered_where_something_else_will_do(model):
-    """Its engine sees nothing wrong with it, so here the mask has to be narrower."""
+    """llguidance does not detect this, so our mask must be narrower than its mask."""
     endless = {"type": "object", "properties": {"b": {"$ref": "#/$defs/e"}}, "required": ["b"]}
     schema = {"anyOf": [{"$ref": "#/$defs/e"}, {"type": "integer"}], "$defs": {"e": endless}}
     automaton, start = automaton_of(schema, model)

@@ -1,4 +1,4 @@
-"""What a pass over a vocabulary costs: characters that the patterns do not tell apart are one."""
+"""The cost of a pass over a vocabulary: characters that the patterns do not distinguish are merged."""
 
 import pytest
 
@@ -21,6 +21,6 @@ def test_thousands_of_characters_cost_a_few_steps(entries):
     tables.patterns.step = lambda *args: steps.append(args) or step(*args)
     table = tables.table(tables.start)
     assert len(steps) < 400
-    # Each token has the outcome of reading it alone.
+    # Each token has the same outcome as when it is read alone.
     for token in (0, 7, len(CHARACTERS) + 7, *range(2 * len(CHARACTERS), len(pieces))):
         assert bool(table.closed[token]) == tables.read(tables.start, token)[1]

@@ -1,4 +1,4 @@
-"""A table gives for every token the effect of reading it."""
+"""A table contains the effect of every token."""
 
 import codecs
 import math
@@ -35,7 +35,7 @@ def names(tables, tokens):
 
 
 def brute_force(tables, state, token):
-    """What reading `token` shows: whether it completes an entry, leaves one complete, and with which chance."""
+    """The effect of reading `token`: whether it completes an entry or leaves one complete, and the probability."""
     patterns, piece = tables.patterns, tables.vocabulary.piece(token)
     text, pending = add_piece(state.pending, piece)
     after, hit = patterns.read(state.patterns, text)
@@ -56,7 +56,7 @@ def brute_force(tables, state, token):
     if pending and (isinstance(piece, bytes) or (ends and not piece)):
         texts = completions(tables, pending)
         steps = [patterns.read(after, text) for text in texts]
-        # The character may be one that must not stand last, if something can follow it.
+        # The text may be unable to end after this character; then something must be able to follow it.
         leads_on = any(not found and (not patterns.ends(beyond) or leads_on_from(beyond)) for beyond, found in steps)
         shut = hit or (not leads_on and (ends or bool(texts)))
     else:
@@ -65,16 +65,16 @@ def brute_force(tables, state, token):
 
 
 def completions(tables, pending):
-    """Every text that tokens can make of the beginning of a character until no other one is begun."""
+    """Every text in which tokens complete a started character without starting another one."""
     found, waiting = set(), [("", pending, 0)]
     while waiting:
-        text, begun, tokens = waiting.pop()
+        text, started, tokens = waiting.pop()
         for piece in tables.vocabulary.pieces:
             if not isinstance(piece, bytes) or tokens == 4:
                 continue
             decoder = codecs.getincrementaldecoder("utf-8")()
             try:
-                longer = text + decoder.decode(begun + piece)
+                longer = text + decoder.decode(started + piece)
             except UnicodeDecodeError:
                 continue
             rest = decoder.getstate()[0]
@@ -136,7 +136,7 @@ FALLBACK = Vocabulary(FALLBACK_PIECES, fallback=frozenset(range(6, len(FALLBACK_
 @example(["ran"], [6, 7, 8, 13])
 @settings(max_examples=600, deadline=None)
 def test_bytes_that_stand_in_for_characters_bring_no_entry_about_when_they_are_given_up(entries, tokens):
-    """However the decoder reads the bytes in the end, no text whose tokens were open holds an entry."""
+    """However the decoder reads the bytes in the end, no text of allowed tokens contains an entry."""
     tables = TokenTables(FALLBACK, TextPatterns(entries, True, COUNTS), 0)
     state, written = tables.start, []
     for token in tokens:
@@ -188,10 +188,10 @@ def test_the_chance_of_what_a_token_begins_lowers_its_score():
     chances = {
         PIECES[token]: chance for token, chance in zip(table.risky.tolist(), table.chances.tolist(), strict=True)
     }
-    # "ran" is a token, so neither "r" nor "ra" is how a model begins it; " ra" is, where there is no " ran".
-    begun, whole = 60.5 / 100.5, 60.5 / 90.5
-    assert chances == pytest.approx({" ra": begun, "ran": whole})
-    assert table.shift[PIECES.index(" ra")].item() == pytest.approx(math.log(1 - begun))
+    # "ran" is a token, so a model does not start it with "r" or "ra". It starts " ran" with " ra": " ran" is none.
+    started, whole = 60.5 / 100.5, 60.5 / 90.5
+    assert chances == pytest.approx({" ra": started, "ran": whole})
+    assert table.shift[PIECES.index(" ra")].item() == pytest.approx(math.log(1 - started))
     assert table.shift[PIECES.index("r")].item() == 0.0
     assert table.shift[PIECES.index("g")].item() == 0.0
 
@@ -236,7 +236,7 @@ def test_a_character_of_two_tokens_is_read_when_it_is_whole():
     assert tables.ends(first)  # the text would end in a broken character
     assert tables.chance(first) == 0.0
     table = tables.table(first)
-    # Whatever is no rest of the character breaks it. Behind the rest the text must not end, but a letter may follow.
+    # Any other text breaks the character. After its rest the text must not end, but a letter may follow.
     assert names(tables, table.closed.nonzero()[:, 0].tolist()) == {*PIECES[1:12], b"\xc3", b"n\xc3", "ra"}
     assert dict(zip(table.ending.tolist(), table.needs.tolist(), strict=True))[PIECES.index("")] == 2
     assert not table.closed[PIECES.index(b"\xa9")]
@@ -276,7 +276,7 @@ def test_ids_beyond_the_vocabulary_have_scores_that_nothing_changes():
 
 
 def test_a_full_pass_over_the_vocabulary_is_made_once():
-    # Digits are read wherever they stand; letters are passed over behind a word that nothing was begun in.
+    # Digits are always read; letters are skipped after a word in which no match has started.
     tables = tables_of(["ran", "bat"], [first + second for first in "abcdefgnrt" for second in "0123456789"])
     steps = []
     read = tables._walk._read
@@ -301,6 +301,6 @@ def test_letters_behind_nothing_that_was_begun_are_passed_over():
     step = tables.patterns.step
     tables.patterns.step = lambda *args: steps.append(args) or step(*args)
     table = tables.table(tables.start)
-    # The first letters, and what follows the two that begin an entry.
+    # The first letters, and those that follow the two that start an entry.
     assert len(steps) < 40
     assert names(tables, table.risky.tolist()) == {"ra"}

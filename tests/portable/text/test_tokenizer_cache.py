@@ -1,4 +1,4 @@
-"""What was read of a tokenizer is kept on disk, and nothing depends on it."""
+"""The token texts of a tokenizer are cached on disk, and results do not depend on the cache."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The text of tokens is what the tokenizer decodes, whatever kind of tokenizer it is."""
+"""The text of tokens equals the tokenizer's decoded text, for every kind of tokenizer."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,7 +16,7 @@ WORDS = ["the", "cat", "ran", "rang", "to", "é", "中文", "."]
 
 
 def fast(backend, **special):
-    """With special tokens, and two added tokens of which one is text."""
+    """A tokenizer with special tokens and two added tokens, one of which is text."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **special)
     tokenizer.add_tokens(["<tool>", AddedToken("<|user|>", special=True)])
     return tokenizer
@@ -48,7 +48,7 @@ def metaspace_bpe():
 
 
 def llama():
-    """As Llama 2 has it: bytes where no token fits, spaces written as ▁, one of them taken from the beginning."""
+    """Like Llama 2's: bytes if no token fits, spaces as ▁, and one space removed from the start."""
     pieces = ["<unk>", "<s>", "</s>", *BYTES, "▁", "▁▁", "a", "t", "h", "e", ".", "é", "▁t", "he", "▁the", "▁a"]
     merges = [("▁", "▁"), ("▁", "t"), ("h", "e"), ("▁t", "he"), ("▁", "a")]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
@@ -77,7 +77,7 @@ def word_piece():
 
 
 def word_ends():
-    """As the first GPT has it: a token that ends a word says so, and the decoder puts a space behind it."""
+    """Like the first GPT's: a token that ends a word is marked, and the decoder adds a space after it."""
     pieces = ["<unk>", "a</w>", "the</w>", ".</w>", "a", "t", "the", "r", "in", "é", "é</w>", "ing</w>"]
     backend = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, [], unk_token="<unk>"))
     backend.decoder = decoders.BPEDecoder(suffix="</w>")
@@ -85,7 +85,7 @@ def word_ends():
 
 
 def words():
-    """Without a decoder, tokens are joined by spaces."""
+    """A tokenizer without a decoder, which joins tokens by spaces."""
     backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(["[UNK]", *WORDS])}, "[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     return fast(backend, unk_token="[UNK]")
@@ -111,9 +111,9 @@ def test_the_text_of_tokens_is_what_the_tokenizer_decodes(kind, data):
         name for name in tokenizer.convert_ids_to_tokens(ids) if name not in {*tokenizer.all_special_tokens, "<|user|>"}
     ]
     if kind == "word_piece" and shown and shown[0].startswith("##"):
-        return  # at the very beginning its decoder shows the marks of a continuation
+        return  # at the start of the text its decoder keeps the continuation marks
     if kind in ("metaspace_bpe", "unigram") and shown and "▁" in shown[0][1:]:
-        return  # at the very beginning its decoder takes every space of a token
+        return  # at the start of the text its decoder removes all spaces of a token
     assert Vocabulary.of(tokenizer).text(ids) == decoded(tokenizer, ids)
 
 
@@ -129,7 +129,7 @@ LLAMA_PARTS = st.one_of(
 @example([[3 + 0xF0, 3 + 0x9F, 3 + 0x98, 3 + 0xE4, 259]])
 @settings(max_examples=300, deadline=None)
 def test_bytes_that_stand_in_for_characters_are_what_the_tokenizer_decodes(parts):
-    """One byte that fits nowhere makes its decoder give up all bytes beside it."""
+    """One invalid byte makes its decoder discard all adjacent bytes."""
     ids = [token for part in parts for token in part]
     assert Vocabulary.of(KINDS["llama"]).text(ids) == decoded(KINDS["llama"], ids)
 
