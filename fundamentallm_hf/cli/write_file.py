@@ -62,7 +62,7 @@ def _help(request: Request, options: dict[str, Any], processes: Processes) -> No
     from fundamentallm_hf.generation.file_run import help_run
 
     with processes.connected():
-        help_run(generator, how, processes)
+        help_run(generator, request.settings, how, processes)
 
 
 def _prepare(
