@@ -276,6 +276,30 @@ def test_two_processes_write_the_same_bytes_and_go_on_after_one_has_died(tmp_pat
     assert [ended(process) for process in team(*options, "--output-file", "again.jsonl", "--top-k", 3)] == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--prompt", "To be"),
+        ("--prompt", "-"),
+        ("--prompts-file", "-"),
+        ("--prompt", "To be", "--probs-only"),
+        ("--interactive", "--quiet"),
+    ],
+)
+def test_without_a_file_of_prompts_only_the_first_process_works(options):
+    launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    options += ("--seed", 1, "--temperature", 0.5)
+    alone = generate(*options, stdin="To be\n")
+    first, second = (
+        generate(*options, stdin="To be\n", env=launcher | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    )
+    assert alone.stdout
+    assert (first.exit_code, first.stdout) == (alone.exit_code, alone.stdout)
+    note = "note: several processes share only files of prompts: the first process does all the work\n"
+    assert first.stderr == ("" if "--quiet" in options else note) + alone.stderr
+    assert (second.exit_code, second.output) == (0, "")
+
+
 @pytest.mark.slow
 def test_a_launcher_spreads_the_command_over_processes(tmp_path):
     prompts(12)
