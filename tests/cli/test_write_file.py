@@ -12,16 +12,14 @@ import sys
 import time
 
 import pytest
-from command import MODEL, heed_interrupts, load_once, run
+from command import ENVIRONMENT, MODEL, load_once, on_a_terminal, run, start
 
 from fundamentallm_hf.cli.main import cli
 from fundamentallm_hf.generation import resumable_output
 
-ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 # How many times a process is killed; more take minutes.
 KILLS = int(os.environ.get("FUNDAMENTALLM_KILLS", "2"))
 WORDS = ["to", "be", "or", "not", "that", "is", "the", "question", "whether", "it", "nobler", "in", "mind", "suffer"]
-COMMAND = [sys.executable, "-m", "fundamentallm_hf", "generate", MODEL]
 
 
 @pytest.fixture(autouse=True)
@@ -112,12 +110,8 @@ def test_a_table_by_its_columns_names_what_it_does_not_use(tmp_path):
 
 
 def test_an_answer_comes_before_the_next_prompt_is_asked():
-    process = subprocess.Popen(
-        [*COMMAND, "--prompts-file", "-", "--format", "jsonl", "--max-tokens", "3"],
-        env=ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    options = ("--prompts-file", "-", "--format", "jsonl", "--max-tokens", "3")
+    process = start(*options, stdin=subprocess.PIPE, stderr=None)
     for number, prompt in enumerate(["To be\n", "O\n"], 1):
         process.stdin.write(prompt.encode())
         process.stdin.flush()
@@ -217,9 +211,8 @@ def test_a_process_that_is_killed_goes_on_by_the_same_command(tmp_path):
     options += ["--seed", "5"]
     assert run(*options, "--output-file", "whole.jsonl").exit_code == 0
     draw = random.Random(0)
-    command = [*COMMAND, *options[2:], "--output-file", "out.jsonl"]
     for _ in range(KILLS):
-        process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
+        process = start(*options[2:], "--output-file", "out.jsonl")
         out = tmp_path / "out.jsonl"
         size = before = out.stat().st_size if out.exists() else 0
         end = time.monotonic() + 300
@@ -343,29 +336,9 @@ def test_what_cannot_be_is_one_line_before_the_model_is_loaded(arguments, messag
 
 
 def test_a_terminal_sees_how_far_it_is():
-    import pty
-
     prompts(30)
-    ours, theirs = pty.openpty()
-    options = ("--output-file", "out.jsonl", "--max-tokens", "5", "--batch-size", "2")
-    process = subprocess.Popen(
-        [*COMMAND, "--prompts-file", "in.jsonl", *options],
-        env=ENVIRONMENT | {"TERM": "xterm", "COLUMNS": "100"},
-        stdout=theirs,
-        stderr=theirs,
-        preexec_fn=heed_interrupts,
-    )
-    os.close(theirs)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(ours, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        seen += piece
-    assert process.wait(60) == 0
-    assert "generating" in seen.decode()
-    assert "/30" in seen.decode()
-    assert "tokens/s" in seen.decode()
+    options = ("--prompts-file", "in.jsonl", "--output-file", "out.jsonl", "--max-tokens", "5", "--batch-size", "2")
+    seen = on_a_terminal(*options, env={"COLUMNS": "100"})
+    assert "generating" in seen
+    assert "/30" in seen
+    assert "tokens/s" in seen
