@@ -1,6 +1,6 @@
 """Digests of what the texts of a run depend on, except its prompts and settings.
 
-A run that continues compares them, so that no output file holds texts of two models.
+A run can continue only if they are unchanged, so that no output file mixes the texts of two models.
 """
 
 import hashlib

@@ -104,7 +104,7 @@ def test_text_lines_become_records_where_the_output_is_called_so(tmp_path):
 def test_a_table_by_its_columns_names_what_it_does_not_use(tmp_path):
     (tmp_path / "in.csv").write_text("story,must_inclde,max_tokens,key\nTo be,king,2,a\nO,,,b\n")
     result = generate("--prompts-file", "in.csv", "--prompt-column", "story", "--id-column", "key")
-    assert result.stderr == "note: not used of in.csv: must_inclde, which are no settings\n"
+    assert result.stderr == "note: unused columns of in.csv: must_inclde (not settings)\n"
     first, second = map(json.loads, result.stdout.splitlines())
     assert (first["id"], first["tokens"], second["id"], second["tokens"]) == ("a", 2, "b", 3)
 
@@ -127,10 +127,10 @@ def test_the_same_command_again_changes_nothing_and_another_is_refused(tmp_path)
     options = ("--prompts-file", "in.jsonl", "--output-file", "out.jsonl")
     assert generate(*options).stderr == "note: 5 texts written to out.jsonl\n"
     before = (tmp_path / "out.jsonl").read_bytes()
-    assert generate(*options).stderr == "note: out.jsonl is complete already: 5 texts\n"
+    assert generate(*options).stderr == "note: out.jsonl is already complete: 5 texts\n"
     other = generate(*options, "--temperature", 0.5)
     assert other.exit_code == 1
-    assert "holds the texts of another run (changed: temperature None to 0.5)" in other.stderr
+    assert "contains the texts of another run (changed: temperature None to 0.5)" in other.stderr
     prompts(6)
     assert "another run (changed: input)" in generate(*options).stderr
     assert (tmp_path / "out.jsonl").read_bytes() == before
@@ -154,9 +154,9 @@ def test_a_stream_that_continues_has_to_be_the_same(monkeypatch, tmp_path):
     (tmp_path / "out.jsonl").write_bytes(b"".join(lines[:3]) + b'{"half')
     changed = generate(*options, stdin=text.replace("p1", "q1"))
     assert (changed.exit_code, changed.stderr.count("\n")) == (1, 2)
-    assert "the prompts that are read from the pipe are not those that the output-file was begun with" in changed.stderr
+    assert "the prompts from the pipe are not those that the output-file was started with" in changed.stderr
     result = generate(*options, stdin=text)
-    assert "note: 3 prompts were finished before: going on with the others" in result.stderr
+    assert "note: 3 prompts were finished before: continuing with the others" in result.stderr
     assert (tmp_path / "out.jsonl").read_bytes() == whole
 
 
@@ -317,11 +317,11 @@ def test_a_launcher_spreads_the_command_over_processes(tmp_path):
         (("--prompts-file", "in.txt", "--unordered"), "unordered is set, but in format text nothing says whose", 2),
         (("--prompts-file", "in.csv", "--format", "text"), "prompts-file holds csv, which format text cannot", 2),
         (("--prompts-file", "in.csv", "--probs-only"), "prompts-file holds csv, which probs-only cannot be", 2),
-        (("--prompts-file", "in.json"), "does not tell by its name what it holds: set prompts-format", 2),
+        (("--prompts-file", "in.json"), "does not follow from its name: set prompts-format", 2),
         (("--prompts-file", "-", "--prompts-format", "parquet"), "Parquet cannot be read as a stream", 2),
         (("--prompts-file", "missing.csv"), "cannot read the prompts file 'missing.csv': No such file", 1),
         (("--prompts-file", "in.csv"), "has no column 'prompt': it has text", 2),
-        (("--prompts-file", "in.jsonl"), "holds no prompt: write one a line", 1),
+        (("--prompts-file", "in.jsonl"), "contains no prompt: write one per line", 1),
         (("--prompts-file", "in.csv", "--output-file", "there.jsonl"), "exists: use --force to replace it or", 1),
     ],
 )

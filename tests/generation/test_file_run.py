@@ -95,7 +95,7 @@ def test_without_a_seed_all_prompts_have_one_that_the_records_tell(generator, tm
     assert again[0]["seed"] != first[0]["seed"]
 
 
-def test_one_that_nobody_foresaw_is_an_error_and_many_in_a_row_end_the_run(generator, tmp_path, monkeypatch):
+def test_one_that_nobody_expected_is_an_error_and_many_in_a_row_end_the_run(generator, tmp_path, monkeypatch):
     whole = generator.iterate
 
     def iterate(prompts, **options):
@@ -107,10 +107,10 @@ def test_one_that_nobody_foresaw_is_an_error_and_many_in_a_row_end_the_run(gener
     found = records(generator, [{"prompt": each} for each in ("a", "bad", "b", "c", "bad", "d")], tmp_path)
     wrong = "RuntimeError: out of memory"
     assert [each.get("error") for each in found] == [None, wrong, None, None, wrong, None]
-    many = [{"prompt": "bad"}] * file_run.MOST_UNFORESEEN
+    many = [{"prompt": "bad"}] * file_run.MOST_UNEXPECTED
     with pytest.raises(RuntimeError, match="out of"):
         records(generator, many, tmp_path)
-    assert len(records(generator, many[1:], tmp_path)) == file_run.MOST_UNFORESEEN - 1
+    assert len(records(generator, many[1:], tmp_path)) == file_run.MOST_UNEXPECTED - 1
 
 
 def test_the_records_hold_probabilities_on_request(generator, tmp_path):
@@ -213,7 +213,7 @@ def reweight(model):
         (reweight, "attribute happy"),
     ],
 )
-def test_a_run_does_not_continue_with_changed_files_of_the_model(change, name, fresh, tmp_path):
+def test_a_run_does_not_continue_with_a_changed_model(change, name, fresh, tmp_path):
     fresh.model.word_counts, fresh.model.attributes = WordCounts({"king": 3}), {"happy": happy()}
     (tmp_path / "in.txt").write_text("a\nb\n")
     command = {"max_tokens": 1, "guide_attribute": "happy"}
