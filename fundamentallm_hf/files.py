@@ -216,7 +216,7 @@ class OutputFile:
         if self.path.is_dir():
             raise UserError(f"{self.name} {shown} is a folder: give the name of a file")
         if not self.path.parent.is_dir():
-            raise UserError(f"{self.name} {shown} lies in {self.path.parent}, which is no folder: make it first")
+            raise UserError(f"{self.name} {shown} is in {self.path.parent}, which is not a folder: create it first")
         if there and not stat.S_ISREG(self.path.stat().st_mode):
             return self.path.open("a", encoding="utf-8", newline="\n")
         if there and not (force or append):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fundamentallm_hf.files import OutputFile
+from fundamentallm_hf.generation.processes import Processes
 from fundamentallm_hf.generation.prompt_files import PROMPT_FORMATS
 
-from .generate_request import Request, origin, read_request
+from .generate_request import Request, origin, read_request, streams_prompts
 from .load import lend_attributes, load
 from .options import CONTEXT, OUTPUT, PROMPT, GroupedCommand, given, model_options, option, setting_options
 from .output import FORMATS, CompletionWriter
@@ -159,7 +160,12 @@ def run(options: dict[str, Any], explicit: dict[str, Any]) -> None:
     Raises:
         UserError: a request cannot be fulfilled.
     """
-    notes = Notes(options["quiet"])
+    processes = Processes.of_launcher()
+    notes = Notes(options["quiet"] or not processes.leads)
+    if processes.size > 1 and not streams_prompts(options, explicit):
+        if not processes.leads:
+            return
+        notes.say("several processes share only files of prompts: the first process does all the work")
     request = read_request(options, explicit)
     for text in request.settings.without_effect():
         notes.say(text)

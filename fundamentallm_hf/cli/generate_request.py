@@ -77,8 +77,7 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
     """
     if options["interactive"]:
         _check_interactive(options)
-    file = _prompts_file(options, explicit)
-    form = options["form"] or _usual_format(options, file)
+    file, form = _prompts_file_and_format(options, explicit)
     check_output(form, options["output_file"], options["force"], options["append"])
     _check_prompts_file(options, explicit, file, form)
     if "prompt" in explicit and options["prompts_file"] is not None:
@@ -117,6 +116,21 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         probs_only=options["probs_only"],
         attributes=_read_attributes(settings),
     )
+
+
+def streams_prompts(options: dict[str, Any], explicit: dict[str, Any]) -> bool:
+    """Whether the prompts are read as a stream from a file, as `Request.prompts_file`.
+
+    Raises:
+        UsageError: the options contradict each other.
+    """
+    file, form = _prompts_file_and_format(options, explicit)
+    return file is not None and form == "jsonl"
+
+
+def _prompts_file_and_format(options: dict[str, Any], explicit: dict[str, Any]) -> tuple[PromptsFile | None, str]:
+    file = _prompts_file(options, explicit)
+    return file, options["form"] or _usual_format(options, file)
 
 
 def _prompts(options: dict[str, Any], explicit: dict[str, Any], saved: SavedSettings) -> list[str] | list[Messages]:

@@ -55,7 +55,7 @@ def read_prompts(file: str, escape: bool) -> list[str]:
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     prompts = [unescape(line) if escape else line for line in lines if line.strip()]
     if not prompts:
-        raise UserError(f"the prompts file {file!r} holds no prompt: write one a line")
+        raise UserError(f"the prompts file {file!r} contains no prompt: write one per line")
     return prompts
 
 

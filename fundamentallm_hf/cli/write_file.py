@@ -1,4 +1,4 @@
-"""Generates the texts of a file of prompts, one record a line, and shows how far it is."""
+"""Generates the texts of a file of prompts, one record per line, and shows the progress."""
 
 import sys
 import time
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 
 def write_file(request: Request, file: PromptsFile, options: dict[str, Any], notes: Notes) -> None:
-    """Generate the texts of a file, or go on where a run of the same command was ended.
+    """Generate the texts of a file, or continue an earlier run of the same command.
 
     Args:
-        request: what was asked for.
+        request: the checked request.
         file: the prompts.
-        options: of the command: where to write, and in which order.
-        notes: what else to say, and the progress.
+        options: of the command; they set where to write and in which order.
+        notes: for notes and progress on stderr.
 
     Raises:
-        UserError: it cannot be done, or some prompts have failed.
+        UserError: the run cannot start or continue, or some prompts have failed.
     """
     processes = Processes.of_launcher()
     if not processes.leads:
-        _help(request, options, processes)
+        _join(request, options, processes)
         return
     with ExitStack() as stack:
-        # What cannot be read or written is told before the model is loaded.
+        # Unreadable input and unwritable output are reported before the model is loaded.
         output, name = _output(options, stack)
         digest, total = ("", None) if file.is_stream else file.measure()
         _name_unused(file, notes)
@@ -53,22 +53,22 @@ def write_file(request: Request, file: PromptsFile, options: dict[str, Any], not
         report = _Progress(notes, total, not covered, stack)
         stack.enter_context(processes.connected())
         summary = run_file(generator, file, output, request.settings, how, report, digest, processes)
-    _tell(summary, name, notes)
+    _report(summary, name, notes)
 
 
-def _help(request: Request, options: dict[str, Any], processes: Processes) -> None:
-    """Generate along with the first process, which says what there is to say."""
+def _join(request: Request, options: dict[str, Any], processes: Processes) -> None:
+    """Generate batches for the first process, which alone reports to the user."""
     generator, how = _prepare(request, options, processes, Notes(quiet=True))
-    from fundamentallm_hf.generation.file_run import help_run
+    from fundamentallm_hf.generation.file_run import join_run
 
     with processes.connected():
-        help_run(generator, how, processes)
+        join_run(generator, request.settings, how, processes)
 
 
 def _prepare(
     request: Request, options: dict[str, Any], processes: Processes, notes: Notes
 ) -> tuple["Generator", "FileOptions"]:
-    """Load the model: on a GPU of its own, where there are several processes and GPUs."""
+    """Load the model; several processes use the GPUs of their host in turn."""
     loading = dict(request.loading)
     if processes.size > 1 and loading["device"] == "auto":
         import torch
@@ -91,7 +91,7 @@ def _prepare(
 
 
 def _output(options: dict[str, Any], stack: ExitStack) -> tuple[Output, str]:
-    """Where the lines go, and what that is called."""
+    """The output, and its name in messages."""
     path = options["output_file"]
     if path is None:
 
@@ -115,15 +115,15 @@ def _output(options: dict[str, Any], stack: ExitStack) -> tuple[Output, str]:
 
 
 def _name_unused(file: PromptsFile, notes: Notes) -> None:
-    """Say which columns of a table are no settings: one of them may be misspelt."""
+    """Note which columns of a table are not settings: one of them may be misspelt."""
     if file.is_stream:
         return
     with file.open() as prompts:
         if unused := unused_columns(prompts.columns, file):
-            notes.say(f"not used of {file.path}: {', '.join(unused)}, which are no settings")
+            notes.say(f"unused columns of {file.path}: {', '.join(unused)} (not settings)")
 
 
-def _tell(summary: "FileSummary", name: str, notes: Notes) -> None:
+def _report(summary: "FileSummary", name: str, notes: Notes) -> None:
     texts = f"{summary.texts:,} {'text' if summary.texts == 1 else 'texts'}"
     if summary.errors:
         prompts = "prompt has" if summary.errors == 1 else "prompts have"
@@ -131,19 +131,19 @@ def _tell(summary: "FileSummary", name: str, notes: Notes) -> None:
             f"{summary.errors:,} {prompts} failed, each with its error on a line of {name}; {texts} written"
         )
     if summary.was_complete:
-        notes.say(f"{name} is complete already: {texts}")
+        notes.say(f"{name} is already complete: {texts}")
     elif name != "stdout":
         notes.say(f"{texts} written to {name}")
 
 
 class _Progress:
-    """A bar with an estimate and the speed.
+    """A progress bar with the remaining time and the speed.
 
     Args:
-        notes: show it.
-        total: number of prompts, if it is known.
-        shown: whether it may be seen.
-        stack: ends it.
+        notes: show the bar.
+        total: number of prompts; None if unknown.
+        shown: whether to show the bar.
+        stack: removes the bar when it closes.
     """
 
     def __init__(self, notes: Notes, total: int | None, shown: bool, stack: ExitStack) -> None:
@@ -154,7 +154,7 @@ class _Progress:
     def __call__(self, prompts: int, tokens: int) -> None:
         if self._bar is None:
             if prompts:
-                self._notes.say(f"{prompts:,} prompts were finished before: going on with the others")
+                self._notes.say(f"{prompts:,} prompts were finished before: continuing with the others")
             self._start = time.monotonic()
             self._bar = self._stack.enter_context(self._notes.progress(self._shown, speed=True))
             self._task = self._bar.add_task("generating", total=self._total, completed=prompts, speed="")

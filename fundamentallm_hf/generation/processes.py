@@ -1,7 +1,7 @@
-"""The processes that `torchrun` or `accelerate launch` has started for one run, on one host or several.
+"""Connects the processes that `torchrun` or `accelerate launch` has started for one run, on one or several hosts.
 
-The first of them reads and writes; all of them generate. What they exchange goes over the CPU, whatever the model runs
-on.
+The first process reads and writes; all processes generate. They exchange data through the CPU, even if the model is on
+a GPU.
 """
 
 import os
@@ -12,16 +12,16 @@ from typing import Any
 
 from fundamentallm_hf.portable.errors import UserError
 
-# A process that ends is noticed at once by its connection; one that computes for days is no failure.
+# If a process ends, its connection closes at once. A process that computes for days is not a failure.
 _PATIENCE = timedelta(days=30)
 
 
 class Processes:
-    """This process among those of its run. One alone exchanges nothing.
+    """This process and the others of its run. A single process exchanges nothing.
 
     Attributes:
-        rank: index of this process; the first one has 0.
-        size: how many there are.
+        rank: index of this process, from 0.
+        size: number of processes.
         local_rank: index of this process on its host.
     """
 
@@ -30,7 +30,7 @@ class Processes:
 
     @classmethod
     def of_launcher(cls) -> "Processes":
-        """As the launcher's environment variables say; one process alone where there is no launcher."""
+        """Read the environment variables of the launcher; a single process if there is no launcher."""
         try:
             found = [int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
         except (KeyError, ValueError):
@@ -44,13 +44,13 @@ class Processes:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Connect the processes for a while."""
+        """Connect the processes within a `with` block."""
         if self.size == 1:
             yield
             return
         from torch import distributed
 
-        with _told(self):
+        with _one_line_errors(self):
             distributed.init_process_group("gloo", rank=self.rank, world_size=self.size, timeout=_PATIENCE)
         try:
             yield
@@ -59,35 +59,35 @@ class Processes:
                 distributed.destroy_process_group()
 
     def broadcast(self, value: Any = None) -> Any:
-        """The first process's value, in every process."""
+        """The value of the first process, in every process."""
         if self.size == 1:
             return value
         from torch import distributed
 
         held = [value]
-        with _told(self):
+        with _one_line_errors(self):
             distributed.broadcast_object_list(held, src=0)
         return held[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, in the first one; nothing in the others."""
+        """The values of all processes by rank, in the first process; an empty list in the others."""
         if self.size == 1:
             return [value]
         from torch import distributed
 
         found: list[Any] | None = [None] * self.size if self.leads else None
-        with _told(self):
+        with _one_line_errors(self):
             distributed.gather_object(value, found, dst=0)
         return found or []
 
 
 @contextmanager
-def _told(processes: Processes) -> Iterator[None]:
-    """Say in one line that the others cannot be reached."""
+def _one_line_errors(processes: Processes) -> Iterator[None]:
+    """Report a broken connection as an error of one line."""
     try:
         yield
     except RuntimeError as error:
         raise UserError(
             f"process {processes.rank} of {processes.size} cannot reach the others: one has ended, and the launcher "
-            "says which; the same command continues the run"
+            "reports which; run the same command to continue"
         ) from error

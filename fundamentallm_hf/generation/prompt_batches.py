@@ -1,4 +1,4 @@
-"""Prompts of a file with their ids and settings, and how they are put into batches."""
+"""Checks the ids and settings of a file's prompts, and groups the prompts into batches."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings, fi
 
 from .prompt_files import PromptsFile, PromptStream, RawPrompt, unused_columns
 
-# Batches of prompts that are read ahead: the more, the nearer in length are the prompts of a batch; the fewer, the
-# sooner is a text in its place in the order of the prompts.
+# Number of batches to read at a time. With more, the prompts of a batch are closer in length; with fewer, texts that
+# are written in order wait less for earlier ones.
 AHEAD = 4
 _KEPT_SETTINGS = 256
 
@@ -26,13 +26,13 @@ class FilePrompt:
     """One prompt of a file.
 
     Attributes:
-        number: its index among the prompts of the file.
-        line: where it is in the file, from 1.
-        id: as the file says, else `line`.
-        text: the prompt; None where there is none.
-        settings: with which it is generated; None where they cannot be.
-        error: why it cannot be generated; empty where it can.
-        digest: of the input up to it, for a stream.
+        number: index among the prompts of the file.
+        line: number of its first line in the file, from 1.
+        id: from the file, or else `line`.
+        text: the prompt; None if it could not be read.
+        settings: of its texts; None if there is an error.
+        error: why no text can be generated; empty if there is no error.
+        digest: of the input up to this prompt, for a stream.
     """
 
     number: int
@@ -45,17 +45,17 @@ class FilePrompt:
 
     @property
     def kept(self) -> int:
-        """How many texts it gets."""
+        """Number of texts to write for it."""
         assert self.settings is not None
         return self.settings.best or self.settings.num_samples
 
 
 class PromptReader:
-    """Makes prompts of what a file holds of them.
+    """Checks the prompts of a file, and combines their settings with those of the run.
 
     Args:
-        file: how it is read.
-        settings: of every prompt that does not say otherwise, checked.
+        file: the file of prompts.
+        settings: of the run, checked; a prompt may override them.
     """
 
     def __init__(self, file: PromptsFile, settings: GenerationSettings) -> None:
@@ -64,11 +64,11 @@ class PromptReader:
         self._with = lru_cache(maxsize=_KEPT_SETTINGS)(self._checked)
 
     def read(self, raw: RawPrompt, ignored: Sequence[str] = ()) -> FilePrompt:
-        """The prompt, or one with an error where it says what cannot be.
+        """The checked prompt; one with an error if its id, text or settings are invalid.
 
         Args:
-            raw: as the file holds it.
-            ignored: columns that are left out.
+            raw: the prompt as the file contains it.
+            ignored: columns to leave out.
         """
         name: str | int = raw.line
         text = None
@@ -108,7 +108,7 @@ class PromptReader:
     def _checked(self, fields: str) -> GenerationSettings:
         changes = {find_setting(name).name: value for name, value in json.loads(fields).items()}
         settings = self.settings.replace(**changes).with_files_read()
-        if settings.seed is None:  # not another one after the run was continued
+        if settings.seed is None:  # a continued run has to use the same seed
             settings = settings.replace(seed=self.settings.seed)
         settings.check()
         return settings
@@ -117,13 +117,16 @@ class PromptReader:
 def windows(
     reader: PromptReader, prompts: PromptStream, size: int, skip: "Skip | None" = None
 ) -> Iterator[list[FilePrompt]]:
-    """The prompts that are batched together: as many as `size`, or those that can be had without waiting.
+    """Yield groups of prompts to form batches from: `size` prompts, or fewer if reading more would block.
 
     Args:
-        reader: of the file.
-        prompts: what it holds.
-        size: most prompts of a window.
-        skip: those that are done.
+        reader: checks the prompts.
+        prompts: the open file.
+        size: maximum number of prompts in a group.
+        skip: the prompts that are finished already.
+
+    Raises:
+        UserError: the input is not the one that the run was started with.
     """
     ignored = unused_columns(prompts.columns, reader.file)
     waiting = (reader.read(raw, ignored) for raw in prompts if skip is None or not skip(raw))
@@ -136,15 +139,15 @@ def windows(
 
 
 class Skip:
-    """Which prompts of a file are done already.
+    """The prompts that an earlier run has finished. Called with a prompt, it returns whether to skip it.
 
     Args:
-        done: how many from the beginning.
-        ahead: numbers of others.
-        digest: of the input that holds the first `done`, where it is a stream; else empty.
+        done: number of finished prompts at the start of the file.
+        ahead: numbers of finished prompts after those.
+        digest: of the input up to the last of the first `done` prompts, for a stream; else empty.
 
     Raises:
-        UserError: when called with a prompt that shows that the input is another one.
+        UserError: when called, if the input is not the one that the run was started with.
     """
 
     def __init__(self, done: int, ahead: Sequence[int], digest: str) -> None:
@@ -152,10 +155,10 @@ class Skip:
 
     @property
     def other_input(self) -> UserError:
-        """The error for an input that was exchanged."""
+        """The error for a changed input."""
         return UserError(
-            "the prompts that are read from the pipe are not those that the output-file was begun with: give the same, "
-            "or begin anew with --force"
+            "the prompts from the pipe are not those that the output-file was started with: give the same prompts, or "
+            "start again with --force"
         )
 
     def __call__(self, raw: RawPrompt) -> bool:
@@ -166,12 +169,12 @@ class Skip:
 
 
 def batches(prompts: Sequence[FilePrompt], rows: int, tokenizer: PreTrainedTokenizerBase) -> list[list[FilePrompt]]:
-    """Batches of prompts of the same settings and of similar lengths, that with the first prompt first.
+    """Group prompts of equal settings and similar lengths into batches, sorted by the first prompt of each.
 
     Args:
-        prompts: without those that have an error.
-        rows: texts to generate at a time.
-        tokenizer: measures the prompts.
+        prompts: prompts without errors.
+        rows: number of texts to generate at a time.
+        tokenizer: used to measure the prompts.
     """
     groups: dict[GenerationSettings, list[FilePrompt]] = {}
     for prompt in prompts:
@@ -179,7 +182,7 @@ def batches(prompts: Sequence[FilePrompt], rows: int, tokenizer: PreTrainedToken
         groups.setdefault(prompt.settings, []).append(prompt)
     found = []
     for settings, group in groups.items():
-        # As many as are generated at a time: whoever fails is found by generating its batch again, one by one.
+        # No larger than what is generated at a time: if a prompt fails, its batch is split and generated again.
         size = max(1, rows // max(settings.num_samples, settings.beam_size))
         if len(group) > size:
             encoded = tokenizer([prompt.text or "" for prompt in group], verbose=False).input_ids

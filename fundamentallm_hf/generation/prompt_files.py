@@ -1,10 +1,9 @@
 """Reads files of prompts as a stream: lines of text, JSON lines, CSV, and Parquet.
 
-Nothing is kept of what was read, so a file may be of any size. What cannot be read as a prompt becomes a prompt with an
-error, and the reading continues with the next one.
+Only the current prompt is in memory, so a file may have any size. A prompt that cannot be read becomes a prompt with an
+error, and reading continues with the next one.
 
-CSV is read by the standard library, because a row that is broken ends the whole file in the readers of data frames.
-Parquet is read by `datasets`.
+The standard library reads CSV, because data frame readers stop at the first broken row. `datasets` reads Parquet.
 """
 
 import csv
@@ -26,22 +25,22 @@ from fundamentallm_hf.settings.typed_values import unescape
 
 PROMPT_FORMATS = ("text", "jsonl", "csv", "parquet")
 _BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-# They hold something, but no prompt on each line.
+# Known formats that do not have one prompt per line.
 _NO_LINES = (".json", ".arrow", ".xlsx", ".gz", ".bz2", ".xz", ".zst", ".zip")
 _CHUNK = 1 << 16
-# Memory is bounded where a file has no line breaks.
+# Bytes. It limits memory for a file without line breaks.
 LONGEST_LINE = 1 << 26
 
 
 @dataclass(frozen=True)
 class RawPrompt:
-    """What a file holds of one prompt.
+    """One prompt as the file contains it.
 
     Attributes:
-        number: its index among the prompts of the file.
-        line: the line of the file that it begins in, from 1; in Parquet, the row.
-        content: the fields by name, or why there are none.
-        digest: of everything read so far, where the input is a stream; nothing for a file, whose digest is known.
+        number: index among the prompts of the file.
+        line: number of its first line in the file, from 1; in Parquet, of its row.
+        content: the fields by name, or the error if they cannot be read.
+        digest: of the input up to this prompt, for a stream; empty for a file.
     """
 
     number: int
@@ -54,8 +53,8 @@ class LineStream:
     """The lines of a binary stream.
 
     Args:
-        stream: read through its file descriptor, if it has one, so that nothing waits in a hidden buffer.
-        hashed: keep a digest of the lines that were taken.
+        stream: read through its file descriptor, if it has one, to bypass the buffers of Python.
+        hashed: compute a digest of the lines read so far.
     """
 
     def __init__(self, stream: IO[bytes], hashed: bool = False) -> None:
@@ -69,17 +68,17 @@ class LineStream:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the lines taken so far."""
+        """SHA-256 of the lines read so far; empty unless `hashed`."""
         return "" if self._hash is None else self._hash.hexdigest()
 
     def ready(self) -> bool:
-        """Whether the next line can be had without waiting for whoever writes it."""
+        """Whether reading the next line will probably not block."""
         if self._ended or self._descriptor is None or b"\n" in self._buffer:
             return True
         return bool(select.select([self._descriptor], [], [], 0)[0])
 
     def __iter__(self) -> Iterator[bytes | None]:
-        """The lines with their ends; None for one that is longer than `LONGEST_LINE`."""
+        """Yield the lines with their line ends; None for a line longer than `LONGEST_LINE`."""
         while True:
             taken, too_long, searched = 0, False, 0
             while (taken := self._buffer.find(b"\n", searched) + 1) == 0 and not self._ended:
@@ -108,16 +107,16 @@ class LineStream:
 
 @dataclass(frozen=True)
 class PromptsFile:
-    """A file of prompts, and how it is read.
+    """A file of prompts, and how to read it.
 
     Attributes:
-        path: where it is; "-" is stdin.
-        form: one of `PROMPT_FORMATS`; "auto" is by the name, and text for stdin.
-        prompt_column, id_column: names of the fields or columns that hold the prompt and its id.
-        escape: read `\\n` and its like as characters, in lines of text.
+        path: of the file; "-" is stdin.
+        form: one of `PROMPT_FORMATS`; "auto" chooses it by the file's suffix, and text for stdin.
+        prompt_column, id_column: names of the fields or columns with the prompt and its id.
+        escape: interpret escapes such as `\\n` in lines of text.
 
     Raises:
-        UsageError: the format is unknown, or the name of the file does not tell it.
+        UsageError: the format is unknown, or does not follow from the suffix.
     """
 
     path: str
@@ -134,8 +133,8 @@ class PromptsFile:
         if self.form == "auto":
             if suffix in _NO_LINES:
                 raise UsageError(
-                    f"prompts-file {self.path!r} does not tell by its name what it holds: set prompts-format to one of "
-                    f"{', '.join(PROMPT_FORMATS)} (one prompt a line or row, not compressed)"
+                    f"the format of prompts-file {self.path!r} does not follow from its name: set prompts-format to "
+                    f"one of {', '.join(PROMPT_FORMATS)} (one prompt per line or row, not compressed)"
                 )
             object.__setattr__(self, "form", _BY_SUFFIX.get(suffix, "text"))
         if self.form == "parquet" and self.is_stream:
@@ -145,7 +144,7 @@ class PromptsFile:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it can be read only once: stdin, or a pipe, such as a shell has for `<(...)`."""
+        """Whether it can be read only once: stdin, or a pipe with a path, such as `<(...)`."""
         try:
             return self.path == "-" or stat.S_ISFIFO(local_path(self.path).stat().st_mode)
         except (OSError, ValueError):
@@ -153,20 +152,20 @@ class PromptsFile:
 
     @property
     def has_fields(self) -> bool:
-        """Whether a prompt can have an id and settings of its own."""
+        """Whether a prompt can have an id and settings."""
         return self.form != "text"
 
     @property
     def reading(self) -> dict[str, Any]:
-        """How it is read, as far as that changes the prompts."""
+        """The options of reading that change the prompts."""
         columns = {"prompt_column": self.prompt_column, "id_column": self.id_column}
         return {"format": self.form} | (columns if self.has_fields else {"escape": self.escape})
 
     def open(self) -> "PromptStream":
-        """Begin to read.
+        """Open the file.
 
         Raises:
-            UserError: the file cannot be read, or lacks the column of the prompts.
+            UserError: the file cannot be read, or has no column of this name for the prompts.
         """
         if self.form == "parquet":
             return _parquet(self)
@@ -181,10 +180,10 @@ class PromptsFile:
         return PromptStream(prompts, ready, stream.close if self.path != "-" else (lambda: None), tuple(columns))
 
     def measure(self) -> tuple[str, int]:
-        """SHA-256 of the file, and how many prompts it holds; both need one pass over it.
+        """The SHA-256 of the file, and its number of prompts. Reads the whole file.
 
         Raises:
-            UserError: the file cannot be read, or holds no prompt.
+            UserError: the file cannot be read, or contains no prompt.
         """
         with self._binary() as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
@@ -206,14 +205,14 @@ class PromptsFile:
 
 @dataclass(frozen=True)
 class PromptStream:
-    """The prompts of a file, one after the other; a context manager.
+    """An open file of prompts: an iterator, and a context manager that closes it.
 
     Attributes:
-        prompts: read as they are taken.
-        ready: whether the next one can be had without waiting.
-        close: end the reading.
-        columns: names of all columns, where the file has some.
-        total: number of prompts, where it is known from the beginning.
+        prompts: iterator that reads each prompt when it is requested.
+        ready: whether reading the next prompt will probably not block.
+        close: closes the file.
+        columns: names of all columns; empty for a format without columns.
+        total: number of prompts; None if it is not known before reading.
     """
 
     prompts: Iterator[RawPrompt]
@@ -233,7 +232,7 @@ class PromptStream:
 
 
 def _decoded(lines: LineStream) -> Iterator[str | None]:
-    """Lines as text. A byte that is not UTF-8 becomes half a surrogate pair, which no text holds."""
+    """The lines as text. A byte that is not UTF-8 becomes a lone surrogate, which valid text never contains."""
     for number, line in enumerate(lines):
         text = None if line is None else line.decode("utf-8", "surrogateescape")
         yield text.removeprefix("\ufeff") if text is not None and number == 0 else text
@@ -244,7 +243,7 @@ def _too_long() -> UserError:
 
 
 def _no_prompt(file: PromptsFile) -> UserError:
-    return UserError(f"the prompts file {file.path!r} holds no prompt: write one a line")
+    return UserError(f"the prompts file {file.path!r} contains no prompt: write one per line")
 
 
 def _text_lines(lines: LineStream, file: PromptsFile) -> Iterator[RawPrompt]:
@@ -280,7 +279,7 @@ def _read_json(line: str) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) < len(pairs):
             twice = next(name for name in fields if [key for key, _ in pairs].count(name) > 1)
-            raise UsageError(f"the field {twice!r} is there twice: give it once")
+            raise UsageError(f"the field {twice!r} occurs twice: give it once")
         return fields
 
     try:
@@ -290,14 +289,14 @@ def _read_json(line: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UsageError(f"the line is not JSON ({error.msg} at character {error.pos + 1})") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"the line is not JSON that can be read ({type(error).__name__})") from None
+        raise UsageError(f"the line cannot be read as JSON ({type(error).__name__})") from None
     if not isinstance(fields, dict):
         raise UsageError(f"the line has to be a JSON object with a prompt but is of type {type(fields).__name__}")
     return fields
 
 
 def _csv_rows(lines: LineStream, file: PromptsFile) -> tuple[list[str], Iterator[RawPrompt]]:
-    """The header, which is read at once, and the prompts of the rows after it."""
+    """The header, which is read immediately, and an iterator over the prompts in the rows."""
 
     def whole() -> Iterator[str]:
         for index, line in enumerate(_decoded(lines), 1):
@@ -309,7 +308,7 @@ def _csv_rows(lines: LineStream, file: PromptsFile) -> tuple[list[str], Iterator
     try:
         header = next((row for row in rows if row), None)
     except csv.Error as error:
-        raise UserError(f"the prompts file {file.path!r} has no header that can be read: {error}") from error
+        raise UserError(f"the prompts file {file.path!r} has no readable header: {error}") from error
     if header is None:
         raise _no_prompt(file)
     check_columns(header, file)
@@ -324,11 +323,11 @@ def _csv_rows(lines: LineStream, file: PromptsFile) -> tuple[list[str], Iterator
             except StopIteration:
                 return
             except csv.Error as error:
-                content = UsageError(f"the row is not CSV that can be read ({error})")
+                content = UsageError(f"the row cannot be read as CSV ({error})")
             else:
                 if not row:
                     continue
-                # An empty cell is a setting that is not set, and an empty prompt is a prompt.
+                # An empty cell leaves a setting unset, but an empty prompt is valid.
                 named = zip(header, row, strict=False)
                 content = {name: cell for name, cell in named if cell or name == file.prompt_column}
                 if len(row) != len(header):
@@ -340,15 +339,15 @@ def _csv_rows(lines: LineStream, file: PromptsFile) -> tuple[list[str], Iterator
 
 
 def check_columns(columns: list[str], file: PromptsFile) -> None:
-    """Refuse a table without the column of the prompts, or with two columns of one name.
+    """Check the columns of a table.
 
     Raises:
-        UsageError: it is such a table.
+        UsageError: the column with the prompts is missing, or two columns have the same name.
     """
     if file.prompt_column not in columns:
         raise UsageError(
-            f"the prompts file {file.path!r} has no column {file.prompt_column!r}: it has {', '.join(columns)}; name "
-            "the one with the prompts as prompt-column"
+            f"the prompts file {file.path!r} has no column {file.prompt_column!r}: it has {', '.join(columns)}; set "
+            "prompt-column to the one with the prompts"
         )
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
@@ -356,7 +355,7 @@ def check_columns(columns: list[str], file: PromptsFile) -> None:
 
 
 def unused_columns(columns: Sequence[str], file: PromptsFile) -> list[str]:
-    """The columns of a table that say nothing to the generation: they are neither prompt nor id nor a setting."""
+    """The columns of a table that are neither the prompt, nor the id, nor a setting."""
     used = {file.prompt_column, file.id_column, *SETTINGS}
     return [name for name in columns if name not in used and name.replace("-", "_") not in used]
 
@@ -369,14 +368,14 @@ def _parquet(file: PromptsFile) -> PromptStream:
         raise UserError(
             "a Parquet file of prompts needs the package datasets: pip install 'fundamentallm-hf[files]'"
         ) from None
-    file._binary().close()  # so that a file that is missing is one line
+    file._binary().close()  # reports a missing file in one line
     path = str(local_path(file.path).resolve())
     try:
         about = parquet.ParquetFile(path)
         columns, total = list(about.schema_arrow.names), about.metadata.num_rows
         rows = load_dataset("parquet", data_files=path, split="train", streaming=True)
     except Exception as error:
-        raise UserError(f"the prompts file {file.path!r} is not Parquet that can be read: {error}") from error
+        raise UserError(f"the prompts file {file.path!r} cannot be read as Parquet: {error}") from error
     check_columns(columns, file)
 
     def prompts() -> Iterator[RawPrompt]:

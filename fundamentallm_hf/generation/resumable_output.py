@@ -1,8 +1,8 @@
-"""An output file that a run continues after it was killed: the lines, and next to them a record of the run.
+"""An output file that a run can continue after it was killed, and the record of the run next to it.
 
-The record (`<output>.run.json`) says which run it is and how much of the file belongs to finished prompts. It is
-replaced atomically, after the lines it counts are on the disk. Whatever the file holds beyond that is cut off when the
-run continues, so no prompt is there twice, in part, or not at all.
+The record (`<output>.run.json`) identifies the run, and states how much of the file belongs to finished prompts. It is
+replaced atomically, after the lines it counts are on the disk. A run that continues cuts off the rest of the file, so
+each prompt is in the output exactly once.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-# Seconds between two records of a run. Killed in between, it generates again what it had generated since.
+# Seconds between two updates of the record. A killed run generates again what it has generated since the last one.
 BETWEEN_COMMITS = 0.5
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What is written of one prompt.
+    """The result for one prompt.
 
     Attributes:
-        number: of the prompt.
-        lines: one for each text, or one with an error.
-        failed: whether it is an error.
-        tokens: generated for it.
+        number: index of the prompt.
+        lines: one per text, or a single one with an error.
+        failed: whether there is an error.
+        tokens: number of generated tokens.
         digest: of the input up to this prompt, for a stream.
     """
 
@@ -48,21 +48,21 @@ class Finished:
 
     @property
     def texts(self) -> int:
-        """How many texts it has."""
+        """Number of texts."""
         return 0 if self.failed else len(self.lines)
 
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        done: prompts from the beginning that are finished.
-        ahead: numbers of finished prompts after them, with the digests of the input up to each.
-        digest: of the input up to `done`, for a stream.
-        texts, errors: texts and failed prompts that were written.
-        seed: of a run that was given none.
-        complete: whether nothing is left.
+        done: number of finished prompts at the start of the input.
+        ahead: numbers of finished prompts after those, each with the digest of the input up to it.
+        digest: of the input up to the last of the first `done` prompts, for a stream.
+        texts, errors: number of texts and of failed prompts in the output.
+        seed: drawn for a run without a seed.
+        complete: whether all prompts are finished.
     """
 
     done: int = 0
@@ -74,7 +74,7 @@ class RunState:
     complete: bool = False
 
     def after(self, finished: Iterable[Finished]) -> "RunState":
-        """The state when these prompts are finished, too."""
+        """The state after these prompts are finished as well."""
         done, ahead, digest, texts, errors = self.done, dict(self.ahead), self.digest, self.texts, self.errors
         for each in finished:
             ahead[each.number] = each.digest
@@ -86,41 +86,41 @@ class RunState:
 
 
 class Output(Protocol):
-    """Where a run writes its lines."""
+    """Where a run writes its records."""
 
     state: RunState
 
     def begin(self, plan: dict[str, Any], seed: int) -> None:
-        """Begin a run, or find where it was."""
+        """Start a run, or continue it."""
 
     def write(self, finished: Sequence[Finished]) -> None:
-        """Write the lines of prompts that are finished."""
+        """Write the lines of finished prompts."""
 
     def close(self, complete: bool) -> None:
-        """Record how far the run is."""
+        """End the run."""
 
 
 class StreamOutput:
-    """Writes lines where nothing can be continued: on stdout, into a pipe or a device.
+    """Writes to stdout, a pipe or a device, where no run can be continued.
 
     Args:
-        write: writes text, at once.
+        write: writes text without buffering.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self.state, self._write = RunState(), write
 
     def begin(self, plan: dict[str, Any], seed: int) -> None:
-        """Begin a run."""
+        """Start a run."""
         self.state = RunState(seed=seed)
 
     def write(self, finished: Sequence[Finished]) -> None:
-        """Write the lines of prompts that are finished, in this order."""
+        """Write the lines of finished prompts in the given order."""
         self._write("".join(f"{line}\n" for each in finished for line in each.lines))
         self.state = self.state.after(finished)
 
     def close(self, complete: bool) -> None:
-        """Nothing is left to do."""
+        """Do nothing: all lines are written."""
 
 
 class ResumableFile:
@@ -128,11 +128,11 @@ class ResumableFile:
 
     Args:
         path: the file.
-        force: replace a file that holds something else.
-        append: add to a file that holds something else.
+        force: replace a file with other content.
+        append: add to a file with other content.
 
     Raises:
-        UserError: the file is there and holds something else, or nothing can be written there.
+        UserError: the file exists with other content, or cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, force: bool = False, append: bool = False) -> None:
@@ -142,36 +142,38 @@ class ResumableFile:
         self.state = RunState()
         self._descriptor = -1
         self._plan: dict[str, Any] = {}
-        self._begun = False
+        self._started = False
         self._offset = 0
         self._committed = 0.0
         self._check()
 
     def _check(self) -> None:
-        """Refuse what is known to be impossible before the model is loaded."""
+        """Check the path, before the model is loaded."""
         if self.path.is_dir():
             raise UserError(f"output-file {self.shown} is a folder: give the name of a file")
         if not self.path.parent.is_dir():
-            raise UserError(f"output-file {self.shown} lies in {self.path.parent}, which is no folder: make it first")
+            raise UserError(
+                f"output-file {self.shown} is in {self.path.parent}, which is not a folder: create it first"
+            )
         if not os.access(self.path if self.path.exists() else self.path.parent, os.W_OK):
             raise UserError(f"cannot write output-file {self.shown}: permission denied")
-        if self._holds_something() and not (self.force or self.append or self.record.exists()):
+        if self._has_content() and not (self.force or self.append or self.record.exists()):
             raise UserError(f"output-file {self.shown} exists: use --force to replace it or --append to add to it")
 
-    def _holds_something(self) -> bool:
+    def _has_content(self) -> bool:
         return self.path.exists() and self.path.stat().st_size > 0
 
     def begin(self, plan: dict[str, Any], seed: int) -> None:
-        """Open the file, and find where the run was or begin it.
+        """Open the file, and continue its run or start a new one.
 
         Args:
-            plan: everything that the lines depend on, in parts by name; ready for JSON.
-            seed: for a run that was given none and begins now.
+            plan: everything that the lines depend on, by name; serializable as JSON.
+            seed: recorded if a new run starts.
 
         Raises:
-            UserError: the file belongs to another run, another process writes it, or it cannot be written.
+            UserError: the file belongs to another run, another process is writing it, or it cannot be written.
         """
-        plan = json.loads(json.dumps(plan))  # as it is read back: tuples are lists
+        plan = json.loads(json.dumps(plan))  # as it will be read: with lists in place of tuples
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             self._lock()
@@ -180,27 +182,27 @@ class ResumableFile:
             if old is not None and old["plan"] == plan and not (old["state"].complete and self.force):
                 if size < old["offset"]:
                     raise UserError(
-                        f"output-file {self.shown} is shorter than its run has left it: it was changed, so the run "
-                        "cannot continue; begin anew with --force"
+                        f"output-file {self.shown} is shorter than recorded: it was changed, so the run cannot "
+                        "continue; start again with --force"
                     )
                 self.state, self._offset = old["state"], old["offset"]
                 if self.state.complete:
                     return
             else:
-                self._begin_anew(old, size, seed)
+                self._start_again(old, size, seed)
             os.ftruncate(self._descriptor, self._offset)
             os.lseek(self._descriptor, self._offset, os.SEEK_SET)
-            self._begun = True
+            self._started = True
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def _begin_anew(self, old: dict[str, Any] | None, size: int, seed: int) -> None:
+    def _start_again(self, old: dict[str, Any] | None, size: int, seed: int) -> None:
         if size and old is not None and not self.force and not (self.append and old["state"].complete):
             changed = ", ".join(_differences(old["plan"], self._plan)) or "nothing"
             unfinished = "" if old["state"].complete else "unfinished "
             raise UserError(
-                f"output-file {self.shown} holds the {unfinished}texts of another run (changed: {changed}): run that "
-                "one again, use --force to replace it, or give another output-file"
+                f"output-file {self.shown} contains the {unfinished}texts of another run (changed: {changed}): repeat "
+                "its command, use --force to replace the file, or give another output-file"
             )
         if size and not (self.force or self.append):
             raise UserError(f"output-file {self.shown} exists: use --force to replace it or --append to add to it")
@@ -212,7 +214,7 @@ class ResumableFile:
                 os.write(self._descriptor, b"\n")
                 self._offset += 1
         self.state = RunState(seed=seed)
-        # Before the old lines are cut off: killed here, the new run finds that it has written nothing.
+        # Before the old lines are cut off: if killed here, the new run continues from its start.
         self._commit()
 
     def _lock(self) -> None:
@@ -221,12 +223,12 @@ class ResumableFile:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process writes output-file {self.shown}: let it finish, or end it") from None
+            raise UserError(f"another process is writing output-file {self.shown}: wait for it, or end it") from None
         except OSError:  # a file system without locks
             pass
 
     def _recorded(self) -> dict[str, Any] | None:
-        """The record of the run that wrote the file; None where there is none."""
+        """The record of the run that wrote the file; None if there is no record."""
         try:
             text = self.record.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -238,15 +240,14 @@ class ResumableFile:
             return {"plan": dict(read["plan"]), "state": RunState(**state), "offset": int(read["offset"])}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
-                f"{self.record} is not the record of a run that this version can read: move it away, and begin anew "
-                "with --force"
+                f"{self.record} cannot be read as the record of a run: move it away, and start again with --force"
             ) from error
 
     def write(self, finished: Sequence[Finished]) -> None:
-        """Write the lines of prompts that are finished, in this order.
+        """Write the lines of finished prompts in the given order.
 
         Raises:
-            UserError: they cannot be written.
+            UserError: the file cannot be written.
         """
         data = "".join(f"{line}\n" for each in finished for line in each.lines).encode()
         try:
@@ -261,15 +262,15 @@ class ResumableFile:
             raise self._unwritable(error) from error
 
     def close(self, complete: bool) -> None:
-        """Record how far the run is, and close the file.
+        """Update the record, and close the file.
 
         Args:
-            complete: whether every prompt is finished.
+            complete: whether all prompts are finished.
         """
         if self._descriptor < 0:
             return
         try:
-            if self._begun:
+            if self._started:
                 self.state = replace(self.state, complete=complete)
                 self._commit()
         except OSError as error:
@@ -279,12 +280,13 @@ class ResumableFile:
             self._descriptor = -1
 
     def _commit(self) -> None:
-        """Record what is written: the lines first, so that the record never counts what is not there."""
+        """Update the record; first flush the lines to the disk, so that the record never counts missing ones."""
         os.fsync(self._descriptor)
         text = json.dumps(
             {"version": _VERSION, "offset": self._offset, "state": asdict(self.state), "plan": self._plan}, indent=1
         )
-        hidden = self.record.with_name(f".{self.record.name}.part")  # one name: only one process writes
+        # A fixed name will do: the lock lets only one process write.
+        hidden = self.record.with_name(f".{self.record.name}.part")
         try:
             with hidden.open("w", encoding="utf-8") as stream:
                 stream.write(text)
@@ -301,7 +303,7 @@ class ResumableFile:
 
 
 def is_resumable(path: str | os.PathLike[str]) -> bool:
-    """Whether a run can continue at a path: it is a regular file, or nothing yet; not a pipe or a device."""
+    """Whether a run can be continued at a path: a regular file or a new one, not a pipe or a device."""
     try:
         return stat.S_ISREG(local_path(path).stat().st_mode)
     except OSError:
@@ -309,7 +311,7 @@ def is_resumable(path: str | os.PathLike[str]) -> bool:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], within: str = "") -> list[str]:
-    """What differs between two plans, by name."""
+    """The names of the parts in which two plans differ, with values if they are short."""
     found = []
     for name in dict.fromkeys([*old, *new]):
         before, after = old.get(name), new.get(name)

@@ -243,7 +243,7 @@ def test_a_prompts_file_without_prompts_or_text_is_refused(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     empty, latin = (generate("--prompts-file", name) for name in ("empty.txt", "latin.txt"))
     assert (empty.exit_code, latin.exit_code) == (1, 1)
-    assert "holds no prompt: write one a line" in empty.stderr
+    assert "contains no prompt: write one per line" in empty.stderr
     assert "is not UTF-8 text (byte 3)" in latin.stderr
 
 

@@ -1,25 +1,14 @@
 """The command as a process: pipes, signals, locales and colours."""
 
 import os
-import pty
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from click.testing import CliRunner
-from command import MODEL, heed_interrupts, load_once
+from command import MODEL, load_once, on_a_terminal, start
 
 from fundamentallm_hf.cli.main import cli
-
-COMMAND = [sys.executable, "-m", "fundamentallm_hf", "generate", MODEL]
-ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-
-
-def start(*options, env=None, **keywords):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | keywords
-    return subprocess.Popen([*COMMAND, *options], env=ENVIRONMENT | (env or {}), preexec_fn=heed_interrupts, **pipes)
 
 
 def test_a_reader_that_leaves_is_no_failure():
@@ -58,25 +47,6 @@ def test_text_is_utf8_whatever_the_locale(locale):
     output, errors = process.communicate()
     assert output.decode("utf-8").startswith("café 日本 😀")
     assert "no token for 'é' '日' '本' '😀'" in errors.decode("utf-8")
-
-
-def on_a_terminal(*options, env=None):
-    """What a terminal of stderr and stdout gets to see."""
-    ours, theirs = pty.openpty()
-    process = start(*options, env={"TERM": "xterm", "COLUMNS": "80"} | (env or {}), stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(ours, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        seen += piece
-    os.close(ours)
-    assert process.wait(60) == 0
-    return seen.decode()
 
 
 def test_a_terminal_sees_progress_and_colour(tmp_path):

@@ -91,7 +91,7 @@ def test_what_is_written_is_read_again(tmp_path):
     assert GenerationSettings(**read_settings(file).settings) == settings
     write_settings(GenerationSettings(), file, force=True)
     assert GenerationSettings(**read_settings(file).settings) == GenerationSettings()
-    with pytest.raises(UserError, match=r"the file .* lies in .*, which is no folder"):
+    with pytest.raises(UserError, match=r"the file .* is in .*, which is not a folder"):
         write_settings(settings, str(tmp_path / "missing" / "settings.json"))
 
 

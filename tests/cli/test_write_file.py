@@ -12,16 +12,14 @@ import sys
 import time
 
 import pytest
-from command import MODEL, heed_interrupts, load_once, run
+from command import ENVIRONMENT, MODEL, load_once, on_a_terminal, run, start
 
 from fundamentallm_hf.cli.main import cli
 from fundamentallm_hf.generation import resumable_output
 
-ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 # How many times a process is killed; more take minutes.
 KILLS = int(os.environ.get("FUNDAMENTALLM_KILLS", "2"))
 WORDS = ["to", "be", "or", "not", "that", "is", "the", "question", "whether", "it", "nobler", "in", "mind", "suffer"]
-COMMAND = [sys.executable, "-m", "fundamentallm_hf", "generate", MODEL]
 
 
 @pytest.fixture(autouse=True)
@@ -106,18 +104,14 @@ def test_text_lines_become_records_where_the_output_is_called_so(tmp_path):
 def test_a_table_by_its_columns_names_what_it_does_not_use(tmp_path):
     (tmp_path / "in.csv").write_text("story,must_inclde,max_tokens,key\nTo be,king,2,a\nO,,,b\n")
     result = generate("--prompts-file", "in.csv", "--prompt-column", "story", "--id-column", "key")
-    assert result.stderr == "note: not used of in.csv: must_inclde, which are no settings\n"
+    assert result.stderr == "note: unused columns of in.csv: must_inclde (not settings)\n"
     first, second = map(json.loads, result.stdout.splitlines())
     assert (first["id"], first["tokens"], second["id"], second["tokens"]) == ("a", 2, "b", 3)
 
 
 def test_an_answer_comes_before_the_next_prompt_is_asked():
-    process = subprocess.Popen(
-        [*COMMAND, "--prompts-file", "-", "--format", "jsonl", "--max-tokens", "3"],
-        env=ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    options = ("--prompts-file", "-", "--format", "jsonl", "--max-tokens", "3")
+    process = start(*options, stdin=subprocess.PIPE, stderr=None)
     for number, prompt in enumerate(["To be\n", "O\n"], 1):
         process.stdin.write(prompt.encode())
         process.stdin.flush()
@@ -133,10 +127,10 @@ def test_the_same_command_again_changes_nothing_and_another_is_refused(tmp_path)
     options = ("--prompts-file", "in.jsonl", "--output-file", "out.jsonl")
     assert generate(*options).stderr == "note: 5 texts written to out.jsonl\n"
     before = (tmp_path / "out.jsonl").read_bytes()
-    assert generate(*options).stderr == "note: out.jsonl is complete already: 5 texts\n"
+    assert generate(*options).stderr == "note: out.jsonl is already complete: 5 texts\n"
     other = generate(*options, "--temperature", 0.5)
     assert other.exit_code == 1
-    assert "holds the texts of another run (changed: temperature None to 0.5)" in other.stderr
+    assert "contains the texts of another run (changed: temperature None to 0.5)" in other.stderr
     prompts(6)
     assert "another run (changed: input)" in generate(*options).stderr
     assert (tmp_path / "out.jsonl").read_bytes() == before
@@ -160,9 +154,9 @@ def test_a_stream_that_continues_has_to_be_the_same(monkeypatch, tmp_path):
     (tmp_path / "out.jsonl").write_bytes(b"".join(lines[:3]) + b'{"half')
     changed = generate(*options, stdin=text.replace("p1", "q1"))
     assert (changed.exit_code, changed.stderr.count("\n")) == (1, 2)
-    assert "the prompts that are read from the pipe are not those that the output-file was begun with" in changed.stderr
+    assert "the prompts from the pipe are not those that the output-file was started with" in changed.stderr
     result = generate(*options, stdin=text)
-    assert "note: 3 prompts were finished before: going on with the others" in result.stderr
+    assert "note: 3 prompts were finished before: continuing with the others" in result.stderr
     assert (tmp_path / "out.jsonl").read_bytes() == whole
 
 
@@ -217,9 +211,8 @@ def test_a_process_that_is_killed_goes_on_by_the_same_command(tmp_path):
     options += ["--seed", "5"]
     assert run(*options, "--output-file", "whole.jsonl").exit_code == 0
     draw = random.Random(0)
-    command = [*COMMAND, *options[2:], "--output-file", "out.jsonl"]
     for _ in range(KILLS):
-        process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
+        process = start(*options[2:], "--output-file", "out.jsonl")
         out = tmp_path / "out.jsonl"
         size = before = out.stat().st_size if out.exists() else 0
         end = time.monotonic() + 300
@@ -276,6 +269,30 @@ def test_two_processes_write_the_same_bytes_and_go_on_after_one_has_died(tmp_pat
     assert [ended(process) for process in team(*options, "--output-file", "again.jsonl", "--top-k", 3)] == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--prompt", "To be"),
+        ("--prompt", "-"),
+        ("--prompts-file", "-"),
+        ("--prompt", "To be", "--probs-only"),
+        ("--interactive", "--quiet"),
+    ],
+)
+def test_without_a_file_of_prompts_only_the_first_process_works(options):
+    launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    options += ("--seed", 1, "--temperature", 0.5)
+    alone = generate(*options, stdin="To be\n")
+    first, second = (
+        generate(*options, stdin="To be\n", env=launcher | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    )
+    assert alone.stdout
+    assert (first.exit_code, first.stdout) == (alone.exit_code, alone.stdout)
+    note = "note: several processes share only files of prompts: the first process does all the work\n"
+    assert first.stderr == ("" if "--quiet" in options else note) + alone.stderr
+    assert (second.exit_code, second.output) == (0, "")
+
+
 @pytest.mark.slow
 def test_a_launcher_spreads_the_command_over_processes(tmp_path):
     prompts(12)
@@ -300,11 +317,11 @@ def test_a_launcher_spreads_the_command_over_processes(tmp_path):
         (("--prompts-file", "in.txt", "--unordered"), "unordered is set, but in format text nothing says whose", 2),
         (("--prompts-file", "in.csv", "--format", "text"), "prompts-file holds csv, which format text cannot", 2),
         (("--prompts-file", "in.csv", "--probs-only"), "prompts-file holds csv, which probs-only cannot be", 2),
-        (("--prompts-file", "in.json"), "does not tell by its name what it holds: set prompts-format", 2),
+        (("--prompts-file", "in.json"), "does not follow from its name: set prompts-format", 2),
         (("--prompts-file", "-", "--prompts-format", "parquet"), "Parquet cannot be read as a stream", 2),
         (("--prompts-file", "missing.csv"), "cannot read the prompts file 'missing.csv': No such file", 1),
         (("--prompts-file", "in.csv"), "has no column 'prompt': it has text", 2),
-        (("--prompts-file", "in.jsonl"), "holds no prompt: write one a line", 1),
+        (("--prompts-file", "in.jsonl"), "contains no prompt: write one per line", 1),
         (("--prompts-file", "in.csv", "--output-file", "there.jsonl"), "exists: use --force to replace it or", 1),
     ],
 )
@@ -319,29 +336,9 @@ def test_what_cannot_be_is_one_line_before_the_model_is_loaded(arguments, messag
 
 
 def test_a_terminal_sees_how_far_it_is():
-    import pty
-
     prompts(30)
-    ours, theirs = pty.openpty()
-    options = ("--output-file", "out.jsonl", "--max-tokens", "5", "--batch-size", "2")
-    process = subprocess.Popen(
-        [*COMMAND, "--prompts-file", "in.jsonl", *options],
-        env=ENVIRONMENT | {"TERM": "xterm", "COLUMNS": "100"},
-        stdout=theirs,
-        stderr=theirs,
-        preexec_fn=heed_interrupts,
-    )
-    os.close(theirs)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(ours, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        seen += piece
-    assert process.wait(60) == 0
-    assert "generating" in seen.decode()
-    assert "/30" in seen.decode()
-    assert "tokens/s" in seen.decode()
+    options = ("--prompts-file", "in.jsonl", "--output-file", "out.jsonl", "--max-tokens", "5", "--batch-size", "2")
+    seen = on_a_terminal(*options, env={"COLUMNS": "100"})
+    assert "generating" in seen
+    assert "/30" in seen
+    assert "tokens/s" in seen

@@ -3,14 +3,19 @@
 import json
 
 import pytest
+from conftest import FIXTURES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from fundamentallm_hf import Generator, UserError, load_model
 from fundamentallm_hf.generation import file_run
-from fundamentallm_hf.generation.file_run import FileOptions, model_digest, run_file
+from fundamentallm_hf.generation.file_run import FileOptions, run_file
 from fundamentallm_hf.generation.prompt_files import PromptsFile
 from fundamentallm_hf.generation.resumable_output import StreamOutput
+from fundamentallm_hf.generation.run_digests import attribute_digest, run_digests
+from fundamentallm_hf.portable.guides.attributes import Attribute
+from fundamentallm_hf.portable.text.word_counts import WordCounts
 
 RUN = {"max_tokens": 4, "temperature": 0.9}
 OWN = [
@@ -90,7 +95,7 @@ def test_without_a_seed_all_prompts_have_one_that_the_records_tell(generator, tm
     assert again[0]["seed"] != first[0]["seed"]
 
 
-def test_one_that_nobody_foresaw_is_an_error_and_many_in_a_row_end_the_run(generator, tmp_path, monkeypatch):
+def test_one_that_nobody_expected_is_an_error_and_many_in_a_row_end_the_run(generator, tmp_path, monkeypatch):
     whole = generator.iterate
 
     def iterate(prompts, **options):
@@ -102,10 +107,10 @@ def test_one_that_nobody_foresaw_is_an_error_and_many_in_a_row_end_the_run(gener
     found = records(generator, [{"prompt": each} for each in ("a", "bad", "b", "c", "bad", "d")], tmp_path)
     wrong = "RuntimeError: out of memory"
     assert [each.get("error") for each in found] == [None, wrong, None, None, wrong, None]
-    many = [{"prompt": "bad"}] * file_run.MOST_UNFORESEEN
+    many = [{"prompt": "bad"}] * file_run.MOST_UNEXPECTED
     with pytest.raises(RuntimeError, match="out of"):
         records(generator, many, tmp_path)
-    assert len(records(generator, many[1:], tmp_path)) == file_run.MOST_UNFORESEEN - 1
+    assert len(records(generator, many[1:], tmp_path)) == file_run.MOST_UNEXPECTED - 1
 
 
 def test_the_records_hold_probabilities_on_request(generator, tmp_path):
@@ -164,16 +169,78 @@ def test_ended_at_any_batch_it_goes_on_as_if_nothing_had_been(generator, tmp_pat
         assert unordered or ours == theirs
 
 
-def test_a_model_is_told_from_another_by_its_weights(shakespeare):
-    from conftest import FIXTURES
+@pytest.fixture
+def fresh():
+    """A generator with a model that the test may change."""
+    return Generator(load_model(FIXTURES / "learned" / "final_model.pt", device="cpu"), notice=lambda text: None)
 
-    def fresh():
-        return load_model(FIXTURES / "learned" / "final_model.pt", device="cpu")
 
-    assert model_digest(fresh()) == model_digest(shakespeare)
-    trained = fresh()
-    for tensor in trained.parameters():
-        tensor.data.mul_(1.0001)
-    other_config = fresh()
-    other_config.generation_config.temperature = 0.1
-    assert len({model_digest(each) for each in (shakespeare, trained, other_config)}) == 3
+def happy(weight=1.0, **more):
+    return Attribute("words", words={"king": weight}, **more)
+
+
+def retrain(model):
+    model.get_output_embeddings().weight.data.reshape(-1)[1].mul_(1.001)  # a single weight
+
+
+def replace_tokenizer(model):
+    state = json.loads(model.tokenizer.backend_tokenizer.to_str())
+    state["model"]["vocab"] = {
+        {"a": "b", "b": "a"}.get(token, token): number for token, number in state["model"]["vocab"].items()
+    }
+    model.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+
+
+def reconfigure(model):
+    model.generation_config.temperature = 0.1
+
+
+def recount(model):
+    model.word_counts = WordCounts({"king": 4})
+
+
+def reweight(model):
+    model.attributes = {"happy": happy(2)}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (retrain, "model"),
+        (reconfigure, "model"),
+        (replace_tokenizer, "tokenizer"),
+        (recount, "word-counts"),
+        (reweight, "attribute happy"),
+    ],
+)
+def test_a_run_does_not_continue_with_a_changed_model(change, name, fresh, tmp_path):
+    fresh.model.word_counts, fresh.model.attributes = WordCounts({"king": 3}), {"happy": happy()}
+    (tmp_path / "in.txt").write_text("a\nb\n")
+    command = {"max_tokens": 1, "guide_attribute": "happy"}
+
+    def again():
+        return fresh.complete_file(str(tmp_path / "in.txt"), str(tmp_path / "out.jsonl"), **command)
+
+    assert not again().was_complete
+    fresh.model.attributes = {"happy": happy(description="other"), "unnamed": happy()}
+    assert again().was_complete
+    change(fresh.model)
+    with pytest.raises(UserError, match=rf"another run \(changed: {name}\)"):
+        again()
+
+
+def test_two_copies_of_a_model_have_the_same_digests(fresh, generator):
+    fresh.tokenizer(["a", "abc"], padding=True, truncation=True, max_length=2)
+    first, second = (run_digests(each.model, each.tokenizer, each.settings) for each in (fresh, generator))
+    assert first == second
+    assert first["attribute"] == {}
+
+
+def test_the_digest_of_a_classifier_is_that_of_its_files(tmp_path):
+    def classifier(name, content):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content)
+        return attribute_digest(Attribute("classifier", classifier=tmp_path / name))
+
+    first, same, other = classifier("a", "{}"), classifier("b", "{}"), classifier("c", "[]")
+    assert first == same != other

@@ -80,12 +80,12 @@ def test_json_lines_with_settings_of_their_own(tmp_path):
 BROKEN = {
     b"nonsense": "the line is not JSON (Expecting value at character 1)",
     b'{"prompt": "a"': "the line is not JSON (Expecting ',' delimiter at character 15)",
-    b"[" * 100_000: "the line is not JSON that can be read (RecursionError)",
-    b'{"seed": ' + b"9" * 5000 + b', "prompt": "a"}': "the line is not JSON that can be read (ValueError)",
+    b"[" * 100_000: "the line cannot be read as JSON (RecursionError)",
+    b'{"seed": ' + b"9" * 5000 + b', "prompt": "a"}': "the line cannot be read as JSON (ValueError)",
     b'"To be"': "the line has to be a JSON object with a prompt but is of type str",
     b'{"id": 3}': "there is no 'prompt': give the prompt in a field of this name",
     b'{"prompt": null}': "prompt has to be text but is None",
-    b'{"prompt": "a", "prompt": "b"}': "the field 'prompt' is there twice: give it once",
+    b'{"prompt": "a", "prompt": "b"}': "the field 'prompt' occurs twice: give it once",
     b'{"prompt": "a", "must_inclde": ["b"]}': "there is no setting 'must_inclde': did you mean 'must_include'?",
     b'{"prompt": "a", "seed": -1}': "seed has to be a whole number from 0 to 4611686018427387904 but is -1",
     b'{"prompt": "a", "temperature": 0, "num_samples": 2}': "num-samples is 2, but at temperature 0 all samples are "
@@ -122,7 +122,7 @@ def test_csv_by_column_name(tmp_path):
     assert [each.error for each in found[2:5]] == [
         "the row has 3 cells, but the header names 5 columns",
         "text is not UTF-8 text: convert it to UTF-8 first",
-        "the row is not CSV that can be read (',' expected after '\"')",
+        "the row cannot be read as CSV (',' expected after '\"')",
     ]
     assert (found[5].line, found[5].id, found[5].text) == (9, 9, "")
     with PromptsFile(str(file), **options).open() as prompts:
@@ -139,7 +139,7 @@ def test_tabs_and_what_is_no_table(tmp_path):
     with pytest.raises(UsageError, match="two columns 'prompt': rename one"):
         read(tmp_path / "twice.csv")
     (tmp_path / "empty.csv").write_text("\n")
-    with pytest.raises(UserError, match="holds no prompt"):
+    with pytest.raises(UserError, match="contains no prompt"):
         PromptsFile(str(tmp_path / "empty.csv")).measure()
 
 
@@ -157,7 +157,7 @@ def test_parquet_by_column_name(tmp_path):
     with pytest.raises(UsageError, match="has no column 'prompt': it has text, stop, id, n"):
         read(file)
     (tmp_path / "no.parquet").write_text("no")
-    with pytest.raises(UserError, match="is not Parquet that can be read"):
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
         read(tmp_path / "no.parquet")
 
 
@@ -172,7 +172,7 @@ def test_the_format_is_by_the_name_unless_it_is_given():
     forms |= {"f.txt": "text", "g": "text", "-": "text"}
     assert {name: PromptsFile(name).form for name in forms} == forms
     for name in ("in.json", "in.jsonl.gz"):
-        with pytest.raises(UsageError, match="does not tell by its name what it holds: set prompts-format"):
+        with pytest.raises(UsageError, match="does not follow from its name: set prompts-format"):
             PromptsFile(name)
         assert PromptsFile(name, "jsonl").form == "jsonl"
     with pytest.raises(UsageError, match="prompts-format has to be one of"):
@@ -231,6 +231,6 @@ def test_another_stream_than_the_one_that_was_begun_is_noticed(monkeypatch):
     assert rest(b"a\nb\nc\nd\n") == ["c"]
     for other in (b"a\nB\nc\nd\n", b"a\n\nb\nc\nd\n", b"a\n", b""):
         with pytest.raises(
-            UserError, match="prompts that are read from the pipe are not those that the output-file was begun with"
+            UserError, match="prompts from the pipe are not those that the output-file was started with"
         ):
             rest(other)

@@ -138,7 +138,7 @@ def test_an_unfinished_run_is_not_added_to_by_another(tmp_path, monkeypatch):
     assert killed_at(14, False, path, monkeypatch)
     before = path.read_bytes()
     for options in ({}, {"append": True}):
-        with pytest.raises(UserError, match="holds the unfinished texts of another run"):
+        with pytest.raises(UserError, match="contains the unfinished texts of another run"):
             work(path, plan=PLAN | {"input": "x"}, **options)
     assert path.read_bytes() == before
     # With the same plan they continue it, as the command that was killed.
@@ -161,7 +161,7 @@ def test_a_file_that_was_cut_short_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(resumable_output, "BETWEEN_COMMITS", 0)
     assert killed_at(14, False, path, monkeypatch)
     path.write_bytes(path.read_bytes()[:3])
-    with pytest.raises(UserError, match="is shorter than its run has left it"):
+    with pytest.raises(UserError, match="is shorter than recorded"):
         work(path)
 
 
@@ -170,14 +170,14 @@ def test_a_record_that_cannot_be_read_is_one_line(tmp_path):
     path.write_text("x\n")
     for text in ("{", "[]", '{"plan": {}, "offset": 1, "state": {"elsewhere": 1}}'):
         (tmp_path / "out.jsonl.run.json").write_text(text)
-        with pytest.raises(UserError, match="is not the record of a run that this version can read"):
+        with pytest.raises(UserError, match="cannot be read as the record of a run"):
             work(path)
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):
     first = ResumableFile(tmp_path / "out.jsonl")
     first.begin(PLAN, 1)
-    with pytest.raises(UserError, match="another process writes output-file"):
+    with pytest.raises(UserError, match="another process is writing output-file"):
         work(tmp_path / "out.jsonl")
     first.close(False)
     work(tmp_path / "out.jsonl")
@@ -188,7 +188,7 @@ def test_a_target_that_cannot_be_is_refused_at_once(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="is a folder"):
         ResumableFile(tmp_path / "folder")
-    with pytest.raises(UserError, match="which is no folder: make it first"):
+    with pytest.raises(UserError, match="which is not a folder: create it first"):
         ResumableFile(tmp_path / "missing" / "out.jsonl")
     assert is_resumable(tmp_path / "new.jsonl")
     assert not is_resumable(os.devnull)
