@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedTokenizerBase
 
 from ..decoding.call_processors import CallProcessors
 from ..decoding.drafts import SuggestsTokens
@@ -305,6 +305,12 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         return barred is not None and progress.barred is not None and barred.complete(progress.barred, [token]) == 1
 
 
+def _suppressed(config: GenerationConfig) -> frozenset[int]:
+    """Ids of the tokens that transformers masks in every step of a call."""
+    alone = (tokens[0] for tokens in config.bad_words_ids or () if len(tokens) == 1)
+    return frozenset([*(config.suppress_tokens or ()), *alone])
+
+
 def add_must_include(step: CallProcessors) -> None:
     """Make the texts of a call include its required words.
 
@@ -316,8 +322,9 @@ def add_must_include(step: CallProcessors) -> None:
         return
     case_sensitive, ordered = bool(call.field("case_sensitive")), bool(call.field("must_include_ordered"))
     prompt_counts, counts = bool(call.field("must_include_prompt")), own_word_counts(call.model)
+    suppressed = _suppressed(call.config)
     requirements = call.kept(
-        ("must_include", entries, bad_words, step.stop_strings, case_sensitive, ordered, prompt_counts),
+        ("must_include", entries, bad_words, step.stop_strings, case_sensitive, ordered, prompt_counts, suppressed),
         lambda: Requirements(
             entries,
             call.reader,
@@ -328,6 +335,7 @@ def add_must_include(step: CallProcessors) -> None:
             counts=counts,
             barred=compiled_bad_words(bad_words, call) if bad_words else None,
             stops=step.stop_strings,
+            suppressed=suppressed,
         ),
         of=counts,
     )

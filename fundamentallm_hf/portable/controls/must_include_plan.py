@@ -55,6 +55,7 @@ class Requirements:
         barred: banned words (see `compile_bad_words`).
         prompt_counts: entries in the prompt count as included.
         stops: texts that end the text, so no entry is written with one of them in it.
+        suppressed: ids of tokens that the call masks everywhere, so no entry is written with them.
 
     Raises:
         ValueError: an entry cannot be read, cannot be written with the model's alphabet, or contains a banned word or a
@@ -72,9 +73,10 @@ class Requirements:
         barred: TokenTables | None = None,
         prompt_counts: bool = False,
         stops: Sequence[str] = (),
+        suppressed: frozenset[int] = frozenset(),
     ) -> None:
         self.sources = tuple(must_include)
-        self.vocabulary = Vocabulary.of(tokenizer).limited(size)
+        self.vocabulary = Vocabulary.of(tokenizer).limited(size).without(suppressed)
         self.size = size
         self.ordered = ordered
         self.barred = barred

@@ -31,6 +31,7 @@ class Vocabulary:
         strips_trailing_space: the decoder removes one space from the end of the text.
         fallback: ids of tokens for single bytes, which a tokenizer uses only for characters without a token.
         errors: how the decoder handles invalid bytes, as in `bytes.decode`: "replace" or "ignore".
+        suppressed: ids of tokens that are read but never used to spell a text.
         derived: a cache for other values computed from these tokens.
     """
 
@@ -39,6 +40,7 @@ class Vocabulary:
     strips_trailing_space: bool = False
     fallback: frozenset[int] = frozenset()
     errors: str = "replace"
+    suppressed: frozenset[int] = frozenset()
     _spelling: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     _holders: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     _limited: dict[int, "Vocabulary"] = field(default_factory=dict, repr=False, compare=False)
@@ -47,7 +49,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         for token in sorted(range(len(self.pieces)), key=self.fallback.__contains__):
             piece = self.pieces[token]
-            if isinstance(piece, str) and piece:
+            if isinstance(piece, str) and piece and token not in self.suppressed:
                 self._spelling.setdefault(piece, token)
 
     @classmethod
@@ -81,6 +83,16 @@ class Vocabulary:
                 self, pieces=self.pieces[:size], fallback=kept, _spelling={}, _holders={}, _limited={}, derived={}
             )
         return self._limited[size]
+
+    def without(self, suppressed: frozenset[int]) -> "Vocabulary":
+        """The same, but no text is spelled in the `suppressed` tokens: a call may mask them."""
+        if not suppressed:
+            return self
+        if suppressed not in self.derived:
+            empty: dict[str, Any] = {name: {} for name in ("_spelling", "_holders", "_limited", "derived")}
+            self.derived[suppressed] = replace(self, suppressed=suppressed, **empty)
+        found: Vocabulary = self.derived[suppressed]
+        return found
 
     def token(self, text: str) -> int | None:
         """The token that adds exactly `text`, if there is one."""
@@ -130,6 +142,8 @@ class Vocabulary:
         """The tokens for parts of a character: those of byte-level words, and those of byte fallback."""
         found: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
         for token, piece in enumerate(self.pieces):
+            if token in self.suppressed:
+                continue
             if token in self.fallback or (isinstance(piece, bytes) and len(piece) < _MOST_BYTES):
                 found[token in self.fallback].setdefault(as_bytes(piece), token)
         return found

@@ -150,3 +150,21 @@ def test_a_row_that_has_ended_is_padded_also_by_a_model_without_an_end_token(sha
         (alone,) = added([prompt])
         assert row[: len(alone)].tolist() == alone.tolist()
         assert set(row[len(alone) :].tolist()) <= {shakespeare.generation_config.pad_token_id}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("word", ["cat", "happy", "Paris", "very big dog", "é"])
+@pytest.mark.parametrize("field", ["suppress_tokens", "bad_words_ids"])
+def test_a_required_word_is_written_without_tokens_that_are_masked_or_the_call_is_refused(family, word, field):
+    model = toy_model(family)
+    usual = [*model.tokenizer(word, add_special_tokens=False).input_ids]
+    usual += model.tokenizer(f" {word}", add_special_tokens=False).input_ids
+    masked = {"suppress_tokens": usual} if field == "suppress_tokens" else {"bad_words_ids": [[each] for each in usual]}
+    how = {"must_include": [word], "max_new_tokens": 40, "do_sample": True, **masked}
+    torch.manual_seed(0)
+    try:
+        (text,) = written(model, ["the"], custom_generate=controlled_generate, **how)
+    except ValueError as error:
+        assert str(error).startswith("must_include: "), error
+    else:
+        assert violations(text, 0, [word]), text
