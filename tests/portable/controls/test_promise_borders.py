@@ -162,9 +162,9 @@ def test_a_required_word_is_written_without_tokens_that_are_masked_or_the_call_i
     masked = {"suppress_tokens": usual} if field == "suppress_tokens" else {"bad_words_ids": [[each] for each in usual]}
     how = {"must_include": [word], "max_new_tokens": 40, "do_sample": True, **masked}
     torch.manual_seed(0)
+    refusal, text = "", ""
     try:
         (text,) = written(model, ["the"], custom_generate=controlled_generate, **how)
     except ValueError as error:
-        assert str(error).startswith("must_include: "), error
-    else:
-        assert violations(text, 0, [word]), text
+        refusal = str(error)
+    assert refusal.startswith("must_include: ") or violations(text, 0, [word]), (refusal, text)
