@@ -274,7 +274,10 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         """Mask the tokens after which the missing entries would not fit any more."""
         requirements = self.requirements
         plan = requirements.plan(progress)
-        if not self.has_deadline or plan is None or room > requirements.most_needed(progress) + 2:
+        spare = room - requirements.most_needed(progress) - 2
+        if not self.has_deadline or plan is None or spare > 0:
+            if self.has_deadline and spare <= _MOST_BYTES:
+                shift[self._late_parts(progress, spare, len(shift))] = -math.inf
             return
         first = self._first_tokens(plan)
         tried: Iterable[int] = range(len(shift))
@@ -292,6 +295,12 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
             shift[plan[0]] = 0.0  # another control has masked the last continuation
             kept[plan[0]] = 0.0
         shift += kept
+
+    def _late_parts(self, progress: Progress, spare: int, size: int) -> list[int]:
+        """The tokens that start a character of which the rest would not fit before the plan has to start."""
+        begun = any(place is not None and place.pending for place in progress.places)
+        parts = () if begun else self.requirements.vocabulary.missing_bytes
+        return [token for token, missing in parts if missing > spare and token < size]
 
     def _first_tokens(self, plan: Sequence[int]) -> set[int]:
         """The first token of a plan, with and without a space before it: which one reads well the model knows."""

@@ -145,8 +145,11 @@ class Requirements:
         """The same within a prompt, where a special token starts a new text."""
         if not self.vocabulary.is_border(token):
             return self.advance(progress, token)
-        places = [place and table.start for table, place in zip(self.tables, progress.places, strict=True)]
-        return self.start._replace(places=tuple(places))
+        places = [place and table.restarted(place) for table, place in zip(self.tables, progress.places, strict=True)]
+        barred = progress.barred
+        if self.barred is not None and barred is not None:
+            barred = self.barred.restarted(barred)
+        return self.start._replace(places=tuple(places), barred=barred)
 
     def _tail_after(self, progress: Progress, token: int) -> str:
         place = next((place for place in progress.places if place is not None), None)
@@ -167,12 +170,15 @@ class Requirements:
         return Progress(tuple(places), barred, tail=progress.tail)
 
     def missing(self, progress: Progress) -> list[int]:
-        """The entries that are missing if the text ends here."""
-        return [
-            index
-            for index, (table, place) in enumerate(zip(self.tables, progress.places, strict=True))
-            if place is not None and not table.ends(place) and (index not in progress.held or place.pending)
-        ]
+        """The entries that are missing if the text ends here, or that would be a banned word if it did."""
+        missing, ending = [], []
+        for index, (table, place) in enumerate(zip(self.tables, progress.places, strict=True)):
+            if place is None or (index in progress.held and not place.pending):
+                continue
+            (ending if table.ends(place) else missing).append(index)
+        if ending and self.barred is not None and progress.barred is not None and self.barred.ends(progress.barred):
+            missing = sorted([*missing, *ending])
+        return missing
 
     def waiting(self, progress: Progress) -> list[int]:
         """The entries that are searched for now: all missing ones, or the first of them if they are ordered."""
@@ -207,7 +213,7 @@ class Requirements:
             possible = [
                 (len(found), index, found)
                 for index in (missing[:1] if self.ordered else missing)
-                for found in self._spelled_ways(index, progress)
+                for found in self._open_ways(index, progress)
             ]
             if not possible:
                 return None
@@ -218,6 +224,28 @@ class Requirements:
             if index in self.missing(progress):
                 return None
         return tokens
+
+    def _open_ways(self, index: int, progress: Progress) -> Iterator[list[int]]:
+        """Tokens that complete an entry, as the decoder reads them, without a banned word."""
+        found = [way for way in self._spelled_ways(index, progress) if self._is_open(progress, way)]
+        space = self.vocabulary.token(" ")
+        if not found and space is not None:
+            # Behind a space, bytes are not discarded with broken ones, and letters are no part of the word before.
+            after = self.advance(progress, space)
+            ways = self._spelled_ways(index, after) if after.places[index] is not None else [[]]
+            found = [[space, *way] for way in ways if self._is_open(progress, [space, *way])]
+        yield from found
+
+    def _is_open(self, progress: Progress, tokens: list[int]) -> bool:
+        """Whether the text may continue with these tokens and end after them, as far as banned words go."""
+        state = progress.barred
+        if self.barred is None or state is None:
+            return True
+        if self.barred.complete(state, tokens) is not None:
+            return False
+        for token in tokens:
+            state = self.barred.advance(state, token)
+        return not self.barred.ends(state)
 
     def _spelled_ways(self, index: int, progress: Progress) -> Iterator[list[int]]:
         """Tokens that complete an entry: after the character that was started, and from a new one on."""
@@ -233,18 +261,10 @@ class Requirements:
                 if first is not None and others is not None:
                     yield [*first, *others]
         table = self.tables[index]
-        flushed = table.flushed(place)
         bars = None if barred is None or self.barred is None else self.barred.flushed(barred)
-        way = self.ways(Search(index, flushed, bars, tail))
+        way = self.ways(Search(index, table.flushed(place), bars, tail))
         tokens = self.vocabulary.spell(way) if way else None
-        space = self.vocabulary.token(" ")
         broken = bool(place.run) and (place.before is None or bool(place.pending))
-        if tokens and tokens[0] in self.vocabulary.fallback and broken and space is not None:
-            # Bytes next to broken ones would be discarded with them.
-            if bars is not None and self.barred is not None:
-                bars = self.barred.patterns.step(bars, " ")[0]
-            way = self.ways(Search(index, table.patterns.step(flushed, " ")[0], bars, tail))
-            rest = self.vocabulary.spell(way) if way else None
-            tokens = rest and [space, *rest]
-        if tokens:
+        # Bytes next to broken ones would be discarded with them.
+        if tokens and not (tokens[0] in self.vocabulary.fallback and broken):
             yield tokens

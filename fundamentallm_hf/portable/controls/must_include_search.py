@@ -10,6 +10,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any, NamedTuple
 
+from ..text.character_classes import characters_behind, samples_between
 from ..text.characters import fold
 from ..text.text_patterns import PatternState, TextPatterns
 from ..text.token_tables import TokenTables
@@ -126,7 +127,8 @@ class Ways:
         """Best-first search, ordered by the length of the text so far plus the fewest characters still needed."""
         patterns, alphabet = self.patterns[search.entry], self.alphabets[search.entry]
         first = (search.state, search.barred, search.tail)
-        numbers, seen, tried = count(), {first}, 0
+        # A character that nothing sees completes a started one, and changes no state.
+        numbers, seen, tried = count(), set() if search.started else {first}, 0
         queue: list[tuple[int, int, int, tuple[PatternState, PatternState | None, str | None] | None, str]] = []
         heappush(queue, (patterns.distance(search.state), 0, next(numbers), first, ""))
         self.gave_up = False
@@ -158,9 +160,16 @@ class Ways:
     def _first_letters(self, search: Search) -> list[str]:
         """The characters that can be next: those that complete `started`, or that a token starts with."""
         letters = self.alphabets[search.entry]
-        if search.started:
-            return [letter for letter in letters if letter.encode("utf-8", "replace").startswith(search.started)]
-        return [letter for letter in letters if self.vocabulary.can_begin(letter)]
+        if not search.started:
+            return [letter for letter in letters if self.vocabulary.can_begin(letter)]
+        first, last, _ = characters_behind(search.started)
+        own = [letter for letter in letters if first <= ord(letter) <= last]
+        found = [*own, *samples_between(first, last)]
+        if self.barred is not None and search.barred is not None:
+            state = search.barred
+            if all(self.barred.step(state, letter)[1] for letter in found):
+                found += self.barred.classes.representatives(first, last)
+        return found
 
     def _advance_barred(
         self, bar: PatternState | None, tail: str | None, letter: str

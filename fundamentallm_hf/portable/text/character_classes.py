@@ -20,6 +20,8 @@ _SURROGATES = range(0xD800, 0xE000)
 _BLOCK = 256
 # Classes that one number can hold before they are renumbered.
 _MOST_CLASSES = 1 << 40
+# Characters that are tried before all that start with the same bytes, less one.
+_SAMPLES = 7
 
 
 @lru_cache(maxsize=1)
@@ -90,6 +92,12 @@ def characters_behind(pending: bytes) -> tuple[int, int, int]:
     least = {2: 0x80, 3: 0x800, 4: 0x10000}[length]
     first, last = code << 6 * missing, ((code + 1) << 6 * missing) - 1
     return max(first, least), min(last, CODE_POINTS - 1), missing
+
+
+def samples_between(first: int, last: int) -> list[str]:
+    """A few characters spread evenly from the first to the last of these code points."""
+    spread = (chr(first + (last - first) * part // _SAMPLES) for part in range(_SAMPLES + 1))
+    return [char for char in spread if not is_surrogate(char)]
 
 
 def continues(pending: bytes, more: bytes) -> bool:

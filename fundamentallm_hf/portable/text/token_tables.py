@@ -6,47 +6,25 @@ any other state only the tokens with another effect are examined. Results are ke
 entry and for thousands.
 """
 
-import codecs
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
-
+from functools import cached_property
 import torch
 
-from .character_classes import characters_behind, continues, is_surrogate
-from .pieces import REPLACEMENT, add_piece, as_bytes, decode_run
+from .character_classes import characters_behind, continues, samples_between
+from .pieces import as_bytes
 from .table_walk import Outcome, TableWalk
 from .text_patterns import PatternState, TextPatterns
+from .token_reader import TextState, TokenReader
 from .vocabulary import Vocabulary
 
 # Scores that the kept tables may hold together, and the number of tables that are kept whatever their size.
 _KEPT_SCORES, _KEPT_TABLES = 1 << 24, 64
-_BROKEN = b"\xff"
-# Most bytes of a character, and characters that are tried before all that start with the same bytes.
-_LONGEST_CHARACTER, _SAMPLES = 4, 7
+# Most bytes of a character.
+_LONGEST_CHARACTER = 4
 _UNWRITABLE = -1
 # A probability never reaches 1, so that the only masked tokens are those that complete an entry.
 CERTAIN = 1 - 1e-6
-
-
-class TextState(NamedTuple):
-    """The state of a text of tokens: in the patterns, and within a character.
-
-    Attributes:
-        patterns: the state after the last whole character.
-        pending: the first bytes of the next character.
-        run: the byte-fallback tokens at the end of the text.
-        before: the state before them, which is restored if one of them is invalid; None if one was.
-        unspaced: the state before the space that ends the text, if the decoder removes that space.
-        alone: the state of the generated text without the prompt, as long as it differs.
-    """
-
-    patterns: PatternState
-    pending: bytes = b""
-    run: bytes = b""
-    before: PatternState | None = None
-    unspaced: PatternState | None = None
-    alone: "TextState | None" = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +69,7 @@ class TokenTable:
         )
 
 
-class TokenTables:
+class TokenTables(TokenReader):
     """Creates and caches the tables of one list of patterns over one vocabulary.
 
     Args:
@@ -103,10 +81,9 @@ class TokenTables:
     def __init__(self, vocabulary: Vocabulary, patterns: TextPatterns, size: int) -> None:
         self.size = size or len(vocabulary.pieces)
         self._whole = vocabulary
-        vocabulary = self.vocabulary = vocabulary.limited(self.size)
+        vocabulary = vocabulary.limited(self.size)
+        super().__init__(vocabulary, patterns)
         self._others: dict[int, TokenTables] = {}
-        self.patterns = patterns
-        self.start = TextState(patterns.start)
         if patterns.is_plain:
             in_order = vocabulary.folded_in_order(patterns.ignore_case)
         else:
@@ -126,64 +103,9 @@ class TokenTables:
             self._others[size] = TokenTables(self._whole, self.patterns, size)
         return self._others[size]
 
-    def advance(self, state: TextState, token: int) -> TextState:
-        """The state after `token`."""
-        after = self.read(state, token)[0]
-        if state.alone is None:
-            return after
-        after = after._replace(alone=None)
-        alone = self.read(state.alone, token)[0]
-        return after if alone == after else after._replace(alone=alone)
-
-    def advance_prompt(self, state: TextState, token: int) -> TextState:
-        """The state after `token` of a prompt, where a special token starts a new text."""
-        return self.start if self.vocabulary.is_border(token) else self.advance(state, token)
-
-    def forget(self, state: TextState) -> TextState:
-        """The state at the end of a prompt: entries that are complete are discarded."""
-        kept = (each and self.patterns.forget(each) for each in (state.before, state.unspaced))
-        before, unspaced = kept
-        return state._replace(patterns=self.patterns.forget(state.patterns), before=before, unspaced=unspaced)
-
-    def prompt_end(self, state: TextState) -> TextState:
-        """Like `forget`; the text after the prompt is also read separately from it."""
-        state = self.forget(state)
-        return state if state == self.start else state._replace(alone=self.start)
-
-    def flushed(self, state: TextState) -> PatternState:
-        """The state of the patterns if the current character is never completed."""
-        return self._flush(state)[0] if state.pending else state.patterns
-
-    def in_run(self, state: TextState) -> bool:
-        """Whether the text ends in byte-fallback tokens that the decoder may still discard."""
-        return bool(state.run) and state.before is not None
-
-    def keeps_run(self, state: TextState, token: int) -> bool:
-        """Whether the byte-fallback tokens at the end of the text form the same characters after `token`."""
-        if token in self.vocabulary.fallback:
-            return self.in_run(self.advance(state, token))
-        return not state.pending or self.vocabulary.is_border(token)
-
-    def ends(self, state: TextState) -> bool:
-        """Whether an entry is complete if the text ends here."""
-        if state.alone is not None and self.ends(state.alone):
-            return True
-        if state.unspaced is not None:
-            return self.patterns.ends(state.unspaced)
-        patterns, hit = self._flush(state)
-        return hit or self.patterns.ends(patterns)
-
     def chance(self, state: TextState) -> float:
         """The probability, by word counts, that a started match becomes an entry; 0 within a character."""
         return 0.0 if state.pending else min(CERTAIN, self.patterns.chance(state.patterns))
-
-    def complete(self, state: TextState, tokens: list[int]) -> int | None:
-        """How many of `tokens` it takes to complete an entry from here; None if none is completed."""
-        for count, token in enumerate(tokens, 1):
-            state, hit = self.read(state, token)
-            if hit:
-                return count
-        return None
 
     def table(self, state: TextState) -> TokenTable:
         """The outcomes of all tokens from `state`."""
@@ -197,43 +119,6 @@ class TokenTables:
             del self._tables[next(iter(self._tables))]
         return table
 
-    def read(self, state: TextState, token: int) -> tuple[TextState, bool]:
-        """The state after `token`, and whether it completes an entry."""
-        piece = self.vocabulary.piece(token)
-        if not piece:
-            return state, False
-        if token in self.vocabulary.fallback:
-            return self._read_fallback(state, as_bytes(piece))
-        start, late = self._flush(state) if state.run else (state.patterns, False)
-        text, pending = add_piece(b"" if state.run else state.pending, piece, self.vocabulary.errors)
-        if text.endswith(" ") and not pending and self.vocabulary.strips_trailing_space:
-            unspaced, hit = self.patterns.read(start, text[:-1])
-            patterns, hit_by_space = self.patterns.step(unspaced, " ")
-            return TextState(patterns, unspaced=unspaced), late or hit or hit_by_space
-        patterns, hit = self.patterns.read(start, text)
-        return TextState(patterns, pending), late or hit
-
-    def _read_fallback(self, state: TextState, byte: bytes) -> tuple[TextState, bool]:
-        before = state.before if state.run else state.patterns
-        if before is None:
-            patterns, hit = self.patterns.read(state.patterns, REPLACEMENT)
-            return state._replace(patterns=patterns), hit
-        run = state.run + byte
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        try:
-            text = decoder.decode(state.pending + byte)
-        except UnicodeDecodeError:
-            patterns, hit = self.patterns.read(before, decode_run(run))
-            return TextState(patterns, run=_BROKEN), hit
-        patterns, hit = self.patterns.read(state.patterns, text)
-        return TextState(patterns, decoder.getstate()[0], run, before), hit
-
-    def _flush(self, state: TextState) -> tuple[PatternState, bool]:
-        """The state after an invalid character, where one has started."""
-        if state.pending and state.before is not None:
-            return self.patterns.read(state.before, decode_run(state.run))
-        return self.patterns.read(state.patterns, state.pending.decode("utf-8", self.vocabulary.errors))
-
     def _make(self, state: TextState) -> TokenTable:
         flushed, broken = self._flush(state)
         if broken:
@@ -245,10 +130,38 @@ class TokenTables:
             outcomes = dict(self._outcomes[base])
             if flushed != base:
                 outcomes |= self._judged(self._walk(flushed, base))
+            if state.fresh:
+                outcomes |= self._at_start(flushed)
+                outcomes |= self._judge(state, self._opening)
         if self.ends(state):
             outcomes |= self._judge(state, self._silent)
         outcomes |= self._judge(state, self._parts)
         return self._pack(outcomes)
+
+    def _at_start(self, start: PatternState) -> dict[int, Outcome]:
+        """The outcomes of the tokens of which a decoder removes the space that a text begins with."""
+        if not self.vocabulary.strips_leading_space or self.patterns.step(start, " ") == (start, False):
+            return {}
+        return self._judged(self._walk(start, start, self._space))
+
+    @cached_property
+    def _space(self) -> str:
+        """The character that stands for the space among the sorted tokens."""
+        alike = (char for char in self.vocabulary.characters if self.patterns.key(char) == self.patterns.key(" "))
+        return min(alike, default=" ")
+
+    @cached_property
+    def _opening(self) -> list[int]:
+        """The tokens that add another text at the start of a text, and those that share their place with such."""
+        pieces, space = enumerate(self.vocabulary.pieces), self.patterns.key(" ")
+        found = [*self.vocabulary.openings]
+        if self.vocabulary.strips_leading_space and not self.patterns.is_plain:
+            found += [
+                token
+                for token, piece in pieces
+                if piece and isinstance(piece, str) and piece[0] != " " and self.patterns.key(piece[0]) == space
+            ]
+        return found
 
     def _judged(self, outcomes: Iterable[tuple[int, Outcome, PatternState]]) -> dict[int, Outcome]:
         """Adjust the outcomes of whole-character tokens by the state after each."""
@@ -343,10 +256,8 @@ class TokenTables:
         if not self.vocabulary.all_continuations(in_run):
             return self._parts_to_go(TextState(state, pending, pending if in_run else b"", state))
         first, last, missing = characters_behind(pending)
-        samples = [chr(first + (last - first) * part // _SAMPLES) for part in range(_SAMPLES + 1)]
-        found = [
-            more for char in samples if not is_surrogate(char) and (more := self._after_character(state, char)) == 0
-        ]
+        samples = samples_between(first, last)
+        found = [more for char in samples if (more := self._after_character(state, char)) == 0]
         if not found:
             representatives = self.patterns.classes.representatives(first, last)
             lengths = (self._after_character(state, char) for char in representatives)

@@ -19,6 +19,8 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _TOGETHER, _LETTER = 1024, (False, False, 1)
 # With fewer rows than this, the faster decoder saves no time.
 _SLOW = 4096
+# Tokens with names that begin alike of which the text is read at the start of a text.
+_OF_A_GROUP = 2
 # Characters of two, three and four bytes.
 _TRIED_CHARACTERS = ("é", "ÿ", "日", "😀")
 
@@ -31,6 +33,7 @@ class TokenTexts(NamedTuple):
     strips_trailing_space: bool
     fallback: frozenset[int]
     errors: str
+    openings: dict[int, str]
 
 
 def read_token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
@@ -54,13 +57,51 @@ def read_token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
     words = [(token, added) for token in used if isinstance(added := pieces[token], str) and added.strip()]
     opening = next((token for token, piece in words if piece.startswith(" ")), None)
     closing = next((token for token, piece in words if piece.endswith(" ")), None)
+    strips = opening is not None and not _decode(tokenizer, [[opening]])[0].startswith(" ")
     return TokenTexts(
         pieces=tuple(pieces),
-        strips_leading_space=opening is not None and not _decode(tokenizer, [[opening]])[0].startswith(" "),
+        strips_leading_space=strips,
         strips_trailing_space=closing is not None and not _decode(tokenizer, [[closing]])[0].endswith(" "),
         fallback=fallback,
         errors="ignore" if unshown else "replace",
+        openings=_openings(tokenizer, names, pieces, (anchor, after), strips),
     )
+
+
+def _openings(
+    tokenizer: PreTrainedTokenizerBase,
+    names: Sequence[str | None],
+    pieces: Sequence[str | bytes],
+    behind: tuple[int, str],
+    strips: bool,
+) -> dict[int, str]:
+    """What tokens add at the start of a text, where that is another text than elsewhere.
+
+    WordPiece keeps the mark of a token that continues a word ("##ing") if there is no word to continue. Tokens whose
+    names begin alike are treated alike, so only two of each such group are examined, and all of those that differ.
+
+    Args:
+        tokenizer: the tokenizer.
+        names: of its tokens.
+        pieces: what they add elsewhere.
+        behind: a token to put behind them, and what it adds there.
+        strips: the decoder removes a space from the start of the text.
+    """
+    groups: dict[str, list[int]] = {}
+    for token, (name, piece) in enumerate(zip(names, pieces, strict=True)):
+        if name and isinstance(piece, str) and piece and name[0] != piece[0]:
+            groups.setdefault(name[:2], []).append(token)
+
+    def differing(tokens: list[int]) -> dict[int, str]:
+        texts = (text.removesuffix(behind[1]) for text in _decode(tokenizer, [[token, behind[0]] for token in tokens]))
+        usual = (str(pieces[token]).removeprefix(" " if strips else "") for token in tokens)
+        return {token: text for token, text, same in zip(tokens, texts, usual, strict=True) if text != same}
+
+    if not groups:
+        return {}
+    samples = differing([token for tokens in groups.values() for token in tokens[:_OF_A_GROUP]])
+    others = [token for tokens in groups.values() if not samples.keys().isdisjoint(tokens) for token in tokens]
+    return differing(others) if others else {}
 
 
 def _unshown_bytes(

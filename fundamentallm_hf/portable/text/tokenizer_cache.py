@@ -24,7 +24,7 @@ OFF_VARIABLE = "FUNDAMENTALLM_NO_CACHE"
 # Smaller tokenizers are read faster than they are hashed.
 LEAST_TOKENS = 10_000
 # Increase this when the contents or the format of a file change.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def cache_folder() -> Path:
@@ -64,12 +64,14 @@ def _load(file: Path) -> TokenTexts | None:
         pieces = tuple(piece if isinstance(piece, str) else bytes.fromhex(*piece) for piece in kept["pieces"])
         errors, fallback = kept["errors"], frozenset(kept["fallback"])
         strips = kept["strips_leading_space"], kept["strips_trailing_space"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        openings = {int(token): text for token, text in kept["openings"].items()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     whole = kept.get("tokens") == len(pieces) and all(isinstance(token, int) for token in fallback)
+    whole = whole and all(isinstance(text, str) for text in openings.values())
     if not whole or errors not in ("replace", "ignore") or not all(isinstance(each, bool) for each in strips):
         return None
-    return TokenTexts(pieces, *strips, fallback, errors)
+    return TokenTexts(pieces, *strips, fallback, errors, openings)
 
 
 def _save(texts: TokenTexts, file: Path) -> None:

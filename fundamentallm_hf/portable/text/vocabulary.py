@@ -6,14 +6,14 @@ the tokenizer.
 
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .character_classes import coarse_key, is_surrogate
+from .character_classes import characters_behind, coarse_key, is_surrogate
 from .pieces import PiecesInOrder, add_piece, as_bytes, decode_run
 from .tokenizer_cache import token_texts
 
@@ -31,6 +31,8 @@ class Vocabulary:
         strips_trailing_space: the decoder removes one space from the end of the text.
         fallback: ids of tokens for single bytes, which a tokenizer uses only for characters without a token.
         errors: how the decoder handles invalid bytes, as in `bytes.decode`: "replace" or "ignore".
+        openings: for ids of tokens that add another text at the start of a text, that text. A space that is removed
+            there is not in it: see `opening`.
         suppressed: ids of tokens that are read but never used to spell a text.
         derived: a cache for other values computed from these tokens.
     """
@@ -40,6 +42,7 @@ class Vocabulary:
     strips_trailing_space: bool = False
     fallback: frozenset[int] = frozenset()
     errors: str = "replace"
+    openings: Mapping[int, str] = field(default_factory=dict)
     suppressed: frozenset[int] = frozenset()
     _spelling: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     _holders: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
@@ -78,9 +81,13 @@ class Vocabulary:
         if size >= len(self.pieces):
             return self
         if size not in self._limited:
-            kept = frozenset(token for token in self.fallback if token < size)
+            empty: dict[str, Any] = {name: {} for name in ("_spelling", "_holders", "_limited", "derived")}
             self._limited[size] = replace(
-                self, pieces=self.pieces[:size], fallback=kept, _spelling={}, _holders={}, _limited={}, derived={}
+                self,
+                pieces=self.pieces[:size],
+                fallback=frozenset(token for token in self.fallback if token < size),
+                openings={token: text for token, text in self.openings.items() if token < size},
+                **empty,
             )
         return self._limited[size]
 
@@ -226,6 +233,16 @@ class Vocabulary:
         return [token for token, piece in enumerate(self.pieces) if isinstance(piece, bytes) or token in self.fallback]
 
     @cached_property
+    def missing_bytes(self) -> list[tuple[int, int]]:
+        """The tokens that end in the first bytes of a character, and how many bytes of it are missing then."""
+        found = []
+        for token in self.parts:
+            started = add_piece(b"", as_bytes(self.pieces[token]), self.errors)[1]
+            if started:
+                found.append((token, characters_behind(started)[2]))
+        return found
+
+    @cached_property
     def _whole(self) -> dict[str, list[int]]:
         """The tokens of every piece that is whole characters."""
         tokens: dict[str, list[int]] = {}
@@ -304,17 +321,36 @@ class Vocabulary:
         """The text of `tokens`, without special tokens."""
         parts = []
         pending = run = b""
+        begun = False
         for token in tokens:
             piece = self.piece(token)
             if token in self.fallback:
                 run += as_bytes(piece)
+                begun = True
             elif piece:
+                if not begun and token in self.openings:
+                    piece = self.openings[token]
+                begun = True
                 added, pending = add_piece(pending, piece, self.errors)
                 parts += [decode_run(run), added]
                 run = b""
         text = "".join(parts) + decode_run(run) + pending.decode("utf-8", self.errors)
-        text = text.removeprefix(" ") if self.strips_leading_space else text
+        text = self.as_opening(text)
         return text.removesuffix(" ") if self.strips_trailing_space else text
+
+    @property
+    def opens_differently(self) -> bool:
+        """Whether a token may add another text at the start of a text than elsewhere."""
+        return self.strips_leading_space or bool(self.openings)
+
+    def opening(self, token: int) -> str | bytes:
+        """What `token` adds at the start of a text."""
+        piece = self.openings.get(token, self.piece(token))
+        return self.as_opening(piece) if isinstance(piece, str) else piece
+
+    def as_opening(self, text: str) -> str:
+        """A text without the space that the decoder removes from its start."""
+        return text.removeprefix(" ") if self.strips_leading_space else text
 
     def is_border(self, token: int) -> bool:
         """Whether `token` adds no text: a special token, or an id without a token."""
