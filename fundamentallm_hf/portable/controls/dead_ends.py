@@ -29,6 +29,16 @@ class Closes(Protocol):
         """(rows, size) bool: the masked tokens."""
 
 
+class Structure(Protocol):
+    """A structure that knows completions without bad words."""
+
+    def dead_ends(self, input_ids: torch.Tensor, index: int, tokens: Sequence[int]) -> list[int]:
+        """The tokens after which it knows no completion of a row."""
+
+    def has_completion(self, input_ids: torch.Tensor, index: int) -> bool:
+        """Whether it knows a completion of a row."""
+
+
 class DeadEndLogitsProcessor(LogitsProcessor):
     """Masks the tokens after which the controls together leave no way to a proper end.
 
@@ -38,6 +48,8 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         bad_words: the bans among them.
         end_tokens: ids that end the text.
         silent_tokens: ids that add no text.
+        structure: the structure among the controls. It spares a look where it knows a completion that the other
+            controls allow.
     """
 
     def __init__(
@@ -47,12 +59,15 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         bad_words: BadWordsLogitsProcessor,
         end_tokens: Sequence[int],
         silent_tokens: Sequence[int] = (),
+        structure: Structure | None = None,
     ) -> None:
         self.stock = list(stock)
         self.controls = list(controls)
         self.bad_words = bad_words
         self.end_tokens = list(end_tokens)
         self.silent = frozenset(silent_tokens) - set(end_tokens)
+        # A function of transformers may forbid what the structure would write.
+        self.structure = structure if not self.stock else None
         self._alive: dict[bytes, bool] = {}
         self._left = 0
 
@@ -75,6 +90,10 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         closed: list[tuple[int, int]] = []
         for index, state in enumerate(self.bad_words.states(input_ids)):
             tokens = self._doubtful(scores[index].cpu(), state)
+            if self.structure is not None and tokens:
+                ends = [token for token in tokens if token in self.end_tokens]
+                others = [token for token in tokens if token not in self.end_tokens]
+                tokens = ends + self.structure.dead_ends(input_ids, index, others)
             self._left = _EFFORT
             closed += [(index, token) for token in tokens if self._leads_nowhere(input_ids, index, token, scores)]
         if not closed:
@@ -113,6 +132,9 @@ class DeadEndLogitsProcessor(LogitsProcessor):
         if self._left <= 0:
             return False
         self._left -= 1
+        if self.structure is not None and self.structure.has_completion(input_ids, index):
+            self._alive[key] = True
+            return False
         allowed = self._allowed(input_ids, index, size)
         if allowed is None:  # the token budget is used up
             dead = self.bad_words.tables.ends(self.bad_words.states(input_ids)[index])

@@ -58,7 +58,7 @@ def _add_dead_ends(step: CallProcessors, silent: Iterable[int]) -> None:
     chain: list[Closes] = [*map(Wrapped, whole), *step.acting(MustIncludeLogitsProcessor), bans[0]]
     closing = call.closing_token
     ends = [*step.end_tokens, *([] if closing is None else [closing])]
-    looking = DeadEndLogitsProcessor(stock, chain, bans[0], ends, tuple(silent))
+    looking = DeadEndLogitsProcessor(stock, chain, bans[0], ends, tuple(silent), next(iter(whole), None))
     # A function that allows tokens needs to see every beam.
     looking.check(call.prompts.repeat_interleave(call.config.num_beams or 1, dim=0), call.size)
     step.add(Phase.END, looking)

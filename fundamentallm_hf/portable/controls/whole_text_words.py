@@ -5,10 +5,14 @@ not end after its last letter. So every plan that completes the text is checked 
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..text.token_tables import TextState, TokenTables
 from .must_include_plan import Progress, Requirements
+
+# Steps that are kept: structure is written in the same tokens again and again.
+_MOST_STEPS = 20_000
+_UNKNOWN: Any = object()
 
 
 class Words(NamedTuple):
@@ -33,6 +37,7 @@ class WordPartner:
 
     def __init__(self, requirements: Requirements | None, barred: TokenTables | None) -> None:
         self.requirements, self.barred = requirements, barred
+        self._steps: dict[tuple[Words, int], Words | None] = {}
         self.start = Words(
             None if requirements is None else requirements.start, None if barred is None else barred.start
         )
@@ -45,6 +50,18 @@ class WordPartner:
         if self.requirements is not None and progress is not None and self.requirements.missing(progress):
             progress = self.requirements.advance(progress, token)
         return Words(progress, self._past(barred, token))
+
+    def after(self, state: Words | None, token: int) -> Words | None:
+        """The same; None also if the token completes a banned word."""
+        if state is None:
+            return None
+        known = self._steps.get((state, token), _UNKNOWN)
+        if known is _UNKNOWN:
+            if len(self._steps) >= _MOST_STEPS:
+                self._steps.clear()
+            hit = self.barred is not None and state.barred is not None and self.barred.read(state.barred, token)[1]
+            known = self._steps[state, token] = None if hit else self.advance(state, token)
+        return known
 
     def _past(self, barred: TextState | None, token: int) -> TextState | None:
         return None if self.barred is None or barred is None else self.barred.advance(barred, token)
@@ -62,22 +79,12 @@ class WordPartner:
         """Whether the text may continue with these tokens and end after them."""
         if state is None:
             return False
-        tokens = list(tokens)
-        progress, barred = state
-        if self.barred is not None and barred is not None:
-            if self.barred.complete(barred, tokens) is not None:
-                return False
-            for token in tokens:
-                barred = self.barred.advance(barred, token)
-            if self.barred.ends(barred):
-                return False
-        if self.requirements is None or progress is None:
-            return True
+        after: Words | None = state
         for token in tokens:
-            if not self.requirements.missing(progress):
-                return True
-            progress = self.requirements.advance(progress, token)
-        return not self.requirements.missing(progress)
+            after = None if after is None else self.after(after, token)
+        if after is None or (self.barred is not None and after.barred is not None and self.barred.ends(after.barred)):
+            return False
+        return self.requirements is None or after.progress is None or not self.requirements.missing(after.progress)
 
     def missing(self, state: Words | None) -> list[int]:
         """Tokens that write the missing words."""

@@ -22,8 +22,17 @@ class Guide(Protocol):
     def worst(self, position: Any) -> float:
         """Most tokens that complete the text, whatever the next token is; infinite if that is not known."""
 
+    def key(self, position: Any) -> Any:
+        """What of the position decides how the text can be completed."""
+
+    def settled(self, position: Any) -> bool:
+        """Whether a plan that holds in one text at this position holds in all."""
+
     def closable(self, position: Any) -> bool:
         """Whether the text can be completed in the same way after any further plain characters."""
+
+    def unlimited(self, position: Any) -> bool:
+        """Whether the position is in free text that may be of any length."""
 
     def stages(self, position: Any) -> list[list[bytes]]:
         """Ways to complete the text, level by level, the shortest first."""
@@ -46,6 +55,9 @@ class Partner(Protocol):
 
     def advance(self, state: Any, token: int) -> Any:
         """The state after one more token."""
+
+    def after(self, state: Any, token: int) -> Any | None:
+        """The same; None if the token completes what must not appear."""
 
     def prompt_end(self, state: Any) -> Any:
         """The state where the prompt ends."""

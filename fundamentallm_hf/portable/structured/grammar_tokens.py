@@ -237,6 +237,13 @@ class GrammarTokens:
         return found
 
     @cached_property
+    def quoting(self) -> torch.Tensor:
+        """(size,) bool: the tokens with a quotation mark, which may end a JSON string."""
+        found = torch.zeros(self.size, dtype=torch.bool)
+        found[[token for token, piece in enumerate(self.pieces[: self.size]) if b'"' in piece]] = True
+        return found
+
+    @cached_property
     def lengths(self) -> torch.Tensor:
         """(size,) int: the bytes that each token adds."""
         lengths = torch.zeros(self.size, dtype=torch.long)

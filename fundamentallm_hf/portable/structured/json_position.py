@@ -144,6 +144,23 @@ class JsonPositions:
             new = max(new, *(texts.deep_within(way, openings) for way in frame.ways))
         return outer + new
 
+    def key(self, position: Position) -> Position:
+        """The position without the number of items, where it does not matter any more."""
+        frames = tuple(
+            frame._replace(done=0 if frame.is_object else min(frame.done, max(way.alike_from for way in frame.ways)))
+            for frame in position.frames
+        )
+        return position._replace(frames=frames)
+
+    def settled(self, position: Position) -> bool:
+        """Whether a plan holds in all texts at a position: all that is around it has one alternative."""
+        return self.texts.whole and all(len(frame.ways) == 1 for frame in position.frames)
+
+    def unlimited(self, position: Position) -> bool:
+        """Whether it is in a string that may hold any text of any length."""
+        rules = [self.texts.strings(way) for value in position.values for way in value.of_type("string")]
+        return position.phase == STRING and any(rule.free and rule.most is None for rule in rules)
+
     def closable(self, position: Position) -> bool:
         """Whether it is within a string or name that may end here and after any further characters."""
         if position.phase not in (STRING, NAME) or broken(position.raw):
@@ -290,7 +307,8 @@ class JsonPositions:
     @property
     def endless(self) -> bool:
         """Whether it is proven that no text has an end, since a value has to hold itself again and again."""
-        return self.texts.reader.root in self.texts.proofs.endless
+        root = self.texts.reader.root
+        return root in self.texts.proofs.endless if root is not None else not self.texts.reader.partial
 
     def slots(self, position: Position) -> Iterator[bytes]:
         """Texts after which any text may be inserted, the shallowest first."""

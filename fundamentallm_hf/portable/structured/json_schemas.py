@@ -135,6 +135,12 @@ class Way:
         lists = [part.get("prefixItems", part.get("items")) for part in self.parts]
         return max((len(each) for each in lists if isinstance(each, list)), default=0)
 
+    @cached_property
+    def alike_from(self) -> int:
+        """After so many items, any more of them change nothing in how the array can be completed."""
+        most = self.most("maxItems")
+        return max(self.fixed_items, int(self.least("minItems") or 0), 0 if most is None else math.ceil(most))
+
 
 class Value:
     """A value as its alternatives.
@@ -178,6 +184,7 @@ class SchemaReader:
         self._kept: list[Any] = []  # so that no id is reused
         self._constants: dict[int, Any] = {}
         self.partial = False
+        self._followed: list[Any] = []  # the references that led here, with no value in between
         self._anchors = dict(_anchors(schema))
         options = schema.get("x-guidance", {}) if isinstance(schema, dict) else {}
         self.item_separator = str(options.get("item_separator", ","))
@@ -226,7 +233,7 @@ class SchemaReader:
                 continue
             inner: list[tuple[dict[str, Any], ...]] | None = None
             if keyword == "$ref":
-                inner = self._ways_of(self._resolve(content), depth + 1)
+                inner = self._referred(content, depth)
             elif keyword == "allOf" and isinstance(content, list):
                 inner = self._ways(content, depth + 1)
             elif keyword in ("anyOf", "oneOf") and isinstance(content, list):
@@ -237,6 +244,19 @@ class SchemaReader:
                     self.partial = True
                     del ways[MOST_WAYS:]
         return ways
+
+    def _referred(self, reference: Any, depth: int) -> list[tuple[dict[str, Any], ...]]:
+        """The alternatives of what a reference leads to.
+
+        A value that is itself, or something else, is something else: the least fixed point.
+        """
+        if reference in self._followed:
+            return []
+        self._followed.append(reference)
+        try:
+            return self._ways_of(self._resolve(reference), depth + 1)
+        finally:
+            self._followed.pop()
 
     def _keep(self, schema: Any, made: Any) -> Any:
         """Keep one derived schema for each original, so that it is recognized."""

@@ -56,6 +56,18 @@ class PatternPositions:
         """Most tokens that complete the text, whatever the next token is; infinite if that is not known."""
         return self._worst
 
+    def key(self, position: PatternPosition) -> PatternPosition:
+        """What of the position decides how the text can be completed: everything."""
+        return position
+
+    def settled(self, position: PatternPosition) -> bool:
+        """Whether a plan holds in all texts at a position; False, as llguidance may read it otherwise."""
+        return False
+
+    def unlimited(self, position: PatternPosition) -> bool:
+        """Whether the position is in free text; not known here, so False."""
+        return False
+
     def closable(self, position: PatternPosition) -> bool:
         """Whether the text can be ended in the same way after any further characters; not known here, so False."""
         return False

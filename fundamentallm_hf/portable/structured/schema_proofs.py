@@ -77,4 +77,10 @@ class SchemaProofs:
         if most is not None and most < max(way.least("minProperties") or 0, len(way.required)):
             return False
         values = [way.child(name) for name in way.required]
-        return all(value is not None and can(value) for value in values)
+        if not all(value is not None and can(value) for value in values):
+            return False
+        if int(way.least("minProperties") or 0) <= len(way.required):
+            return True
+        declared = [way.child(name) for name in way.declared if name not in way.required]
+        others = [*declared, *(value for _, value in way.patterned), way.additional]
+        return any(value is not None and can(value) for value in others)

@@ -13,6 +13,7 @@ from string import digits
 from typing import Any, Protocol
 
 from .json_schemas import Way, dumped, types_of
+from .pattern_product import Intersection
 from .schema_formats import FORMATS, LONGEST_OF_FORMAT
 from .shortest_match import Expression
 
@@ -22,6 +23,8 @@ _BEGUN_CHARACTER = 6
 _MOST_DIGITS = 24
 # Numbers of one kind that are told.
 _MOST_NUMBERS = 8
+# Letters that are tried after a string that must not end there.
+_MOST_LETTERS = 6
 # Beginnings of a number that are tried where the model lacks some digits.
 _MOST_BEGINNINGS = 3000
 _BEGUN = re.compile(r"-?[0-9]*(\.[0-9]*)?")
@@ -87,6 +90,17 @@ class Strings:
             found.append(Expression(FORMATS[name], letters, can, pieces=pieces))
         return found
 
+    @cached_property
+    def _together(self) -> Expression | Intersection | None:
+        """All of them as one; None if they are too large together."""
+        found = self._expressions
+        if len(found) == 1:
+            return found[0]
+        try:
+            return Intersection(found, self._spelling.letters, self._can)
+        except ValueError:
+            return None
+
     def completions(self, content: str) -> Iterator[str]:
         """Texts that complete a string that starts with `content`, the shortest first."""
         if self.listed is not None:
@@ -97,14 +111,19 @@ class Strings:
         if self.most is not None and self.most < self.least:
             return
         if self.free:
-            yield self._spelling.fill(missing)
+            filled = self._spelling.fill(missing)
+            yield filled
+            # One more letter, where a word must not end here.
+            longer = self._spelling.letters[:_MOST_LETTERS] if room is None or room > missing else ()
+            yield from (filled + letter for letter in longer)
             return
         try:
             expressions = self._expressions
         except ValueError:
             self.unread = True
             return
-        for one in expressions:
+        together: Any = self._together
+        for one in expressions if together is None else [together]:
             text = one.completion(one.read(content), missing, room)
             if text is not None and all(each.accepts(each.read(content + text)) for each in expressions):
                 yield text
@@ -119,14 +138,16 @@ class Strings:
             return beside
         if self._formats and not self._patterns and len(self._formats) == 1:
             return LONGEST_OF_FORMAT + beside
+        if self._formats:  # of which more is allowed here than there is
+            return math.inf
         try:
-            expressions = self._expressions
+            together = self._together
         except ValueError:
             return math.inf
-        if len(expressions) != 1 or expressions[0].worst is None:
+        if together is None or together.worst is None:
             return math.inf
-        dearest = max((self._cost(letter) for letter in expressions[0].chosen), default=1)
-        return expressions[0].worst * dearest + beside
+        dearest = max((self._cost(letter) for letter in together.chosen), default=1)
+        return together.worst * dearest + beside
 
     @property
     def none(self) -> bool:
@@ -134,7 +155,8 @@ class Strings:
         if self.listed is not None or (self.most is not None and self.most < self.least):
             return not self.listed
         try:
-            shortest = [one.least for one in self._expressions]
+            together = self._together
+            shortest = [one.least for one in (self._expressions if together is None else [together])]
         except ValueError:
             return False
         return any(least is None or (self.most is not None and least > self.most) for least in shortest)

@@ -89,6 +89,17 @@ class Expression:
         """The characters that completions are written in."""
         return [letter for letter in self._chosen if letter is not None]
 
+    @property
+    def tests(self) -> list[re.Pattern[str]]:
+        """The tests of single characters.
+
+        Raises:
+            ValueError: some stand for characters that they do not list.
+        """
+        if self._properties or any(test.flags & re.IGNORECASE for test in self._tests):
+            raise ValueError("the characters of a test are not listed")
+        return self._tests
+
     def step(self, threads: Threads, char: str) -> Threads:
         """The state after one more character; empty where it can no longer match."""
         after: set[int] = set()

@@ -21,12 +21,15 @@ from .grammar_search import Plan
 from .grammar_states import GrammarAutomaton, GrammarState
 from .grammars import read_grammar
 
-# Allowed tokens that are examined when the budget is short, the most probable first; fewer where words are missing.
-MOST_TRIED, MOST_TRIED_WITH_WORDS = 512, 64
+# Allowed tokens that are examined when the budget is short, the most probable first; fewer where the plain tokens of a
+# string are allowed anyway, and where words are missing.
+MOST_TRIED, MOST_TRIED_BESIDE, MOST_TRIED_WITH_WORDS = 512, 128, 64
 # More allowed tokens than this count as free text, in which banned words are avoided.
 FREE_TEXT = 64
 # Most tokens that it may take to avoid a word, or to end one.
 ROUND = 8
+# Most tokens that end an escape of JSON: the rest of one code, and another.
+LONGEST_ESCAPE = 12
 # Tokens that would complete a stop text and are examined, the most probable first.
 STOPS_TRIED = 32
 
@@ -221,7 +224,7 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         bad_stops = self._bad_stops(state, may, scores, row) if self.stop_strings else None
         may = may if bad_stops is None else may & ~bad_stops
         if room > self.automaton.bound(state) and self._words_fit(state, room, may, scores):
-            return may
+            return self._without_last_slots(state, room, may)
         kept = self._with_plans(state, room, may, scores)
         if not bool(kept.any()) and not self.automaton.complete(state):
             plan = self._last_way(state, room)
@@ -236,11 +239,13 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         plan = self.automaton.plan(state)
         kept = torch.zeros_like(may)
         spare = ROUND if self.automaton.partner is not None else 0
-        # Bytes that end the string here end it after any further plain token.
-        if plan and len(plan) + spare < room and self.automaton.closes_string(plan) and self.automaton.closable(state):
-            kept = may & self.automaton.tokens.plain
+        # Bytes that end the string here end it after any further token within it, once a character or escape is whole.
+        left = room - spare - len(plan) if plan else 0
+        if plan and left > 0 and self.automaton.closes_string(plan) and self.automaton.closable(state):
+            tokens = self.automaton.tokens
+            kept = may & (~tokens.quoting if left > LONGEST_ESCAPE else tokens.plain)
         with_words = self.automaton.partner is not None and bool(self.automaton.partner.missing(state.beside))
-        most = MOST_TRIED_WITH_WORDS if with_words else MOST_TRIED
+        most = MOST_TRIED_WITH_WORDS if with_words else MOST_TRIED_BESIDE if bool(kept.any()) else MOST_TRIED
         tried = self._likeliest(may & ~kept, scores, plan, most)
         kept[list(self.automaton.plans_behind(state, tried, room - 1))] = True
         return kept
@@ -269,6 +274,40 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         lengths = self.automaton.tokens.lengths[tokens]
         tried.append(int(tokens[lengths.argmax()]))
         return len(self.automaton.plans_behind(state, tried, room - 1)) == len(set(tried))
+
+    def _without_last_slots(self, state: GrammarState, room: int, may: torch.Tensor) -> torch.Tensor:
+        """The allowed tokens but those that end a string and leave no position for what is missing."""
+        if self.automaton.partner is None or not self.automaton.partner.missing(state.beside):
+            return may
+        ending = (may & self.automaton.tokens.quoting).nonzero().flatten()
+        if len(ending):
+            may = may.clone()
+            may[ending] = False
+            may[list(self.automaton.plans_behind(state, ending.tolist(), room - 1))] = True
+        return may
+
+    def dead_ends(self, input_ids: torch.Tensor, index: int, tokens: Sequence[int]) -> list[int]:
+        """Which of some allowed tokens leave no completion that is known, after the row `index`, (rows, length).
+
+        The completions heed the partner, if texts that do are known (see `heeds`).
+        """
+        state, room = self.states(input_ids)[index], self.remaining(input_ids)[index]
+        if self.automaton.partner is None or state.matcher is None:
+            return list(tokens)
+        left = [token for token in tokens if token not in state.plans or len(state.plans[token]) >= room]
+        needed = len(state.plan) if state.plan is not None else self.automaton.bound(state)
+        if left and self.automaton.unlimited(state) and self.automaton.closable(state) and room > needed + ROUND:
+            left = [token for token in left if not self.automaton.tokens.plain[token]]
+        found = self.automaton.plans_behind(state, left, room - 1, effort=0) if left else {}
+        return [token for token in left if token not in found]
+
+    def has_completion(self, input_ids: torch.Tensor, index: int) -> bool:
+        """Whether a completion is known after the row `index` of `input_ids`, (rows, length)."""
+        state = self.states(input_ids[index : index + 1])[0]
+        if self.automaton.partner is None or state.matcher is None:
+            return False
+        plan = state.plan if state.plan is not None else self.automaton.make_plan(state, 0)
+        return plan is not None and len(plan) <= self.remaining(input_ids)[index]
 
     def _likeliest(self, may: torch.Tensor, scores: torch.Tensor, plan: Plan | None, most: int) -> list[int]:
         """The allowed tokens that are likely to be chosen, the most probable first, and the first token of the plan."""

@@ -1,7 +1,10 @@
 """Whole texts by JSON schemas that are drawn: none refused, none closed with room to spare, all complete."""
 
+import itertools
 import json
 import math
+import random
+import re
 
 import jsonschema
 import pytest
@@ -13,11 +16,28 @@ from small_models import json_gpt2
 
 from fundamentallm_hf.portable.structured.grammar_states import GrammarAutomaton
 from fundamentallm_hf.portable.structured.grammars import read_grammar
+from fundamentallm_hf.portable.structured.pattern_product import Intersection
+from fundamentallm_hf.portable.structured.shortest_match import Expression
 from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor
 
 NAMES = ["a", "name", "id", "é", "x y", 'q"t']
 PATTERNS = ["^[0-9]{2}$", "^[a-z]+$", "foo", r"^\+?[0-9]{10}$", "^(ab|c)*d$", r"^.{3,5}$", r"^\p{Lu}+$", "x$", "[^a-z]"]
+INTERSECTED = [
+    "^(aa)+$",
+    "^(aaa)*$",
+    "^[a-m]+$",
+    "^[^c]*$",
+    "foo",
+    "m$",
+    "^.{3,9}$",
+    "^[0-9a]",
+    r"\d",
+    "^(ab|c)*d?$",
+    "é|a",
+]
+REQUIRED = st.sampled_from([["a"], ["b"], ["a", "b"]])
 FORMATS = ["date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"]
+LETTERS = list("abcdefghijklmnopqrstuvwxyz0123456789 -_é")
 VALUES = [None, True, False, 0, -3, 2.5, "x", "é", "", 'q"', [], [1, 2], {"a": 1}]
 LEAST = st.sampled_from([0, 1, 2, 4])
 MORE = st.sampled_from([0, 1, 3, 20])
@@ -83,6 +103,26 @@ def containers(draw, inner):
 
 
 SCHEMAS = containers(st.recursive(SCALARS, containers, max_leaves=4))
+REFERENCES = st.sampled_from(["#", "#/$defs/a", "#/$defs/b"]).map(lambda name: {"$ref": name})
+
+
+@st.composite
+def recursive_schemas(draw):
+    """Schemas that refer to themselves: as a whole, to a part, and from one part to the other and back."""
+    inner = st.recursive(st.one_of(REFERENCES, REFERENCES, SCALARS), containers, max_leaves=4)
+    ends = draw(st.sampled_from([{"type": "null"}, {"type": "integer"}, {"type": "string", "pattern": "^[a-c]{2}$"}]))
+    parts = {name: {"anyOf": draw(st.permutations([draw(inner), ends]))} for name in "ab"}
+    return draw(containers(inner)) | {"$defs": parts}
+
+
+@st.composite
+def intersected_patterns(draw):
+    """Two or three expressions that the same string has to match, next to another string."""
+    patterns = draw(st.lists(st.sampled_from(INTERSECTED), min_size=2, max_size=3))
+    both = limited(
+        draw, {"allOf": [{"type": "string", "pattern": each} for each in patterns]}, "minLength", "maxLength"
+    )
+    return {"type": "object", "properties": {"a": both, "b": {"type": "integer"}}, "required": draw(REQUIRED)}
 
 
 @pytest.fixture(scope="module")
@@ -135,16 +175,60 @@ class Writer:
 @settings(deadline=None, max_examples=30)
 @given(schema=SCHEMAS)
 def test_whatever_the_schema_texts_are_complete_and_the_mask_is_the_engines_with_room_to_spare(model, schema):
+    see_that_texts_hold(model, schema)
+
+
+@settings(deadline=None, max_examples=30)
+@given(schema=recursive_schemas())
+def test_schemas_that_refer_to_themselves_have_a_shortest_text_and_a_bound(model, schema):
+    see_that_texts_hold(model, schema)
+
+
+@settings(deadline=None, max_examples=30)
+@given(schema=intersected_patterns())
+def test_expressions_that_hold_together_have_a_shortest_text_and_a_bound(model, schema):
+    see_that_texts_hold(model, schema)
+
+
+@settings(deadline=None, max_examples=200)
+@given(patterns=st.lists(st.sampled_from(INTERSECTED), min_size=2, max_size=3), seed=st.integers(0, 10**6))
+def test_an_intersection_matches_what_all_of_its_expressions_match(patterns, seed):
+    expressions = [Expression(each, LETTERS, search=True, ascii_only=True) for each in patterns]
+    both = Intersection(expressions, LETTERS, lambda letter: True)
+    chance = random.Random(seed)
+    begun = "".join(chance.choices("aabcdfmo0é", k=chance.randrange(6)))
+    matched = [each for length in range(5) for each in map("".join, itertools.product("acdm0é", repeat=length))]
+    shortest = min((len(each) for each in matched if matches_all(patterns, begun + each)), default=None)
+    rest = both.completion(both.read(begun))
+    assert both.accepts(both.read(begun)) == matches_all(patterns, begun)
+    if rest is not None:
+        assert matches_all(patterns, begun + rest)
+        assert len(rest) <= both.worst
+    assert shortest is None or (rest is not None and len(rest) <= shortest)
+    least = chance.randrange(8)
+    longer = both.completion(both.read(begun), least, least + 3)
+    assert longer is None or (least <= len(longer) <= least + 3 and matches_all(patterns, begun + longer))
+    assert longer is not None or rest is None or not least <= len(rest) <= least + 3
+
+
+def matches_all(patterns, text):
+    return all(re.search(each, text, re.ASCII) for each in patterns)
+
+
+def see_that_texts_hold(model, schema):
     try:
         writer = Writer(model, schema)
     except ValueError:
         return  # llguidance refuses it
+    if writer.automaton.endless:
+        assert writer.automaton.plan(writer.start) is None
+        return
     automaton, start = writer.automaton, writer.start
     plan = automaton.plan(start)
     assert plan is not None
     assert not start.searched
     assert is_valid(writer.tokenizer.decode(plan), schema)
-    assert len(plan) <= automaton.bound(start) < math.inf or two_expressions(schema)
+    assert len(plan) <= automaton.bound(start) < math.inf or beyond_proof(automaton)
 
     def see_that_nothing_is_closed(row, kept):
         state = automaton.before
@@ -164,6 +248,8 @@ def test_whatever_the_schema_texts_are_complete_and_the_mask_is_the_engines_with
         assert is_valid(writer.text(row), schema), writer.text(row)
 
 
-def two_expressions(schema):
-    """Whether two expressions may have to match the same string: what that needs is not known."""
-    return "allOf" in json.dumps(schema)
+def beyond_proof(automaton):
+    """Whether two rules hold for a string of which one is a format, of which only a wider one is known."""
+    texts = automaton.guide.texts
+    ways = [way for value in texts._values for way in value.ways]
+    return any(way.all_of("format") and len([*way.all_of("format"), *way.all_of("pattern")]) > 1 for way in ways)
