@@ -27,7 +27,7 @@ from .bad_words import compiled_bad_words
 from .must_include_horizon import End, Horizon
 from .must_include_placement import MARGIN, SURE, Outlook, Placement, later_chance
 from .must_include_plan import Progress, Requirements
-from .must_include_spelling import Spellings
+from .must_include_spelling import IN_WORD, Tail
 
 # With a vocabulary above the first number, only the most probable tokens are tried when the budget is nearly used up.
 _ALL_TRIED, _TRIED = 512, 48
@@ -105,7 +105,6 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         self.stop_strings = list(stop_strings)
         self.temperature = temperature
         self.has_deadline = True
-        self.spellings = Spellings(must_include.sources, must_include.vocabulary)
         self.horizon = Horizon(must_include.rate, lengths, prompt_columns)
         self.placement = Placement(must_include, lookahead, temperature)
         self.states: RowStates[Progress] = RowStates(
@@ -127,7 +126,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
             ValueError: they do not; the message says how many tokens they need.
         """
         for progress, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
-            plan = self.requirements.plan(progress)
+            plan = self.requirements.plan_within(progress, room)
             if plan is None or len(plan) > room:
                 entries = ", ".join(map(repr, self.requirements.sources))
                 needed = "more" if plan is None else f"at least {len(plan)}"
@@ -159,9 +158,10 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         for index, progress in enumerate(states):
             if not waiting[index]:
                 continue
-            if not (natural[index].wanted and len(self.requirements.missing(progress))):
-                usual = [self._spelled_as_usual(outlook, input_ids[index]) for outlook in outlooks[index]]
-                self._weigh(usual, left[index], shift[index])
+            ending = natural[index].wanted and self.requirements.missing(progress)
+            # Where the text is about to end, no entry is started, but one that was started goes on.
+            weighed = [outlook for outlook in outlooks[index] if outlook.begun or not ending]
+            self._weigh(weighed, left[index], shift[index])
             self._close(progress, rooms[index], input_ids[index], scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
 
@@ -214,32 +214,15 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         soon = max(MARGIN + 1, (natural.room - needed) * rate)
         return max(0.0, min(soon, (room - needed) * rate))
 
-    def _tail(self, row: torch.Tensor) -> str:
-        longest = self.spellings.longest
-        return self.requirements.vocabulary.text(row[-longest:].tolist())[-longest:]
-
-    def _spelled_as_usual(self, outlook: Outlook, row: torch.Tensor) -> Outlook:
-        """The outlook without the tokens that would give the entry an unusual spelling."""
-        tail = self._tail(row)
-        tokens = self.spellings.customary(outlook.entry, tail, outlook.tokens.tolist())
-        completing = self.spellings.customary(outlook.entry, tail, outlook.completing.tolist())
-        return outlook._replace(
-            chances=np.where(tokens, outlook.chances, 0.0) if tokens else outlook.chances,
-            completing=outlook.completing[np.array(completing, dtype=bool)],
-        )
-
-    def _odd(self, progress: Progress, row: torch.Tensor) -> set[int]:
-        """The tokens that continue a missing entry in an unusual spelling."""
-        tail = self._tail(row)
-        odd: set[int] = set()
+    def _is_odd(self, progress: Progress, after: Progress, tail: Tail, token: int) -> bool:
+        """Whether a token starts, continues or completes a missing entry in an unusual spelling."""
         for entry in self.requirements.waiting(progress):
-            place = progress.places[entry]
-            assert place is not None
-            table = self.requirements.tables[entry].table(place)
-            tokens = [*table.risky.tolist(), *table.completing.tolist()]
-            usual = self.spellings.customary(entry, tail, tokens)
-            odd.update(token for token, as_usual in zip(tokens, usual, strict=True) if not as_usual)
-        return odd
+            place = after.places[entry]
+            table = self.requirements.tables[entry]
+            involved = place is None or place.pending or table.patterns.chance(place.patterns) or table.ends(place)
+            if involved and not all(self.placement.spellings.customary(entry, tail, [token])):
+                return True
+        return False
 
     def _weigh(self, outlooks: Sequence[Outlook], left: float, shift: np.ndarray) -> None:
         """Prefer the tokens after which the missing entries can still come naturally."""
@@ -273,23 +256,24 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
     ) -> None:
         """Mask the tokens after which the missing entries would not fit any more."""
         requirements = self.requirements
-        plan = requirements.plan(progress)
+        plan = requirements.plan_within(progress, room)
         spare = room - requirements.most_needed(progress) - 2
         if not self.has_deadline or plan is None or spare > 0:
             if self.has_deadline and spare <= _MOST_BYTES:
                 shift[self._late_parts(progress, spare, len(shift))] = -math.inf
             return
-        first = self._first_tokens(plan)
+        first = self._first_tokens(plan, progress)
         tried: Iterable[int] = range(len(shift))
         if len(shift) > _ALL_TRIED:
             tried = {*first, *torch.topk(scores.float().cpu() + torch.from_numpy(shift), _TRIED).indices.tolist()}
         kept = np.full_like(shift, -math.inf)
-        odd = self._odd(progress, row)
+        tail = self.placement.spellings.tail(row)
         for token in tried:
-            if token in odd and token not in first:
+            after = requirements.advance(progress, token)
+            rest = requirements.plan(after)
+            if rest is None or len(rest) > room - 1 or self._bars(progress, token):
                 continue
-            after = requirements.plan(requirements.advance(progress, token))
-            if after is not None and len(after) <= room - 1 and not self._bars(progress, token):
+            if token in first or not self._is_odd(progress, after, tail, token):
                 kept[token] = 0.0
         if plan and not np.isfinite(kept + shift).any():
             shift[plan[0]] = 0.0  # another control has masked the last continuation
@@ -302,10 +286,10 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         parts = () if begun else self.requirements.vocabulary.missing_bytes
         return [token for token, missing in parts if missing > spare and token < size]
 
-    def _first_tokens(self, plan: Sequence[int]) -> set[int]:
+    def _first_tokens(self, plan: Sequence[int], progress: Progress) -> set[int]:
         """The first token of a plan, with and without a space before it: which one reads well the model knows."""
-        if not plan:
-            return set()
+        if not plan or progress.border == IN_WORD:
+            return {*plan[:1]}
         spaced = self.requirements.vocabulary.spell(" " + self.requirements.vocabulary.text(plan))
         return {plan[0], *(spaced or ())[:1]}
 

@@ -1,14 +1,16 @@
 """Where a missing word fits: its probability at this position, and the probability that it comes later.
 
-At every position where an entry could start, its probability is recorded: from the model's probabilities of the next
-    token, from word counts for the rest of the word, and, where they could matter, from a lookahead of the model over
-    the first letters. The probabilities of a word differ by orders of magnitude between positions and models, so a
-    position is judged by its rank among those seen so far, as in the secretary problem: the better it is, the fewer
-    better ones are expected among the remaining positions.
+At every position where an entry could start in its usual spelling, its probability is recorded: from the model's
+probabilities of the next token, and from a lookahead of the model over the rest of the word. Word counts estimate the
+rest where the model cannot be asked, and tell where it need not be asked: there, no entry is started. The probabilities
+of a word differ by orders of magnitude between positions and models, so a position is judged by its rank among those
+seen so far, as in the secretary problem: the better it is, the fewer better ones are expected among the remaining
+positions.
 """
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +18,10 @@ import torch
 
 from ..decoding.lookahead import ModelLookahead
 from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
+from ..text.characters import is_word
 from ..text.token_tables import CERTAIN, TextState
 from .must_include_plan import Progress, Requirements
+from .must_include_spelling import Spellings
 
 # The model is asked about a position that would be taken with at least this probability, if the entry were this many
 # times as probable there as word counts say, and as probable as they say everywhere else.
@@ -33,8 +37,12 @@ SHARPNESS, PATIENCE = 3.0, 1.0
 MARGIN = 2.0
 # Number of positions that are remembered.
 MEMORY = 256
-# Lower bound of probabilities.
-LEAST = 1e-15
+# Lower bound of probabilities: a rare word of many tokens may have 1e-40.
+LEAST = 1e-200
+# What looks like a started entry is another word if the model ends it with this probability.
+ENDED = 0.5
+# In place of a token: the model was not asked about the entry here, since the position would hardly be taken.
+_UNASKED = -1
 
 
 class Seen(NamedTuple):
@@ -60,6 +68,24 @@ class Seen(NamedTuple):
         scale = asked[told].sum() / max(LEAST, counted[told].sum()) if told.any() else 1.0
         known = np.where(told, asked, scale * counted)
         return float(asked[-1] if told[-1] else counted[-1]), _better(known, known[-1])
+
+
+class Starts(NamedTuple):
+    """The tokens that spell one missing entry in the usual way at one position.
+
+    Attributes:
+        tokens: (beginnings,) ids of the tokens that start or continue it.
+        probabilities: (beginnings,) float64, the model's probability of each.
+        chances: (beginnings,) float64, by word counts, the probability of each that it becomes the entry.
+        completing: ids of the tokens that complete it.
+        sure: the model's probability of those.
+    """
+
+    tokens: np.ndarray
+    probabilities: np.ndarray
+    chances: np.ndarray
+    completing: np.ndarray
+    sure: float
 
 
 class Outlook(NamedTuple):
@@ -91,16 +117,20 @@ class Placement:
         requirements: the entries.
         lookahead: the model, asked for probabilities; without it only word counts are used.
         temperature: the number that scores are divided by later.
+
+    Attributes:
+        spellings: the usual spelling of the entries.
     """
 
     def __init__(
         self, requirements: Requirements, lookahead: ModelLookahead | None = None, temperature: float = 1.0
     ) -> None:
         self.requirements = requirements
+        self.spellings = Spellings(requirements.sources, requirements.vocabulary)
         self.lookahead = lookahead
         self.temperature = temperature
         # By length and tokens of a text: the probabilities of each entry at the positions so far, and those that the
-        # model gave, by entry and next token.
+        # model gave, by entry and next token; nan where asking it was not worth while.
         self._seen: dict[int, dict[bytes, tuple[Seen, ...]]] = {}
         self._asked: dict[int, dict[bytes, dict[tuple[int, int], float]]] = {}
         self._paths: dict[tuple[int, TextState | None, int], tuple[list[int], float]] = {}
@@ -131,40 +161,68 @@ class Placement:
                 del kept[old]
         rows = [row.tobytes() for row in input_ids.cpu().numpy()]
         probabilities = (scores.float() / self.temperature).softmax(dim=-1).cpu().numpy()
+        starts = [
+            self._starts(row, of_row, progress, entries)
+            for row, of_row, progress, entries in zip(input_ids, probabilities, states, waiting, strict=True)
+        ]
         if self.lookahead is not None:
-            self._ask(input_ids, rows, probabilities, states, waiting, left)
+            self._ask(input_ids, rows, states, starts, left)
         return [
-            self._outlooks(row, length, *of_row)
-            for row, *of_row in zip(rows, probabilities, states, waiting, strict=True)
+            self._outlooks(row, length, progress, of_row)
+            for row, progress, of_row in zip(rows, states, starts, strict=True)
         ]
 
-    def _outlooks(
-        self, row: bytes, length: int, probabilities: np.ndarray, progress: Progress, waiting: Sequence[int]
-    ) -> list[Outlook]:
+    def _starts(
+        self, row: torch.Tensor, probabilities: np.ndarray, progress: Progress, waiting: Sequence[int]
+    ) -> dict[int, Starts]:
+        """The tokens that start, continue or complete each waiting entry in its usual spelling."""
+        tail = self.spellings.tail(row)
+        found = {}
+        for entry in waiting:
+            place = progress.places[entry]
+            assert place is not None
+            outcomes = self.requirements.tables[entry].table(place)
+            tokens, completing = outcomes.risky.numpy(), outcomes.completing.numpy()
+            ended = self.spellings.is_begun(entry, tail) and float(probabilities[self._breaks].sum()) >= ENDED
+            usual = np.array(self.spellings.customary(entry, tail, tokens.tolist(), ended), dtype=bool)
+            fits = np.array(self.spellings.customary(entry, tail, completing.tolist(), ended), dtype=bool)
+            tokens, completing = tokens[usual], completing[fits]
+            chances = outcomes.chances.numpy()[usual].astype(np.float64)
+            sure = float(probabilities[completing].sum())
+            found[entry] = Starts(tokens, probabilities[tokens].astype(np.float64), chances, completing, sure)
+        return found
+
+    @cached_property
+    def _breaks(self) -> np.ndarray:
+        """The tokens after which the last word has ended: those that start with no letter, and the silent ones."""
+        pieces = self.requirements.vocabulary.pieces
+        breaks = [
+            token for token, piece in enumerate(pieces) if isinstance(piece, str) and not is_word(piece[:1] or " ")
+        ]
+        return np.array(breaks, dtype=np.int64)
+
+    def _outlooks(self, row: bytes, length: int, progress: Progress, starts: dict[int, Starts]) -> list[Outlook]:
         token = int.from_bytes(row[-TOKEN_BYTES:], "little")
         asked = self._asked.get(length, {}).get(row, {})
         before = self._asked.get(length - 1, {}).get(row[:-TOKEN_BYTES], {})
         seen = self._before(row, length)
         outlooks = []
-        for entry in waiting:
+        for entry, (tokens, probabilities, counted, completing, sure) in starts.items():
             place = progress.places[entry]
             assert place is not None
             table = self.requirements.tables[entry]
-            outcomes, begun = table.table(place), table.chance(place)
-            if not begun and not outcomes.greatest and not len(outcomes.completing):
-                continue  # within another word
-            tokens, completing = outcomes.risky.numpy(), outcomes.completing.numpy()
-            chances = outcomes.chances.numpy().astype(np.float64)
-            counted = float(probabilities[tokens] @ chances)
+            begun = table.chance(place)
+            if not begun and not len(tokens) and not len(completing):
+                continue  # within another word, or not where people would write it
+            chances = np.zeros_like(counted) if (entry, _UNASKED) in asked else counted.copy()
             told = [index for index, each in enumerate(tokens.tolist()) if (entry, each) in asked] if asked else []
             for index in told:
                 chances[index] = asked[entry, int(tokens[index])]
             if begun:
-                begun = before.get((entry, token), begun)
+                begun = 0.0 if (entry, _UNASKED) in before else before.get((entry, token), begun)
             else:
-                sure = float(probabilities[completing].sum())
-                exact = sure + float(probabilities[tokens] @ chances) if told else math.nan
-                seen[entry] = seen[entry].add(sure + counted, exact)
+                exact = sure + float(probabilities @ chances) if told else math.nan
+                seen[entry] = seen[entry].add(sure + float(probabilities @ counted), exact)
             frequency = table.patterns.frequency
             here, better = seen[entry].last() if seen[entry].counted else (frequency, 0.5)
             outlooks.append(Outlook(entry, begun, tokens, chances, completing, here, better))
@@ -179,9 +237,8 @@ class Placement:
         self,
         input_ids: torch.Tensor,
         rows: list[bytes],
-        probabilities: np.ndarray,
         states: Sequence[Progress],
-        waiting: Sequence[Sequence[int]],
+        starts: Sequence[dict[int, Starts]],
         left: Sequence[float],
     ) -> None:
         """Let the model look ahead over the starts of entries, where that was not done already."""
@@ -190,16 +247,23 @@ class Placement:
         for index, row in enumerate(rows):
             if row in rows[:index]:  # beams start as copies of each other
                 continue
-            known = self._asked.get(length, {}).get(row, {})
+            known = self._asked.setdefault(length, {}).setdefault(row, {})
             seen = self._before(row, length)
             found = []
-            for entry in waiting[index]:
-                for chance, token in self._beginnings(entry, states[index], probabilities[index]):
-                    if (entry, token) in known or not self._matters(chance, seen[entry], left[index]):
+            for entry, of_entry in starts[index].items():
+                place = states[index].places[entry]
+                most = of_entry.probabilities * np.minimum(1.0, UNDERRATED * of_entry.chances)
+                if not self._matters(entry, place, float(most.sum()), seen[entry], left[index]):
+                    if self.spellings.is_known(entry):
+                        known[entry, _UNASKED] = math.nan
+                    continue
+                for each in np.argsort(-most)[:MOST_BEGINNINGS].tolist():
+                    token = int(of_entry.tokens[each])
+                    if (entry, token) in known or not most[each]:
                         continue
-                    path, rest = self._path(entry, states[index].places[entry], token)
+                    path, rest = self._path(entry, place, token)
                     if len(path) > 1:
-                        found.append((chance, (index, entry, path, rest)))
+                        found.append((float(most[each]), (index, entry, path, rest)))
             found.sort(key=lambda way: -way[0])
             paths += [way for _, way in found[:MOST_STARTS_ASKED]]
         if not paths:
@@ -210,21 +274,15 @@ class Placement:
             if logits is not None:
                 self._keep(rows[index], length, entry, path, rest, logits)
 
-    def _beginnings(self, entry: int, progress: Progress, probabilities: np.ndarray) -> list[tuple[float, int]]:
-        """The most probable starts of an entry, each with an upper bound of its probability."""
-        table = self.requirements.tables[entry]
-        place = progress.places[entry]
-        assert place is not None
-        outcomes = table.table(place)
-        if not outcomes.greatest:
-            return []
-        most = probabilities[outcomes.risky.numpy()] * np.minimum(1.0, UNDERRATED * outcomes.chances.numpy())
-        best = np.argsort(-most)[:MOST_BEGINNINGS]
-        return list(zip(most[best].tolist(), outcomes.risky[best].tolist(), strict=True))
-
-    def _matters(self, most: float, seen: Seen, left: float) -> bool:
+    def _matters(self, entry: int, place: TextState | None, most: float, seen: Seen, left: float) -> bool:
         """Whether a position could be taken, if the entry has the probability `most` there."""
-        later = later_chance(most, _better(np.array([*seen.counted, most]), most), left)
+        if not most:
+            return False
+        begun = place is not None and self.requirements.tables[entry].chance(place) and seen.counted
+        if begun:  # the position is the one where it was started
+            later = later_chance(*seen.last(), left)
+        else:
+            later = later_chance(most, _better(np.array([*seen.counted, most]), most), left)
         return most / max(LEAST, most + later) >= MATERIAL_PLACEMENT
 
     def _path(self, entry: int, place: TextState | None, token: int) -> tuple[list[int], float]:

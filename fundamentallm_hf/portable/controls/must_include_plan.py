@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from ..text.characters import needs_boundary
 from ..text.text_patterns import TextPatterns
 from ..text.token_tables import TextState, TokenTables
 from ..text.vocabulary import Vocabulary, add_piece
 from ..text.word_counts import WordCounts
 from ..text.word_lists import split_alternatives
 from .must_include_search import Search, Ways
+from .must_include_spelling import CLOSED, FREE, border_after
 
 # Positions where a word could start, per token.
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
@@ -32,6 +34,7 @@ class Progress(NamedTuple):
         in_prompt: the text is still the prompt, in which nothing counts.
         held: the entries that have appeared among byte tokens, which a decoder may still discard.
         tail: the end of the text, in which a stop string may have started.
+        border: what a word would be written next to: see `border_after`.
     """
 
     places: tuple[TextState | None, ...]
@@ -39,6 +42,7 @@ class Progress(NamedTuple):
     in_prompt: bool = False
     held: frozenset[int] = frozenset()
     tail: str = ""
+    border: int = FREE
 
 
 class Requirements:
@@ -139,7 +143,10 @@ class Requirements:
         barred = progress.barred
         if self.barred is not None and barred is not None:
             barred = self.barred.advance(barred, token)
-        return Progress(tuple(places), barred, progress.in_prompt, frozenset(held), self._tail_after(progress, token))
+        added = self._added(progress, token)
+        tail = (progress.tail + added)[-self._tail :] if self._tail else ""
+        border = border_after(progress.border, added)
+        return Progress(tuple(places), barred, progress.in_prompt, frozenset(held), tail, border)
 
     def advance_prompt(self, progress: Progress, token: int) -> Progress:
         """The same within a prompt, where a special token starts a new text."""
@@ -151,13 +158,13 @@ class Requirements:
             barred = self.barred.restarted(barred)
         return self.start._replace(places=tuple(places), barred=barred)
 
-    def _tail_after(self, progress: Progress, token: int) -> str:
+    def _added(self, progress: Progress, token: int) -> str:
+        """The characters that a token completes; none where nothing is missing."""
         place = next((place for place in progress.places if place is not None), None)
-        if not self._tail or place is None:
+        if place is None:
             return ""
         pending = place.pending if token in self.vocabulary.fallback or not place.run else b""
-        text, _ = add_piece(pending, self.vocabulary.piece(token), self.vocabulary.errors)
-        return (progress.tail + text)[-self._tail :]
+        return add_piece(pending, self.vocabulary.piece(token), self.vocabulary.errors)[0]
 
     def prompt_end(self, progress: Progress) -> Progress:
         """The progress at the end of a prompt: entries in the prompt do not count, unless `prompt_counts` is set."""
@@ -167,7 +174,7 @@ class Requirements:
         barred = progress.barred
         if self.barred is not None and barred is not None:
             barred = self.barred.prompt_end(barred)
-        return Progress(tuple(places), barred, tail=progress.tail)
+        return Progress(tuple(places), barred, tail=progress.tail, border=progress.border)
 
     def missing(self, progress: Progress) -> list[int]:
         """The entries that are missing if the text ends here, or that would be a banned word if it did."""
@@ -195,6 +202,14 @@ class Requirements:
             plan = self._plans[progress] = self._make_plan(progress)
         return plan
 
+    def plan_within(self, progress: Progress, room: int) -> list[int] | None:
+        """The plan; if it does not fit into `room` tokens, one without the space that its first word should have."""
+        plan = self.plan(progress)
+        if plan is None or len(plan) <= room or progress.border != CLOSED:
+            return plan
+        tight = self.plan(progress._replace(border=FREE))
+        return tight if tight is not None and len(tight) <= room else plan
+
     def most_needed(self, progress: Progress) -> int:
         """Most tokens that a plan takes from the middle of some other word, whatever was started."""
         lost: list[TextState | None] = []
@@ -213,7 +228,7 @@ class Requirements:
             possible = [
                 (len(found), index, found)
                 for index in (missing[:1] if self.ordered else missing)
-                for found in self._open_ways(index, progress)
+                for found in self._usual_ways(index, progress)
             ]
             if not possible:
                 return None
@@ -225,7 +240,26 @@ class Requirements:
                 return None
         return tokens
 
-    def _open_ways(self, index: int, progress: Progress) -> Iterator[list[int]]:
+    def _usual_ways(self, index: int, progress: Progress) -> list[list[int]]:
+        """Tokens that complete an entry, after a space where a mark such as a comma asks for one."""
+        ways = self._open_ways(index, progress)
+        place = progress.places[index]
+        if progress.border != CLOSED or place is None or not ways:
+            return ways
+        patterns, text = self.tables[index].patterns, self.vocabulary.text(ways[0])
+        flushed = self.tables[index].flushed(place)
+        if flushed != patterns.neutral(flushed) or not needs_boundary(text[:1] or " "):
+            return ways
+        spaced = self.vocabulary.spell(f" {text}")
+        if spaced is None or any(stop in f"{progress.tail} {text}" for stop in self.stops):
+            return ways
+        after = progress
+        for token in spaced:
+            after = self.advance(after, token)
+        usual = self._is_open(progress, spaced) and index not in self.missing(after)
+        return [spaced] if usual else ways
+
+    def _open_ways(self, index: int, progress: Progress) -> list[list[int]]:
         """Tokens that complete an entry, as the decoder reads them, without a banned word."""
         found = [way for way in self._spelled_ways(index, progress) if self._is_open(progress, way)]
         space = self.vocabulary.token(" ")
@@ -234,7 +268,7 @@ class Requirements:
             after = self.advance(progress, space)
             ways = self._spelled_ways(index, after) if after.places[index] is not None else [[]]
             found = [[space, *way] for way in ways if self._is_open(progress, [space, *way])]
-        yield from found
+        return found
 
     def _is_open(self, progress: Progress, tokens: list[int]) -> bool:
         """Whether the text may continue with these tokens and end after them, as far as banned words go."""

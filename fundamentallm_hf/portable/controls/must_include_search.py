@@ -103,11 +103,9 @@ class Ways:
         if vocabulary.all_continuations(False) or vocabulary.all_continuations(True):
             letters += [char for each in seen if each.regex for char in each.classes.representatives()]
         in_stops = frozenset("".join(self.stops))
-        # A letter of the entry is not tried in another case, if its own case can be spelled.
-        spelled = (
-            frozenset() if is_regex(source) else frozenset(fold(char) for char in own if vocabulary.can_write(char))
-        )
-        letters = [char for char in letters if char in own or fold(char) not in spelled]
+        # A letter of the entry is not tried in another form ("S" or a part of "ß" for "s"), if its own can be spelled.
+        parts = "" if is_regex(source) else "".join(fold(char) for char in own if vocabulary.can_write(char))
+        letters = [char for char in letters if char in own or not set(fold(char) or char) <= set(parts)]
         found: dict[object, str] = {}
         for char in (*own, *letters):
             key = (*(each.key(char) for each in seen), char if char in in_stops else "")

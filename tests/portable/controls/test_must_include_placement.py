@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from toy_tokenizers import FAMILIES, toy_tokenizer
 from transformers import DynamicCache
 
 from fundamentallm_hf import load_model
@@ -102,3 +103,62 @@ def test_the_model_tells_the_chance_of_a_beginning(demo):
     expected = rest * math.prod(float(follows[index, token]) for index, token in enumerate(path[1:]))
     assert told == pytest.approx(expected, rel=1e-3)
     assert outlook.here == pytest.approx(float((scores[0] / 0.8).softmax(-1).numpy()[outlook.tokens] @ outlook.chances))
+
+
+class Asked:
+    """A lookahead that keeps what it is asked, and finds every continuation as improbable as a rare word's."""
+
+    def __init__(self, size):
+        self.size = size
+        self.paths = []
+
+    def logits(self, input_ids, rows, continuations):
+        self.paths += continuations
+        return [torch.randn(len(path), self.size, generator=torch.Generator().manual_seed(0)) for path in continuations]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_model_is_asked_about_usual_spellings_and_nothing_else_is_started(family):
+    tokenizer = toy_tokenizer(family)
+    dice = random.Random(family)
+    asked_about = 0
+    for word in ("happy", "Paris", "Łódź", "very big dog", "sun"):
+        requirements = Requirements([word], tokenizer, len(tokenizer))
+        asked = Asked(len(tokenizer))
+        placement = Placement(requirements, asked)
+        progress = requirements.prompt_end(requirements.start)
+        ids = torch.zeros(1, 0, dtype=torch.long)
+        for _ in range(30):
+            token = dice.randrange(len(tokenizer))
+            progress = requirements.advance(progress, token)
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+            waiting = requirements.waiting(progress)
+            scores = 9 * torch.randn(1, len(tokenizer), generator=torch.Generator().manual_seed(dice.randrange(99)))
+            asked.paths.clear()
+            found = placement(ids, scores, [progress], [waiting], [dice.choice([0.0, 4.0, 40.0])])[0]
+            tail = placement.spellings.tail(ids[0])
+            for outlook in found:
+                assert all(placement.spellings.customary(0, tail, outlook.tokens.tolist(), ended=True))
+                firsts = {path[0] for path in asked.paths}
+                assert firsts <= set(outlook.tokens.tolist())
+                if not firsts and not outlook.begun and len(word) > 3:  # nobody asked, so nothing is preferred
+                    paths = [placement._path(0, progress.places[0], token)[0] for token in outlook.tokens.tolist()]
+                    unknown = [len(path) > 1 for path in paths]
+                    assert not (outlook.chances * unknown).any()
+                asked_about += len(firsts)
+    assert asked_about
+
+
+def test_a_rare_word_of_many_tokens_is_not_below_the_least_probability():
+    tokenizer = toy_tokenizer("characters")
+    requirements = Requirements(["happy dog"], tokenizer, len(tokenizer))
+    scores = torch.full((1, len(tokenizer)), -30.0)
+    scores[0, tokenizer("c").input_ids[0]] = 30.0
+    placement = Placement(requirements, None)
+    ids = tokenizer("a ", return_tensors="pt").input_ids
+    progress = requirements.prompt_end(requirements.start)
+    for token in ids[0].tolist():
+        progress = requirements.advance(progress, token)
+    (outlook,) = placement(ids, scores, [progress], [[0]], [5.0])[0]
+    assert 0.0 < outlook.here < 1e-25
+    assert later_chance(outlook.here, outlook.better, 5.0) == pytest.approx(outlook.here * 1.5**3)

@@ -1,5 +1,6 @@
 """The search for the shortest text that completes an entry finds it in few steps, or reports that it gave up."""
 
+import copy
 import random
 
 import pytest
@@ -72,6 +73,24 @@ def test_the_way_is_the_shortest():
         way = requirements.ways(Search(0, patterns.start, None, None))
         assert way is not None
         assert len(way) == length
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("entry", ["glass", "office", "Łódź", "RISE", "né", "a*ss"])
+def test_letters_are_written_as_the_entry_has_them(family, entry):
+    """Not "ß" for "ss" nor a ligature for "ffi", though they count as the same and are fewer characters."""
+    tokenizer = copy.deepcopy(toy_tokenizer(family))
+    tokenizer.add_tokens(["ß", "ﬃ"])
+    requirements = Requirements([entry], tokenizer, len(tokenizer))
+    progress = requirements.prompt_end(requirements.start)
+    assert entry.replace("*", "") in requirements.vocabulary.text(requirements.plan(progress))
+    for _ in range(len(entry.encode()) + 2):
+        plan = requirements.plan(progress)
+        if not plan:
+            break
+        assert not set("ßﬃ") & set(requirements.vocabulary.text(plan))
+        progress = requirements.advance(progress, plan[0])
+    assert not requirements.missing(progress)
 
 
 def test_a_search_that_gives_up_says_so(monkeypatch):
