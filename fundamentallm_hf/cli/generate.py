@@ -91,6 +91,12 @@ def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     is_flag=True,
     help="Start a prompt loop; /help in it lists its commands.",
 )
+@option(
+    PROMPT,
+    "--resume",
+    is_flag=True,
+    help="Continue the last session of the prompt loop, with its texts, settings and model.",
+)
 @setting_options
 @model_options
 @option(
@@ -209,4 +215,5 @@ def _ask(request: Request, escape: bool, notes: Notes) -> None:
         escape=escape,
         batch_size=request.batch_size,
         quiet=notes.quiet,
+        resumed=request.resumed,
     )

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.generation.prompt_files import PromptsFile
+from fundamentallm_hf.generation.tree_file import SavedTree, read_tree
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attributes import Attribute, is_path, read_guides
 from fundamentallm_hf.settings.chat_messages import Messages, check_messages, user_chat, with_system
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import unescape
 
+from .interactive.session_files import last_session
 from .output import check_output
 from .prompts import prompts_from_options, read_chat_prompts, read_prompts
 from .saved_settings import SavedSettings, read_settings
@@ -48,6 +50,7 @@ class Request:
         show_probs: also show the most probable next tokens.
         probs_only: only show those.
         attributes: those given by their folders.
+        resumed: the texts of the last session of the prompt loop; None where it is not resumed.
     """
 
     prompts: list[str] | list[Messages]
@@ -61,6 +64,7 @@ class Request:
     show_probs: bool
     probs_only: bool
     attributes: dict[str, Attribute]
+    resumed: SavedTree | None = None
 
     @property
     def kept(self) -> int:
@@ -77,6 +81,8 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
     """
     if options["interactive"]:
         _check_interactive(options)
+    elif options["resume"]:
+        raise UsageError("resume is set without interactive, whose last session it continues: add --interactive")
     file, form = _prompts_file_and_format(options, explicit)
     check_output(form, options["output_file"], options["force"], options["append"])
     _check_prompts_file(options, explicit, file, form)
@@ -92,7 +98,8 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
     if options["escape"]:
         for name in (name for name in typed if SETTINGS[name].escaped):
             typed[name] = [unescape(text) for text in typed[name]]
-    settings = GenerationSettings(**saved.settings | typed)
+    resumed = read_tree(str(last_session())) if options["resume"] else None
+    settings = GenerationSettings(**{**(resumed.settings if resumed else {}), **saved.settings, **typed})
     settings.check()
     _check_probabilities(options | {"form": form}, settings)
     streamed = file if form == "jsonl" else None
@@ -107,7 +114,7 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         prompts=prompts,
         prompts_file=streamed,
         settings=settings,
-        model=options["model"] or saved.others.get("model"),
+        model=options["model"] or saved.others.get("model") or (resumed.model if resumed else None),
         loading=loading,
         form=form,
         sample=sample,
@@ -115,6 +122,7 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         show_probs=options["show_probs"] or options["probs_only"],
         probs_only=options["probs_only"],
         attributes=_read_attributes(settings),
+        resumed=resumed,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fundamentallm_hf.files import NotTextError, OutputFile, read_text
+from fundamentallm_hf.generation.tree_file import says_tree
 from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
@@ -112,6 +113,8 @@ def _parse(file: str) -> dict[str, Any]:
             text = read_text(file, f"the config {file!r}")
         except NotTextError as error:
             raise UsageError.of(error) from None
+    if says_tree(text):
+        raise UsageError(f"the config {file!r} holds texts, not settings alone: /load in the prompt loop reads it")
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1 and all(line.startswith("{") for line in lines):
         raise UsageError(

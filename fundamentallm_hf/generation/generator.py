@@ -37,7 +37,7 @@ from .probabilities import (
 )
 from .prompt_files import PromptsFile
 from .resumable_output import ResumableFile
-from .streaming import StopWhenSet, TextStream, TokenTextStreamer
+from .streaming import StopWhenSet, TextStream, TokenTextStreamer, pieces_of
 
 
 class Generator:
@@ -257,7 +257,8 @@ class Generator:
             scored, probabilities, interrupt, settings: as in `complete`.
 
         Returns:
-            An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation.
+            An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation. With
+            `probabilities`, a piece is a `TextPiece` that knows its own, except in a chat.
 
         Raises:
             UserError: as in `generate`; errors of the generation itself are raised when iterating.
@@ -270,10 +271,14 @@ class Generator:
             extras = Extras(scored, probabilities, stop)
             if chosen.beam_size > 1 or chosen.best:  # which text is the most probable is known at the end
                 completion = self._run([text], chosen, extras)[0]
-                take(completion.completion)
+                for piece in pieces_of(completion):
+                    take(piece)
                 return completion
-            alone = isinstance(text, ChatPrompt)
-            streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens, alone=alone)
+            alone, chance = isinstance(text, ChatPrompt), None
+            if probabilities and not alone:
+                recorder = ProbabilityRecorder(probabilities, greedy=not chosen.sampled)
+                extras, chance = replace(extras, recorder=recorder), recorder.chosen
+            streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens, alone, chance)
             return self._run([text], chosen, replace(extras, streamer=streamer))[0]
 
         return TextStream(work, interrupt)
@@ -314,7 +319,7 @@ class Generator:
         batch = Batch.of(prompts, settings, seed, self.model, self.tokenizer)
         if not batch.fits_together:
             return [each for prompt in prompts for each in self._run([prompt], settings.replace(seed=seed), extras)]
-        if extras.probabilities:
+        if extras.probabilities and extras.recorder is None:
             greedy = not settings.sampled and not batch.beams
             recorder = ProbabilityRecorder(extras.probabilities, greedy=greedy, beams=batch.beams)
             extras = replace(extras, recorder=recorder)

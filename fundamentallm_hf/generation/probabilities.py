@@ -25,6 +25,13 @@ _NAMES = {
     "\r": "carriage return",
     "\N{NO-BREAK SPACE}": "no-break space",
 }
+# The classes of probability that set a token's colour, by their lower bounds.
+STEPS = (0.0, 0.02, 0.1, 0.3, 0.7)
+
+
+def step_of(probability: float) -> int:
+    """The class of a probability, 0 for the lowest."""
+    return sum(probability >= low for low in STEPS) - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
@@ -16,9 +16,35 @@ from transformers.generation.streamers import BaseStreamer
 
 from fundamentallm_hf.portable.decoding.stop_strings import find_held, find_stop
 
+if TYPE_CHECKING:
+    from .completion import Completion
+
 Result = TypeVar("Result")
 # A token for one byte: its text may change with the next token.
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+
+class TextPiece(str):
+    """A piece of a text that knows how probable it was.
+
+    Attributes:
+        probability: of its token when it was chosen, after settings and controls; of several tokens the lowest.
+    """
+
+    __slots__ = ("probability",)
+    probability: float
+
+    def __new__(cls, text: str, probability: float) -> "TextPiece":
+        piece = super().__new__(cls, text)
+        piece.probability = probability
+        return piece
+
+
+def pieces_of(completion: "Completion") -> list[str]:
+    """What a completion adds, as pieces: one for each token where the probabilities are known, otherwise one."""
+    pieces: list[str] = [TextPiece(each.text, each.probability) for each in completion.probabilities or ()]
+    # The bytes of one character are several tokens, whose texts do not make up the whole.
+    return pieces if "".join(pieces) == completion.completion else [completion.completion]
 
 
 class TokenTextStreamer(BaseStreamer):
@@ -33,6 +59,8 @@ class TokenTextStreamer(BaseStreamer):
         stops: texts that end the text.
         min_tokens: a stop text counts behind that many new tokens.
         alone: what is added is a text by itself, as the reply in a chat.
+        probability: returns the probability with which the last token of a row, (length,), was chosen; with it,
+            pieces are `TextPiece`s.
     """
 
     def __init__(
@@ -42,10 +70,13 @@ class TokenTextStreamer(BaseStreamer):
         stops: Sequence[str] = (),
         min_tokens: int = 0,
         alone: bool = False,
+        probability: Callable[[torch.Tensor], float] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.take = take
         self.alone = alone
+        self.probability = probability
+        self.lowest = 1.0
         self.stops = stops
         self.free_tokens = min_tokens
         # Tokens from the first of these on are decoded at every step; the text of those before the second is known.
@@ -69,6 +100,8 @@ class TokenTextStreamer(BaseStreamer):
             return
         for token in tokens:
             self.tokens.append(token)
+            if self.probability is not None:
+                self.lowest = min(self.lowest, self.probability(torch.tensor(self.tokens)))
             self.text += self._completed(token)
             if self.free_tokens:
                 self.free_tokens -= 1
@@ -107,8 +140,10 @@ class TokenTextStreamer(BaseStreamer):
 
     def _hand_over(self, end: int) -> None:
         if end > self.handed_over:
-            self.take(self.text[self.handed_over : end])
+            piece = self.text[self.handed_over : end]
+            self.take(piece if self.probability is None else TextPiece(piece, self.lowest))
             self.handed_over = end
+            self.lowest = 1.0
 
 
 class StopWhenSet(StoppingCriteria):

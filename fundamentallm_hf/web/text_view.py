@@ -8,14 +8,12 @@ import json
 import math
 from collections.abc import Sequence
 
-from fundamentallm_hf.generation.probabilities import Prediction
+from fundamentallm_hf.generation.probabilities import Prediction, step_of
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .highlights import Mark, find_near_misses, find_required
 from .runner import Written
 
-# The classes of probability that set a token's colour, by their lower bounds.
-STEPS = (0.0, 0.02, 0.1, 0.3, 0.7)
 REASONS = {
     "eos": "the model ended the text",
     "stop": "a stop text came",
@@ -41,11 +39,6 @@ def escape(text: str) -> str:
     """
     escaped = html.escape(text, quote=True).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;")
     return escaped.replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def step_of(probability: float) -> int:
-    """The class of a probability, 0 for the lowest."""
-    return sum(probability >= low for low in STEPS) - 1
 
 
 def texts_html(texts: Sequence[Written], titles: Sequence[str] = (), common: bool = False) -> str:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from fundamentallm_hf import GenerationSettings
 from fundamentallm_hf.generation.beam_tree import Branch
 from fundamentallm_hf.generation.completion import Completion
-from fundamentallm_hf.generation.probabilities import Prediction
+from fundamentallm_hf.generation.probabilities import Prediction, step_of
 from fundamentallm_hf.web.beam_view import lanes_of, tree_html
 from fundamentallm_hf.web.highlights import find_near_misses, find_required
 from fundamentallm_hf.web.runner import Written
-from fundamentallm_hf.web.text_view import escape, status_text, step_of, texts_html, tokens_html
+from fundamentallm_hf.web.text_view import escape, status_text, texts_html, tokens_html
 
 TEXT = "The class ran to the dragon. Dragons, a King and 2024 rats were very sad."
 

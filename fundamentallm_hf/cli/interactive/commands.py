@@ -37,16 +37,37 @@ COMMANDS = {
         Command("unset", "NAME", "Restore the default of a setting, as /set NAME= does"),
         Command("status", "", "Show the model and the current settings"),
         Command("reset", "", "Restore the settings that the session started with"),
-        Command("save", "FILE", "Write the settings to a file for /load and --config; --force FILE replaces a file"),
-        Command("load", "FILE", "Read the settings from a file, as --config does"),
+        Command(
+            "save",
+            "FILE",
+            "Write the settings to a file, or all texts with --tree; --force replaces a file",
+        ),
+        Command("load", "FILE", "Read a file of settings, as --config does, or a file of texts"),
         Command("more", "[N]", "Continue the text, or sample N"),
         Command("retry", "", "Generate from the same prompt again, with another seed"),
+        Command("undo", "", "Go back to the text before"),
+        Command("redo", "", "Take the last /undo back"),
+        Command("branches", "", "List all texts of the session by number, as a tree; * marks the current one"),
+        Command("go", "N", "Go to text N"),
+        Command("edit", "", "Edit the text in $EDITOR, to go on from there"),
+        Command("diff", "N [M]", "Show how text N, or text M, differs from the current text, or from text N"),
+        Command("rename", "N NAME", "Give text N another name in /branches"),
+        Command("delete", "N", "Delete text N and all texts that came from it"),
         Command("probs", "[TEXT]", "Show the most probable next tokens after the last text, or after TEXT"),
         Command("model", "[PATH]", f"Switch to another model; {BUNDLED} is the one in this package"),
         Command("clear", "", "Clear the screen"),
         Command("quit", "", "Quit, as Ctrl-D does"),
     )
 }
+# A setting of the loop alone: how texts are shown.
+SHOW_PROBS = Setting(
+    "show_probs",
+    str,
+    "off",
+    "inline colours each token of a text by the probability with which it was chosen.",
+    "Display",
+    choices=("off", "inline"),
+)
 ALIASES = {"?": "help", "exit": "quit", "bye": "quit", "q": "quit"}
 HELP_END = """
 Anything else is a prompt. // starts a prompt with a slash; \\ at the end of a line continues it on the next.
@@ -94,7 +115,8 @@ def suggestions(text: str, settings: GenerationSettings) -> tuple[str, list[tupl
     command = ALIASES.get(name, name)
     label, sign, value = typed.partition("=")
     if command == "set" and sign:
-        setting = SETTINGS.get(label.strip().rstrip("+-").replace("-", "_"))
+        named = label.strip().rstrip("+-").replace("-", "_")
+        setting = SHOW_PROBS if named == SHOW_PROBS.name else SETTINGS.get(named)
         choices = ("true", "false") if setting and setting.kind is bool else setting.choices if setting else ()
         return value, [(choice, "") for choice in choices if choice.startswith(value)]
     if command in ("set", "unset", "help"):
@@ -104,6 +126,8 @@ def suggestions(text: str, settings: GenerationSettings) -> tuple[str, list[tupl
             for setting in SETTINGS.values()
             if command != "unset" or getattr(settings, setting.name) != setting.default
         ]
+        if command != "unset":
+            found.append((SHOW_PROBS.label + end, "colours texts by probability"))
         if command == "help":
             found = [(each.name, each.help) for each in COMMANDS.values()] + found
         return typed, [each for each in found if each[0].startswith(plain)]

@@ -27,12 +27,13 @@ from prompt_toolkit.output import ColorDepth, create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
 
 from .commands import COMMANDS
+from .session_files import state_folder
 
 Suggest = Callable[[str], tuple[str, list[tuple[str, str]]]]
 
 OPEN_LINE = re.compile(r"(?<!\\)(?:\\\\)*\\\Z")
 FILE_COMMANDS = "|".join(name for name, command in COMMANDS.items() if command.argument.strip("[]") in ("FILE", "PATH"))
-FILE_ARGUMENT = re.compile(rf"/(?:(?:{FILE_COMMANDS}) (?:--force )?|set [\w-]+[-_]file=)(.*)")
+FILE_ARGUMENT = re.compile(rf"/(?:(?:{FILE_COMMANDS}) (?:--force |--tree )*|set [\w-]+[-_]file=)(.*)")
 
 
 def is_open(entry: str) -> bool:
@@ -51,11 +52,8 @@ def is_open(entry: str) -> bool:
 
 
 def history_file() -> Path:
-    """The path of the history of earlier runs, by the XDG base directory specification."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    # The specification says to ignore a relative path.
-    home = Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()
-    return home / "fundamentallm" / "history"
+    """The path of the history of earlier runs."""
+    return state_folder() / "history"
 
 
 class History(FileHistory):
@@ -175,6 +173,19 @@ class LineEditor:
 @contextmanager
 def silent_keys() -> Iterator[None]:
     """Hide keys that are pressed while a text is being generated; they are input for the next line."""
+    with _keys(silent=True):
+        yield
+
+
+@contextmanager
+def shown_keys() -> Iterator[None]:
+    """Show keys and read them line by line, as another program on the terminal expects it."""
+    with _keys(silent=False):
+        yield
+
+
+@contextmanager
+def _keys(silent: bool) -> Iterator[None]:
     try:
         import termios
     except ImportError:  # Windows
@@ -182,10 +193,14 @@ def silent_keys() -> Iterator[None]:
         return
     fd = 0
     before = termios.tcgetattr(fd)
-    silent = termios.tcgetattr(fd)
-    silent[3] &= ~(termios.ECHO | termios.ICANON)
-    silent[3] |= termios.NOFLSH  # otherwise Ctrl-C would discard them
-    termios.tcsetattr(fd, termios.TCSANOW, silent)
+    mode = termios.tcgetattr(fd)
+    if silent:
+        mode[3] &= ~(termios.ECHO | termios.ICANON)
+        mode[3] |= termios.NOFLSH  # otherwise Ctrl-C would discard them
+    else:
+        mode[3] |= termios.ECHO | termios.ICANON
+        mode[3] &= ~termios.NOFLSH
+    termios.tcsetattr(fd, termios.TCSANOW, mode)
     try:
         yield
     finally:

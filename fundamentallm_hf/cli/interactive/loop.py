@@ -18,18 +18,24 @@ from rich.text import Text
 
 from fundamentallm_hf.cli.output import prediction_lines
 from fundamentallm_hf.cli.terminal import console, uses_color
+from fundamentallm_hf.generation.tree_file import SavedTree
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .commands import suggestions
-from .line_editor import LineEditor, is_open, silent_keys
+from .line_editor import LineEditor, is_open, shown_keys, silent_keys
 from .session import Session
+from .session_files import SessionFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from fundamentallm_hf.generation.probabilities import Prediction
 
+# Colours of probabilities, from unlikely to likely, and what they mean; the web demo has the same steps.
+STYLES = ("white on red", "black on bright_red", "black on bright_yellow", "black on bright_green", "")
+STEP_NAMES = ("under 2%", "to 10%", "to 30%", "to 70%", "over 70%")
+SHOWN = 60  # characters of a long part that two texts share, at each of its ends
 BANNER = "FundamentaLLM Interactive Mode\nType /help for commands, /quit to exit"
 # A model may generate control sequences of the terminal.
 HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(range(127, 160), "�")
@@ -57,7 +63,41 @@ class Screen:
         self._write(text, "bold")
 
     def written(self, text: str) -> None:
-        self._write(text)
+        probability = getattr(text, "probability", None)
+        self._write(text, "" if probability is None else _style_of(probability))
+
+    def scale(self) -> None:
+        if not self.quiet:
+            names = zip(STEP_NAMES, STYLES, strict=True)
+            self.talk.print(Text("  ").join(Text(f" {name} ", style) for name, style in names))
+
+    def recall(self, text: str) -> None:
+        if not self.quiet:
+            self.talk.print(Text(text.translate(HARMLESS) if self.terminal else text))
+
+    def differences(self, parts: Sequence[tuple[str, str]]) -> None:
+        shown = Text()
+        for sign, text in parts:
+            text = text.translate(HARMLESS)
+            if sign != "=":
+                shown.append(f"[-{text}-]" if sign == "-" else f"{{+{text}+}}", "red" if sign == "-" else "green")
+            elif len(text) <= 3 * SHOWN:
+                shown.append(text, "dim")
+            else:
+                shown.append(f"{text[:SHOWN]} … {text[-SHOWN:]}", "dim")
+        self.talk.print(shown)
+
+    def edit(self, text: str) -> str | None:
+        if not self.terminal:
+            raise UserError("/edit needs a terminal: give the whole text as a prompt")
+        try:
+            with shown_keys():
+                edited = click.edit(text, extension=".txt")
+        except click.ClickException as error:
+            raise UserError(f"the editor failed: {error.format_message()}") from error
+        # Editors end the last line, whether or not the text did.
+        ended = edited is not None and edited.endswith("\n") and not text.endswith("\n")
+        return edited[:-1] if edited is not None and ended else edited
 
     def _write(self, text: str, style: str = "") -> None:
         self.last = text[-1:] or self.last
@@ -144,6 +184,12 @@ class Screen:
         self.cleared = False
 
 
+def _style_of(probability: float) -> str:
+    from fundamentallm_hf.generation.probabilities import step_of
+
+    return STYLES[step_of(probability)]
+
+
 def run_loop(
     load: "Callable[[str | None], PreTrainedModel]",
     model: str | None,
@@ -153,6 +199,7 @@ def run_loop(
     escape: bool = True,
     batch_size: int = 32,
     quiet: bool = False,
+    resumed: SavedTree | None = None,
 ) -> None:
     """Read input until it ends or the user quits.
 
@@ -164,13 +211,16 @@ def run_loop(
         escape: read escapes such as `\\n` in input.
         batch_size: samples to generate at a time, at most.
         quiet: only show requested output, and errors.
+        resumed: the texts of an earlier session, to go on with.
 
     Raises:
         UserError: the settings contradict each other, the model cannot be loaded, or stdin is not text.
     """
     terminal = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
     screen = Screen(terminal, quiet)
-    session = Session(load, model, settings, screen, escape, batch_size)
+    # Scripts leave no files behind.
+    file = SessionFile() if terminal else None
+    session = Session(load, model, settings, screen, escape, batch_size, resumed, file)
     with _notices_of_the_library(session.notice):
         if terminal:
             _converse(session, screen, prompts)
@@ -193,6 +243,9 @@ def _converse(session: Session, screen: Screen, prompts: Sequence[str]) -> None:
             screen.gap()
         return goes_on
 
+    if len(session.tree):
+        session.show_resumed()
+        screen.gap()
     for prompt in prompts:
         do(session.begin, prompt)
     goes_on = True

@@ -1,8 +1,8 @@
 """The prompt loop without its terminal: the effects of input lines, and the messages about them.
 
 An input line is a prompt, or a command if it starts with one `/`. A session holds a generator, whose settings are the
-session's, and the last completions, and shows everything through a `SessionOutput`. torch is imported with the first
-model.
+session's, and all its texts, and shows everything through a `SessionOutput`. `tree_commands.py` keeps the texts. torch
+is imported with the first model.
 """
 
 import itertools
@@ -13,20 +13,22 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.cli.output import TOP, end_note
-from fundamentallm_hf.cli.saved_settings import read_settings, write_settings
 from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
+from fundamentallm_hf.settings.generation_settings import GenerationSettings, find_setting
 from fundamentallm_hf.settings.typed_values import list_settings, read_assignment, show_value, unescape
 
-from .commands import ALIASES, BUNDLED, COMMANDS, HELP_END, describe_setting, find_command
+from .commands import ALIASES, BUNDLED, COMMANDS, HELP_END, SHOW_PROBS, describe_setting, find_command
+from .session_files import SessionFile
 from .session_output import SessionOutput
+from .tree_commands import Request, TreeCommands
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from fundamentallm_hf.generation.completion import Completion
     from fundamentallm_hf.generation.generator import Generator
+    from fundamentallm_hf.generation.tree_file import SavedTree
 
 ENTRY = re.compile(r"/(\S*)\s?(.*)", re.DOTALL)
 TAIL = 60  # characters of a text that are shown again where it continues
@@ -41,7 +43,7 @@ REASONS = {
 }
 
 
-class Session:
+class Session(TreeCommands):
     """The state of a prompt loop, and the effects of its input lines.
 
     Args:
@@ -51,6 +53,8 @@ class Session:
         output: receives all output.
         escape: read escapes such as `\\n` in input.
         batch_size: samples to generate at a time, at most.
+        resumed: the texts of an earlier session.
+        file: saves the texts after every change; None saves none.
 
     Raises:
         UserError: the settings contradict each other, or the model cannot be loaded.
@@ -64,21 +68,26 @@ class Session:
         output: SessionOutput,
         escape: bool = True,
         batch_size: int = 32,
+        resumed: "SavedTree | None" = None,
+        file: SessionFile | None = None,
     ) -> None:
         settings.check()
+        super().__init__(output, resumed, file)
         self.load_model = load
-        self.output = output
         self.escape = escape
         self.batch_size = batch_size
         self.start = settings
-        self.request: tuple[str, bool, dict[str, Any]] | None = None  # the last generation, as arguments of `write`
-        self.asked_seed: int | None = None  # the seed setting at that time
-        self.used_seed: int | None = None  # the last seed that was used
-        self.completions: list[Completion] = []
+        self.show_probs = SHOW_PROBS.default
+        self.completions: list[Completion] = []  # the last ones
         self._midway = False
         self._waiting: list[str] = []
         self.generator = self._open(model, settings)
         self.model_name = model
+
+    @property
+    def colours(self) -> bool:
+        """Whether texts are coloured by probability."""
+        return self.show_probs == "inline"
 
     @property
     def settings(self) -> GenerationSettings:
@@ -126,30 +135,35 @@ class Session:
     def _read(self, typed: str) -> str:
         return unescape(typed) if self.escape else typed
 
-    def write(self, prompt: str, continued: bool = False, **changes: Any) -> None:
-        """Generate from a prompt and report the result.
+    def write(self, prompt: str, continued: bool = False, parent: int | None = None, **changes: Any) -> None:
+        """Generate from a prompt, report the result, and keep it among the texts.
 
         Args:
             prompt: the start of the text.
             continued: the prompt is a text that has been shown, so only the added text is shown.
+            parent: the id of the text that the prompt came from; None for a typed prompt.
             changes: settings for this text alone.
         """
         settings = self.settings.replace(**changes)
-        self.request, self.asked_seed, self.used_seed = (prompt, continued, changes), self.settings.seed, None
-        began = time.monotonic()
+        request = self.request = Request(prompt, continued, parent, changes, self.settings.seed)
         if settings.num_samples == 1:
-            self.completions = [self._stream(prompt, changes, continued)]
-            self._tell_speed(self.completions[0], time.monotonic() - began)
-            self._tell_end(self.completions[0])
+            completion, seconds = self._stream(request)
+            self.completions = [completion]
+            self._tell_speed(completion, seconds)
+            self._tell_end(completion)
         else:
-            self._write_samples(prompt, changes, continued)
+            self._write_samples(request)
         if settings.seed is not None:
-            self.used_seed = settings.seed + settings.num_samples - 1
+            request.used_seed = settings.seed + settings.num_samples - 1
+        self.remember(request, self.completions, settings)
 
-    def _write_samples(self, prompt: str, changes: dict[str, Any], continued: bool) -> None:
-        settings, began = self.settings.replace(**changes), time.monotonic()
+    def _write_samples(self, request: Request) -> None:
+        from fundamentallm_hf.generation.streaming import pieces_of
+
+        settings, began = self.settings.replace(**request.changes), time.monotonic()
+        options: dict[str, Any] = {"scored": True, "probabilities": int(self.colours)}
         with self.output.busy(f"writing {settings.num_samples} samples"):
-            batches = self.generator.iterate([prompt], rows=self.batch_size, **changes)
+            batches = self.generator.iterate([request.prompt], rows=self.batch_size, **options, **request.changes)
             self.completions = list(itertools.chain.from_iterable(batches))
         seconds, tokens = time.monotonic() - began, sum(each.tokens for each in self.completions)
         count = len(self.completions)
@@ -157,8 +171,9 @@ class Session:
             named = "" if completion.seed is None else f", seed {completion.seed}"
             if count > 1:
                 self.output.aside(f"--- sample {number} of {count}{named} ---")
-            self._begin(prompt, continued)
-            self.output.written(completion.completion)
+            self._begin(request)
+            for piece in pieces_of(completion):
+                self.output.written(piece)
             self.output.end_text()
             self._midway = False
             self._tell_end(completion)
@@ -169,31 +184,37 @@ class Session:
             parts.append(f"seed {self.completions[0].seed}")
         self.output.aside(", ".join([*parts, f"/more 1 to /more {count} goes on" if count > 1 else "/more goes on"]))
 
-    def _stream(self, prompt: str, changes: dict[str, Any], continued: bool) -> "Completion":
-        beams = self.settings.beam_size
+    def _stream(self, request: Request) -> "tuple[Completion, float]":
+        """Show a text as it is generated; returns it, and the seconds until its last piece."""
+        beams, text, began = self.settings.beam_size, "", time.monotonic()
+        settings = self.settings.replace(**request.changes)
         waits = self.output.busy(f"searching with {beams} beams") if beams > 1 else nullcontext()
+        options: dict[str, Any] = {"scored": True, "probabilities": int(self.colours)}
         try:
-            stream = self.generator.stream(prompt, **changes)
+            stream = self.generator.stream(request.prompt, **options, **request.changes)
             with stream, self.output.on_interrupt(stream.stop):
                 pieces = iter(stream)
                 # The prompt waits for the first piece, so that an error is not mistaken for a text.
                 with waits:
                     first = next(pieces, "")
-                self._begin(prompt, continued)
+                self._begin(request)
                 for piece in itertools.chain([first], pieces):
+                    seconds = time.monotonic() - began
                     self.output.written(piece)
-            return stream.result
+                    text += piece
+                    self.save_part(request, text, settings)
+            return stream.result, seconds
         finally:
             if self._midway:
                 self.output.end_text()
             self._midway = False
-            for text in self._waiting:
-                self.output.note(text)
+            for notice in self._waiting:
+                self.output.note(notice)
             self._waiting.clear()
 
-    def _begin(self, prompt: str, continued: bool) -> None:
-        self._midway = True
-        if continued:
+    def _begin(self, request: Request) -> None:
+        self._midway, prompt = True, request.prompt
+        if request.continued:
             last = prompt[prompt.rfind("\n") + 1 :]
             self.output.context(("…" if len(last) < len(prompt) or len(last) > TAIL else "") + last[-TAIL:])
         else:
@@ -247,6 +268,8 @@ class Session:
             known = ALIASES.get(name.lstrip("/"), name.lstrip("/"))
             if known in COMMANDS:
                 self.output.reply(f"{COMMANDS[known].usage}\n{COMMANDS[known].help}.")
+            elif _is_show_probs(name):
+                self.output.reply(describe_setting(SHOW_PROBS, self.show_probs))
             else:
                 setting = find_setting(name)
                 self.output.reply(describe_setting(setting, getattr(self.settings, setting.name)))
@@ -255,15 +278,29 @@ class Session:
         self.output.reply("\n".join(lines) + "\n" + HELP_END)
 
     def do_set(self, typed: str) -> None:
+        name, _, value = typed.replace("=", " ", 1).partition(" ")
         if not typed:
             self.do_status("")
+        elif _is_show_probs(name) and "=" in typed:
+            self._set_show_probs(SHOW_PROBS.parse(value.strip() or SHOW_PROBS.default))
+        elif _is_show_probs(name):
+            self.output.reply(describe_setting(SHOW_PROBS, self.show_probs))
         elif not any(sign in typed for sign in "= \t\n"):
             setting = find_setting(typed)
             self.output.reply(describe_setting(setting, getattr(self.settings, setting.name)))
         else:
             self._update(*read_assignment(self.settings, typed, self.escape))
 
+    def _set_show_probs(self, value: str) -> None:
+        self.show_probs = value
+        self.output.done(f"Updated: {SHOW_PROBS.label}={value}")
+        if self.colours:
+            self.output.scale()
+
     def do_unset(self, name: str) -> None:
+        if _is_show_probs(name):
+            self._set_show_probs(SHOW_PROBS.default)
+            return
         setting = find_setting(name)
         settings = self.settings.replace(**{setting.name: setting.default})
         settings.check()
@@ -284,61 +321,33 @@ class Session:
         if self._window():
             facts.insert(2, f"window of {self._window()} tokens")
         model_line = f"Model: {self.model_name or 'the bundled story model'} ({', '.join(facts)})"
-        self.output.reply("\n".join([model_line, *list_settings(self.settings)]))
+        shown = ["", f"* {SHOW_PROBS.label}={self.show_probs}"] if self.colours else []
+        self.output.reply("\n".join([model_line, *list_settings(self.settings), *shown]))
 
     def do_reset(self, argument: str) -> None:
         self.generator.settings = self.start
+        self.show_probs = SHOW_PROBS.default
         self.output.done("Settings are those of the start")
 
-    def do_save(self, file: str) -> None:
-        replace = file.split()[0] == "--force"
-        file = file.removeprefix("--force").strip() if replace else file
-        if not file:
-            raise UserError("/save --force needs FILE")
-        self.output.done(f"Saved: {write_settings(self.settings, file, replace)}")
-
-    def do_load(self, file: str) -> None:
-        if file == "-":
-            raise UserError("/load takes a file: stdin is where the entries come from")
-        saved = read_settings(file)
-        settings = GenerationSettings(**saved.settings)
-        settings.check()
-        self.generator.settings = settings
-        changed = [
-            f"{setting.label}={show_value(setting, value)}"
-            for setting in SETTINGS.values()
-            if (value := getattr(self.settings, setting.name)) != setting.default
-        ]
-        self.output.done("\n".join(f"Updated: {each}" for each in changed) or "Settings are the defaults")
-        if saved.others:
-            self.output.note(f"only its settings are taken from {file}, not its {', '.join(saved.others)}")
-
     def do_more(self, number: str) -> None:
-        count = len(self.completions)
-        if not count:
-            raise UserError("there is no text yet: type a prompt")
-        if not number and count > 1:
-            raise UserError(f"there are {count} texts: choose one, /more 1 to /more {count}")
-        if number and (not number.isdecimal() or not 1 <= int(number) <= count):
-            raise UserError(f"N has to be a whole number from 1 to {count} but is {number!r}")
-        completion = self.completions[int(number or 1) - 1]
+        node = self.text_to_continue(number)
         # A model that has ended a text would end it again immediately.
-        beyond = {"min_tokens": max(1, self.settings.min_tokens)} if completion.finish_reason == "eos" else {}
-        self.write(completion.text, continued=True, **beyond)
+        beyond = {"min_tokens": max(1, self.settings.min_tokens)} if node.finish_reason == "eos" else {}
+        self.write(self.tree.text(node.id), True, node.id, **beyond)
 
     def do_retry(self, argument: str) -> None:
-        if self.request is None:
+        if (request := self.request) is None:
             raise UserError("there is no prompt yet: type one")
-        prompt, continued, changes = self.request
-        changes = {name: value for name, value in changes.items() if name != "seed"}
-        if self.used_seed is not None and self.settings.seed == self.asked_seed is not None:
-            changes["seed"] = self.used_seed + 1  # several samples have used the seeds before
+        changes = {name: value for name, value in request.changes.items() if name != "seed"}
+        if request.used_seed is not None and self.settings.seed == request.asked_seed is not None:
+            changes["seed"] = request.used_seed + 1  # several samples have used the seeds before
         if not self.settings.sampled:
             self.output.note("nothing is left to chance, so the same settings write the same text")
-        self.write(prompt, continued, **changes)
+        self.write(request.prompt, request.continued, request.parent, **changes)
 
     def do_probs(self, text: str) -> None:
-        text = self._read(text) if text else self.completions[0].text if self.completions else ""
+        current = self.tree.current
+        text = self._read(text) if text else "" if current is None else self.tree.text(current.id)
         found = self.generator.next_tokens(text, top=TOP)
         self.output.predictions(found, more=self.generator.model.config.get_text_config().vocab_size > len(found))
 
@@ -356,6 +365,10 @@ class Session:
 
     def do_clear(self, argument: str) -> None:
         self.output.clear()
+
+
+def _is_show_probs(name: str) -> bool:
+    return name.replace("-", "_").rstrip("+") == SHOW_PROBS.name
 
 
 def _first_line(error: BaseException) -> str:

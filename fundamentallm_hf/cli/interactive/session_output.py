@@ -15,7 +15,26 @@ class SessionOutput(Protocol):
         """The part of a text that the user gave."""
 
     def written(self, text: str) -> None:
-        """A part of a text that the model generated."""
+        """A part of a text that the model generated; a `TextPiece` is coloured by its probability."""
+
+    def scale(self) -> None:
+        """The colours of probabilities, and what they mean."""
+
+    def recall(self, text: str) -> None:
+        """A text that was written before, as a whole."""
+
+    def differences(self, parts: Sequence[tuple[str, str]]) -> None:
+        """The differences between two texts, as `text_tree.compare` returns them."""
+
+    def edit(self, text: str) -> str | None:
+        """Let the user edit a text.
+
+        Returns:
+            The text afterwards; None if it was not saved.
+
+        Raises:
+            UserError: there is no terminal, or no editor.
+        """
 
     def end_text(self) -> None:
         """The text is complete."""

@@ -34,12 +34,14 @@ def test_a_mistyped_command_names_the_nearest(name, hint):
 @pytest.mark.parametrize(
     ("text", "replaced", "found"),
     [
-        ("/re", "/re", ["/reset", "/retry"]),
+        ("/re", "/re", ["/reset", "/retry", "/redo", "/rename "]),
         ("/sa", "/sa", ["/save "]),
         ("/set temp", "temp", ["temperature="]),
         ("/set top_", "top_", ["top-k=", "top-p="]),
         ("/set overflow=s", "s", ["slide", "stop"]),
         ("/set case-sensitive=", "", ["true", "false"]),
+        ("/set show-probs=i", "i", ["inline"]),
+        ("/set sh", "sh", ["show-probs="]),
         ("/set bad-words=", "", []),
         ("/set nothing=", "", []),
         ("/unset ", "", ["seed"]),
@@ -57,5 +59,5 @@ def test_suggestions(text, replaced, found):
 
 def test_every_setting_is_suggested_with_its_value():
     suggested = dict(suggestions("/set ", GenerationSettings(seed=3))[1])
-    assert list(suggested) == [f"{setting.label}=" for setting in SETTINGS.values()]
+    assert list(suggested) == [f"{setting.label}=" for setting in SETTINGS.values()] + ["show-probs="]
     assert suggested["seed="] == "now 3"

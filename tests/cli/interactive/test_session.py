@@ -56,6 +56,15 @@ class Recorder:
     def clear(self):
         self.talk.append("cleared")
 
+    def recall(self, text):
+        self.talk.append(f"text: {text}")
+
+    def differences(self, parts):
+        self.talk.append(parts)
+
+    def edit(self, text):
+        return self.editor(text)
+
     @contextmanager
     def on_interrupt(self, stop):
         self.stop = stop
