@@ -209,22 +209,35 @@ class Batcher:
 
     @torch.no_grad()
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._waiting or self._texts or self._turns or self._closed):
-                    self._changed.wait()
-                if self._closed:
-                    break
-                joining = self._joining()
-            for each in joining:
-                self._join(each)
-            self._round()
-            for turn in [turn for turn in self._turns if turn.take()]:
-                self._turns.remove(turn)
-                self._ended(turn.future)
-            self._count()
+        reason: BaseException = RuntimeError("the server is being stopped")
+        try:
+            while self._wait():
+                self._step()
+        except BaseException as error:  # nobody may wait for ever
+            reason = error
+        with self._changed:
+            self._closed = True
         for left in (*self._waiting, *(text.request for text in self._texts), *self._turns):
-            left.future.set_exception(RuntimeError("the server is being stopped"))
+            if not left.future.done():
+                left.future.set_exception(reason)
+
+    def _wait(self) -> bool:
+        """Wait until there is something to do. Returns whether there is."""
+        with self._changed:
+            while not (self._waiting or self._texts or self._turns or self._closed):
+                self._changed.wait()
+            return not self._closed
+
+    def _step(self) -> None:
+        with self._changed:
+            joining = self._joining()
+        for each in joining:
+            self._join(each)
+        self._round()
+        for turn in [turn for turn in self._turns if turn.take()]:
+            self._turns.remove(turn)
+            self._ended(turn.future)
+        self._count()
 
     def _joining(self) -> list[Request | _Turns]:
         """Take those out of the queue that join in this round."""
@@ -290,7 +303,7 @@ class Batcher:
 
     def _round(self) -> None:
         """Advance every text by at least one token."""
-        together, least = [], worth(len(self._texts))
+        together, least = [], worth(max(1, len(self._texts)))
         for text in self._texts:
             try:
                 if text.loop.drafter is not None:

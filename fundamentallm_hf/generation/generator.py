@@ -97,6 +97,7 @@ class Generator:
         scored: bool = False,
         probabilities: int = 0,
         interrupt: threading.Event | None = None,
+        turn: Callable[[], None] | None = None,
         **settings: Any,
     ) -> list[Completion]:
         """Generate `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
@@ -106,6 +107,7 @@ class Generator:
             scored: compute the log-probability of every text.
             probabilities: compute the probabilities of every token, with this many alternatives to each; 0 is off.
             interrupt: ends the computation at the next token once another thread sets it.
+            turn: called before every step.
             settings: for this call, in place of the generator's.
 
         Returns:
@@ -114,7 +116,9 @@ class Generator:
         Raises:
             UserError: as in `generate`.
         """
-        return self._run(self._texts(prompts), self._for_call(settings), Extras(scored, probabilities, interrupt))
+        return self._run(
+            self._texts(prompts), self._for_call(settings), Extras(scored, probabilities, interrupt, turn=turn)
+        )
 
     def iterate(
         self,
@@ -203,13 +207,18 @@ class Generator:
         return next_predictions(TokenNames(self.tokenizer), raw, recorder.first, top)
 
     def search(
-        self, prompt: Prompt, *, interrupt: threading.Event | None = None, **settings: Any
+        self,
+        prompt: Prompt,
+        *,
+        interrupt: threading.Event | None = None,
+        turn: Callable[[], None] | None = None,
+        **settings: Any,
     ) -> tuple[Completion, list[Branch]]:
         """Search with beams for one text, and return the other beams too.
 
         Args:
             prompt: as in `generate`.
-            interrupt: as in `complete`.
+            interrupt, turn: as in `complete`.
             settings: for this call, in place of the generator's; `beam_size` has to be at least 2.
 
         Returns:
@@ -223,7 +232,7 @@ class Generator:
             line = f"beam-size has to be at least 2 for a search but is {chosen.beam_size}"
             raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
         recorder = BeamRecorder(end_tokens(self.model))
-        extras = Extras(scored=True, interrupt=interrupt, recorder=recorder)
+        extras = Extras(scored=True, interrupt=interrupt, recorder=recorder, turn=turn)
         completion = self._run(self._texts(prompt), chosen, extras)[0]
         return completion, recorder.branches(TokenNames(self.tokenizer).text)
 
