@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextGenerationPipeline
 
+from fundamentallm_hf.portable.decoding.deferred import Deferred
 from fundamentallm_hf.portable.decoding.recording import Recorder
 from fundamentallm_hf.portable.decoding.stop_strings import find_stop, settled
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
@@ -55,6 +56,8 @@ class Extras:
     Attributes:
         streamer: gets the tokens of a single text as they are chosen.
         recorder: sees the scores of every step.
+        turn: called before every step, for computations that take turns.
+        deferred: takes the loop, which others run.
     """
 
     scored: bool = False
@@ -62,6 +65,8 @@ class Extras:
     interrupt: threading.Event | None = None
     streamer: TokenTextStreamer | None = None
     recorder: Recorder | None = None
+    turn: Callable[[], None] | None = None
+    deferred: Deferred | None = None
 
     @property
     def interrupted(self) -> bool:

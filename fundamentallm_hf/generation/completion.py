@@ -4,7 +4,8 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from itertools import chain, islice
 from typing import Any
 
@@ -70,7 +71,9 @@ class Completion:
 
     def to_dict(self) -> dict[str, Any]:
         """The text and its metadata, without what was not asked for."""
-        fields = {"text": self.text, **asdict(self), "mean_log_probability": self.mean_log_probability}
+        # Not `asdict`, which copies the probabilities one by one.
+        own = {each.name: getattr(self, each.name) for each in dataclass_fields(self)}
+        fields = {"text": self.text, **own, "mean_log_probability": self.mean_log_probability}
         del fields["sample"], fields["is_json"]
         if isinstance(self.prompt, ChatPrompt):
             fields = {"messages" if name == "prompt" else name: value for name, value in fields.items()}

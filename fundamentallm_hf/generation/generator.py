@@ -8,36 +8,30 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fundamentallm_hf.model_io.loading import tokenizer_of
 from fundamentallm_hf.model_io.tokenizer import unknown_characters
-from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate
-from fundamentallm_hf.portable.decoding.context_window import WindowFullCriteria
-from fundamentallm_hf.portable.decoding.endings import ClosedEndCriteria, CompleteEndCriteria
-from fundamentallm_hf.portable.decoding.lean_loop import PassCounter
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
-from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionError
-from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
-from .batch import Batch, CompletionPipeline, Extras, RowReader, torch_seeded
+from .batch import Batch, CompletionPipeline, Extras
+from .batch_run import BatchRun
 from .beam_tree import BeamRecorder, Branch
 from .chat import ChatPrompt, Prompt, as_prompt, as_prompts, encode
-from .completion import Completion, all_parts, in_batches, likeliest
+from .completion import Completion, all_parts, in_batches
 from .file_run import FileOptions, FileSummary, run_file
-from .generate_arguments import end_tokens, generate_arguments, is_fundamentallm
+from .generate_arguments import end_tokens
 from .probabilities import (
     Prediction,
     TokenNames,
-    log_probability,
     next_predictions,
     raw_log_probabilities,
-    token_predictions,
 )
 from .prompt_files import PromptsFile
 from .resumable_output import ResumableFile
-from .streaming import StopWhenSet, TextStream, TokenTextStreamer, pieces_of
+from .streaming import TextStream, TokenTextStreamer, pieces_of
 
 
 class Generator:
@@ -103,6 +97,7 @@ class Generator:
         scored: bool = False,
         probabilities: int = 0,
         interrupt: threading.Event | None = None,
+        turn: Callable[[], None] | None = None,
         **settings: Any,
     ) -> list[Completion]:
         """Generate `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
@@ -112,6 +107,7 @@ class Generator:
             scored: compute the log-probability of every text.
             probabilities: compute the probabilities of every token, with this many alternatives to each; 0 is off.
             interrupt: ends the computation at the next token once another thread sets it.
+            turn: called before every step.
             settings: for this call, in place of the generator's.
 
         Returns:
@@ -120,7 +116,9 @@ class Generator:
         Raises:
             UserError: as in `generate`.
         """
-        return self._run(self._texts(prompts), self._for_call(settings), Extras(scored, probabilities, interrupt))
+        return self._run(
+            self._texts(prompts), self._for_call(settings), Extras(scored, probabilities, interrupt, turn=turn)
+        )
 
     def iterate(
         self,
@@ -209,13 +207,18 @@ class Generator:
         return next_predictions(TokenNames(self.tokenizer), raw, recorder.first, top)
 
     def search(
-        self, prompt: Prompt, *, interrupt: threading.Event | None = None, **settings: Any
+        self,
+        prompt: Prompt,
+        *,
+        interrupt: threading.Event | None = None,
+        turn: Callable[[], None] | None = None,
+        **settings: Any,
     ) -> tuple[Completion, list[Branch]]:
         """Search with beams for one text, and return the other beams too.
 
         Args:
             prompt: as in `generate`.
-            interrupt: as in `complete`.
+            interrupt, turn: as in `complete`.
             settings: for this call, in place of the generator's; `beam_size` has to be at least 2.
 
         Returns:
@@ -229,7 +232,7 @@ class Generator:
             line = f"beam-size has to be at least 2 for a search but is {chosen.beam_size}"
             raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
         recorder = BeamRecorder(end_tokens(self.model))
-        extras = Extras(scored=True, interrupt=interrupt, recorder=recorder)
+        extras = Extras(scored=True, interrupt=interrupt, recorder=recorder, turn=turn)
         completion = self._run(self._texts(prompt), chosen, extras)[0]
         return completion, recorder.branches(TokenNames(self.tokenizer).text)
 
@@ -319,78 +322,28 @@ class Generator:
         batch = Batch.of(prompts, settings, seed, self.model, self.tokenizer)
         if not batch.fits_together:
             return [each for prompt in prompts for each in self._run([prompt], settings.replace(seed=seed), extras)]
-        if extras.probabilities and extras.recorder is None:
-            greedy = not settings.sampled and not batch.beams
-            recorder = ProbabilityRecorder(extras.probabilities, greedy=greedy, beams=batch.beams)
-            extras = replace(extras, recorder=recorder)
-        return self._run_batch(batch, replace(extras, scored=extras.scored or settings.best is not None))
+        return BatchRun(self.model, self.tokenizer, self.pipeline, batch, extras, self._tell).run()
 
-    def _run_batch(self, batch: Batch, extras: Extras) -> list[Completion]:
-        blocked, complete = ClosedEndCriteria(tell=False), CompleteEndCriteria()
-        counter = PassCounter()
-        criteria = StoppingCriteriaList([blocked, complete, counter])
-        records = self._generate_tokens(batch, criteria, extras)
-        reader = RowReader(self.model, self.tokenizer, batch.settings, extras.interrupted)
-        names = TokenNames(self.tokenizer) if extras.probabilities else None
-        completions = []
-        for prompt, budget, length, of_prompt in zip(batch.prompts, batch.budgets, batch.lengths, records, strict=True):
-            of_this = []
-            for index, record in enumerate(of_prompt):
-                given, added = record["given"], record["added"]
-                read = reader.read([] if batch.is_chat else given, added, budget)
-                row, padding = given + added[: read.tokens], len(given) - length
-                reason = read.finish_reason
-                if blocked.holds(row):
-                    reason = "blocked"
-                elif complete.holds(row) or (reason in ("length", "window") and complete.judges(row)):
-                    reason = "complete"
-                seed = batch.seed if batch.seed is None or batch.beams else batch.seed + index
-                score = log_probability(self.model, row[padding:], length) if extras.scored else None
-                found = None
-                if isinstance(extras.recorder, BeamRecorder):
-                    extras.recorder.chosen = row
-                if names is not None and isinstance(extras.recorder, ProbabilityRecorder):
-                    found = token_predictions(self.model, names, row, len(given), padding, extras.recorder)
-                is_json = bool(batch.settings.json_schema)
-                of_this.append(
-                    Completion(
-                        prompt, read.text, reason, read.tokens, seed, score, found, index, is_json, counter.passes
-                    )
-                )
-            best = batch.settings.best
-            completions += of_this if best is None else likeliest(of_this, best)
-        return completions
+    def begin(self, prompt: str, settings: GenerationSettings, extras: Extras) -> BatchRun:
+        """Prepare one text, whose loop a scheduler runs together with others.
 
-    def _generate_tokens(self, batch: Batch, criteria: StoppingCriteriaList, extras: Extras) -> list[list[dict]]:
-        """Run the pipeline: for each prompt, a record of `CompletionPipeline` for each sample."""
-        arguments = generate_arguments(self.model, batch.settings, self._tell)
-        # A row alone can have a seed of its own. Beams take from each other and draw from torch's generator.
-        arguments["seed"], torch_seed = (None, batch.seed) if batch.beams else (batch.seed, None)
-        if extras.recorder is not None:
-            processors = arguments.get("logits_processor") or ()
-            arguments["logits_processor"] = LogitsProcessorList([*processors, extras.recorder])
-        if extras.interrupt is not None:
-            criteria.append(StopWhenSet(extras.interrupt))
-        if is_fundamentallm(self.model):
-            overflow = batch.settings.overflow or "slide"
-            arguments |= {"overflow": overflow, "tokenizer": self.tokenizer, "streamer": extras.streamer}
-            arguments |= {} if batch.settings.speculate else {"speculate": False}
-        else:
-            if batch.ends_at_window:
-                criteria.append(WindowFullCriteria(batch.budgets, max(batch.lengths)))
-            controlled = partial(controlled_generate, tokenizer=self.tokenizer, streamer=extras.streamer)
-            arguments["custom_generate"] = controlled
-        try:
-            with torch_seeded(torch_seed, self.model.device):
-                return self.pipeline(
-                    batch.prompts,
-                    batch_size=len(batch.prompts),
-                    # It would warn of prompts longer than the window; and a chat holds its special tokens already.
-                    tokenizer_encode_kwargs={"verbose": False, "add_special_tokens": not batch.is_chat},
-                    stopping_criteria=criteria,
-                    **arguments,
-                )
-        except ValueError as error:
-            raise UsageError.of(error) from error
-        except UntestedVersionError as error:
-            raise UserError(str(error)) from error
+        Args:
+            prompt: the start of the text, or a chat through the template.
+            settings: with one sample, one beam and the words of a file read already.
+            extras: with `deferred`, which holds the loop afterwards.
+
+        Raises:
+            UserError: as in `generate`.
+            CannotDefer: the text needs a loop of transformers.
+        """
+        settings.check()
+        self._tell_unknown([prompt, *settings.stop])
+        seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
+        batch = Batch.of([prompt], settings, seed, self.model, self.tokenizer)
+        run = BatchRun(self.model, self.tokenizer, self.pipeline, batch, extras, self._tell)
+        run.prepare()
+        return run
+
+    def run_alone(self, prompt: str, settings: GenerationSettings, extras: Extras) -> Completion:
+        """One text, as `begin` would prepare it."""
+        return self._run([prompt], settings, extras)[0]

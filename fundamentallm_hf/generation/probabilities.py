@@ -7,7 +7,7 @@ after settings and controls come from a `ProbabilityRecorder`.
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,8 +57,8 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name; the alternatives only if there are any."""
-        fields = asdict(self) | {"alternatives": [each.to_dict() for each in self.alternatives]}
-        return fields if self.alternatives else {name: fields[name] for name in fields if name != "alternatives"}
+        made: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name != "alternatives"}
+        return made | {"alternatives": [each.to_dict() for each in self.alternatives]} if self.alternatives else made
 
 
 class TokenNames:

@@ -158,6 +158,19 @@ class StopWhenSet(StoppingCriteria):
         return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
 
 
+class EveryStep(StoppingCriteria):
+    """Calls a function before every step, and never ends a text."""
+
+    ignores_text = True
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.function()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
 class TextStream(Generic[Result]):
     """Iterates over pieces of text while another thread generates them; `result` is the whole at the end.
 

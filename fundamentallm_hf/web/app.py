@@ -45,7 +45,7 @@ def create_app(
 
 
 def serve(page: Page) -> gr.Blocks:
-    """The page with its queue: one request computes at a time, some wait, and further ones are rejected."""
+    """The page with its queue: requests are computed together, some wait, and further ones are rejected."""
     return page.build().queue(max_size=WAITING + 8, api_open=False)
 
 
@@ -106,5 +106,7 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "state_session_capacity": SESSIONS,
         "max_file_size": "1kb",
+        # Each request that is computed or waits for the batcher holds a thread.
+        "max_threads": 2 * (WAITING + 8),
         "footer_links": ["api", "settings"],
     }

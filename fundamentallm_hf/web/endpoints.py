@@ -5,6 +5,7 @@ Arguments, their types, defaults and descriptions come from the table of setting
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any, get_args, get_origin
 
@@ -109,8 +110,7 @@ def _help(setting: Setting) -> str:
 def record(written: Written) -> dict[str, Any]:
     """The record of a text for programs, without the probabilities of its tokens."""
     assert written.completion is not None
-    fields = written.completion.to_dict()
-    fields.pop("probabilities", None)
+    fields = replace(written.completion, probabilities=None).to_dict()
     return fields | {"context_slides": written.slides, "seconds": round(written.seconds, 3)}
 
 

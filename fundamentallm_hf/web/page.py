@@ -7,14 +7,15 @@ from typing import Any
 
 import gradio as gr
 
-from .actions import Actions
+from .actions import WAITING, Actions
 from .endpoints import Endpoints, attribute_list
 from .messages import status_html
 from .panels import PromptPanel, ResultPanel, SettingsPanel, script
 from .runner import Writer
 
 TITLE = "FundamentaLLM-HF: see what every control does"
-MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
+# The batcher has a queue of its own, which shows a place in it; gradio lets everybody through who was not rejected.
+MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": WAITING + 8}
 INTRO = """# See what every control does
 A small language model writes one character at a time. Set a control, write, and look at what it changed: which
 characters were probable, what was masked, and how the text continues from another choice."""

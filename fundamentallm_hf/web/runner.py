@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fundamentallm_hf.generation.batcher import Batcher
 from fundamentallm_hf.generation.beam_tree import Branch
-from fundamentallm_hf.generation.completion import Completion
+from fundamentallm_hf.generation.completion import Completion, likeliest
 from fundamentallm_hf.generation.generator import Generator
 from fundamentallm_hf.generation.probabilities import Prediction
 from fundamentallm_hf.portable.decoding.context_window import can_slide, slides
@@ -20,8 +21,10 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .limits import LIMITS, Limits
 
-# Seconds between two updates of a text that is being generated.
-PACE = 0.1
+# Seconds between two updates of a text that is being generated, and of a place in the queue.
+PACE, WAITING_PACE = 0.1, 0.5
+# Texts that are generated at a time; others wait.
+ROWS = 24
 
 
 class Stops:
@@ -63,6 +66,31 @@ class Stops:
         return len(self._events)
 
 
+class Clock:
+    """Stops a request that computes for longer than allowed.
+
+    Args:
+        stop: set to end it.
+        allowed: how many seconds it may compute.
+    """
+
+    def __init__(self, stop: threading.Event, allowed: float) -> None:
+        self.stop, self._allowed = stop, allowed
+        self._began: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since it began to compute."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def look(self, computing: bool) -> None:
+        """Begin to count the time if it computes, and stop it if the time is over."""
+        if computing and self._began is None:
+            self._began = time.monotonic()
+        if self.seconds > self._allowed:
+            self.stop.set()
+
+
 @dataclass(frozen=True)
 class Written:
     """A text, finished or not.
@@ -73,6 +101,7 @@ class Written:
         completion: the whole completion, once it is finished.
         seconds: from the start of its computation until now.
         slides: how often the model's window has moved; None while it is not finished.
+        ahead: how many requests are before it in the queue; None once it has started.
     """
 
     prompt: str
@@ -80,10 +109,11 @@ class Written:
     completion: Completion | None = None
     seconds: float = 0.0
     slides: int | None = None
+    ahead: int | None = None
 
 
 class Writer:
-    """Generates with one model, one request at a time: the page's queue ensures that.
+    """Generates with one model, the texts of several visitors together.
 
     Args:
         generator: of the model; its settings are the defaults.
@@ -103,16 +133,23 @@ class Writer:
         self.generator = generator
         self.stops = Stops() if stops is None else stops
         self.limits = limits
+        self._batcher: Batcher | None = None
+        self._making = threading.Lock()
         self._apart = apart is not None
         if apart is not None:
             self._write, self._compare = apart(self._write), apart(self._compare)  # type: ignore[method-assign]
             self.search, self.next_tokens = apart(self.search), apart(self.next_tokens)  # type: ignore[method-assign]
 
-    def write(self, prompt: str, settings: GenerationSettings, ticket: str = "") -> Iterator[list[Written]]:
-        """Generate all samples and show them as they grow.
+    @property
+    def batcher(self) -> Batcher:
+        """Computes everything. It is created in the process that computes."""
+        with self._making:
+            if self._batcher is None:
+                self._batcher = Batcher(self.generator, ROWS)
+            return self._batcher
 
-        One after another where that gives the same texts, so that each can be read as it is generated; together where
-        it does not: beams, and the best of several.
+    def write(self, prompt: str, settings: GenerationSettings, ticket: str = "") -> Iterator[list[Written]]:
+        """Generate all samples and show them as they grow; beams, and the best of several, once all are finished.
 
         Args:
             prompt: the start of the texts.
@@ -149,81 +186,100 @@ class Writer:
             self.stops.close(ticket, stop)
 
     def _write(self, prompt: str, settings: GenerationSettings, ticket: str) -> Iterator[list[Written]]:
-        with self._working(ticket) as stop:
-            if settings.num_samples > 1 and (settings.beam_size > 1 or settings.best is not None):
+        with self._working(ticket) as clock:
+            if settings.beam_size > 1 and settings.num_samples > 1:
                 yield [Written(prompt)] * (settings.best or settings.num_samples)
-                began = time.monotonic()
-                found = self._complete(prompt, settings, stop)
-                yield [self._finished(each, time.monotonic() - began) for each in found]
+                found = self._in_turns(clock, self.generator.complete, prompt, settings, **self._extras)
+                yield [self._finished(each, clock.seconds) for each in found]
                 return
-            done: list[Written] = []
-            waiting = [Written(prompt)] * settings.num_samples
-            yield waiting
-            for index in range(settings.num_samples):
-                if index and stop.is_set():
-                    break
-                seed = settings.seed if settings.seed is None else settings.seed + index
-                for written in self._stream(prompt, settings.replace(num_samples=1, seed=seed), stop):
-                    yield [*done, written, *waiting[index + 1 :]]
-                done.append(replace(written, completion=replace(_whole(written), sample=index)))
-            yield done
+            parts = [
+                settings.replace(
+                    num_samples=1, best=None, seed=None if settings.seed is None else settings.seed + index
+                )
+                for index in range(settings.num_samples)
+            ]
+            for texts in self._stream(prompt, parts, clock):
+                if settings.best is None:
+                    yield texts
+                elif all(each.completion for each in texts):
+                    best = likeliest([_whole(each) for each in texts], settings.best)
+                    yield [self._finished(each, clock.seconds) for each in best]
+                else:
+                    yield [Written(prompt, ahead=texts[0].ahead)] * settings.best
 
     def _compare(self, prompt: str, columns: list[GenerationSettings], ticket: str) -> Iterator[list[Written]]:
-        with self._working(ticket) as stop:
-            done: list[Written] = []
-            for index, settings in enumerate(columns):
-                if index and stop.is_set():
-                    break
-                waiting = [Written(prompt)] * (len(columns) - index - 1)
-                for written in self._stream(prompt, settings.replace(num_samples=1, best=None), stop):
-                    yield [*done, written, *waiting]
-                done.append(written)
-            yield done
+        with self._working(ticket) as clock:
+            yield from self._stream(prompt, [each.replace(num_samples=1, best=None) for each in columns], clock)
 
     def search(self, prompt: str, settings: GenerationSettings, ticket: str = "") -> tuple[Written, list[Branch]]:
         """Search with beams for one text, and report the others."""
-        with self._working(ticket) as stop:
-            began = time.monotonic()
-            options = settings.replace(num_samples=1, best=None).to_dict()
-            completion, branches = self.generator.search(prompt, interrupt=stop, **options)
-            return self._finished(completion, time.monotonic() - began), branches
+        with self._working(ticket) as clock:
+            chosen = settings.replace(num_samples=1, best=None)
+            completion, branches = self._in_turns(clock, self.generator.search, prompt, chosen)
+            return self._finished(completion, clock.seconds), branches
 
     def next_tokens(self, prompt: str, settings: GenerationSettings, top: int) -> list[Prediction]:
         """The most probable next tokens, by the raw model and after settings."""
-        with self._working(""):
-            return self.generator.next_tokens(prompt, top=top, **settings.to_dict())
+        return self.batcher.run(lambda turn: self.generator.next_tokens(prompt, top=top, **settings.to_dict())).result()
 
     @contextmanager
-    def _working(self, ticket: str) -> Iterator[threading.Event]:
-        """The event that ends the request: set by its visitor, or when it takes longer than allowed."""
+    def _working(self, ticket: str) -> Iterator["Clock"]:
+        """What ends the request: its visitor, or a computation that takes longer than allowed."""
         stop = self.stops.find(ticket) if ticket else threading.Event()
-        timer = threading.Timer(self.limits.seconds, stop.set)
-        timer.daemon = True
-        timer.start()
         try:
-            yield stop
+            yield Clock(stop, self.limits.seconds)
         finally:
-            timer.cancel()
             if ticket:
                 self.stops.close(ticket, stop)
 
-    def _stream(self, prompt: str, settings: GenerationSettings, stop: threading.Event) -> Iterator[Written]:
-        began = shown = time.monotonic()
-        text = ""
-        options: dict[str, Any] = {"scored": True, "probabilities": self.limits.alternatives}
-        with self.generator.stream(prompt, interrupt=stop, **options, **settings.to_dict()) as stream:
-            for piece in stream:
-                text += piece
-                if time.monotonic() - shown >= PACE:
-                    shown = time.monotonic()
-                    yield Written(prompt, text, seconds=shown - began)
-            written = time.monotonic() - began
-            yield self._finished(stream.result, written)
+    @property
+    def _extras(self) -> dict[str, Any]:
+        return {"scored": True, "probabilities": self.limits.alternatives}
 
-    def _complete(self, prompt: str, settings: GenerationSettings, stop: threading.Event) -> list[Completion]:
-        return self.generator.complete(
-            prompt, scored=True, probabilities=self.limits.alternatives, interrupt=stop, **settings.to_dict()
-        )
+    def _stream(self, prompt: str, parts: list[GenerationSettings], clock: "Clock") -> Iterator[list[Written]]:
+        """Generate a text with each of these settings, together."""
+        changed, batcher = threading.Event(), self.batcher
+        pieces: list[list[str]] = [[] for _ in parts]
+        requests = []
+
+        def taker(index: int) -> Callable[[str], None]:
+            return lambda piece: (pieces[index].append(piece), changed.set())[1]
+
+        try:
+            for index, settings in enumerate(parts):
+                options = self._extras | settings.to_dict()
+                requests.append(batcher.submit(prompt, interrupt=clock.stop, take=taker(index), **options))
+                requests[-1].future.add_done_callback(lambda _: changed.set())
+            yield [Written(prompt, ahead=batcher.ahead(each)) for each in requests]
+            finished: dict[int, Written] = {}
+            while len(finished) < len(parts):
+                changed.wait(WAITING_PACE)
+                time.sleep(0 if all(each.future.done() for each in requests) else PACE)
+                changed.clear()
+                clock.look(any(each.started.is_set() for each in requests))
+                for index, request in enumerate(requests):
+                    if index not in finished and request.future.done():
+                        made = replace(request.future.result(), sample=index)
+                        finished[index] = self._finished(made, clock.seconds)
+                yield [
+                    finished.get(index) or Written(prompt, "".join(pieces[index]), None, clock.seconds, None, ahead)
+                    for index, ahead in enumerate(map(batcher.ahead, requests))
+                ]
+        finally:  # the visitor has left, or one of the texts has failed
+            if not all(each.future.done() for each in requests):
+                clock.stop.set()
+
+    def _in_turns(self, clock: "Clock", work: Callable, prompt: str, settings: GenerationSettings, **more: Any) -> Any:
+        """The result of a method of the generator, computed in turns with the texts."""
+
+        def run(turn: Callable[[], None]) -> Any:
+            def look() -> None:
+                clock.look(True)
+                turn()
+
+            return work(prompt, interrupt=clock.stop, turn=look, **more, **settings.to_dict())
+
+        return self.batcher.run(run).result()
 
     def _cut_short(self, written: Written) -> Written:
         """A text that was stopped from outside, as far as it was generated."""

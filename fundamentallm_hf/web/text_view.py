@@ -94,17 +94,18 @@ def _foot(written: Written) -> str:
 def status_text(texts: Sequence[Written]) -> str:
     """The status line: tokens, speed, finish reason, and how often the window moved and the model ran.
 
-    Tokens are counted for all texts together, and the speed is that of generating them one after another.
+    Tokens are counted for all texts together. While it waits, the line says for how many texts of others.
     """
     done = [each for each in texts if each.completion is not None]
     if not done:
         characters = sum(len(each.text) for each in texts)
-        return f"writing… {characters} characters" if characters else "waiting…"
+        if characters:
+            return f"writing… {characters} characters"
+        ahead = max((each.ahead or 0 for each in texts), default=0)
+        return f"waiting… {ahead} text{'' if ahead == 1 else 's'} before yours" if ahead else "waiting…"
     completions = [each.completion for each in done if each.completion is not None]
     tokens = sum(each.tokens for each in completions)
-    # Texts that were generated together all took the same time.
-    together = len(done) > 1 and len({each.seconds for each in done}) == 1
-    seconds = done[0].seconds if together else sum(each.seconds for each in done)
+    seconds = max(each.seconds for each in done)
     count = sum(each.slides or 0 for each in done)
     reasons = list(dict.fromkeys(REASONS.get(each.finish_reason, each.finish_reason) for each in completions))
     parts = [
@@ -115,7 +116,7 @@ def status_text(texts: Sequence[Written]) -> str:
     ]
     passes = [each.passes for each in completions if each.passes is not None]
     if len(passes) == len(completions):
-        parts.append(f"{max(passes) if together else sum(passes)} passes of the model")
+        parts.append(f"{max(passes)} passes of the model")
     return " · ".join(parts) if len(done) == len(texts) else f"{' · '.join(parts[:2])} · writing…"
 
 

@@ -6,7 +6,7 @@ a `Step`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import (
@@ -27,37 +27,14 @@ from .drafts import Drafter, NgramTable, SuggestsTokens
 from .endings import EndCriteria
 from .generate_call import Call
 from .lookahead import Branches
+from .network_step import Chosen, Step
+from .recording import FirstLook, ProbabilityRecorder
 from .row_drafts import RowDrafts
 from .seeded_sampling import SeededSampling
 from .watched_states import StatesWatcher
 
 # Processors that depend only on the scores of a step.
 _MEMORYLESS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper)
-
-
-class Step(Protocol):
-    """One pass of a network over new tokens, with cached keys and values. `LeanStep` implements it."""
-
-    length: int
-    cache: torch.Tensor
-    states: torch.Tensor | None
-
-    @property
-    def rows(self) -> int: ...
-
-    def __call__(
-        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None, kept: int = 1
-    ) -> torch.Tensor: ...
-
-    def packed(
-        self, tokens: torch.Tensor, columns: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor
-    ) -> torch.Tensor: ...
-
-    def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor: ...
-
-    def spread(self, copies: int) -> None: ...
-
-    def keep_rows(self, rows: list[int]) -> None: ...
 
 
 class PassCounter(StoppingCriteria):
@@ -106,7 +83,8 @@ class LeanLoop:
         table: NgramTable | None = None,
     ) -> None:
         assert call.window is not None
-        self.call, self.window, self.mask, self.streamer = call, call.window, mask, streamer
+        self.call, self.window, self.streamer = call, call.window, streamer
+        self.mask = mask if mask is None or not bool(mask.all()) else None
         self.drafted, self.table = drafted, table
         self.rows, self.length = call.prompts.shape
         limits = [each.max_length for each in criteria if type(each) is MaxLengthCriteria]
@@ -115,8 +93,12 @@ class LeanLoop:
         self.drafter = Drafter(table) if drafted and self.rows == 1 else None
         self.processors = list(processors)
         self.chooser = self.processors.pop() if processors and type(processors[-1]) is SeededSampling else None
+        self.recorder: ProbabilityRecorder | None = None
+        if self.rows == 1:
+            self._set_recorder_aside()
         # All depend only on the scores, so several steps can be computed at once.
         self.memoryless = all(type(each) in _MEMORYLESS for each in self.processors)
+        self.at_once = self.memoryless and self.rows == 1
         self.suggesting = [each for each in self.processors if isinstance(each, SuggestsTokens)]
         self.suggested = 0  # how many of the last drafted tokens a processor suggested
         self.states: torch.Tensor | None = None
@@ -132,6 +114,13 @@ class LeanLoop:
         self.held: list[int] | None = None  # the rows of the step; None for all
         self.countdown = torch.arange(self.window)
         self.read = 0  # columns of the step that hold the text so far, without drafts
+
+    def _set_recorder_aside(self) -> None:
+        """Let a recorder read the scores of several steps at once, where all other processors can."""
+        others = [each for each in self.processors if type(each) not in (ProbabilityRecorder, FirstLook)]
+        recorders = [each for each in self.processors if type(each) is ProbabilityRecorder]
+        if len(recorders) == 1 and all(type(each) in _MEMORYLESS for each in others):
+            (self.recorder,), self.processors = recorders, others
 
     def _read_criteria(self, criteria: StoppingCriteriaList) -> None:
         kinds = (MaxLengthCriteria, EosTokenCriteria, PassCounter)
@@ -151,31 +140,31 @@ class LeanLoop:
     @torch.no_grad()
     def run(self) -> torch.Tensor:
         """Decode. Returns (rows, length) token ids."""
-        lookahead = None if self.memoryless else self.call.lookahead
-        if lookahead is not None:
-            lookahead.reader = self._read_ahead
+        self.open()
         try:
             self._decode()
         finally:
-            if lookahead is not None:
-                lookahead.reader = None  # breaks a reference cycle
+            self.close()
         if self.streamer is not None:
             self.streamer.end()
         return self.ids[:, : self.length].clone()
+
+    def open(self) -> None:
+        """Let the lookahead of the call use this loop's step; `close` ends that."""
+        if not self.memoryless:
+            self.call.lookahead.reader = self._read_ahead
+
+    def close(self) -> None:
+        """Break the reference cycle that `open` made."""
+        if not self.memoryless:
+            self.call.lookahead.reader = None
 
     def _decode(self) -> None:
         limit = min(self.most, self.window)
         apart = self.drafted and self.length + 1 < limit and RowDrafts.suits(self)
         while True:
-            drafted = self._draft()
-            logits = self._pass(drafted)
-            written = self._write_at_once(logits, drafted) if self.memoryless else self._write(logits, drafted)
-            guessed, kept = len(drafted) - self.suggested, min(written - 1, len(drafted)) - self.suggested
-            if guessed > 0 and kept >= 0 and self.drafter is not None:
-                self.drafter.learn(guessed, kept)
-            refused = len(drafted) + 1 - written
-            self.step.length -= refused
-            self.unread = 1
+            drafted = self.draft()
+            self.take(self.compute(drafted), drafted)
             if apart and any(self.going):
                 apart = False
                 RowDrafts(self, self.table, limit).run()
@@ -183,7 +172,7 @@ class LeanLoop:
                 break
             self._leave_out()
 
-    def _draft(self) -> list[int]:
+    def draft(self) -> list[int]:
         """Draft the next tokens, at most as many as fit into the context window before it moves."""
         self.suggested = 0
         if self.drafter is None or self.unread != 1 or not self.step.length:  # the one-token prompt is not computed yet
@@ -198,7 +187,12 @@ class LeanLoop:
         self.suggested = len(suggested)
         return suggested + self.drafter(ids[0].tolist(), most - len(suggested), suggested)
 
-    def _pass(self, drafted: Sequence[int]) -> torch.Tensor:
+    def joins(self, drafted: Sequence[int]) -> bool:
+        """Whether the next pass reads only tokens after the cached ones, in adjacent columns of a single row."""
+        new = self.unread + len(drafted)
+        return self.rows == 1 and self.mask is None and 0 < self.step.length <= self.window - new and self.unread == 1
+
+    def compute(self, drafted: Sequence[int]) -> torch.Tensor:
         """Logits after the current text and after each drafted token, (rows, drafted + 1, vocabulary) in float32."""
         new, mask, copies = self.unread + len(drafted), None, 1
         if drafted:
@@ -225,10 +219,8 @@ class LeanLoop:
             tokens = tokens[picked]
             mask = mask if mask is None or len(mask) == 1 else mask[picked]
             positions = positions if len(positions) == 1 else positions[picked]
-        for counter in self.counters:
-            counter.passes += 1
         logits = self.step(tokens, positions, mask, kept=len(drafted) + 1).to(torch.float32, copy=True)
-        self.states = self.step.states if self.watchers else None
+        self.count_pass(self.step.states)
         if copies > 1:
             self.step.spread(copies)
             self.states = None if self.states is None else self.states.repeat_interleave(copies, dim=0)
@@ -238,6 +230,12 @@ class LeanLoop:
         whole = torch.zeros(self.rows, *logits.shape[1:])
         whole[self.held] = logits
         return whole
+
+    def count_pass(self, states: torch.Tensor | None) -> None:
+        """Count a pass of the network. `states`: (rows, kept, hidden size) the input of its output layer."""
+        for counter in self.counters:
+            counter.passes += 1
+        self.states = states if self.watchers else None
 
     def _padded(self, columns: int) -> torch.Tensor:
         assert self.mask is not None
@@ -277,25 +275,47 @@ class LeanLoop:
                 return index + 1
         return len(drafted) + 1
 
-    def _write_at_once(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
-        """Like `_write` for processors that depend only on the scores: choose after all drafted tokens at once."""
-        if not drafted:
-            return self._write(logits, drafted)
-        scores = logits[0]
+    def take(self, logits: torch.Tensor, drafted: Sequence[int], chosen: Chosen | None = None) -> None:
+        """Choose the next tokens, as long as they match the drafted ones.
+
+        Args:
+            logits: (rows, drafted + 1, vocabulary), as `compute` returns them.
+            drafted: the drafted tokens.
+            chosen: for a loop that is `at_once`, what others have chosen from these logits.
+        """
+        if self.at_once:
+            written = self._write_at_once(logits[0], drafted, chosen or self._choose_at_once(logits[0]))
+        else:
+            written = self._write(logits, drafted)
+        guessed, kept = len(drafted) - self.suggested, min(written - 1, len(drafted)) - self.suggested
+        if guessed > 0 and kept >= 0 and self.drafter is not None:
+            self.drafter.learn(guessed, kept)
+        self.step.length -= len(drafted) + 1 - written
+        self.unread = 1
+
+    def _choose_at_once(self, logits: torch.Tensor) -> Chosen:
+        """Choose after every row of these logits, (steps, vocabulary), by processors that look at nothing else."""
+        scores = logits
         for processor in self.processors:
             scores = processor(None, scores)
-        chosen: list[int] = []
         if self.greedy:
-            chosen = scores.argmax(dim=-1).tolist()
-        elif self.chooser is not None:
-            chosen = self.chooser.choose_run(self.length, scores)
+            return Chosen(scores, scores.argmax(dim=-1).tolist())
+        if self.chooser is not None:
+            return Chosen(scores, self.chooser.choose_run(self.length, scores))
+        return Chosen(scores, [])
+
+    def _write_at_once(self, logits: torch.Tensor, drafted: Sequence[int], chosen: Chosen) -> int:
+        start, written = self.length, len(drafted) + 1
         for index in range(len(drafted) + 1):
             # Without a seed every choice uses a number from torch's generator, so only the necessary ones are made.
-            token = chosen[index] if chosen else self._choose(scores[index : index + 1], index)[0]
+            token = chosen.tokens[index] if chosen.tokens else self._choose(chosen.scores[index : index + 1], index)[0]
             self._append([token])
             if not any(self.going) or (index < len(drafted) and token != drafted[index]):
-                return index + 1
-        return len(drafted) + 1
+                written = index + 1
+                break
+        if self.recorder is not None:
+            self.recorder.record_run(self.ids[0, : self.length], start, logits[:written], chosen.scores[:written])
+        return written
 
     def _choose(self, scores: torch.Tensor, index: int) -> list[int]:
         if self.greedy:

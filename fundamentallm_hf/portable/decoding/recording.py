@@ -21,7 +21,7 @@ class Recorder(LogitsProcessor):
         return None
 
 
-class _FirstLook(LogitsProcessor):
+class FirstLook(LogitsProcessor):
     """Notes which tokens are most probable before anything has changed the scores."""
 
     def __init__(self, top: int) -> None:
@@ -29,8 +29,12 @@ class _FirstLook(LogitsProcessor):
         self.tokens: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.tokens = scores.topk(min(self.top, scores.shape[-1])).indices.cpu()
+        self.tokens = self.of(scores)
         return scores
+
+    def of(self, scores: torch.Tensor) -> torch.Tensor:
+        """The most probable tokens by raw scores, (rows, top)."""
+        return scores.topk(min(self.top, scores.shape[-1])).indices.cpu()
 
 
 class ProbabilityRecorder(Recorder):
@@ -55,7 +59,7 @@ class ProbabilityRecorder(Recorder):
         self._whole: dict[bytes, torch.Tensor] = {}
         self._likeliest: dict[bytes, dict[int, float]] = {}
         self._chosen: dict[bytes, float] = {}
-        self._look = _FirstLook(top)
+        self._look = FirstLook(top)
 
     def first_look(self) -> LogitsProcessor:
         """Notes which tokens are most probable in the raw scores."""
@@ -63,6 +67,35 @@ class ProbabilityRecorder(Recorder):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores unchanged."""
+        rows, likeliest = self._read(scores, self._look.tokens)
+        before, self._whole = self._whole, dict(self._whole) if self.beams else {}
+        for row, whole, best in zip(input_ids, rows, likeliest, strict=True):
+            key = row_key(row)
+            parent = before.get(row_key(row[:-1]))
+            if parent is not None and not self.beams:
+                self._chosen[key] = float(parent[int(row[-1])])
+            self._whole[key] = whole
+            self._likeliest[key] = best
+        return scores
+
+    def record_run(self, row: torch.Tensor, start: int, raw: torch.Tensor, scores: torch.Tensor) -> None:
+        """Record several steps of one row at once.
+
+        Args:
+            row: (length,) its tokens, up to the one that the last step chose.
+            start: number of tokens before the first step.
+            raw: (steps, vocabulary) the raw scores.
+            scores: (steps, vocabulary) the final scores.
+        """
+        rows, likeliest = self._read(scores, self._look.of(raw))
+        values = rows.gather(-1, row[start:, None]).flatten().tolist()
+        for end, value, best in zip(range(start, len(row)), values, likeliest, strict=True):
+            self._likeliest[row_key(row[:end])] = best
+            self._chosen[row_key(row[: end + 1])] = value
+        self._whole = {row_key(row[:-1]): rows[-1]}
+
+    def _read(self, scores: torch.Tensor, looked: torch.Tensor | None) -> tuple[torch.Tensor, list[dict[int, float]]]:
+        """The probabilities of every step, (steps, vocabulary), and those of the most probable tokens."""
         if self.greedy:
             rows = torch.nn.functional.one_hot(scores.argmax(dim=-1), scores.shape[-1]).float().cpu()
         else:
@@ -70,18 +103,10 @@ class ProbabilityRecorder(Recorder):
         if self.first is None:
             self.first = rows[0]
         tokens = rows.topk(min(self.top, rows.shape[-1])).indices
-        if self._look.tokens is not None:
-            tokens = torch.cat([tokens, self._look.tokens], dim=-1)
+        if looked is not None:
+            tokens = torch.cat([tokens, looked], dim=-1)
         values = rows.gather(-1, tokens)
-        before, self._whole = self._whole, dict(self._whole) if self.beams else {}
-        for row, whole, best in zip(input_ids, rows, zip(tokens.tolist(), values.tolist(), strict=True), strict=True):
-            key = row_key(row)
-            parent = before.get(row_key(row[:-1]))
-            if parent is not None and not self.beams:
-                self._chosen[key] = float(parent[int(row[-1])])
-            self._whole[key] = whole
-            self._likeliest[key] = dict(zip(*best, strict=True))
-        return scores
+        return rows, [dict(zip(*best, strict=True)) for best in zip(tokens.tolist(), values.tolist(), strict=True)]
 
     def chosen(self, row: torch.Tensor) -> float:
         """The probability that the last token of `row`, (length,), had when it was chosen."""

@@ -71,7 +71,7 @@ class SeededSampling(LogitsProcessor):
         step = input_ids.shape[1] - self.prompt_columns
         self._draw(step)
         uniform = self.uniform[:, step].repeat(len(scores) // len(self.streams))
-        return _at(uniform, scores)
+        return choose_by(uniform, scores)
 
     def choose_run(self, length: int, scores: torch.Tensor) -> list[int]:
         """The tokens of several steps of one row, each as if those before it were as they are.
@@ -80,11 +80,20 @@ class SeededSampling(LogitsProcessor):
             length: tokens of the row before the first of these steps.
             scores: (steps, vocabulary).
         """
+        return choose_by(self.numbers(length, len(scores)), scores).tolist()
+
+    def numbers(self, length: int, steps: int) -> torch.Tensor:
+        """The random numbers of several steps of one row, (steps,).
+
+        Args:
+            length: tokens of the row before the first of these steps.
+            steps: how many.
+        """
         assert self.prompt_columns is not None
         assert len(self.streams) == 1
         step = length - self.prompt_columns
-        self._draw(step + len(scores) - 1)
-        return _at(self.uniform[0, step : step + len(scores)], scores).tolist()
+        self._draw(step + steps - 1)
+        return self.uniform[0, step : step + steps]
 
     def choose_at(self, rows: Sequence[int], lengths: Sequence[int], scores: torch.Tensor) -> list[int]:
         """The tokens of several steps of several rows, each as if those before it were as they are.
@@ -97,7 +106,7 @@ class SeededSampling(LogitsProcessor):
         assert self.prompt_columns is not None
         steps = [length - self.prompt_columns for length in lengths]
         self._draw(max(steps))
-        return _at(self.uniform[[row % len(self.streams) for row in rows], steps], scores).tolist()
+        return choose_by(self.uniform[[row % len(self.streams) for row in rows], steps], scores).tolist()
 
     def _draw(self, step: int) -> None:
         while step >= self.uniform.shape[1]:
@@ -106,8 +115,16 @@ class SeededSampling(LogitsProcessor):
             self.uniform = torch.cat([self.uniform, torch.stack(blocks)], dim=1)
 
 
-def _at(uniform: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """The tokens at which the cumulative distributions reach these numbers, (rows,)."""
+def choose_by(uniform: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """The tokens at which the cumulative distributions reach these numbers, (rows,).
+
+    Args:
+        uniform: (rows,) numbers in [0, 1).
+        scores: (rows, vocabulary).
+
+    Raises:
+        ValueError: a score is not a number, or every token of a row is closed.
+    """
     cumulative = _double(scores.softmax(dim=-1)).cumsum(dim=-1)
     # The largest sum stands for 1, so that rounding cannot point behind the last token; and no closed token is
     # ever hit, because its sum is that of the token before it.

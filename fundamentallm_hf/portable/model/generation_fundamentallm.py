@@ -29,6 +29,7 @@ from ..controls.logits_processors import apply_controls
 from ..decoding.cache_names import CACHE, NAMES, under_one_name
 from ..decoding.context_window import WindowFullCriteria, check_overflow, view, window_start
 from ..decoding.decoding_loop import WITHHELD, WithoutStopStrings, decode, synced_gpus
+from ..decoding.deferred import CannotDefer, Deferred
 from ..decoding.generate_call import Call
 from ..decoding.lean_loop import LeanLoop
 from ..decoding.sidecar_files import own_draft_table
@@ -169,7 +170,7 @@ class Decoding:
         self.stop_strings = stop_strings
         self.own_cache = own_cache
         self.window = model.config.max_position_embeddings
-        if loop is not None:  # transformers passes the arguments of the call that it names
+        if loop is not None and not isinstance(loop, Deferred):  # transformers passes the arguments that it names
             self.__signature__ = signature(loop)
 
     def __call__(
@@ -215,9 +216,12 @@ class Decoding:
             "stopping_criteria": stopping_criteria,
             "generation_config": generation_config,
         }
-        if self.loop is None:
+        if self.loop is None or isinstance(self.loop, Deferred):
             if self._is_plain(call, prepared, inputs_tensor):
-                return self._run_lean(call, logits_processor, stopping_criteria, prepared.get("attention_mask"))
+                loop = self._lean_loop(call, logits_processor, stopping_criteria, prepared.get("attention_mask"))
+                return loop.run() if self.loop is None else self.loop.take(loop)
+            if self.loop is not None:
+                raise CannotDefer
             return decode(model, mode, input_ids, self.withheld, inputs_tensor=inputs_tensor, **prepared)
         if inputs_tensor is not None:
             prepared["inputs_tensor"] = inputs_tensor
@@ -278,19 +282,18 @@ class Decoding:
             return False
         return plain_network(self.model)
 
-    def _run_lean(
+    def _lean_loop(
         self,
         call: Call,
         processors: LogitsProcessorList,
         criteria: StoppingCriteriaList,
         mask: torch.Tensor | None,
-    ) -> torch.Tensor:
+    ) -> LeanLoop:
         drafted = call.field("speculate") is not False
         table = own_draft_table(self.model) if drafted else None
-        loop = LeanLoop(
-            partial(LeanStep, self.model), call, processors, criteria, mask, self.withheld["streamer"], drafted, table
-        )
-        return loop.run()
+        make_step = self.loop.make_step if isinstance(self.loop, Deferred) else None
+        make_step = make_step or partial(LeanStep, self.model)
+        return LeanLoop(make_step, call, processors, criteria, mask, self.withheld["streamer"], drafted, table)
 
     def _fit_static_cache(self, prepared: dict[str, Any]) -> None:
         """Make a static cache no longer than the window: no step ever looks back further."""

@@ -162,7 +162,8 @@ class LeanStep:
 
     Attributes:
         length: number of columns that hold keys and values.
-        states: (rows, kept, hidden size) the input of the output layer in the last pass.
+        states: the input of the output layer in the last pass, (rows, kept, hidden size); after `packed` (new, hidden
+            size).
     """
 
     def __init__(self, model: Any, rows: int, columns: int) -> None:
@@ -219,7 +220,7 @@ class LeanStep:
         Args:
             tokens: (new,) token ids; those of a row are adjacent and in order.
             columns: (new,) the column of each token in its row; earlier columns are computed already.
-            rows: (new,) the row of each token.
+            rows: (new,) the row of each token, ascending.
             padding: (rows,) columns of padding before each row.
 
         Returns:
@@ -249,7 +250,8 @@ class LeanStep:
             hidden += functional.linear(attended, *layer.out)
             normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
             hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
-        return functional.linear(torch.rms_norm(hidden, shape, self.norm, self.eps), self.head)
+        self.states = torch.rms_norm(hidden, shape, self.norm, self.eps)
+        return functional.linear(self.states, self.head)
 
     @torch.inference_mode()
     def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

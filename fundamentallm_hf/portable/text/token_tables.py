@@ -9,6 +9,7 @@ entry and for thousands.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+
 import torch
 
 from .character_classes import characters_behind, continues, samples_between

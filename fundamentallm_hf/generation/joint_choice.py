@@ -1,0 +1,57 @@
+"""Chooses the next tokens of several texts at once, where their processors look at nothing but the scores."""
+
+from collections.abc import Sequence
+
+import torch
+
+from fundamentallm_hf.portable.decoding.lean_loop import LeanLoop
+from fundamentallm_hf.portable.decoding.network_step import Chosen
+from fundamentallm_hf.portable.decoding.seeded_sampling import choose_by
+
+
+def choose_together(loops: Sequence[LeanLoop], logits: Sequence[torch.Tensor]) -> list[Chosen | None]:
+    """Choose the next tokens.
+
+    Loops with equal processors share one call of them.
+
+    Args:
+        loops: of the texts.
+        logits: (steps, vocabulary) of each.
+
+    Returns:
+        For each loop its choices; None where it has to choose by itself.
+
+    Raises:
+        ValueError: a score is not a number.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, loop in enumerate(loops):
+        if loop.at_once and (loop.greedy or loop.chooser is not None):
+            groups.setdefault(_kind(loop), []).append(index)
+    found: list[Chosen | None] = [None] * len(loops)
+    for members in groups.values():
+        first, sizes = loops[members[0]], [len(logits[each]) for each in members]
+        scores = torch.cat([logits[each] for each in members])
+        for processor in first.processors:
+            scores = processor(None, scores)
+        tokens = _tokens([loops[each] for each in members], scores, sizes)
+        start = 0
+        for each, size in zip(members, sizes, strict=True):
+            found[each] = Chosen(scores[start : start + size], tokens[start : start + size])
+            start += size
+    return found
+
+
+def _tokens(loops: Sequence[LeanLoop], scores: torch.Tensor, sizes: Sequence[int]) -> list[int]:
+    if loops[0].greedy:
+        return scores.argmax(dim=-1).tolist()
+    numbers = []
+    for loop, size in zip(loops, sizes, strict=True):
+        assert loop.chooser is not None
+        numbers.append(loop.chooser.numbers(loop.length, size))
+    return choose_by(torch.cat(numbers), scores).tolist()
+
+
+def _kind(loop: LeanLoop) -> str:
+    """Equal for loops whose processors do the same."""
+    return repr([loop.greedy, *((type(each).__name__, sorted(vars(each).items())) for each in loop.processors)])

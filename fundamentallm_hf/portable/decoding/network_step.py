@@ -1,0 +1,42 @@
+"""What a decoding loop needs of a network, and what is chosen from one of its passes."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+
+
+class Step(Protocol):
+    """One pass of a network over new tokens, with cached keys and values. `LeanStep` implements it."""
+
+    length: int
+    cache: torch.Tensor
+    states: torch.Tensor | None
+
+    @property
+    def rows(self) -> int: ...
+
+    def __call__(
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None, kept: int = 1
+    ) -> torch.Tensor: ...
+
+    def packed(
+        self, tokens: torch.Tensor, columns: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor
+    ) -> torch.Tensor: ...
+
+    def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor: ...
+
+    def spread(self, copies: int) -> None: ...
+
+    def keep_rows(self, rows: list[int]) -> None: ...
+
+
+class Chosen(NamedTuple):
+    """Choices after several steps of one row, each as if those before it were as they are.
+
+    Attributes:
+        scores: (steps, vocabulary) the final scores.
+        tokens: the chosen tokens; empty where they are drawn one by one.
+    """
+
+    scores: torch.Tensor
+    tokens: list[int]
