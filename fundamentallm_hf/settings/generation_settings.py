@@ -12,8 +12,9 @@ from typing import Any
 
 from fundamentallm_hf.files import read_text
 from fundamentallm_hf.portable.controls.control_table import CONTROLS
+from fundamentallm_hf.portable.controls.end_settings import check_ending
 from fundamentallm_hf.portable.controls.setting import Setting
-from fundamentallm_hf.portable.decoding.phases import WHOLE_TEXT_FIELDS
+from fundamentallm_hf.portable.decoding.phases import ENDING_FIELDS, WHOLE_TEXT_FIELDS
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attributes import read_guides
 from fundamentallm_hf.portable.structured.grammars import MissingPackageError, read_grammar
@@ -188,11 +189,18 @@ class GenerationSettings(_Fields):
             read_guides(self.guide_attribute, self.guide_strength, ("guide-attribute", "guide-strength"))
         except ValueError as error:
             raise UsageError.of(error) from error
+        self._check_ending()
         try:
             fields = {SETTINGS[name].label: getattr(self, name) for name in WHOLE_TEXT_FIELDS}
             read_grammar(fields, self.json_whitespace)
         except MissingPackageError as error:
             raise UserError.of(error) from error
+        except ValueError as error:
+            raise UsageError.of(error) from error
+
+    def _check_ending(self) -> None:
+        try:
+            check_ending({name: getattr(self, name) for name in (*ENDING_FIELDS, *WHOLE_TEXT_FIELDS)}, self.min_tokens)
         except ValueError as error:
             raise UsageError.of(error) from error
 

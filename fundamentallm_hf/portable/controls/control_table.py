@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..decoding.phases import Phase
 from ..guides.attributes import STRONGEST
+from .end_settings import END_UNITS
 from .setting import Setting
 
 if TYPE_CHECKING:
@@ -89,6 +90,12 @@ def _structured_output(step: "CallProcessors") -> None:
     from .structured_control import add_structured_output
 
     add_structured_output(step)
+
+
+def _text_ending(step: "CallProcessors") -> None:
+    from .end_control import add_text_ending
+
+    add_text_ending(step)
 
 
 def _word_repetition(step: "CallProcessors") -> None:
@@ -273,6 +280,39 @@ _ROWS = (
         escaped=True,
         reads_text=True,
         apply=_stop,
+    ),
+    Control(
+        name="end_at",
+        kind=str,
+        default=None,
+        help="The text ends at the end of a word, sentence, line or paragraph, within max-tokens.",
+        group="Length",
+        choices=END_UNITS,
+        reads_text=True,
+        phase=Phase.ENDING,
+        apply=_text_ending,
+    ),
+    Control(
+        name="sentences",
+        kind=str,
+        default=None,
+        help="The text has exactly so many sentences, or as many as a range allows (3 or 2-4).",
+        group="Length",
+        is_range=True,
+        reads_text=True,
+        phase=Phase.ENDING,
+        apply=_text_ending,
+    ),
+    Control(
+        name="words",
+        kind=str,
+        default=None,
+        help="The text has exactly so many words, or as many as a range allows (50 or 40-60).",
+        group="Length",
+        is_range=True,
+        reads_text=True,
+        phase=Phase.ENDING,
+        apply=_text_ending,
     ),
     Control(
         name="overflow",

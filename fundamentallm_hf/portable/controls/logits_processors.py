@@ -35,7 +35,7 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
             apply(step)
     if step.any_in(CONSTRAINTS):
         closed = step.criterion(ClosedEndCriteria)
-        complete = step.complete if step.any_in((Phase.STRUCTURE,)) else None
+        complete = step.complete if step.any_in((Phase.STRUCTURE, Phase.ENDING)) else None
         silent = Vocabulary.of(call.tokenizer).silent if call.tokenizer is not None else ()
         _add_dead_ends(step, silent)
         step.add(

@@ -298,7 +298,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         return barred is not None and progress.barred is not None and barred.complete(progress.barred, [token]) == 1
 
 
-def _suppressed(config: GenerationConfig) -> frozenset[int]:
+def suppressed_tokens(config: GenerationConfig) -> frozenset[int]:
     """Ids of the tokens that transformers masks in every step of a call."""
     alone = (tokens[0] for tokens in config.bad_words_ids or () if len(tokens) == 1)
     return frozenset([*(config.suppress_tokens or ()), *alone])
@@ -315,7 +315,7 @@ def add_must_include(step: CallProcessors) -> None:
         return
     case_sensitive, ordered = bool(call.field("case_sensitive")), bool(call.field("must_include_ordered"))
     prompt_counts, counts = bool(call.field("must_include_prompt")), own_word_counts(call.model)
-    suppressed = _suppressed(call.config)
+    suppressed = suppressed_tokens(call.config)
     requirements = call.kept(
         ("must_include", entries, bad_words, step.stop_strings, case_sensitive, ordered, prompt_counts, suppressed),
         lambda: Requirements(

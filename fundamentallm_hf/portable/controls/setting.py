@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,12 @@ def is_text(text: str) -> bool:
     return True
 
 
+def _is_range(text: str) -> bool:
+    """Whether it is a whole number above 0, or two that grow, with a hyphen between them."""
+    found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
+    return bool(found) and 1 <= int(found[1]) <= int(found[2] or found[1])
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting: its name, its values and its effect.
@@ -42,6 +49,7 @@ class Setting:
         comma_separated: one text given for a list is split at its commas (see `split_entries`), not one entry.
         from_file: the command's option takes a file that holds the value; every other interface takes the value itself.
         is_json: a dict may be given too, and is converted to JSON text.
+        is_range: its text is a whole number or a range of two; a number may be given too.
         follows: the setting of the same group that it is listed after, if not in the order of the table.
         escaped: where it is typed, `\\n` and the like are read as escapes unless escapes are turned off.
     """
@@ -59,6 +67,7 @@ class Setting:
     from_file: bool = False
     is_json: bool = False
     escaped: bool = False
+    is_range: bool = False
     follows: str = ""
 
     @property
@@ -71,6 +80,8 @@ class Setting:
         """The values it takes, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
+        if self.is_range:
+            return "a whole number above 0, or a range such as 40-60"
         noun = "a dict or JSON text" if self.is_json else NOUNS[self.kind]
         if self.low is None:
             return noun
@@ -103,6 +114,11 @@ class Setting:
                 return json.dumps(value)
             except (TypeError, ValueError):
                 raise refusal from None
+        if self.is_range:
+            if isinstance(value, int) and not isinstance(value, bool):
+                value = str(value)
+            if not (isinstance(value, str) and _is_range(value)):
+                raise refusal
         if self.kind is bool:
             switch = value if isinstance(value, bool) else SWITCH.get(str(value).lower())
             if switch is None:

@@ -4,6 +4,8 @@ from enum import IntEnum
 
 # The fields that constrain the added text as a whole; at most one of them may be set.
 WHOLE_TEXT_FIELDS = ("pattern", "json_schema", "grammar")
+# The fields that decide how the added text ends.
+ENDING_FIELDS = ("end_at", "words", "sentences")
 
 
 class Phase(IntEnum):
@@ -14,6 +16,7 @@ class Phase(IntEnum):
         STOCK: transformers' processors, and those of the caller, that come before its warpers.
         REPETITION, LENGTH: penalties.
         STRUCTURE, REQUIRE, BAN: masks and lookahead of the text-level controls.
+        ENDING: leads to an end as asked for, through what the others allow.
         END: decides what happens where the controls leave no continuation.
         WARP: temperature, top-k, top-p and the like.
         GUIDE: shifts the tokens that are still allowed; nothing is cut off afterwards.
@@ -29,9 +32,10 @@ class Phase(IntEnum):
     STRUCTURE = 4
     REQUIRE = 5
     BAN = 6
-    END = 7
-    WARP = 8
-    GUIDE = 9
-    FINISH = 10
-    RECORD = 11
-    CHOOSE = 12
+    ENDING = 7
+    END = 8
+    WARP = 9
+    GUIDE = 10
+    FINISH = 11
+    RECORD = 12
+    CHOOSE = 13

@@ -1,0 +1,88 @@
+"""Adds `end_at`, `words` and `sentences` to a call."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ..decoding.call_processors import CallProcessors
+from ..decoding.phases import ENDING_FIELDS, WHOLE_TEXT_FIELDS, Phase
+from ..decoding.stop_strings import find_stop
+from ..text.unit_tables import UnitTables
+from ..text.vocabulary import Vocabulary
+from .bad_words import BadWordsLogitsProcessor
+from .end_settings import check_ending
+from .ending_plan import EndingPlan
+from .must_include import MustIncludeLogitsProcessor, suppressed_tokens
+from .text_ending import TextEndLogitsProcessor
+
+
+def add_text_ending(step: CallProcessors) -> None:
+    """Lead the texts of a call to an end as asked for.
+
+    Raises:
+        ValueError: a value is not valid, or no such text fits into the tokens that may be added.
+    """
+    call = step.call
+    least = call.config.min_new_tokens or 0
+    settings = check_ending({name: call.field(name) for name in (*ENDING_FIELDS, *WHOLE_TEXT_FIELDS)}, least)
+    if settings is None:
+        return
+    room, suppressed = max(call.remaining(call.prompts), default=0), suppressed_tokens(call.config)
+
+    def make() -> EndingPlan:
+        vocabulary = Vocabulary.of(call.reader)
+        return EndingPlan(UnitTables(vocabulary, call.size, settings.make_units(), suppressed), settings, room)
+
+    counted = settings.words is not None
+    plan = call.kept(("ending", settings, suppressed, room if counted else 0), make)
+    including = next(iter(step.acting(MustIncludeLogitsProcessor)), None)
+    processor = TextEndLogitsProcessor(
+        plan,
+        call.remaining,
+        end_tokens=call.end_tokens,
+        closing_token=call.closing_token,
+        complete=step.complete,
+        prompt_columns=call.prompt_columns,
+        temperature=step.temperature,
+        requirements=None if including is None else including.requirements,
+        progress=None if including is None else including.states,
+        bad_stops=_bad_stops(plan, step.stop_strings, call.prompt_columns) if step.stop_strings else None,
+    )
+    processor.check(call.prompts)
+    # The others have to be done while there is room for the end.
+    for each in (*step.acting(MustIncludeLogitsProcessor), *step.acting(BadWordsLogitsProcessor)):
+        if each.remaining is not None:
+            each.remaining = _less(each.remaining, plan.most_needed)
+    step.add(Phase.ENDING, processor)
+
+
+def _less(remaining: Callable[[torch.Tensor], Sequence[int]], kept: int) -> Callable[[torch.Tensor], list[int]]:
+    return lambda input_ids: [room - kept for room in remaining(input_ids)]
+
+
+def _bad_stops(plan: EndingPlan, stops: Sequence[str], columns: int) -> Callable[[list[int]], list[int]]:
+    """Finds the tokens that would complete a stop text where the text before it must not end."""
+    tables = plan.tables
+    vocabulary, longest = tables.vocabulary, max(map(len, stops))
+
+    def found(row: list[int]) -> list[int]:
+        added = row[columns:]
+        before = vocabulary.text(row)
+        start = len(vocabulary.text(row[:columns]))
+        bad = []
+        for stop in stops:
+            for token in vocabulary.completing(before[-longest:], stop):
+                text = vocabulary.text([*row, token])
+                cut = find_stop(text, stops, len(before))
+                if cut is not None and not _may_end(plan, text[start : max(start, cut)], len(added)):
+                    bad.append(token)
+        return bad
+
+    return found
+
+
+def _may_end(plan: EndingPlan, text: str, length: int) -> bool:
+    tables = plan.tables
+    state, words, sentences = tables.units.read(tables.units.start, text)
+    end = tables.start._replace(place=tables.index(state), words=words, sentences=sentences, length=length)
+    return end.place < len(plan.ends) and plan.may_end(end)

@@ -1,0 +1,114 @@
+"""`end_at`, `words` and `sentences` as they are given. Imports neither torch nor transformers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..decoding.phases import WHOLE_TEXT_FIELDS
+from ..errors import UserError
+from ..text.text_units import Units, UnitState
+
+END_UNITS = ("word", "sentence", "line", "paragraph")
+# The most words and sentences that can be asked for: the graph has a node for each.
+MOST_WORDS, MOST_SENTENCES = 20_000, 500
+
+
+@dataclass(frozen=True)
+class EndSettings:
+    """What the end of a text has to be.
+
+    Attributes:
+        unit: of `END_UNITS`.
+        words, sentences: the least and the greatest number; None for any.
+        named: the settings that ask for it, for messages.
+    """
+
+    unit: str
+    words: tuple[int, int] | None = None
+    sentences: tuple[int, int] | None = None
+    named: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, end_at: str | None, words: object, sentences: object) -> "EndSettings | None":
+        """Read the fields; None where none is set.
+
+        Raises:
+            UserError: a value is not valid, or they contradict each other.
+        """
+        named = [name for name, value in (("end_at", end_at), ("words", words), ("sentences", sentences)) if value]
+        if not named:
+            return None
+        if end_at and end_at not in END_UNITS:
+            line = f"end_at has to be one of {', '.join(END_UNITS)} but is {end_at!r}"
+            raise UserError(line, setting="end_at", value=end_at)
+        word_range = read_range("words", words, MOST_WORDS)
+        sentence_range = read_range("sentences", sentences, MOST_SENTENCES)
+        if word_range and sentence_range and sentence_range[0] > word_range[1]:
+            raise UserError(
+                f"sentences: {sentence_range[0]} sentences need a word each, but words allows {word_range[1]}: ask for "
+                "fewer sentences or more words",
+                setting="sentences",
+                value=sentences,
+            )
+        unit = end_at or ("sentence" if sentence_range else "word")
+        return cls("sentence" if unit == "word" and sentence_range else unit, word_range, sentence_range, tuple(named))
+
+    @property
+    def follows_sentences(self) -> bool:
+        """Whether the automaton has to follow sentences."""
+        return self.sentences is not None or self.unit != "word"
+
+    def make_units(self) -> Units:
+        """The automaton that this needs."""
+        return Units(self.follows_sentences, self.unit in ("line", "paragraph"))
+
+    def ends(self, state: UnitState) -> bool:
+        """Whether a text in this state has such an end, its numbers aside."""
+        if not state.has_word or (self.sentences and not state.after_sentence):
+            return False
+        if self.unit == "word":
+            return not state.in_word
+        if self.unit == "sentence":
+            return state.after_sentence
+        return state.breaks >= 1 + (self.unit == "paragraph") and (self.unit == "line" or state.after_sentence)
+
+
+def read_range(name: str, value: object, most: int) -> tuple[int, int] | None:
+    """The least and the greatest number of a field like 50 or "40-60"; None where it is not set.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if value in (None, ""):
+        return None
+    parts = str(value).replace("\N{EN DASH}", "-").split("-")
+    numbers = [int(part) for part in parts if part.strip().isascii() and part.strip().isdigit()]
+    valid = not isinstance(value, bool) and len(numbers) == len(parts) <= 2
+    if not valid or not 1 <= numbers[0] <= numbers[-1] <= most:
+        expected = f"a number from 1 to {most}, or a range such as 40-60"
+        raise UserError(f"{name} has to be {expected}, but is {value!r}", setting=name, value=value, expected=expected)
+    return numbers[0], numbers[-1]
+
+
+def check_ending(fields: Mapping[str, Any], least: int) -> EndSettings | None:
+    """Read the fields about the end of a text; None where none is set.
+
+    Args:
+        fields: their values and those of `WHOLE_TEXT_FIELDS`, by name.
+        least: the least number of tokens that is asked for.
+
+    Raises:
+        UserError: a value is not valid, or contradicts another.
+    """
+    found = EndSettings.of(*(fields.get(name) for name in ("end_at", "words", "sentences")))
+    if found is None:
+        return None
+    name = found.named[-1]
+    whole = next((field for field in WHOLE_TEXT_FIELDS if fields.get(field) not in (None, "")), None)
+    if whole is not None:
+        line = f"{name} and {whole} both decide where the text ends: set one of them, or put it into the {whole}"
+        raise UserError(line, setting=name, value=fields.get(name))
+    if least > 0 and (found.words or found.sentences):
+        line = f"{name} and min_tokens ({least}) both decide how long the text is: leave one out"
+        raise UserError(line, setting=name, value=fields.get(name))
+    return found

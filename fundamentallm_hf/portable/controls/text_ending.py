@@ -1,0 +1,364 @@
+"""Texts that end well: at a word, sentence, line or paragraph, and with as many words or sentences as asked for.
+
+The model's own text is kept as long as possible. A plan (`ending_plan.py`) tells how many tokens it takes from any
+state to a proper end, and masks what would make that impossible. Long before that matters, three things bring an end
+that reads well:
+
+- A new word, sentence or paragraph is begun only if the room is likely to hold it. Where it is not, the probability of
+  all that would begin one goes to what ends the text. So a text ends where the model ends a sentence, not where the
+  budget does.
+- Within the last sentence that fits, the probability of a mark is divided by that of reaching one in the remaining
+  room, if sentences ended at a constant rate: the distribution of the next token given that the end comes in time.
+- An end by the model where the text must not end becomes a mark, if one is possible there.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor
+
+from ..decoding.endings import CompleteEndCriteria
+from ..decoding.row_states import RowStates, row_key
+from ..errors import UserError
+from ..text.unit_tables import UnitText
+from .ending_plan import NEVER, EndingPlan
+from .must_include_plan import Progress, Requirements
+
+# Tokens of a word on average and of nearly any word, with characters as tokens and with parts of words.
+_WORD_RATES, _WORD_ROOMS = (5.3, 1.35), (14, 4)
+# Words in a unit, before anything is known of the text.
+_USUAL_WORDS = {"word": 1.0, "sentence": 12.0, "line": 15.0, "paragraph": 40.0}
+# A unit is begun if the room holds this many average ones.
+_AMPLE = 1.1
+# The greatest factor, in nats, by which an end is made more probable before it is forced.
+_MOST_PUSHED = 6.0
+# Beyond this chance of an end in the remaining room nothing is weighed.
+_SAFE = 0.98
+# With so much room behind the end nothing about single bytes matters.
+_OTHERS_AMPLE = 8
+# White space and separators, in the groups of tokens.
+_SEPARATORS = " \n*,-"
+# Tokens that are examined where required words are missing and the room is short.
+_EXAMINED = 48
+
+
+class TextEndLogitsProcessor(LogitsProcessor):
+    """Leads every row to an end as asked for.
+
+    Args:
+        plan: the tokens needed to such an end.
+        remaining: called with the token ids `(rows, length)`, returns how many tokens each row may still get.
+        end_tokens: ids that end the text.
+        closing_token: written to end the text where there are no `end_tokens`.
+        complete: records the rows that end so.
+        prompt_columns: width of the prompts in tokens; by default that of the first call.
+        temperature: the number that scores are divided by later.
+        requirements: required words, whose plan comes before the end.
+        progress: returns the progress of each row in them.
+        bad_stops: for the tokens of a row, those that would complete a stop text where the text must not end.
+    """
+
+    def __init__(
+        self,
+        plan: EndingPlan,
+        remaining: Callable[[torch.Tensor], Sequence[int]],
+        *,
+        end_tokens: Sequence[int] = (),
+        closing_token: int | None = None,
+        complete: CompleteEndCriteria | None = None,
+        prompt_columns: int | None = None,
+        temperature: float = 1.0,
+        requirements: Requirements | None = None,
+        progress: Callable[[torch.Tensor], Sequence[Progress]] | None = None,
+        bad_stops: Callable[[list[int]], Sequence[int]] | None = None,
+    ) -> None:
+        self.plan, self.tables, self.settings = plan, plan.tables, plan.settings
+        self.remaining = remaining
+        self.end_tokens = [end for end in end_tokens if end < self.tables.size]
+        self.closing_token = closing_token
+        self.complete = complete if complete is not None else CompleteEndCriteria()
+        self.complete.judge = self.is_complete
+        self.temperature = temperature
+        self.requirements, self.progress = requirements, progress
+        self.bad_stops = bad_stops
+        closing = () if self.end_tokens or closing_token is None else (closing_token,)
+        self._over = {end for end in (*self.end_tokens, *closing) if end < self.tables.size}
+        start = self.tables.start
+        self.states: RowStates[UnitText] = RowStates(
+            start, self._advance, prompt_columns=prompt_columns, advance_prompt=lambda state, token: state
+        )
+        vocabulary = self.tables.vocabulary
+        fine = vocabulary.longest <= 1
+        self.word_rate, self.word_room = _WORD_RATES[not fine], _WORD_ROOMS[not fine]
+        self._group_of = np.where(self.tables.group_of < 0, 0, self.tables.group_of)
+        self._others = np.flatnonzero(self.tables.group_of < 0)
+        # Special tokens add nothing; those that end the text are dealt with apart.
+        beyond = range(len(vocabulary.pieces), self.tables.size)
+        self._silent = np.array([*vocabulary.silent, *beyond, *self._over], dtype=np.int64)
+        self._others = np.setdiff1d(self._others, self._silent)
+        groups = self.tables.groups
+        self._separating = np.array([any(char in _SEPARATORS for char in text) for text in groups], dtype=bool)
+        self._after_sentence = np.array([state.after_sentence for state in self.tables.states])
+        self._space = next((group for group, text in enumerate(groups) if text == " "), None)
+        counts = plan.words is not None or plan.sentences is not None
+        self._ample = math.inf if counts else plan.most_needed + _OTHERS_AMPLE
+
+    def _advance(self, state: UnitText, token: int) -> UnitText:
+        if state.over or (token in self._over and not self.tables.vocabulary.piece(token)):
+            return state._replace(over=True)
+        after = self.tables.advance(state, token)
+        if after.place < len(self.plan.ends) and self.plan.ends[after.place] and not self.plan.ends[state.place]:
+            after = after._replace(units=after.units + 1, ended_at=after.length)
+        return after
+
+    def is_complete(self, tokens: Sequence[int]) -> bool:
+        """Whether a row of these tokens, its prompt included, has such an end."""
+        return self.plan.may_end(self.states.read(list(tokens)))
+
+    def check(self, input_ids: torch.Tensor) -> None:
+        """Check that such a text fits into the tokens that may be added after every prompt, `(rows, length)`.
+
+        Raises:
+            UserError: it does not; the message says how many tokens it needs.
+        """
+        progress = self._missing(input_ids)
+        rows = zip(self.states(input_ids), self.remaining(input_ids), progress, strict=True)
+        for state, room, missing in rows:
+            need = self._joint_need(state, missing)
+            if need <= room:
+                continue
+            name = self.settings.named[-1]
+            words = "" if missing is None else " with the required words"
+            what = f"{name}: such a text{words}"
+            if need >= NEVER:
+                raise UserError(
+                    f"{what} cannot be written with the model's alphabet and the other settings: change one",
+                    setting=name,
+                )
+            raise UserError(
+                f"{what} needs at least {need} tokens but {room} may be added: allow more, or ask for less",
+                setting=name,
+            )
+
+    def _missing(self, input_ids: torch.Tensor) -> list[Progress | None]:
+        """The progress of each row in which required words are missing."""
+        if self.requirements is None or self.progress is None:
+            return [None] * len(input_ids)
+        found = self.progress(input_ids)
+        return [each if self.requirements.missing(each) else None for each in found]
+
+    def _joint_need(self, state: UnitText, missing: Progress | None) -> int:
+        """Tokens that write the missing words and then an end."""
+        if missing is None or self.requirements is None:
+            return self.plan.need(state)
+        tokens = self.requirements.plan(missing)
+        if tokens is None:
+            return NEVER
+        for token in tokens:
+            state = self._advance(state, token)
+        return min(NEVER, len(tokens) + self.plan.need(state))
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, reweighted and masked."""
+        states, rooms = self.states(input_ids), self.remaining(input_ids)
+        progress = self._missing(input_ids)
+        scores = scores.clone()
+        for index, (state, room, missing) in enumerate(zip(states, rooms, progress, strict=True)):
+            if not state.over:
+                row = scores[index].detach().double().cpu().numpy() / self.temperature
+                changed = self._row(state, room, missing, row, input_ids[index])
+                scores[index] = torch.from_numpy(changed * self.temperature).to(scores.device, scores.dtype)
+        return scores
+
+    def _row(
+        self, state: UnitText, room: int, missing: Progress | None, scores: np.ndarray, row: torch.Tensor
+    ) -> np.ndarray:
+        """The scores of one row, given and returned before temperature."""
+        size = self.tables.size
+        given = scores[:size].copy()
+        needs = self._needs(state, room)
+        ends = np.array(sorted(self._over), dtype=np.int64)
+        may_end = missing is None and self.plan.may_end(state)
+        can_end = may_end and bool(np.isfinite(given[ends]).any())
+        fits = needs <= room - 1
+        fits[self._silent] = False
+        if self.bad_stops is not None:
+            fits[list(self.bad_stops(row.tolist()))] = False
+        if missing is not None:
+            fits &= self._keeps_words(state, missing, room, given, fits)
+            wanted = fits
+        else:
+            wanted = fits & ~self._unwise(state, room)
+            if not (np.isfinite(given) & wanted).any() and not can_end:
+                wanted = fits
+        changed = np.where(wanted, given, -np.inf)
+        closers = (needs < self.plan.need(state)) & wanted & np.isfinite(given)
+        lost = _log_sum(np.where(wanted, -np.inf, given))
+        if missing is None and not self._is_end(state):
+            self._push(state, room, changed, closers)
+            if not can_end:
+                _give(changed, closers, lost)
+        if can_end:
+            self._end(changed, given, ends, lost, row)
+        elif not np.isfinite(changed).any():
+            changed = self._last_way(needs, given, fits, room)
+        scores = np.full_like(scores, -np.inf)
+        scores[:size] = changed
+        return scores
+
+    def _is_end(self, state: UnitText) -> bool:
+        return not state.pending and bool(self.plan.ends[state.place]) and self.plan.counts_hold(state)
+
+    def _needs(self, state: UnitText, room: int) -> np.ndarray:
+        """(size,) the least number of tokens to an end after each token."""
+        base = self.tables.flushed(state) if state.pending else state
+        found = self.plan.needs_behind(base.place, self.plan.left(base))[self._group_of]
+        if room > self._ample:
+            found[self._others] = self.plan.most_needed
+            return found
+        for token in self._others.tolist():
+            found[token] = self.plan.need(self._advance(state, token))
+        return found
+
+    def _unwise(self, state: UnitText, room: int) -> np.ndarray:
+        """(size,) bool: the tokens that begin what is likely not to fit, and those that lead to nothing else."""
+        base = self.tables.flushed(state) if state.pending else state
+        unwise = self._too_long(base, room)
+        if not self._goes_on(base, room):
+            effects, behind = self.tables.effects(base.place), self.plan.needs_behind(base.place, self.plan.left(base))
+            here = 0 if self.plan.may_end(base) else self.plan.need(base)
+            idle = self._separating
+            if self.tables.states[base.place].after_sentence:
+                idle = idle | ~self._after_sentence[effects.after]
+            unwise |= idle & (effects.words == 0) & (behind >= here)
+        found = unwise[self._group_of]
+        found[self._others] = False
+        return found
+
+    def _too_long(self, state: UnitText, room: int) -> np.ndarray:
+        """(groups,) bool: those that begin a word, a sentence or the like for which there is hardly room."""
+        effects = self.tables.effects(state.place)
+        reserve = np.where(effects.words > 0, self.word_room, 0).astype(float)
+        here = self.tables.states[state.place]
+        if self.settings.unit != "word" and bool(self.plan.ends[state.place]):
+            leaves = ~self.plan.ends[effects.after]
+            reserve[leaves] = np.maximum(reserve[leaves], _AMPLE * self._unit_length(state))
+        elif self.settings.follows_sentences and here.after_sentence:
+            begins = effects.words > 0
+            reserve[begins] = np.maximum(self.word_room, _AMPLE * self._sentence_length(state))
+        left = np.full(len(reserve), room - 1.0)
+        if self.plan.words is not None:
+            in_words = (self.plan.left(state)[0] - effects.words) * self._rate(state)
+            left = np.where(reserve > self.word_room, np.minimum(left, in_words), left)
+        behind, need = self.plan.needs_behind(state.place, self.plan.left(state)), self.plan.need(state)
+        return (reserve > 0) & (left - reserve < behind) & ((behind >= need) | (need == 0))
+
+    def _goes_on(self, state: UnitText, room: int) -> bool:
+        """Whether a word could begin behind white space: where the text may end, of a new sentence."""
+        if self._space is None:
+            return True
+        effects = self.tables.effects(state.place)
+        spaced = state._replace(
+            place=int(effects.after[self._space]), sentences=state.sentences + int(effects.sentences[self._space])
+        )
+        behind = self.tables.effects(spaced.place)
+        opens = behind.words > 0
+        here = self.tables.states[spaced.place]
+        if self.settings.follows_sentences and here.open_end:
+            opens &= behind.sentences > 0
+        fits = self.plan.needs_behind(spaced.place, self.plan.left(spaced)) <= room - 2
+        return bool((opens & fits & ~self._too_long(spaced, room - 1)).any())
+
+    def _rate(self, state: UnitText) -> float:
+        """Tokens of a word of this text."""
+        return (state.length + 10 * self.word_rate) / (state.words + 10)
+
+    def _unit_length(self, state: UnitText) -> float:
+        """Tokens of a sentence, line or paragraph of this text: the mean, with two usual ones before them."""
+        usual = _USUAL_WORDS[self.settings.unit] * self._rate(state)
+        return (2 * usual + state.ended_at) / (2 + state.units)
+
+    def _sentence_length(self, state: UnitText) -> float:
+        """Tokens of a sentence of this text."""
+        if self.settings.unit == "sentence":
+            return self._unit_length(state)
+        return (2 * _USUAL_WORDS["sentence"] * self._rate(state) + state.length) / (2 + state.sentences)
+
+    def _push(self, state: UnitText, room: int, changed: np.ndarray, closers: np.ndarray) -> None:
+        """Make an end more probable the less room is left, in `changed`."""
+        if self.settings.unit == "word" or not closers.any():
+            return
+        in_sentence = self.settings.follows_sentences and not self.tables.states[state.place].after_sentence
+        length = self._sentence_length(state) if in_sentence else self._unit_length(state)
+        left = float(room)
+        if self.plan.words is not None:
+            left = min(left, self.plan.left(state)[0] * self._rate(state) + 1)
+        chance, later = (1 - (1 - 1 / length) ** max(0.0, tokens) for tokens in (left, left - 1))
+        if chance >= _SAFE:
+            return
+        changed[closers] += min(_MOST_PUSHED, -math.log(max(chance, 1e-9)))
+        changed[~closers] += max(-_MOST_PUSHED, math.log(max(later, 1e-9) / max(chance, 1e-9)))
+
+    def _end(self, changed: np.ndarray, given: np.ndarray, ends: np.ndarray, lost: float, row: torch.Tensor) -> None:
+        """Give the end the probability of what would go on, in `changed`."""
+        if self.end_tokens:
+            own = np.where(np.isfinite(given[ends]), given[ends], -np.inf)
+            best = ends[int(own.argmax())]
+            changed[ends] = own
+            # `lost` holds the end tokens' own share, too.
+            changed[best] = max(lost, float(own.max()))
+            if np.isfinite(changed).sum() == np.isfinite(own).sum():
+                self.complete.rows.add(row_key(row))
+            return
+        # Without an end token, a text ends by the criterion, which takes any token for its end.
+        if lost > _log_sum(changed) or not np.isfinite(changed).any():
+            self.complete.rows.add(row_key(row))
+            changed[:] = -np.inf
+            changed[self.closing_token] = 0.0
+
+    def _last_way(self, needs: np.ndarray, given: np.ndarray, fits: np.ndarray, room: int) -> np.ndarray:
+        """Other controls have masked all that fits: what is left that leads to an end soonest."""
+        open_tokens = np.isfinite(given)
+        if not open_tokens.any():
+            return given
+        least = needs[open_tokens].min()
+        return np.where(open_tokens & (needs == least), given, -np.inf) if least < NEVER else given
+
+    def _keeps_words(
+        self, state: UnitText, missing: Progress, room: int, given: np.ndarray, fits: np.ndarray
+    ) -> np.ndarray:
+        """(size,) bool: the tokens after which the missing words and an end still fit."""
+        assert self.requirements is not None
+        plan = self.requirements.plan(missing) or []
+        after = state
+        for token in plan:
+            after = self._advance(after, token)
+        words, sentences = after.words - state.words, after.sentences - state.sentences
+        left = self.plan.left(state)
+        tight = len(plan) + self.plan.most_needed + self.word_room + 2 >= room
+        tight |= self.plan.words is not None and left[0] - words <= 3
+        tight |= self.plan.sentences is not None and left[1] - sentences <= 1
+        if not tight:
+            return np.ones(len(fits), dtype=bool)
+        order = np.argsort(-np.where(fits, given, -np.inf))[:_EXAMINED].tolist()
+        kept = np.zeros(len(fits), dtype=bool)
+        for token in [*order, *plan[:1]]:
+            progress = self.requirements.advance(missing, token)
+            rest = progress if self.requirements.missing(progress) else None
+            kept[token] = self._joint_need(self._advance(state, token), rest) <= room - 1
+        return kept
+
+
+def _log_sum(scores: np.ndarray) -> float:
+    """The logarithm of the summed probability of unnormalized scores."""
+    most = float(scores.max(initial=-np.inf))
+    return most + math.log(float(np.exp(scores - most).sum())) if math.isfinite(most) else -math.inf
+
+
+def _give(changed: np.ndarray, closers: np.ndarray, lost: float) -> None:
+    """Add lost probability to the tokens that close the unit, in proportion to theirs."""
+    own = _log_sum(np.where(closers, changed, -np.inf))
+    if math.isfinite(lost) and math.isfinite(own):
+        changed[closers] += np.logaddexp(own, lost) - own
