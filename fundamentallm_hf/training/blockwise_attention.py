@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-BLOCK = 256
+# Smaller blocks compute fewer scores in vain; beyond these limits their number costs more than they save.
+LEAST_BLOCK, MOST_BLOCKS = 64, 8
 
 
 def blockwise_attention_forward(
@@ -34,9 +35,10 @@ def blockwise_attention_forward(
     length = query.shape[2]
     if attention_mask is not None or key.shape[2] != length:
         raise ValueError("blockwise attention is for training: whole windows, without padding and without a cache")
+    block = max(LEAST_BLOCK, -(-length // MOST_BLOCKS))
     outputs = []
-    for start in range(0, length, BLOCK):
-        end = min(start + BLOCK, length)
+    for start in range(0, length, block):
+        end = min(start + block, length)
         scores = torch.matmul(query[:, :, start:end], key[:, :, :end].transpose(-1, -2)) * scaling
         rows = torch.arange(start, end, device=query.device)[:, None]
         columns = torch.arange(end, device=query.device)

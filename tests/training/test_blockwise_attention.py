@@ -7,9 +7,11 @@ from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM
 from fundamentallm_hf.training import blockwise_attention
 
 
+@pytest.mark.parametrize(("least", "most"), [(16, 8), (2, 3), (1, 40)])
 @pytest.mark.parametrize("length", [1, 5, 16, 37])
-def test_it_gives_the_logits_and_gradients_of_eager_attention(length, monkeypatch):
-    monkeypatch.setattr(blockwise_attention, "BLOCK", 16)
+def test_it_gives_the_logits_and_gradients_of_eager_attention(length, least, most, monkeypatch):
+    monkeypatch.setattr(blockwise_attention, "LEAST_BLOCK", least)
+    monkeypatch.setattr(blockwise_attention, "MOST_BLOCKS", most)
     blockwise_attention.register()
     torch.manual_seed(0)
     config = FundamentaLLMConfig(vocab_size=20, d_model=16, num_layers=2, num_heads=2, sequence_length=40, dropout=0.0)
