@@ -31,8 +31,8 @@ from transformers import AutoModel, AutoTokenizer, GgufConfig
 HELD_OUT, LONGEST = 10, 512
 # Texts are put together by length within so many batches.
 POOL = 40
-# Texts of a frozen BASE that are read at once, and the ridges that are tried, relative to the variance of its states.
-READ, RIDGES = 64, (0.0001, 0.001, 0.01, 0.1)
+# Characters that a frozen BASE reads at once, and the ridges that are tried, relative to the variance of its states.
+READ, RIDGES = 16_384, (0.0001, 0.001, 0.01, 0.1)
 HEAD_NAME = "head.safetensors"
 
 
@@ -76,7 +76,9 @@ class Teacher(nn.Module):
         device = self.head.weight.device
         batch = self.tokenizer([text or " " for text in texts], return_tensors="pt", padding=True, truncation=True,
                                max_length=LONGEST).to(device)  # fmt: skip
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
+        # Weights that are bf16 already need not be cast in every call.
+        cast = fast_bf16(device) and self.body.dtype == torch.float32
+        with torch.autocast(device.type, torch.bfloat16, enabled=cast):
             states = self.body(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
         mask = batch.attention_mask[..., None].float()
         return (states.float() * mask).sum(dim=1) / mask.sum(dim=1)
@@ -86,23 +88,19 @@ class Teacher(nn.Module):
         """The states of any number of texts, read with others of their length."""
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         found = torch.zeros(len(texts), self.head.in_features)
-        for place in range(0, len(order), READ):
-            part = order[place : place + READ]
+        place = 0
+        while place < len(order):
+            rows = max(1, READ // (len(texts[order[min(place + 256, len(order) - 1)]]) + 1))
+            part = order[place : place + min(rows, 256)]
             found[part] = self.states([texts[index] for index in part]).cpu()
-            if place % (READ * 20) == 0:
-                print(f"{place} of {len(order)} texts read", file=sys.stderr, flush=True)
+            place += len(part)
+            print(f"\r{place} of {len(order)} texts read", end="", file=sys.stderr, flush=True)
         return found
 
     @torch.no_grad()
-    def rate(self, texts: Sequence[str], rows: int = 256) -> list[float]:
+    def rate(self, texts: Sequence[str]) -> list[float]:
         """What it would rate them; long ones together, so that little is padding."""
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        found = [0.0] * len(texts)
-        for place in range(0, len(order), rows):
-            part = order[place : place + rows]
-            for index, rating in zip(part, self([texts[index] for index in part]).tolist(), strict=True):
-                found[index] = rating
-        return found
+        return self.head(self.states_of_all(texts).to(self.head.weight.device))[:, 0].tolist()
 
     def save(self, folder: Path) -> None:
         """Keep it."""
@@ -115,6 +113,8 @@ class Teacher(nn.Module):
         """Read what `save` wrote."""
         teacher = cls(str(folder))
         teacher.head.load_state_dict(load_file(folder / HEAD_NAME))
+        if fast_bf16(teacher.head.weight.device):
+            teacher.body.bfloat16()
         return teacher.eval()
 
 
@@ -212,6 +212,8 @@ def main() -> int:
     if arguments.layers:
         teacher.keep_layers(arguments.layers)
     if arguments.frozen:
+        if fast_bf16(teacher.head.weight.device):
+            teacher.body.bfloat16()
         fit_head(teacher.eval(), rest)
     else:
         train(teacher, rest, arguments)

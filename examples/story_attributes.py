@@ -23,6 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import torch
 from sentiment_teacher import Teacher
@@ -32,7 +33,7 @@ from fundamentallm_hf import Attribute, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 from fundamentallm_hf.portable.text.word_counts import FILE_NAME, WordCounts
 from fundamentallm_hf.training.expert_training import ExpertTraining, train_experts
-from fundamentallm_hf.training.labelled_samples import sort_texts, write_texts
+from fundamentallm_hf.training.labelled_samples import OwnText, sort_texts, write_texts
 from fundamentallm_hf.training.word_training import train_words, words_of
 
 RULES = {
@@ -68,8 +69,8 @@ class Vader:
         return [self.analyzer.polarity_scores(text)["compound"] for text in texts]
 
 
-def openings(stories: list[str], number: int) -> list[str]:
-    """Beginnings of stories and of sentences in them, half and half."""
+def passages(stories: list[str], number: int) -> list[OwnText]:
+    """Beginnings of stories and of sentences in them, half and half, each with what the story says behind it."""
     chance = random.Random(0)
     found = []
     while len(found) < number:
@@ -77,21 +78,29 @@ def openings(stories: list[str], number: int) -> list[str]:
         starts = [0] if chance.random() < 0.5 else [match.end() for match in re.finditer(r"[.!?]\s", story)]
         start = chance.choice(starts or [0])
         if cut := story[start : start + chance.randint(SHORTEST, LONGEST)].lstrip():
-            found.append(cut)
+            first = story.index(cut, start) + len(cut)
+            found.append(OwnText(cut, story[first : first + TOKENS]))
     return found
 
 
-def sentiment(stories: list[str], teacher: Teacher | Vader, arguments: argparse.Namespace) -> ExpertTraining:
-    """Experts for positive sentiment; swapped, they are those for negative."""
-    model, number = load_model(device=arguments.device), arguments.texts
+def long_passages(stories: list[str], number: int) -> list[OwnText]:
+    """Those of which enough is left to be judged."""
+    return [each for each in passages(stories, number * 3) if len(each.text) >= TOKENS // 2][:number]
+
+
+def judged_texts(
+    writer: Any, stories: list[str], teacher: Teacher | Vader, arguments: argparse.Namespace, told: Any
+) -> tuple[list[OwnText], list[float]]:
+    """What a model, or without one the stories, say behind openings from the stories; the teacher's rating of each."""
+    number = arguments.texts
     if isinstance(teacher, Teacher):
         teacher.to(arguments.device)
-    started = time.perf_counter()
-
-    def told(*how: object) -> None:
-        print(f"\r{time.perf_counter() - started:6.0f} s", *how, end="", file=sys.stderr, flush=True)
-
-    written = write_texts(model, model.tokenizer, openings(stories, number), number, TOKENS, told)
+    if writer is None:
+        written = long_passages(stories, number)
+        number = len(written)
+    else:
+        openings = [each.opening for each in passages(stories, number)]
+        written = write_texts(writer, writer.tokenizer, openings, number, TOKENS, told)
     scores: list[float] = []
     while len(scores) < number:
         scores += teacher.rate([each.text for each in written[len(scores) : len(scores) + JUDGED]])
@@ -99,6 +108,24 @@ def sentiment(stories: list[str], teacher: Teacher | Vader, arguments: argparse.
     if arguments.save:
         lines = [json.dumps([*each, round(score, 4)]) for each, score in zip(written, scores, strict=True)]
         arguments.save.write_text("\n".join(lines), encoding="utf-8")
+    return written, scores
+
+
+def sentiment(stories: list[str], teacher: Teacher | Vader, arguments: argparse.Namespace) -> ExpertTraining:
+    """Experts for positive sentiment; swapped, they are those for negative."""
+    started = time.perf_counter()
+
+    def told(*how: object) -> None:
+        print(f"\r{time.perf_counter() - started:6.0f} s", *how, end="", file=sys.stderr, flush=True)
+
+    if arguments.read:
+        rows = [json.loads(line) for line in arguments.read.read_text(encoding="utf-8").splitlines()]
+        written, scores = [OwnText(*row[:2]) for row in rows], [row[2] for row in rows]
+    else:
+        writer = None if arguments.from_stories else load_model(device=arguments.device)
+        written, scores = judged_texts(writer, stories, teacher, arguments, told)
+    arguments.texts = len(written)
+    model = load_model(device=arguments.device)
     sides = [[each.passage for each in side] for side in sort_texts(written, scores, arguments.share)]
     return train_experts(model, model.tokenizer, sides[0], sides[1], told, **LEARNING)
 
@@ -106,15 +133,16 @@ def sentiment(stories: list[str], teacher: Teacher | Vader, arguments: argparse.
 def keep_sentiment(made: ExpertTraining, counts: Mapping[str, int], arguments: argparse.Namespace) -> None:
     """Write the pair, and the swapped one."""
     lexicon = SentimentIntensityAnalyzer().lexicon
+    whose = "the stories" if arguments.from_stories else "the model itself"
     words = {word: weight for word, weight in lexicon.items() if word in counts and word.isalpha()}
     for name, sign, what in (("positive_sentiment", 1, "good"), ("negative_sentiment", -1, "bad")):
         pair = made.experts if sign > 0 else made.experts.swapped()
         sides = [{"with": each[0], "without": each[1]} for each in (made.texts[::sign], made.tokens[::sign])]
         about = {
-            "source": f"experts: {arguments.texts} texts of the model itself behind openings from TinyStories (Eldan "
-            f"and Li 2023), on each side the {arguments.share:.0%} that fit best by {arguments.taught_by}; words: "
-            "VADER's lexicon (Hutto and Gilbert 2014, package vaderSentiment 3.3.2), those that occur in the bundled "
-            "model's training text",
+            "source": f"experts: {arguments.texts} texts of {whose} behind openings from TinyStories (Eldan "
+            f"and Li 2023), on each side the {arguments.share:.0%} that fit best by {arguments.taught_by}; "
+            "words: VADER's lexicon (Hutto and Gilbert 2014, package vaderSentiment 3.3.2), those that occur in the "
+            "bundled model's training text",
             # It asks to travel with what is made of it.
             "license": " ".join((distribution("vaderSentiment").read_text("LICENSE.txt") or "").split()),
             "texts": sides[0],
@@ -135,7 +163,9 @@ def main() -> int:
     parser.add_argument("--taught-by", default="a teacher", help="what the teacher is, for the attribute")
     parser.add_argument("--texts", type=int, default=32_768, help="that the model writes for the teacher")
     parser.add_argument("--share", type=float, default=0.5, help="of them that are taken at each end")
+    parser.add_argument("--from-stories", action="store_true", help="the stories go on themselves: minutes, not hours")
     parser.add_argument("--save", type=Path, help="a file for these texts, as JSON: opening, text, score")
+    parser.add_argument("--read", type=Path, help="such a file, in place of writing and judging")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
