@@ -11,7 +11,7 @@ TESTS ?=
 .PHONY: demo space test test-newest test-lowest parity newest lowest lint format docs pictures bench browser clean help
 
 demo: $(VENV)/.installed ## write a story with the bundled model
-	$(BIN)/fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9 --max-tokens 400
+	$(BIN)/fundamentallm generate --prompt "Once upon a time" --temperature 0.8 --top-p 0.9 --max-tokens 1500
 
 space: $(VENV)/.installed-dev ## start the web demo
 	$(BIN)/fundamentallm space

@@ -4,8 +4,9 @@
         --output-dir runs/stories
 
 What stands here is particular to that model: its shape, its plan, and what its card tells of its text. All else is
-`fundamentallm train`, which trains models of any text. The same command continues a run that was interrupted, with the
-same result. With `accelerate launch examples/train.py ...` it runs in several processes or on several GPUs.
+`fundamentallm train`, which trains models of any text. There are two runs, of which the second trains the model of the
+first further. The same command continues them where they were interrupted, with the same result. With
+`accelerate launch examples/train.py ...` it runs in several processes or on several GPUs.
 """
 
 import argparse
@@ -35,20 +36,32 @@ PLAN = {
     "eval_every": 500,
     "patience": 100,
 }
+# The first run's model is trained further on other cuts of the same text; the rate rises once more, less high.
+SHAPE = ("hidden_size", "layers", "heads", "window")
+FURTHER = {name: value for name, value in PLAN.items() if name not in SHAPE} | {
+    "seed": 1,
+    "stages": "256:0.65",
+    "steps": 3000,
+    "lr": 0.006,
+    "adamw_lr": 0.0024,
+    "decay_share": 0.95,
+}
 ABOUT = {"license": "apache-2.0", "language": ["en"], "datasets": ["roneneldan/TinyStories"]}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help="stories, with a line <|endoftext|> after each")
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=PLAN["steps"])
+    parser.add_argument("--output-dir", type=Path, required=True, help="of both runs: folders first and further")
     parser.add_argument("--threads", type=int, help="CPU threads per process")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
     given = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        print(train_model(TrainingOptions(**{**PLAN, **vars(given)}), about=ABOUT))
+        folder = given.output_dir
+        first = train_model(TrainingOptions(**{**PLAN, **vars(given), "output_dir": folder / "first"}), about=ABOUT)
+        how = {**FURTHER, **vars(given), "output_dir": folder / "further", "init_from": first}
+        print(train_model(TrainingOptions(**how), about=ABOUT))
     except UserError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1

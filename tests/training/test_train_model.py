@@ -1,5 +1,6 @@
 """Training: a new model, one that is resumed, fine-tuned or trained by two processes, and every bad input."""
 
+import json
 import os
 import re
 import runpy
@@ -233,3 +234,23 @@ def test_the_plan_of_the_bundled_model_is_one(tmp_path, stories, monkeypatch, ca
     assert options.shape()["hidden_size"] == example["PLAN"]["hidden_size"]
     assert example["main"]() == 1
     assert capsys.readouterr().err.startswith("train.py: cannot read")
+
+
+def test_the_bundled_model_is_trained_in_two_runs_by_one_command(tmp_path, stories, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(stories), "--output-dir", str(tmp_path), "--cpu"])
+    example = runpy.run_path(str(EXAMPLE))
+    options = TrainingOptions(files=[stories], output_dir=tmp_path, init_from=tmp_path, **example["FURTHER"])
+    assert options.steps == example["FURTHER"]["steps"]
+    small = {**SMALL, "stages": "16:0.5", "compile": False, "precision": "float32"}
+    example["PLAN"].update(small)
+    example["FURTHER"].update({name: value for name, value in small.items() if name not in SHAPE})
+    assert example["main"]() == 0
+    first, further = (tmp_path / name / "model" for name in ("first", "further"))
+    assert capsys.readouterr().out.splitlines()[-1] == str(further)
+    assert weights(first) != weights(further)
+    plan = json.loads((tmp_path / "further" / "plan.json").read_text())
+    assert (plan["init_from"], plan["seed"]) == (str(first), "1")
+    before = weights(further)
+    assert example["main"]() == 0
+    assert weights(further) == before
+    assert "this run is finished" in capsys.readouterr().err

@@ -33,8 +33,10 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 # Methods that `generate()` calls in every step. A replacement on a model must be called.
 _STEP_METHODS = ("forward", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
-# Columns by which a cache grows for tokens that are computed without being kept.
-_ASIDE = 64
+# Columns by which a cache grows at least.
+_GROWTH = 64
+# Columns of a new cache. Most texts are far shorter than their call allows, and clearing columns takes time.
+_FIRST_COLUMNS = 256
 # The weights of query, key and value, copied into one matrix.
 _Fused = list[tuple[torch.Tensor, torch.Tensor]]
 _FUSED: "weakref.WeakKeyDictionary[Any, _Fused]" = weakref.WeakKeyDictionary()
@@ -53,8 +55,10 @@ def plain_network(model: Any) -> bool:
     if any(getattr(global_hooks, name, None) for name in _GLOBAL_HOOKS):
         return False
     home, kinds = type(model).__module__, set()
+    parameters: list[Any] = []
     for module in model.modules():
         kinds.add(type(module))
+        parameters += module._parameters.values()
         if (
             module.training
             or module._compiled_call_impl is not None
@@ -67,7 +71,8 @@ def plain_network(model: Any) -> bool:
         return False
     return _fits(model) and all(
         type(each) is nn.Parameter and each.dtype == torch.float32 and each.device.type == "cpu"
-        for each in model.parameters()
+        for each in parameters
+        if each is not None
     )
 
 
@@ -144,7 +149,9 @@ class _LeanLayer:
     """The tensors of one layer, in the form its operations use."""
 
     attention_norm: torch.Tensor
-    qkv: tuple[torch.Tensor, torch.Tensor]
+    query: tuple[torch.Tensor, torch.Tensor]
+    key: tuple[torch.Tensor, torch.Tensor]
+    value: tuple[torch.Tensor, torch.Tensor]
     out: tuple[torch.Tensor, torch.Tensor]
     mlp_norm: torch.Tensor
     up: tuple[torch.Tensor, torch.Tensor]
@@ -158,7 +165,7 @@ class LeanStep:
     Args:
         model: a model for which `plain_network` holds.
         rows: number of texts decoded together.
-        columns: capacity of the cache in tokens; callers must not exceed it.
+        columns: the most tokens in the cache; callers must not exceed it.
 
     Attributes:
         length: number of columns that hold keys and values.
@@ -170,15 +177,17 @@ class LeanStep:
         config = model.config
         self.hidden, self.heads, self.eps = config.hidden_size, config.num_attention_heads, config.rms_norm_eps
         self.head_dim = self.hidden // self.heads
+        self.columns = columns
+        self.model = model
+        self.fused: _Fused | None = None
         self.tokens = model.model.embed_tokens.weight
         positions = model.model.embed_positions
         self.positions = positions.weight if isinstance(positions, nn.Embedding) else positions.table.to(model.dtype)
         self.norm = model.model.norm.weight
         self.head = model.lm_head.weight
         with torch.inference_mode():
-            layers = zip(model.model.layers, fused_projections(model), strict=True)
-            self.layers = [_read_layer(layer, fused) for layer, fused in layers]
-            shape = (len(self.layers), 2, rows, self.heads, columns, self.head_dim)
+            self.layers = [_read_layer(layer) for layer in model.model.layers]
+            shape = (len(self.layers), 2, rows, self.heads, min(columns, _FIRST_COLUMNS), self.head_dim)
             # Unused columns are masked, but must be finite: 0 times NaN is NaN.
             self.cache = torch.zeros(shape, dtype=model.dtype)
         self.length = 0
@@ -206,9 +215,9 @@ class LeanStep:
         """
         new, start = tokens.shape[1], self.length
         visible = self._visible(start, new, mask)
-        hidden = self._hidden(tokens, positions, visible, causal=visible is None and new > 1)
+        hidden = self._hidden(tokens, positions, visible, kept, causal=visible is None and new > 1)
         self.length += new
-        self.states = torch.rms_norm(hidden[:, -kept:], (self.hidden,), self.norm, self.eps)
+        self.states = torch.rms_norm(hidden, (self.hidden,), self.norm, self.eps)
         return functional.linear(self.states, self.head)
 
     @torch.inference_mode()
@@ -227,6 +236,8 @@ class LeanStep:
             (new, vocabulary) logits.
         """
         new, end = len(tokens), int(columns.max()) + 1
+        self._make_room(end)
+        fused_layers = self._fused()
         counts = torch.bincount(rows, minlength=self.rows)
         slots = torch.arange(new) - (counts.cumsum(dim=0) - counts)[rows]
         # The last column each query of a row sees; unused slots see the row's first token.
@@ -239,9 +250,9 @@ class LeanStep:
         hidden = functional.embedding(tokens, self.tokens)
         hidden += functional.embedding(columns - padding[rows], self.positions)
         shape = (self.hidden,)
-        for layer, cache in zip(self.layers, self.cache, strict=True):
+        for layer, fused, cache in zip(self.layers, fused_layers, self.cache, strict=True):
             normed = torch.rms_norm(hidden, shape, layer.attention_norm, self.eps)
-            qkv = functional.linear(normed, *layer.qkv).view(new, 3, self.heads, self.head_dim)
+            qkv = functional.linear(normed, *fused).view(new, 3, self.heads, self.head_dim)
             cache[:, rows, :, columns] = qkv[:, 1:]
             queries[rows, slots] = qkv[:, 0]
             keys, values = cache[:, :, :, :end].unbind(0)
@@ -265,35 +276,73 @@ class LeanStep:
         Returns:
             (rows, new, vocabulary) logits.
         """
-        more = self.length + tokens.shape[1] - self.cache.shape[4]
-        if more > 0:
-            self.cache = functional.pad(self.cache, (0, 0, 0, max(more, _ASIDE)))
         mask = torch.zeros(visible.shape, dtype=self.cache.dtype).masked_fill_(~visible, -torch.inf)
-        hidden = self._hidden(tokens, positions, mask)
+        hidden = self._hidden(tokens, positions, mask, kept=tokens.shape[1])
         return functional.linear(torch.rms_norm(hidden, (self.hidden,), self.norm, self.eps), self.head)
 
     def _hidden(
-        self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor | None, causal: bool = False
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        visible: torch.Tensor | None,
+        kept: int,
+        causal: bool = False,
     ) -> torch.Tensor:
-        """Run the layers, and write keys and values after the cached ones; (rows, new, hidden size)."""
+        """Run the layers, and write keys and values after the cached ones; (rows, kept, hidden size)."""
         rows, new = tokens.shape
         start, end = self.length, self.length + new
+        self._make_room(end)
+        # Comparing the copied weights takes as long as a pass over a short prompt, so the first token does without.
+        fused = self._fused() if start else [None] * len(self.layers)
         hidden = functional.embedding(tokens, self.tokens) + functional.embedding(positions, self.positions)
-        shape = (self.hidden,)
-        for layer, cache in zip(self.layers, self.cache, strict=True):
+        shape, asked = (self.hidden,), new
+        for index, (layer, joined, cache) in enumerate(zip(self.layers, fused, self.cache, strict=True)):
             normed = torch.rms_norm(hidden, shape, layer.attention_norm, self.eps)
-            # (3, rows, heads, new, head_dim)
-            qkv = functional.linear(normed, *layer.qkv).view(rows, new, 3, self.heads, self.head_dim)
-            qkv = qkv.permute(2, 0, 3, 1, 4)
-            cache[:, :rows, :, start:end] = qkv[1:]
+            if index == len(self.layers) - 1 and (kept == 1 or not causal):
+                # The last layer needs the keys and values of all tokens, and all else of the kept ones.
+                asked, hidden, causal = kept, hidden[:, -kept:], False
+                visible = visible if visible is None else visible[:, :, -kept:]
+            query = self._project(layer, joined, normed, cache[:, :rows, :, start:end], asked)
             keys, values = cache[:, :rows, :, :end].unbind(0)
-            attended = functional.scaled_dot_product_attention(
-                qkv[0], keys, values, attn_mask=visible, is_causal=causal
-            )
-            hidden += functional.linear(attended.transpose(1, 2).reshape(rows, new, self.hidden), *layer.out)
+            attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=visible, is_causal=causal)
+            hidden += functional.linear(attended.transpose(1, 2).reshape(rows, asked, self.hidden), *layer.out)
             normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
             hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
-        return hidden
+        return hidden[:, -kept:]
+
+    def _project(
+        self,
+        layer: _LeanLayer,
+        joined: tuple[torch.Tensor, torch.Tensor] | None,
+        normed: torch.Tensor,
+        cache: torch.Tensor,
+        asked: int,
+    ) -> torch.Tensor:
+        """Write keys and values, (2, rows, heads, new, head dim). Returns the queries of the last `asked` tokens."""
+        rows, new, _ = normed.shape
+        if joined is not None:
+            qkv = functional.linear(normed, *joined).view(rows, new, 3, self.heads, self.head_dim)
+            qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, rows, heads, new, head_dim)
+            cache[:] = qkv[1:]
+            return qkv[0, :, :, -asked:]
+        for held, projection in zip(cache, (layer.key, layer.value), strict=True):
+            held[:] = functional.linear(normed, *projection).view(rows, new, self.heads, -1).transpose(1, 2)
+        query = functional.linear(normed[:, -asked:], *layer.query)
+        return query.view(rows, asked, self.heads, -1).transpose(1, 2)
+
+    def _fused(self) -> _Fused:
+        """The joined projections. Compared with the model's weights once, the step then uses them to its end."""
+        if self.fused is None:
+            self.fused = fused_projections(self.model)
+        return self.fused
+
+    def _make_room(self, end: int) -> None:
+        """Extend the cache to at least this many columns."""
+        now = self.cache.shape[4]
+        if end > now:
+            # Beyond the most columns of the text, only tokens that are not kept need some.
+            most = max(self.columns, now + _GROWTH)
+            self.cache = functional.pad(self.cache, (0, 0, 0, max(end, min(2 * now, most)) - now))
 
     def _visible(self, start: int, new: int, mask: torch.Tensor | None) -> torch.Tensor | None:
         """The additive attention mask, (rows or 1, 1, new, start + new); None where none is needed."""
@@ -318,11 +367,14 @@ class LeanStep:
         self.cache = self.cache[:, :, rows]
 
 
-def _read_layer(layer: Any, fused: tuple[torch.Tensor, torch.Tensor]) -> _LeanLayer:
+def _read_layer(layer: Any) -> _LeanLayer:
     mlp, out = layer.mlp, layer.self_attn.o_proj
+    query, key, value = ((each.weight, each.bias) for each in _projections(layer))
     return _LeanLayer(
         attention_norm=layer.input_layernorm.weight,
-        qkv=fused,
+        query=query,
+        key=key,
+        value=value,
         out=(out.weight, out.bias),
         mlp_norm=layer.post_attention_layernorm.weight,
         up=(mlp.fc1.weight, mlp.fc1.bias),

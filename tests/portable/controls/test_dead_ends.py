@@ -4,7 +4,7 @@ import pytest
 import torch
 from text_matcher import violations
 from toy_tokenizers import toy_model
-from transformers import TemperatureLogitsWarper, TopHLogitsWarper
+from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopHLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.generation import logits_process
 from writing import written
 
@@ -104,6 +104,22 @@ class Sharper(TemperatureLogitsWarper):
 
     def __call__(self, input_ids, scores):
         return scores.masked_fill(scores < scores.amax(-1, keepdim=True) - 0.1, -torch.inf)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (TemperatureLogitsWarper, (0.05, 0.8, 3.0)),
+        (TopKLogitsWarper, (1, 7, 400)),
+        (TopPLogitsWarper, (0.0, 0.01, 0.9, 1.0)),
+        (MinPLogitsWarper, (0.0, 0.05, 1.0)),
+    ],
+)
+def test_the_warpers_that_are_not_tried_would_pass(kind, values):
+    tried = type("Tried", (kind,), {})  # another class, which is tried
+    for value in values:
+        assert is_warper(kind(value), 60)
+        assert is_warper(tried(value), 60)
 
 
 def test_a_warper_of_some_day_is_known_too():

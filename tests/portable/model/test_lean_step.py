@@ -13,7 +13,9 @@ WINDOW = 24
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
-def small_model(hidden=16, heads=2, layers=2, positions="learned", activation="gelu", dtype=torch.float32, **more):
+def small_model(
+    hidden=16, heads=2, layers=2, positions="learned", activation="gelu", dtype=torch.float32, window=WINDOW, **more
+):
     torch.manual_seed(0)
     config = FundamentaLLMConfig(
         vocab_size=11,
@@ -21,7 +23,7 @@ def small_model(hidden=16, heads=2, layers=2, positions="learned", activation="g
         num_attention_heads=heads,
         num_hidden_layers=layers,
         intermediate_size=2 * hidden,
-        max_position_embeddings=WINDOW,
+        max_position_embeddings=window,
         position_embedding_type=positions,
         hidden_act=activation,
         initializer_range=0.3,
@@ -53,8 +55,9 @@ def test_it_gives_the_logits_of_forward(shape, positions, activation, dtype, row
         end = start + part
         new, at = tokens[:, start:end], places[:, start:end]
         expected = model(new, attention_mask=mask[:, :end], position_ids=at, past_key_values=cache).logits
-        found = step(new, at, mask[:, :end] if any(padding) else None, kept=part)
-        real = mask[:, start:end].bool()
+        kept = data.draw(st.integers(1, part))
+        found = step(new, at, mask[:, :end] if any(padding) else None, kept=kept)
+        real, expected = mask[:, end - kept : end].bool(), expected[:, -kept:]
         assert (found[real].float() - expected[real].float()).abs().max() <= CLOSE[dtype]
         assert found.isfinite().all()
         start = end
@@ -103,11 +106,35 @@ def load(model):
 @torch.no_grad()
 def test_weights_that_have_changed_are_noticed(change):
     model, tokens, places = small_model(), torch.tensor([[1, 2, 3]]), torch.arange(3)[None]
-    before = LeanStep(model, 1, 3)(tokens, places)
+
+    def logits():
+        # Only the second pass uses the copied weights.
+        step = LeanStep(model, 1, 3)
+        return torch.cat([step(tokens[:, :2], places[:, :2]), step(tokens[:, 2:], places[:, 2:])], dim=1)
+
+    before = logits()
     change(model)
-    after = LeanStep(model, 1, 3)(tokens, places)
-    assert not torch.allclose(before, after)
-    torch.testing.assert_close(after[:, 0], model(tokens).logits[:, -1], atol=1e-5, rtol=0)
+    after = logits()
+    assert not torch.allclose(before[:, 0], after[:, 0])
+    assert not torch.allclose(before[:, 1], after[:, 1])
+    torch.testing.assert_close(after, model(tokens).logits[:, 1:], atol=1e-5, rtol=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(parts=st.lists(st.integers(1, 9), min_size=1, max_size=6), columns=st.integers(1, 4), aside=st.integers(1, 9))
+@torch.no_grad()
+def test_the_cache_grows_with_the_text(parts, columns, aside):
+    model, length = small_model(window=64), sum(parts)
+    tokens, places = torch.arange(length + aside)[None] % 11, torch.arange(length + aside)[None]
+    step = LeanStep(model, 1, length)
+    step.cache = step.cache[..., :columns, :].clone()
+    for part in parts:
+        here = slice(step.length, step.length + part)
+        found = step(tokens[:, here], places[:, here])
+    torch.testing.assert_close(found[:, 0], model(tokens[:, :length]).logits[:, -1], atol=1e-5, rtol=0)
+    seen = torch.ones(1, 1, aside, length + aside, dtype=torch.bool).tril(length)
+    found = step.aside(tokens[:, length:], places[:, length:], seen)
+    torch.testing.assert_close(found, model(tokens).logits[:, length:], atol=1e-5, rtol=0)
 
 
 def hook(model):
