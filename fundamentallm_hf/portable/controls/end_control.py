@@ -27,7 +27,8 @@ def add_text_ending(step: CallProcessors) -> None:
     settings = check_ending({name: call.field(name) for name in (*ENDING_FIELDS, *WHOLE_TEXT_FIELDS)}, least)
     if settings is None:
         return
-    room, suppressed = max(call.remaining(call.prompts), default=0), suppressed_tokens(call.config)
+    room = max(call.remaining(call.prompts), default=0)
+    suppressed = frozenset(tokens[0] for tokens in suppressed_tokens(call.config) if len(tokens) == 1)
 
     def make() -> EndingPlan:
         vocabulary = Vocabulary.of(call.reader)

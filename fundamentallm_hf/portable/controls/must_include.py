@@ -10,7 +10,7 @@ the plan would not fit into the budget is masked, so all entries are in the text
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -256,6 +256,8 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
     ) -> None:
         """Mask the tokens after which the missing entries would not fit any more."""
         requirements = self.requirements
+        if room < 1:  # the next token is an end that transformers forces
+            return
         plan = requirements.plan_within(progress, room)
         spare = room - requirements.most_needed(progress) - 2
         if not self.has_deadline or plan is None or spare > 0:
@@ -298,10 +300,17 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         return barred is not None and progress.barred is not None and barred.complete(progress.barred, [token]) == 1
 
 
-def suppressed_tokens(config: GenerationConfig) -> frozenset[int]:
-    """Ids of the tokens that transformers masks in every step of a call."""
-    alone = (tokens[0] for tokens in config.bad_words_ids or () if len(tokens) == 1)
-    return frozenset([*(config.suppress_tokens or ()), *alone])
+def suppressed_tokens(config: GenerationConfig) -> frozenset[tuple[int, ...]]:
+    """Tokens, and sequences of tokens, that transformers masks in every step of a call."""
+    biased = config.sequence_bias or ()
+    pairs = biased.items() if isinstance(biased, Mapping) else biased
+    return frozenset(
+        [
+            *((token,) for token in config.suppress_tokens or ()),
+            *(tuple(tokens) for tokens in config.bad_words_ids or ()),
+            *(tuple(tokens) for tokens, bias in pairs if bias == -math.inf),
+        ]
+    )
 
 
 def add_must_include(step: CallProcessors) -> None:

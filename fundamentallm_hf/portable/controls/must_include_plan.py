@@ -59,7 +59,7 @@ class Requirements:
         barred: banned words (see `compile_bad_words`).
         prompt_counts: entries in the prompt count as included.
         stops: texts that end the text, so no entry is written with one of them in it.
-        suppressed: ids of tokens that the call masks everywhere, so no entry is written with them.
+        suppressed: tokens, and sequences of tokens, that the call masks everywhere, so no entry is written with them.
 
     Raises:
         ValueError: an entry cannot be read, cannot be written with the model's alphabet, or contains a banned word or a
@@ -77,10 +77,12 @@ class Requirements:
         barred: TokenTables | None = None,
         prompt_counts: bool = False,
         stops: Sequence[str] = (),
-        suppressed: frozenset[int] = frozenset(),
+        suppressed: frozenset[tuple[int, ...]] = frozenset(),
     ) -> None:
         self.sources = tuple(must_include)
-        self.vocabulary = Vocabulary.of(tokenizer).limited(size).without(suppressed)
+        alone = frozenset(tokens[0] for tokens in suppressed if len(tokens) == 1)
+        self.vocabulary = Vocabulary.of(tokenizer).limited(size).without(alone)
+        self._sequences = [list(tokens) for tokens in suppressed if len(tokens) > 1]
         self.size = size
         self.ordered = ordered
         self.barred = barred
@@ -178,7 +180,8 @@ class Requirements:
 
     def missing(self, progress: Progress) -> list[int]:
         """The entries that are missing if the text ends here, or that would be a banned word if it did."""
-        missing, ending = [], []
+        missing: list[int] = []
+        ending: list[int] = []
         for index, (table, place) in enumerate(zip(self.tables, progress.places, strict=True)):
             if place is None or (index in progress.held and not place.pending):
                 continue
@@ -271,7 +274,10 @@ class Requirements:
         return found
 
     def _is_open(self, progress: Progress, tokens: list[int]) -> bool:
-        """Whether the text may continue with these tokens and end after them, as far as banned words go."""
+        """Whether the text may continue with these tokens and end after them, as far as bans go."""
+        starts = range(len(tokens))
+        if any(tokens[start : start + len(each)] == each for each in self._sequences for start in starts):
+            return False
         state = progress.barred
         if self.barred is None or state is None:
             return True

@@ -117,8 +117,9 @@ class Call:
         return kept[key]
 
     def remaining(self, input_ids: torch.Tensor) -> list[int]:
-        """How many tokens each row of `input_ids`, (rows, length), may still get."""
-        left = [self.config.max_length - input_ids.shape[1]] * len(input_ids)
+        """How many tokens each row of `input_ids`, (rows, length), may still get, apart from an end that is forced."""
+        forced = self.config.forced_eos_token_id is not None
+        left = [self.config.max_length - input_ids.shape[1] - forced] * len(input_ids)
         if self.window_full is None:
             return left
         added = input_ids.shape[1] - self.prompt_columns

@@ -70,15 +70,8 @@ class TableWalk:
         for tokens in self._tokens:
             yield from tokens
 
-    def __call__(
-        self, start: PatternState, base: PatternState | None, unread: str | None = None
-    ) -> Iterator[tuple[int, Outcome, PatternState]]:
+    def __call__(self, start: PatternState, base: PatternState | None) -> Iterator[tuple[int, Outcome, PatternState]]:
         """Read every piece from `start`; with `base`, only those on which the two states differ.
-
-        Args:
-            start: the state to read from.
-            base: a state in which nothing has started.
-            unread: a character that is not read where it is the first of a piece.
 
         Yields:
             Tokens, their outcomes and the states after them; without `base`, only tokens that have an effect.
@@ -87,7 +80,7 @@ class TableWalk:
             self._states.clear()
             self._moves = 0
         order = self._order
-        path = [self._state(start) if unread is None else self._root(start, unread)]
+        path = [self._state(start)]
         base_path = [self._state(base)] if base is not None else []
         # Where no match has started, letters have no effect: skip to a piece with other characters.
         rests = base is None and not self.patterns.is_restless
@@ -149,11 +142,6 @@ class TableWalk:
         here.moves[char] = after = None if hit else self._state(state)
         self._moves += 1
         return after
-
-    def _root(self, start: PatternState, unread: str) -> _WalkState:
-        root = _WalkState(start, self.patterns)
-        root.moves[unread] = self._state(start)
-        return root
 
     def _state(self, state: PatternState) -> _WalkState:
         found = self._states.get(state)

@@ -6,6 +6,7 @@ any other state only the tokens with another effect are examined. Results are ke
 entry and for thousands.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from functools import cached_property
 import torch
 
 from .character_classes import characters_behind, continues, samples_between
-from .pieces import as_bytes
+from .pieces import PiecesInOrder, as_bytes, rough_pieces
 from .table_walk import Outcome, TableWalk
 from .text_patterns import PatternState, TextPatterns
 from .token_reader import TextState, TokenReader
@@ -89,6 +90,7 @@ class TokenTables(TokenReader):
             in_order = vocabulary.folded_in_order(patterns.ignore_case)
         else:
             in_order = vocabulary.in_order(patterns.key)
+        self._in_order = in_order
         self._walk = TableWalk(patterns, in_order, vocabulary.strips_trailing_space)
         self._parts = vocabulary.parts
         self._silent = [*vocabulary.silent, *range(len(vocabulary.pieces), self.size)]
@@ -132,24 +134,29 @@ class TokenTables(TokenReader):
             if flushed != base:
                 outcomes |= self._judged(self._walk(flushed, base))
             if state.fresh:
-                outcomes |= self._at_start(flushed)
-                outcomes |= self._judge(state, self._opening)
+                self._at_start(flushed, outcomes)
         if self.ends(state):
             outcomes |= self._judge(state, self._silent)
         outcomes |= self._judge(state, self._parts)
         return self._pack(outcomes)
 
-    def _at_start(self, start: PatternState) -> dict[int, Outcome]:
-        """The outcomes of the tokens of which a decoder removes the space that a text begins with."""
-        if not self.vocabulary.strips_leading_space or self.patterns.step(start, " ") == (start, False):
-            return {}
-        return self._judged(self._walk(start, start, self._space))
+    def _at_start(self, start: PatternState, outcomes: dict[int, Outcome]) -> None:
+        """Correct the outcomes of the tokens of which a decoder removes the space that a text begins with."""
+        if self.vocabulary.strips_leading_space and self.patterns.step(start, " ") != (start, False):
+            for token in self._unspaced.everything():
+                outcomes.pop(token, None)
+            outcomes |= self._judged(self._unspaced(start, None))
+        outcomes |= self._judge(TextState(start, fresh=True), self._opening)
 
     @cached_property
-    def _space(self) -> str:
-        """The character that stands for the space among the sorted tokens."""
+    def _unspaced(self) -> TableWalk:
+        """The walk over the tokens that start with a space, without that space."""
         alike = (char for char in self.vocabulary.characters if self.patterns.key(char) == self.patterns.key(" "))
-        return min(alike, default=" ")
+        space, (order, tokens, _) = min(alike, default=" "), self._in_order
+        first, last = bisect_left(order, space), bisect_left(order, chr(ord(space) + 1))
+        rests = [piece[1:] for piece in order[first:last]]
+        pieces = PiecesInOrder(rests, tokens[first:last], rough_pieces(rests))
+        return TableWalk(self.patterns, pieces, self.vocabulary.strips_trailing_space)
 
     @cached_property
     def _opening(self) -> list[int]:
