@@ -166,7 +166,8 @@ class PlanMaker:
         plan = self.make_plan(after, 0, state.plan)
         if plan is not None and len(plan) <= limit:
             return plan, effort
-        if effort > 0:
+        # Where all of the schema is known, a search finds nothing that is shorter.
+        if effort > 0 and not self.settled(position):
             ended = self.search(after.matcher, limit, effort)
             effort -= ended.looked + 1
             plan = ended.plan

@@ -155,8 +155,9 @@ class GrammarAutomaton(PlanMaker):
             hint = state.hint
             if hint is not None and (plan is None or len(hint) < len(plan)) and self._holds(state, hint):
                 plan = hint
-            if plan is None and not self.lacking() and not self.endless:
-                # A search does not know the required words.
+            missing = self.partner is not None and bool(self.partner.missing(state.beside))
+            # A search does not know the required words.
+            if plan is None and not missing and not self.lacking() and not self.endless:
                 plan = self.make_plan(state, FIRST_EFFORT if self.partner is None else SHORTER_EFFORT)
             elif plan and self._rough and state in self._starts.values():
                 plan = self._searched(state, len(plan) - 1, SHORTER_EFFORT) or plan
