@@ -20,7 +20,7 @@ from fundamentallm_hf import controlled_generate, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
 pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
-from fundamentallm_hf import serving
+from fundamentallm_hf.serving import common_batch
 
 pytestmark = pytest.mark.core
 PROMPT, TOKENS = "Once upon a time", 24
@@ -190,14 +190,14 @@ def test_transformers_own_batches_take_plain_configs_and_refuse_controls(demo):
 )
 def test_a_request_joins_the_batch_only_where_that_gives_the_same_text(config, own, prompt, joins):
     configs = (GenerationConfig(**config), GenerationConfig(**own))
-    assert serving.in_batch(*configs, prompt, window=10) is joins
+    assert common_batch.in_batch(*configs, prompt, window=10) is joins
 
 
 def test_a_row_samples_as_generate_would():
     own = GenerationConfig(temperature=0.7, do_sample=True)
-    assert serving.row_sampling(GenerationConfig(), own, 40) == {"temperature": 0.7, "top_k": 40, "top_p": 1.0}
+    assert common_batch.row_sampling(GenerationConfig(), own, 40) == {"temperature": 0.7, "top_k": 40, "top_p": 1.0}
     asked = GenerationConfig(do_sample=True, temperature=2.0, top_k=0, top_p=0.5)
-    assert serving.row_sampling(asked, own, 40) == {"temperature": 2.0, "top_k": 40, "top_p": 0.5}
-    greedy = serving.row_sampling(GenerationConfig(do_sample=False, temperature=2.0), own, 40)
+    assert common_batch.row_sampling(asked, own, 40) == {"temperature": 2.0, "top_k": 40, "top_p": 0.5}
+    greedy = common_batch.row_sampling(GenerationConfig(do_sample=False, temperature=2.0), own, 40)
     assert greedy == {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
     assert torch.tensor([0.1, 3.0]).topk(greedy["top_k"]).indices.tolist() == [1]
