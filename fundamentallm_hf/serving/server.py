@@ -82,7 +82,10 @@ def _check_requests(handler: type, limits: ServerLimits) -> None:
             body.get("model") is None and self.model_manager.force_model is None
         ):
             raise UserError('model has to be the name of a model, as "model": "name"', setting="model")
-        found = resolve(self, body)
+        try:
+            found = resolve(self, body)
+        except (OSError, ValueError) as error:
+            raise UserError(f"the model {body['model']!r} cannot be loaded: {_line(error)}", setting="model") from error
         self.current_model = found[1]
         return found
 
