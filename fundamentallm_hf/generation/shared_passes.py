@@ -105,7 +105,7 @@ class TextStep(LeanStep):
         self.length, self.states = 0, None
 
     @property
-    def cache(self) -> torch.Tensor:  # type: ignore[override]
+    def cache(self) -> torch.Tensor:
         """(layers, 2, 1, heads, columns, head size) a view of the shared tensor."""
         return self.passes.cache[:, :, self.row : self.row + 1]
 

@@ -1,24 +1,24 @@
 """Lets computations that cannot be combined take turns: each runs for one step while all others wait."""
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from .batcher import Request
 
 
 class TurnTaker:
     """A computation in a thread of its own that runs only while it has its turn.
 
     Args:
-        work: the computation. It is called with a function that it calls before every step: that ends the turn, and
-            returns when the next one begins.
-        future: gets the result, or the exception.
+        request: its `alone` is called with a function that it calls before every step: that ends the turn, and returns
+            when the next one begins.
     """
 
-    def __init__(self, work: Callable[[Callable[[], None]], Any], future: Future) -> None:
-        self._work, self.future = work, future
+    def __init__(self, request: "Request") -> None:
+        self.request = request
         self._begin, self._ended = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, daemon=True, name="fundamentallm-turns")
         self._thread.start()
@@ -27,21 +27,20 @@ class TurnTaker:
         """Run until the end of the turn. Returns whether the computation has ended."""
         self._begin.release()
         self._ended.acquire()
-        return self.future.done()
+        return self.request.future.done()
 
     def _run(self) -> None:
         self._begin.acquire()
         try:
-            result = self._work(self._pause)
+            self.request.finish(self.request.alone(self._pause))
         except BaseException as error:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(result)
+            self.request.fail(error)
         finally:
             self._ended.release()
 
     def _pause(self) -> None:
         # Beams draw from torch's generator, which all computations share.
+        self.request.set_begun()
         state = torch.get_rng_state()
         on_device = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
         self._ended.release()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fundamentallm_hf.generation.batcher import Batcher
+from fundamentallm_hf.generation.batcher import Batcher, Request
 from fundamentallm_hf.generation.beam_tree import Branch
 from fundamentallm_hf.generation.completion import Completion, likeliest
 from fundamentallm_hf.generation.generator import Generator
@@ -220,7 +220,11 @@ class Writer:
 
     def next_tokens(self, prompt: str, settings: GenerationSettings, top: int) -> list[Prediction]:
         """The most probable next tokens, by the raw model and after settings."""
-        return self.batcher.run(lambda turn: self.generator.next_tokens(prompt, top=top, **settings.to_dict())).result()
+
+        def compute(turn: Callable[[], None] | None) -> list[Prediction]:
+            return self.generator.next_tokens(prompt, top=top, **settings.to_dict())
+
+        return self.batcher.add(Request(compute)).future.result()
 
     @contextmanager
     def _working(self, ticket: str) -> Iterator["Clock"]:
@@ -243,7 +247,11 @@ class Writer:
         requests = []
 
         def taker(index: int) -> Callable[[str], None]:
-            return lambda piece: (pieces[index].append(piece), changed.set())[1]
+            def take(piece: str) -> None:
+                pieces[index].append(piece)
+                changed.set()
+
+            return take
 
         try:
             for index, settings in enumerate(parts):
@@ -272,14 +280,15 @@ class Writer:
     def _in_turns(self, clock: "Clock", work: Callable, prompt: str, settings: GenerationSettings, **more: Any) -> Any:
         """The result of a method of the generator, computed in turns with the texts."""
 
-        def run(turn: Callable[[], None]) -> Any:
+        def compute(turn: Callable[[], None] | None) -> Any:
             def look() -> None:
                 clock.look(True)
-                turn()
+                if turn is not None:
+                    turn()
 
             return work(prompt, interrupt=clock.stop, turn=look, **more, **settings.to_dict())
 
-        return self.batcher.run(run).result()
+        return self.batcher.add(Request(compute, interrupt=clock.stop)).future.result()
 
     def _cut_short(self, written: Written) -> Written:
         """A text that was stopped from outside, as far as it was generated."""

@@ -1,23 +1,19 @@
-"""`fundamentallm serve`: how requests are answered, in a common batch or with controls.
+"""transformers' continuous batching, for the requests that it answers with the same text as `generate()`.
 
-In transformers' continuous batching, processors see only the last token of each row, and only a limit and an
+There processors see only the last token of each row, and only a limit and an
 end-of-text token end a row. So temperature, top-k and top-p can be set row by row, but controls over text cannot be
-applied, and a text cannot exceed the model's window. A request that needs either is answered by `generate()` on the
-same model, in a separate thread, as without continuous batching.
+applied, and a text cannot exceed the model's window. A request that needs either is answered as
+without continuous batching.
 """
 
 from collections.abc import Mapping
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.cli.serving import utils
 
-from fundamentallm_hf.portable.controls.control_fields import CONTROL_FIELDS
-from fundamentallm_hf.portable.controls.custom_generate import generate as generate_with_controls
-from fundamentallm_hf.portable.decoding.context_window import can_slide
+from .manager import Together
 
 # Settings that each row of the common batch may have, and their defaults.
 SAMPLING: Mapping[str, Any] = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
@@ -28,12 +24,6 @@ _INERT = {
 }
 # Without an accelerator transformers would fill the memory with the cache; this many pages hold 16,384 tokens.
 _CPU_PAGES, _CPU_BATCH = 64, 1024
-
-
-def answer_with_controls() -> None:
-    """Make `transformers serve` answer requests as described in this module."""
-    utils.GenerateManager = Alone
-    utils.CBGenerateManager = Batched
 
 
 def in_batch(config: GenerationConfig, own: GenerationConfig, prompt: int, window: int | None) -> bool:
@@ -89,41 +79,15 @@ class Rows:
         )
 
 
-class Alone(utils.GenerateManager):
-    """Answers one request after another with `generate()`, for any causal language model, with the controls requested.
-
-    Impossible requests are the client's fault, and get status 400.
-    """
-
-    def generate_streaming(
-        self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str, **kwargs: Any
-    ) -> Any:
-        """Like the method of the replaced manager."""
-        model = _controlled(model, gen_config)
-        return super().generate_streaming(model, processor, inputs, gen_config, request_id, **kwargs)
-
-    async def generate_non_streaming(
-        self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str
-    ) -> Any:
-        """Like the method of the replaced manager."""
-        from fastapi import HTTPException
-
-        model = _controlled(model, gen_config)
-        try:
-            return await super().generate_non_streaming(model, processor, inputs, gen_config, request_id)
-        except ValueError as error:
-            raise HTTPException(status_code=400, detail=str(error)) from error
-
-
 class Batched(utils.CBGenerateManager):
-    """Answers a request in the common batch where that gives the same text, and by `generate()` where it does not."""
+    """Answers a request in the common batch where that gives the same text, and as usual where it does not."""
 
     _cb: Any
     _cb_config: Any
 
     def __init__(self, cb_config: ContinuousBatchingConfig | None = None) -> None:
         super().__init__(cb_config)
-        self._alone = Alone()
+        self._alone = Together()
 
     def init_cb(self, model: Any, gen_config: GenerationConfig) -> None:
         """Start the common batch, independently of the settings of the first request."""
@@ -174,12 +138,6 @@ class Batched(utils.CBGenerateManager):
         """End the common batch."""
         super().stop()
         self._alone.stop()
-
-
-def _controlled(model: Any, config: GenerationConfig) -> Any:
-    """The model, or a wrapper that generates under the controls of a config where the model has none built in."""
-    asked = any(getattr(each, name, None) for each in (config, model.generation_config) for name in CONTROL_FIELDS)
-    return SimpleNamespace(generate=partial(generate_with_controls, model)) if asked and not can_slide(model) else model
 
 
 def _alone(model: Any, inputs: Mapping[str, Any], config: GenerationConfig) -> tuple[dict[str, Any], GenerationConfig]:

@@ -1,18 +1,11 @@
 """`fundamentallm serve` over HTTP, with and without a common batch: each request gets the text that it asks for."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 import torch
+from serving_process import Server
 from small_models import byte_level_gpt2
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
@@ -20,7 +13,7 @@ from fundamentallm_hf import controlled_generate, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
 pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
-from fundamentallm_hf import serving
+from fundamentallm_hf.serving import common_batch
 
 pytestmark = pytest.mark.core
 PROMPT, TOKENS = "Once upon a time", 24
@@ -39,47 +32,6 @@ def other(tmp_path_factory):
     model.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     return model, folder
-
-
-class Server:
-    def __init__(self, *options):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        command = [sys.executable, "-m", "fundamentallm_hf", "serve", "--port", str(self.port), "--device", "cpu"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        self.process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE, text=True)
-        self.url = f"http://127.0.0.1:{self.port}"
-        for _ in range(1200):
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=5)
-                return
-            except OSError:
-                assert self.process.poll() is None, self.process.stderr.read()[-3000:]
-                time.sleep(0.25)
-        raise AssertionError("the server does not answer")
-
-    def ask(self, model, prompt=PROMPT, stream=False, config=None, **body):
-        """The text, or the status and what is said."""
-        body |= {"model": str(model), "prompt": prompt, "stream": stream}
-        if config is not None:
-            body["generation_config"] = json.dumps(config)
-        request = urllib.request.Request(
-            f"{self.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=300) as answer:
-                content = answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        if not stream:
-            return json.loads(content)["choices"][0]["text"]
-        parts = [json.loads(line[6:]) for line in content.splitlines() if line.startswith("data: {")]
-        return "".join(part["choices"][0]["text"] for part in parts if part.get("choices"))
-
-    def close(self):
-        self.process.kill()
-        self.process.communicate()
 
 
 @pytest.fixture(scope="module", params=[(), ("--continuous-batching",)], ids=["one by one", "in a common batch"])
@@ -190,14 +142,14 @@ def test_transformers_own_batches_take_plain_configs_and_refuse_controls(demo):
 )
 def test_a_request_joins_the_batch_only_where_that_gives_the_same_text(config, own, prompt, joins):
     configs = (GenerationConfig(**config), GenerationConfig(**own))
-    assert serving.in_batch(*configs, prompt, window=10) is joins
+    assert common_batch.in_batch(*configs, prompt, window=10) is joins
 
 
 def test_a_row_samples_as_generate_would():
     own = GenerationConfig(temperature=0.7, do_sample=True)
-    assert serving.row_sampling(GenerationConfig(), own, 40) == {"temperature": 0.7, "top_k": 40, "top_p": 1.0}
+    assert common_batch.row_sampling(GenerationConfig(), own, 40) == {"temperature": 0.7, "top_k": 40, "top_p": 1.0}
     asked = GenerationConfig(do_sample=True, temperature=2.0, top_k=0, top_p=0.5)
-    assert serving.row_sampling(asked, own, 40) == {"temperature": 2.0, "top_k": 40, "top_p": 0.5}
-    greedy = serving.row_sampling(GenerationConfig(do_sample=False, temperature=2.0), own, 40)
+    assert common_batch.row_sampling(asked, own, 40) == {"temperature": 2.0, "top_k": 40, "top_p": 0.5}
+    greedy = common_batch.row_sampling(GenerationConfig(do_sample=False, temperature=2.0), own, 40)
     assert greedy == {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
     assert torch.tensor([0.1, 3.0]).topk(greedy["top_k"]).indices.tolist() == [1]

@@ -1,0 +1,247 @@
+"""Reads the fields of a request: settings of the library, fields of the OpenAI interface, and `generation_config`.
+
+Every field is checked here, before a model is asked. Nothing is ignored silently: a field either has its effect, or has
+none by its nature (`user`), or the request is refused with one line.
+"""
+
+import difflib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import GenerationConfig
+
+from fundamentallm_hf.generation.generate_arguments import generate_arguments
+from fundamentallm_hf.portable.controls.control_fields import CONTROL_FIELDS
+from fundamentallm_hf.portable.controls.setting import Setting
+from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
+
+# Other names of settings.
+ALIASES = {"max_completion_tokens": "max_tokens", "max_output_tokens": "max_tokens", "num_beams": "beam_size"}
+# A client cannot name a file on the server.
+CLOSED = ("bad_words_file",)
+# Fields that change no text.
+WITHOUT_EFFECT = {
+    *("user", "metadata", "store", "stream_options", "service_tier", "parallel_tool_calls", "safety_identifier"),
+    *("prompt_cache_key", "model", "stream"),
+}
+# Fields that the endpoints of transformers read themselves.
+READ_LATER = {"prompt", "suffix", "messages", "input", "instructions", "tools", "chat_template_kwargs", "reasoning"}
+# Fields without support, and the values at which they have no effect.
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "logprobs": (False, 0),
+    "top_logprobs": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "tool_choice": ("auto", "none"),
+    "modalities": (["text"],),
+    "truncation": ("disabled",),
+    "background": (False,),
+    "include": ([],),
+    "text": ({"format": {"type": "text"}}, {}),
+}
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """The upper limits of a request.
+
+    Attributes:
+        tokens: new tokens.
+        entries: of a list.
+        beams: of a search.
+        characters: of a field that holds text, and of an entry of a list; not of the prompt.
+        waiting: requests that may wait; further ones get status 503.
+    """
+
+    tokens: int = 4096
+    entries: int = 1000
+    beams: int = 16
+    characters: int = 20_000
+    waiting: int = 256
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for.
+
+    Attributes:
+        settings: those of the plain fields.
+        given: the names of these settings.
+        config: the fields of its `generation_config`; None if it has none.
+        repetition_penalty: by its `frequency_penalty`; None if it has none.
+    """
+
+    settings: GenerationSettings
+    given: frozenset[str]
+    config: Mapping[str, Any] | None
+    repetition_penalty: float | None = None
+
+    def make_config(self, model: Any) -> GenerationConfig:
+        """The config of `generate()`: where the request has no `generation_config`, what the command would pass.
+
+        Args:
+            model: that generates.
+        """
+        arguments = generate_arguments(model, self.settings, lambda line: None)
+        arguments |= {"seed": self.settings.seed} | ({} if self.settings.speculate else {"speculate": False})
+        if self.settings.overflow is not None:
+            arguments["overflow"] = self.settings.overflow
+        if self.config is not None:
+            neutral = generate_arguments(model, GenerationSettings(), lambda line: None)
+            arguments = {name: value for name, value in arguments.items() if neutral.get(name) != value}
+            if "max_tokens" in self.given:
+                arguments["max_new_tokens"] = self.settings.max_tokens
+            arguments = {**self.config, **{name: value for name, value in arguments.items() if value is not None}}
+        if self.repetition_penalty is not None:
+            arguments["repetition_penalty"] = self.repetition_penalty
+        extra = arguments.pop("logits_processor", None)
+        config = GenerationConfig(**arguments)
+        if config.do_sample and getattr(config, "seed", None) is None:
+            config.seed = secrets.randbits(32)
+        # The manager takes these out again.
+        config.asked, config.extra_processors = (self.settings if self.config is None else None), extra
+        return config
+
+
+def read_fields(body: Mapping[str, Any], limits: ServerLimits) -> Asked:
+    """Read and check all fields but those of the prompt.
+
+    Raises:
+        UsageError: a field is unknown, has a value that it cannot have, or exceeds a limit.
+    """
+    values: dict[str, Any] = {}
+    penalty = None
+    for name, value in body.items():
+        setting = SETTINGS.get(ALIASES.get(name, name))
+        if value is None or name in WITHOUT_EFFECT or name in READ_LATER or name == "generation_config":
+            continue
+        if name == "frequency_penalty":
+            penalty = 1.0 + _number(name, value)
+        elif name == "response_format":
+            values |= _format(value)
+        elif name in NEUTRAL:
+            if value not in NEUTRAL[name]:
+                raise UsageError(f"{name} is not supported here but is {_short(value)}: leave it out", setting=name)
+        elif setting is None:
+            raise UsageError(f"there is no field {name!r}: {_hint(name)}", setting=name)
+        else:
+            if setting.name in values:
+                raise UsageError(f"{name} is given twice, by two names: leave one out", setting=name)
+            values[setting.name] = _value(setting, value, limits)
+    settings = GenerationSettings(**values)
+    if settings.num_samples > 1 or settings.best is not None:
+        raise UsageError("num-samples has to be 1 here: send one request for each text", setting="num_samples")
+    settings.check()
+    config = _read_config(body.get("generation_config"), limits)
+    doubled = sorted(_fields_of(values) & set(config or ()))
+    if doubled:
+        raise UsageError(f"{doubled[0]} is in the request and in its generation_config: leave one out")
+    return Asked(settings, frozenset(values), config, penalty if penalty != 1.0 else None)
+
+
+def _fields_of(values: Mapping[str, Any]) -> set[str]:
+    config = {"max_tokens": "max_new_tokens", "beam_size": "num_beams", "min_tokens": "min_new_tokens"}
+    return {config.get(name, name) for name in values}
+
+
+def _value(setting: Setting, value: Any, limits: ServerLimits) -> Any:
+    if setting.name in CLOSED:
+        raise UsageError(f"{setting.label} is not available here: give the words themselves", setting=setting.name)
+    if setting.name == "stop" and isinstance(value, str):
+        value = [value]
+    entries = value if isinstance(value, list) else [value]
+    if len(entries) > limits.entries:
+        raise UsageError(
+            f"{setting.label} has to have at most {limits.entries} entries here but has {len(entries)}: shorten it",
+            setting=setting.name,
+        )
+    if any(len(str(entry)) > limits.characters for entry in entries if isinstance(entry, str | dict)):
+        raise UsageError(
+            f"{setting.label} has to have at most {limits.characters} characters here: shorten it", setting=setting.name
+        )
+    parsed = setting.parse(value)
+    _check_most(setting.name, parsed, limits)
+    return parsed
+
+
+def _check_most(name: str, value: Any, limits: ServerLimits) -> None:
+    most = {
+        **dict.fromkeys(("max_tokens", "min_tokens", "max_new_tokens", "min_new_tokens", "max_length"), limits.tokens),
+        **dict.fromkeys(("beam_size", "num_beams", "num_return_sequences"), limits.beams),
+    }.get(name)
+    if most is not None and isinstance(value, int) and value > most:
+        raise UsageError(
+            f"{name.replace('_', '-')} has to be at most {most} here but is {value}: ask for less", setting=name
+        )
+
+
+def _read_config(text: Any, limits: ServerLimits) -> Mapping[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        config = json.loads(text) if isinstance(text, str) else text
+    except ValueError as error:
+        raise UsageError(f"generation_config has to be a JSON object but cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise UsageError(f"generation_config has to be a JSON object but is {_short(config)}")
+    known = set(GenerationConfig().to_dict()) | set(CONTROL_FIELDS)
+    for name, value in config.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see the documentation of generate()"
+            raise UsageError(f"generation_config has no field {name!r}: {hint}", setting=name)
+        if isinstance(value, list) and len(value) > limits.entries:
+            raise UsageError(
+                f"{name} has to have at most {limits.entries} entries here but has {len(value)}: shorten it"
+            )
+        _check_most(name, value, limits)
+    if config.get("num_return_sequences") not in (None, 1):
+        raise UsageError("num_return_sequences has to be 1 here: send one request for each text")
+    try:
+        GenerationConfig(**config)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"generation_config is not valid: {_line(error)}") from None
+    return config
+
+
+def _format(value: Any) -> dict[str, Any]:
+    """`json_schema` by the field `response_format`."""
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    if kind == "text":
+        return {}
+    described = value.get("json_schema") if kind == "json_schema" else None
+    schema = described.get("schema") if isinstance(described, Mapping) else None
+    if not isinstance(schema, Mapping):
+        raise UsageError(
+            f'response_format has to be {{"type": "text"}} or {{"type": "json_schema", "json_schema": {{"schema": '
+            f"...}}}} but is {_short(value)}",
+            setting="response_format",
+        )
+    return {"json_schema": SETTINGS["json_schema"].parse(schema)}
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} has to be a number but is {_short(value)}", setting=name)
+    return float(value)
+
+
+def _hint(name: str) -> str:
+    near = difflib.get_close_matches(name, [*SETTINGS, *ALIASES, *READ_LATER, *NEUTRAL], n=1)
+    return f"did you mean {near[0]!r}?" if near else "leave it out"
+
+
+def _line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}…"

@@ -1,0 +1,165 @@
+"""`fundamentallm serve`: `transformers serve` with checked requests, an API key, metrics, and texts computed together.
+
+transformers reads its options, loads the models, and forms the answers of its three endpoints for texts.
+"""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fundamentallm_hf.portable.errors import UserError
+
+from .metrics import Metrics
+from .request_fields import Asked, ServerLimits, read_fields
+
+# Paths that need no key: whether the server is alive is no secret.
+OPEN_PATHS = ("/health",)
+TEXT_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/responses")
+
+
+def prepare(limits: ServerLimits, api_key: str | None) -> None:
+    """Make `transformers serve`, started in this process, answer as described in this module.
+
+    Args:
+        limits: of every request.
+        api_key: that requests have to carry; None if they need none.
+    """
+    from transformers.cli.serving import server, utils
+    from transformers.cli.serving.chat_completion import ChatCompletionHandler
+    from transformers.cli.serving.completion import CompletionHandler
+    from transformers.cli.serving.response import ResponseHandler
+
+    from .common_batch import Batched
+    from .manager import Together
+
+    utils.GenerateManager = Together
+    utils.CBGenerateManager = Batched
+    for handler in (ChatCompletionHandler, CompletionHandler, ResponseHandler):
+        _check_requests(handler, limits)
+    build = server.build_server
+
+    def build_server(model_manager: Any, *args: Any, **kwargs: Any) -> Any:
+        app = build(model_manager, *args, **kwargs)
+        _complete(app, model_manager, limits, api_key)
+        return app
+
+    server.build_server = build_server
+
+
+def _check_requests(handler: type, limits: ServerLimits) -> None:
+    """Change the class of an endpoint **in place**: it checks every field first, and answers 400 instead of 500."""
+    from fastapi import HTTPException
+
+    from .manager import Together
+
+    answer, resolve = handler.handle_request, handler._resolve_model  # type: ignore[attr-defined]
+
+    async def handle_request(self: Any, body: dict, request_id: str) -> Any:
+        try:
+            response = await answer(self, body, request_id)
+            request = Together.begun.pop(request_id, None)
+            if request is not None:  # so that a stream does not begin before the request is known to be possible
+                await asyncio.wrap_future(request.begun)
+            return response
+        except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
+            logging.getLogger(__name__).info("refused", exc_info=True)
+            raise HTTPException(status_code=400, detail=_line(error)) from error
+
+    def validate(self: Any, body: dict) -> None:
+        _check_prompt(body)
+        body["asked"] = read_fields(body, limits)
+
+    def make_config(self: Any, body: Mapping[str, Any], own: Any, use_cb: bool = False) -> Any:
+        asked: Asked = body["asked"]
+        config = asked.make_config(self.current_model)
+        config.use_cache = not use_cb
+        return config
+
+    def resolve_model(self: Any, body: dict) -> Any:
+        if not isinstance(body.get("model"), str | None) or (
+            body.get("model") is None and self.model_manager.force_model is None
+        ):
+            raise UserError('model has to be the name of a model, as "model": "name"', setting="model")
+        try:
+            found = resolve(self, body)
+        except (OSError, ValueError) as error:
+            raise UserError(f"the model {body['model']!r} cannot be loaded: {_line(error)}", setting="model") from error
+        self.current_model = found[1]
+        return found
+
+    handler.handle_request = handle_request  # type: ignore[attr-defined]
+    handler._validate_request = validate  # type: ignore[attr-defined]
+    handler._build_generation_config = make_config  # type: ignore[attr-defined]
+    handler._resolve_model = resolve_model  # type: ignore[attr-defined]
+
+
+def _check_prompt(body: Mapping[str, Any]) -> None:
+    """Raises: UserError: no prompt is where transformers looks for one."""
+    if "messages" in body:
+        messages = body["messages"]
+        if not isinstance(messages, list) or not messages:
+            raise UserError("messages has to be a list of messages, each with a role and a content", setting="messages")
+        for number, message in enumerate(messages, 1):
+            if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+                raise UserError(f'message {number} has to be {{"role": ..., "content": ...}} but is {message!r:.80}')
+    elif not isinstance(body.get("prompt", body.get("input")), str | list):
+        raise UserError("the request has no prompt: give messages, prompt or input", setting="prompt")
+
+
+def _complete(app: Any, model_manager: Any, limits: ServerLimits, api_key: str | None) -> None:
+    """Add the key, the limit of waiting requests, metrics and the list of models to an app, **in place**."""
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse, PlainTextResponse
+
+    metrics = Metrics()
+
+    @app.middleware("http")
+    async def guard(request: Any, call_next: Callable) -> Any:
+        path = request.url.path
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if api_key is not None and path not in OPEN_PATHS and not hmac.compare_digest(given.encode(), api_key.encode()):
+            return _error(401, "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'")
+        if path not in TEXT_PATHS:
+            return await call_next(request)
+        if metrics.waiting >= limits.waiting:
+            metrics.count(path, 503)
+            return _error(503, f"{limits.waiting} requests are waiting already: try again later")
+        response = await call_next(request)
+        metrics.count(path, response.status_code)
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Any, error: Any) -> Any:
+        return _error(400, "the request has to be a JSON object")
+
+    @app.get("/metrics")
+    def page() -> Any:
+        return PlainTextResponse(metrics.page(), media_type="text/plain; version=0.0.4")
+
+    def _error(status: int, line: str) -> Any:
+        return JSONResponse({"detail": line, "error": {"message": line}}, status_code=status)
+
+    model_manager.get_gen_models = lambda cache_dir=None: served_models(model_manager, cache_dir)
+
+
+def served_models(manager: Any, cache_dir: str | None = None) -> list[dict[str, Any]]:
+    """The models of a server: the one it was started with, those that are loaded, and those in the cache."""
+    from huggingface_hub.errors import CacheNotFound
+
+    names = [manager.force_model] if manager.force_model else []
+    names += [name.removesuffix("@main") for name in manager.loaded_models]
+    found = {name: {"id": name, "object": "model", "created": 0, "owned_by": ""} for name in names}
+    if manager.force_model is None:
+        try:
+            for each in type(manager).get_gen_models(cache_dir):
+                found.setdefault(each["id"], each | {"created": int(each["created"])})
+        except CacheNotFound:
+            pass
+    return list(found.values())
+
+
+def _line(error: BaseException) -> str:
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return f"the field {line} is missing" if isinstance(error, KeyError) else line

@@ -1,0 +1,59 @@
+"""`fundamentallm serve` in a process of its own, for tests."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+PROMPT = "Once upon a time"
+
+
+class Server:
+    def __init__(self, *options):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = [sys.executable, "-m", "fundamentallm_hf", "serve", "--port", str(self.port), "--device", "cpu"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        self.process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE, text=True)
+        self.url = f"http://127.0.0.1:{self.port}"
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=5)
+                return
+            except OSError:
+                assert self.process.poll() is None, self.process.stderr.read()[-3000:]
+                time.sleep(0.25)
+        raise AssertionError("the server does not answer")
+
+    def get(self, path, **headers):
+        """The content of a page."""
+        request = urllib.request.Request(f"{self.url}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read().decode()
+
+    def ask(self, model, prompt=PROMPT, stream=False, config=None, **body):
+        """The text, or the status and what is said."""
+        body |= {"model": str(model), "prompt": prompt, "stream": stream}
+        if config is not None:
+            body["generation_config"] = json.dumps(config)
+        request = urllib.request.Request(
+            f"{self.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=300) as answer:
+                content = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        if not stream:
+            return json.loads(content)["choices"][0]["text"]
+        parts = [json.loads(line[6:]) for line in content.splitlines() if line.startswith("data: {")]
+        return "".join(part["choices"][0]["text"] for part in parts if part.get("choices"))
+
+    def close(self):
+        self.process.kill()
+        self.process.communicate()
