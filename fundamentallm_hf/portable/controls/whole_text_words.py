@@ -12,7 +12,7 @@ from .must_include_plan import Progress, Requirements
 
 # Steps that are kept: structure is written in the same tokens again and again.
 _MOST_STEPS = 20_000
-_UNKNOWN: Any = object()
+_NOT_STEPPED: Any = object()
 
 
 class Words(NamedTuple):
@@ -55,8 +55,8 @@ class WordPartner:
         """The same; None also if the token completes a banned word."""
         if state is None:
             return None
-        known = self._steps.get((state, token), _UNKNOWN)
-        if known is _UNKNOWN:
+        known = self._steps.get((state, token), _NOT_STEPPED)
+        if known is _NOT_STEPPED:
             if len(self._steps) >= _MOST_STEPS:
                 self._steps.clear()
             hit = self.barred is not None and state.barred is not None and self.barred.read(state.barred, token)[1]
