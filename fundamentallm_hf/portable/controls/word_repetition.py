@@ -38,7 +38,7 @@ _LONGEST = 12
 _MOST = 6.0
 
 
-class Units(NamedTuple):
+class WordUnits(NamedTuple):
     """A text as words and punctuation marks.
 
     Attributes:
@@ -55,7 +55,7 @@ class Units(NamedTuple):
     spaced: bool = True
     pending: bytes = b""
 
-    def read(self, text: str, pending: bytes = b"") -> "Units":
+    def read(self, text: str, pending: bytes = b"") -> "WordUnits":
         """The units after some more text."""
         done, word, shown, spaced = list(self.done), self.word, self.shown, self.spaced
         for char in text:
@@ -70,7 +70,7 @@ class Units(NamedTuple):
             spaced = char.isspace()
             if not spaced or char == "\n":
                 done.append(char)
-        return Units(tuple(done), word, shown, spaced, pending)
+        return WordUnits(tuple(done), word, shown, spaced, pending)
 
 
 @lru_cache(maxsize=4096)
@@ -129,10 +129,10 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         self.vocabulary = Vocabulary.of(tokenizer)
         self.counts = counts or WordCounts.of_vocabulary(self.vocabulary)
         self.end_tokens = list(end_tokens)
-        self.states: RowStates[Units] = RowStates(
-            Units(), self._advance, prompt_columns=prompt_columns, padding=padding
+        self.states: RowStates[WordUnits] = RowStates(
+            WordUnits(), self._advance, prompt_columns=prompt_columns, padding=padding
         )
-        self._shifts: dict[Units, torch.Tensor] = {}
+        self._shifts: dict[WordUnits, torch.Tensor] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with repetition penalised."""
@@ -145,10 +145,10 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
             shifts.append(self._shifts[state])
         return scores + torch.stack(shifts).to(scores.device, scores.dtype)
 
-    def _advance(self, state: Units, token: int) -> Units:
+    def _advance(self, state: WordUnits, token: int) -> WordUnits:
         return state.read(*add_piece(state.pending, self.vocabulary.piece(token), self.vocabulary.errors))
 
-    def _shift(self, state: Units, size: int) -> torch.Tensor:
+    def _shift(self, state: WordUnits, size: int) -> torch.Tensor:
         # A model may have fewer scores than its tokenizer has tokens.
         shift = torch.zeros(max(size, len(self.vocabulary.pieces)))
         remains: dict[int, float] = {}
@@ -162,7 +162,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
             shift[list(self._repeating(state))] = -torch.inf
         return shift[:size]
 
-    def _repeating(self, state: Units) -> Iterator[int]:
+    def _repeating(self, state: WordUnits) -> Iterator[int]:
         """The tokens that complete a word, and with it a sequence of words for the second time."""
         if state.word in self._forbidden(state):
             yield from self.end_tokens
@@ -182,7 +182,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         whole = [str(piece) if isinstance(piece, str) else "" for piece in self.vocabulary.pieces]
         return [token for token, piece in enumerate(whole) if ends.search(f"{piece[:1]}{piece}") or " " in piece[1:]]
 
-    def _completes_repeated(self, state: Units, token: int) -> bool:
+    def _completes_repeated(self, state: WordUnits, token: int) -> bool:
         text, _ = add_piece(state.pending, self.vocabulary.piece(token), self.vocabulary.errors)
         for char in text:
             after = state.read(char)
@@ -197,7 +197,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
             return 1.0  # marks recur in any text
         return math.exp(-max(-_MOST, min(_MOST, self.weight * 2.0**length)))
 
-    def _continuations(self, state: Units) -> Iterator[tuple[int, float, float]]:
+    def _continuations(self, state: WordUnits) -> Iterator[tuple[int, float, float]]:
         """Tokens that lead to a penalised unit, the probability that they do, and the factor that is left."""
         hard = self._forbidden(state)
         for unit, length in repeats(state.done).items():
@@ -209,7 +209,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
             elif unit.startswith(state.word) and len(unit) > len(state.word):
                 yield from self._spelled(state, unit, length, kept, "" if state.word or state.spaced else " ")
         if state.word and self.vocabulary.longest > 1:
-            following = Units(done=(*state.done, state.word), spaced=False)
+            following = WordUnits(done=(*state.done, state.word), spaced=False)
             hard = self._forbidden(following)
             for unit, length in repeats(following.done).items():
                 mark = not is_word(unit[0])
@@ -220,7 +220,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
                     yield from self._spelled(following, unit, length, kept, " ")
 
     def _spelled(
-        self, state: Units, unit: str, length: int, kept: float, lead: str
+        self, state: WordUnits, unit: str, length: int, kept: float, lead: str
     ) -> Iterator[tuple[int, float, float]]:
         if kept == 1.0:
             return
@@ -234,7 +234,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
                 if token is not None:
                     yield token, chance, kept
 
-    def _kept_so_far(self, state: Units) -> float:
+    def _kept_so_far(self, state: WordUnits) -> float:
         """Logarithm of the penalty already paid for the start of the word; beams add up scores over a word."""
         if not state.word:
             return 0.0
@@ -247,7 +247,7 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
                 rest -= chance * (1.0 - kept)
         return math.log(max(rest, 1e-6))
 
-    def _forbidden(self, state: Units) -> frozenset[str]:
+    def _forbidden(self, state: WordUnits) -> frozenset[str]:
         """The words that would complete a sequence of `ngram_size` words for the second time."""
         if not self.ngram_size:
             return frozenset()

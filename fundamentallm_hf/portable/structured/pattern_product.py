@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from .shortest_match import Expression, Threads
 
 # Most steps in which a product is made, and in which a text of a given length is looked for.
-_MOST_STEPS, _MOST_STEPS_BY_LENGTH = 40_000, 200_000
-_CODE = re.compile(r"\\U([0-9a-f]{8})")
+_MOST_PRODUCT_STEPS, _MOST_STEPS_BY_LENGTH = 40_000, 200_000
+_CODE_POINT = re.compile(r"\\U([0-9a-f]{8})")
 
 States = tuple[Threads, ...]
 
@@ -84,7 +84,7 @@ class Intersection:
             if states in self._after:
                 continue
             steps += len(self._classes)
-            if steps > _MOST_STEPS:
+            if steps > _MOST_PRODUCT_STEPS:
                 raise ValueError("the expressions are too large together")
             self._after[states] = after = [self._step(states, char) for char, _ in self._classes]
             waiting += [each for each in after if each is not None]
@@ -146,7 +146,7 @@ def _classes(
     borders = {
         code + more
         for source, _ in every
-        for found in _CODE.findall(source)
+        for found in _CODE_POINT.findall(source)
         for code in [int(found, 16)]
         for more in (0, 1)
     }
