@@ -10,7 +10,7 @@ from writing import written
 from fundamentallm_hf import controlled_generate
 from fundamentallm_hf.portable.controls.bad_words import compile_bad_words
 from fundamentallm_hf.portable.controls.must_include_plan import Requirements
-from fundamentallm_hf.portable.controls.word_repetition import Units, WordRepetitionLogitsProcessor
+from fundamentallm_hf.portable.controls.word_repetition import WordRepetitionLogitsProcessor, WordUnits
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary
 
 RAW = {"do_sample": True, "temperature": 1.5, "top_k": 0}
@@ -110,7 +110,7 @@ def test_a_seed_that_cannot_be_is_refused(seed):
 def test_a_word_that_would_repeat_a_sequence_is_not_ended_by_bytes():
     tokenizer = toy_tokenizer("byte_level")
     processor = WordRepetitionLogitsProcessor(1.0, tokenizer, ngram_size=3)
-    state = Units().read("I said no. I said no. I said no")
+    state = WordUnits().read("I said no. I said no. I said no")
     closed = set(processor._repeating(state))
     vocabulary = Vocabulary.of(tokenizer)
     ending = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fundamentallm_hf import WordRepetitionLogitsProcessor, load_model
-from fundamentallm_hf.portable.controls.word_repetition import Units, repeats
+from fundamentallm_hf.portable.controls.word_repetition import WordUnits, repeats
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 
 pytestmark = pytest.mark.core
@@ -27,10 +27,10 @@ def shifts(tokenizer, text, penalty=1.2, **options):
 
 
 def test_a_text_is_read_as_words_and_marks():
-    units = Units().read("The cat, the Ca")
+    units = WordUnits().read("The cat, the Ca")
     assert (units.done, units.word, units.shown) == (("the", "cat", ",", "the"), "ca", "Ca")
     assert units.read("t!").done == ("the", "cat", ",", "the", "cat", "!")
-    assert Units().read("a\nb c").done == ("a", "\n", "b")
+    assert WordUnits().read("a\nb c").done == ("a", "\n", "b")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_text_is_read_as_words_and_marks():
     ],
 )
 def test_the_length_of_the_sequence_that_a_word_would_repeat(text, unit, length):
-    assert repeats(Units().read(text).done).get(unit) == length
+    assert repeats(WordUnits().read(text).done).get(unit) == length
 
 
 def test_a_word_seen_before_loses_the_penalty_and_a_sequence_its_power(demo):
