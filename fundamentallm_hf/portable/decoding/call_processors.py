@@ -12,7 +12,6 @@ from transformers import (
     StoppingCriteriaList,
     TemperatureLogitsWarper,
 )
-from transformers.generation import GenerationMode
 
 from ..text.word_lists import split_entries
 from .endings import CompleteEndCriteria, EndCriteria
@@ -133,7 +132,7 @@ class CallProcessors:
         """The probabilities by which this call chooses tokens, given the model's logits, (tokens, vocabulary)."""
 
         def chosen(logits: torch.Tensor) -> torch.Tensor:
-            if self.call.mode == GenerationMode.GREEDY_SEARCH:
+            if self.call.is_greedy:
                 return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
             for warper in self.warpers:
                 logits = warper(None, logits)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, GenerationMixin
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.generation import GenerationMode
 from transformers.generation.utils import GENERATION_MODES_MAPPING
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -79,9 +79,25 @@ def decode(
             name: given[name] for name in ("tokenizer", "assistant_model", "assistant_tokenizer") if name in given
         }
         prepared["inputs_tensor"] = input_ids if inputs_tensor is None else inputs_tensor
+        prepared["logits_processor"] = ScoresOfTheModel(prepared["logits_processor"])
         _check_assistant(model, given)
     runs = BestFirst(model) if mode == GenerationMode.BEAM_SAMPLE else model
     return getattr(type(model), loop)(runs, input_ids, **prepared)
+
+
+class ScoresOfTheModel(LogitsProcessorList):
+    """Processors that process the scores of the model alone.
+
+    To see whether a token that prompt lookup would guess is masked, transformers passes ones through the processors in
+    place of scores. Those that remember what they have seen would take them for the model's. A masked guess needs no
+    such test: it is rejected with the model's scores.
+    """
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        if bool((scores == 1).all()):
+            return scores
+        processed: torch.Tensor = super().__call__(input_ids, scores, **kwargs)
+        return processed
 
 
 class BestFirst:

@@ -76,6 +76,11 @@ class Call:
         return self.mode in _SEQUENTIAL
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether the next token of a row is its most probable one, guessed or not."""
+        return self.is_sequential and not self.config.do_sample
+
+    @property
     def end_tokens(self) -> list[int]:
         """Ids that end the text."""
         ends = self.config.eos_token_id

@@ -167,9 +167,19 @@ def test_every_row_of_a_padded_batch_comes_out_as_alone_also_past_the_window(dem
         assert not violations(row, len(prompt), banned)
 
 
-def test_with_or_without_a_cache_and_with_guessed_tokens_the_greedy_text_is_the_same(demo, tokenizer):
-    ids = tokenizer("The big dog ra", return_tensors="pt").input_ids
-    how = {"max_new_tokens": 60, "do_sample": False, "bad_words": ["the", "was", "ran"]}
+@pytest.mark.parametrize("prompt", ["The big dog ra", "Once upon a time", "Tom", "One day, a big cat", "The sun "])
+@pytest.mark.parametrize(
+    "controls",
+    [
+        {"bad_words": ["the", "was", "ran"]},
+        {"must_include": ["dragon", "castle"]},
+        {"bad_words": ["*ing", "she", "he"], "must_include": ["moon"]},
+    ],
+    ids=["banned", "required", "both"],
+)
+def test_with_or_without_a_cache_and_with_guessed_tokens_the_greedy_text_is_the_same(demo, tokenizer, prompt, controls):
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    how = {"max_new_tokens": 60, "do_sample": False, **controls}
     cached = demo.generate(ids, **how)
     assert torch.equal(cached, demo.generate(ids, use_cache=False, **how))
     assert torch.equal(cached, demo.generate(ids, prompt_lookup_num_tokens=4, **how))
