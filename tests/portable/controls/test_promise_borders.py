@@ -1,5 +1,7 @@
 """Controls at the borders of a text: special tokens, padding, bytes, and models with unusual numbers of scores."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from text_matcher import violations
@@ -189,7 +191,7 @@ def test_an_end_that_is_forced_comes_where_the_text_may_end(family, control, tok
 def test_a_required_word_is_written_without_sequences_that_are_masked_or_the_call_is_refused(family, field):
     model, words = toy_model(family), ["happy", "sun"]
     tokens = [model.tokenizer(word, add_special_tokens=False).input_ids for word in [*words, *(f" {w}" for w in words)]]
-    pairs = [list(pair) for each in tokens for pair in zip(each, each[1:], strict=False)]
+    pairs = [list(pair) for each in tokens for pair in pairwise(each)]
     singles = [each for each in tokens if len(each) == 1]
     masked = [*pairs, *singles] or [[5]]
     how = {field: masked if field == "bad_words_ids" else [[each, float("-inf")] for each in masked]}
