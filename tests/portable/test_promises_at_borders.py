@@ -117,11 +117,11 @@ def rows_of(model, prompts, how, seed):
         if streamed:
             read = tokenizer.decode(prompt, **DECODE), tokenizer.decode(prompt + added, **DECODE)
             assert "".join(streamed) == read[1][len(read[0]) :] or not read[1].startswith(read[0]), (streamed, read)
-        yield prompt, added
+        yield prompt, added[:-1] if added[-1:] == [ends] and "must_include" not in how else added
 
 
 def whats_wrong(model, prompt, added, how):
-    """What is wrong with a row, if anything."""
+    """What is wrong with a row, if anything. An end token that is a letter is no part of the text."""
     tokenizer, special = model.tokenizer, set(model.tokenizer.all_special_ids)
     border = max((place + 1 for place, token in enumerate(prompt) if token in special), default=0)
     given = prompt[border:]

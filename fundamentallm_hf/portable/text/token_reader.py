@@ -7,6 +7,7 @@ own way. This file knows that, so that its callers see one state after each toke
 import codecs
 from typing import NamedTuple
 
+from .character_classes import continues
 from .pieces import REPLACEMENT, add_piece, as_bytes, decode_run
 from .text_patterns import PatternState, TextPatterns
 from .vocabulary import Vocabulary
@@ -24,6 +25,7 @@ class TextState(NamedTuple):
         before: the state before them, which is restored if one of them is invalid; None if one was.
         unspaced: the state before the space that ends the text, if the decoder removes that space.
         fresh: nothing has been read, and the decoder treats the first token of a text differently.
+        given: the prompt ends in `pending`, so what the decoder shows for a broken character is the prompt's own.
         alone: the state of the generated text without the prompt, as long as it differs.
     """
 
@@ -33,6 +35,7 @@ class TextState(NamedTuple):
     before: PatternState | None = None
     unspaced: PatternState | None = None
     fresh: bool = False
+    given: bool = False
     alone: "TextState | None" = None
 
 
@@ -70,7 +73,8 @@ class TokenReader:
         """The state at the end of a prompt: entries that are complete are discarded."""
         kept = (each and self.patterns.forget(each) for each in (state.before, state.unspaced))
         before, unspaced = kept
-        return state._replace(patterns=self.patterns.forget(state.patterns), before=before, unspaced=unspaced)
+        patterns = self.patterns.forget(state.patterns)
+        return state._replace(patterns=patterns, before=before, unspaced=unspaced, given=bool(state.pending))
 
     def prompt_end(self, state: TextState) -> TextState:
         """Like `forget`; the text after the prompt is also read separately from it."""
@@ -117,14 +121,16 @@ class TokenReader:
             return self._read_fallback(state, as_bytes(piece))
         if state.fresh:
             piece = self.vocabulary.opening(token)
-        start, late = self._flush(state) if state.run else (state.patterns, False)
-        text, pending = add_piece(b"" if state.run else state.pending, piece, self.vocabulary.errors)
+        start, late, begun = state.patterns, False, state.pending
+        if state.run or (state.given and not continues(begun, as_bytes(piece))):
+            (start, late), begun = self._flush(state), b""
+        text, pending = add_piece(begun, piece, self.vocabulary.errors)
         if text.endswith(" ") and not pending and self.vocabulary.strips_trailing_space:
             unspaced, hit = self.patterns.read(start, text[:-1])
             patterns, hit_by_space = self.patterns.step(unspaced, " ")
             return TextState(patterns, unspaced=unspaced), late or hit or hit_by_space
         patterns, hit = self.patterns.read(start, text)
-        return TextState(patterns, pending), late or hit
+        return TextState(patterns, pending, given=state.given and bool(begun and pending and not text)), late or hit
 
     def _read_fallback(self, state: TextState, byte: bytes) -> tuple[TextState, bool]:
         before = state.before if state.run else state.patterns
@@ -146,5 +152,7 @@ class TokenReader:
     def _flush(self, state: TextState) -> tuple[PatternState, bool]:
         """The state after an invalid character, where one has started."""
         if state.pending and state.before is not None:
-            return self.patterns.read(state.before, decode_run(state.run))
-        return self.patterns.read(state.patterns, state.pending.decode("utf-8", self.vocabulary.errors))
+            patterns, hit = self.patterns.read(state.before, decode_run(state.run))
+        else:
+            patterns, hit = self.patterns.read(state.patterns, state.pending.decode("utf-8", self.vocabulary.errors))
+        return (self.patterns.forget(patterns), False) if state.given else (patterns, hit)

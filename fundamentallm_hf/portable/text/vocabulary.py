@@ -217,15 +217,15 @@ class Vocabulary:
 
     @cached_property
     def _alike(self) -> dict[str, list[int]]:
-        alike: dict[str, list[int]] = {piece: [] for piece in self._spelling}
+        alike: dict[str, list[int]] = {}
         for token, piece in enumerate(self.pieces):
             if isinstance(piece, str) and piece:
-                alike[piece].append(token)
+                alike.setdefault(piece, []).append(token)
         return alike
 
     @cached_property
     def _sorted(self) -> list[str]:
-        return sorted(self._spelling)
+        return sorted(self._alike)
 
     @cached_property
     def parts(self) -> list[int]:

@@ -1,5 +1,7 @@
 """Controls at the borders of a text: special tokens, padding, bytes, and models with unusual numbers of scores."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from text_matcher import violations
@@ -168,3 +170,45 @@ def test_a_required_word_is_written_without_tokens_that_are_masked_or_the_call_i
     except ValueError as error:
         refusal = str(error)
     assert refusal.startswith("must_include: ") or violations(text, 0, [word]), (refusal, text)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "control", [{"must_include": ["cat"]}, {"bad_words": ["/[^a-z ]/"]}, {"bad_words": ["/\\w$/"]}]
+)
+@pytest.mark.parametrize("tokens", [6, 14])
+def test_an_end_that_is_forced_comes_where_the_text_may_end(family, control, tokens):
+    model, prompt = toy_model(family), "the."
+    how = RAW | {"forced_eos_token_id": model.tokenizer.eos_token_id, "num_return_sequences": 4} | control
+    for text in written(model, [prompt], max_new_tokens=tokens, **how):
+        banned = control.get("bad_words", ())
+        assert not violations(prompt + text, len(prompt), banned), text
+        assert "must_include" not in control or violations(prompt + text, len(prompt), ["cat"]), text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("field", ["sequence_bias", "bad_words_ids"])
+def test_a_required_word_is_written_without_sequences_that_are_masked_or_the_call_is_refused(family, field):
+    model, words = toy_model(family), ["happy", "sun"]
+    tokens = [model.tokenizer(word, add_special_tokens=False).input_ids for word in [*words, *(f" {w}" for w in words)]]
+    pairs = [list(pair) for each in tokens for pair in pairwise(each)]
+    singles = [each for each in tokens if len(each) == 1]
+    masked = [*pairs, *singles] or [[5]]
+    how = {field: masked if field == "bad_words_ids" else [[each, float("-inf")] for each in masked]}
+    refusal, texts = "", []
+    try:
+        texts = written(model, ["the"], must_include=words, max_new_tokens=40, num_return_sequences=4, **how, **RAW)
+    except ValueError as error:
+        refusal = str(error)
+    assert refusal.startswith("must_include: ") or texts, refusal
+    for text in texts:
+        assert all(violations(text, 0, [word]) for word in words), text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stop_texts_and_required_words_go_with_tokens_that_are_masked(family):
+    model = toy_model(family)
+    masked = model.tokenizer("the cat", add_special_tokens=False).input_ids
+    how = {"must_include": ["sun"], "stop": ["."], "suppress_tokens": masked, "max_new_tokens": 40}
+    (text,) = written(model, ["a"], **how, **RAW)
+    assert violations(text, 0, ["sun"]), text

@@ -43,6 +43,8 @@ def walk(family, banned, dice):
     """Walk over allowed tokens; what is wrong with the text at some step, if anything."""
     tokenizer, tables = toy_tokenizer(family), banning(family, banned)
     prompt = tokenizer(dice.choice(PROMPTS), add_special_tokens=False).input_ids
+    if dice.random() < 0.3:
+        prompt = prompt[:-1]
     bordered = dice.random() < 0.1
     if bordered:
         prompt = [*prompt, tokenizer.eos_token_id]
@@ -98,3 +100,16 @@ def test_the_mark_of_a_continuation_is_text_where_there_is_nothing_to_continue()
     mark = tokenizer.convert_tokens_to_ids("##ing")
     assert tables.table(state).closed[mark]  # decoded by itself, "##ing"
     assert not tables.table(following).closed[mark]
+
+
+@pytest.mark.parametrize("family", ["byte_level", "llama", "gemma", "byt5"])
+def test_what_a_decoder_shows_for_a_character_that_a_prompt_begins_is_the_prompts_own(family):
+    tokenizer, tables = toy_tokenizer(family), banning(family, ("/[^\\x00-\\x7f]/",))
+    state = tables.start
+    for token in tokenizer("the 日", add_special_tokens=False).input_ids[:-1]:
+        state = tables.advance_prompt(state, token)
+    state = tables.prompt_end(state)
+    assert state.pending
+    assert not tables.ends(state)
+    letter = tokenizer("a", add_special_tokens=False).input_ids[-1]
+    assert not tables.table(state).closed[letter]
