@@ -169,4 +169,5 @@ def test_a_step_beside_words_makes_few_plans(model, case, monkeypatch):
     )
     jsonschema.validate(json.loads(text), case.schema)
     written_tokens = len(model.tokenizer(text).input_ids)
-    assert len(made) <= 12 * max(10, written_tokens)
+    # Within a date or a number, each character may lead to another position.
+    assert len(made) <= 24 * max(10, written_tokens)
