@@ -1,8 +1,8 @@
 """Texts by many schemas, in every mode and at tight and wide token budgets: are all of them valid and complete?
 
-Part of `whole_text.py`. A call generates one text for each of eight prompts. The calls of a schema are the combinations
-of `WAYS` and `BUDGETS`; a run with a slow model takes some of them for each schema, in turn, so that all combinations
-occur equally often. Each call is a line of the log, so a run that was ended is continued by the same command.
+Part of `whole_text.py`. A call generates one text for each of twenty prompts. The calls of a schema are the
+combinations of `WAYS` and `BUDGETS`; a run with a slow model takes some of them for each schema, in turn, so that all
+combinations occur equally often. Each call is a line of the log, so the same command continues a run that was ended.
 """
 
 import json
@@ -20,10 +20,28 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from fundamentallm_hf import controlled_generate
 
-FOLDER = Path(__file__).parent.parent / "tests" / "fixtures" / "json_schemas"
+FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures" / "json_schemas"
+FOLDERS = [FIXTURES, FIXTURES / "documents"]
 PROMPTS = [
-    *("A pet: ", "The shop said:\n", "Once upon a time there was ", "In the garden "),
-    *("Data:\n", "She wrote down ", "Tom had a box. In it was ", "The answer is "),
+    *("A pet: ", "The shop said:\n", "Once upon a time there was ", "In the garden ", "Data:\n", "She wrote down "),
+    *(
+        "Tom had a box. In it was ",
+        "The answer is ",
+        "Here is what they saw: ",
+        "My friend ",
+        "The list:\n",
+        "And then ",
+    ),
+    *(
+        "One day, ",
+        "He said: ",
+        "It was a big ",
+        "Mom and dad ",
+        "Look at this: ",
+        "For example, ",
+        "The end of ",
+        "So ",
+    ),
 ]
 FREE_STRING = '{"type": "string"}'
 # Tried in turn where a refusal does not report how many tokens are needed, as that of required words.
@@ -38,7 +56,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "bad and required words": SAMPLED | {"bad_words": BAD, "must_include": REQUIRED},
     "required words, 4 beams": {"num_beams": 4, "do_sample": False, "must_include": REQUIRED},
 }
-BUDGETS = {"as few tokens as there may be": 0, "5 more": 5, "40 more": 40}
+BUDGETS = {"as few tokens as there may be": 0, "5 more": 5, "80 more": 80}
 
 
 def random_model() -> GPT2LMHeadModel:
@@ -81,10 +99,10 @@ def measure(name: str, folders: list[Path], calls: int, log: Path) -> None:
 def jobs(folders: list[Path], calls: int) -> list[tuple[Path, int, str, str]]:
     """The calls as schema, its number, way and budget: the first of every schema, then the second, and so on."""
     found = []
-    for number, file in enumerate(sorted(file for folder in folders for file in folder.rglob("*.json"))):
+    for number, file in enumerate(file for folder in folders for file in sorted(folder.glob("*.json"))):
         fit = [(way, budget) for budget in BUDGETS for way in WAYS if is_of_use(way, schema_of(file))]
         for index in range(min(calls, len(fit)) if calls else len(fit)):
-            found.append((index, number, file, *fit[(number * calls + index) % len(fit)]))
+            found.append((index, number, file, *fit[(7 * number + index) % len(fit)]))
     return [(file, number, way, budget) for _, number, file, way, budget in sorted(found)]
 
 

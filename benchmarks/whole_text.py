@@ -131,7 +131,7 @@ def main() -> int:
         "--parts", nargs="+", choices=["json", "schemas", "pattern", "speed"], default=["json", "pattern", "speed"]
     )
     parser.add_argument("--model", choices=["smollm2", "demo", "random"], default="smollm2", help="of schemas")
-    parser.add_argument("--folders", nargs="+", type=Path, default=[schema_grid.FOLDER], help="of schemas")
+    parser.add_argument("--folders", nargs="+", type=Path, default=schema_grid.FOLDERS, help="of schemas")
     parser.add_argument("--calls", type=int, default=0, help="calls for each schema; default: all that differ")
     parser.add_argument("--log", type=Path, default=Path("schemas.log.jsonl"), help="calls so far, one per line")
     parser.add_argument("--runs", type=int, default=200)

@@ -1,4 +1,7 @@
-"""The JSON schemas of the tests: fifty of many kinds, each with instances that it allows and instances that it forbids.
+"""The JSON schemas of the tests, each with instances that it allows and instances that it forbids.
+
+`CASES` are fifty of many kinds, one or two rules each. `DOCUMENTS` are fifty of documents as they are written in
+practice: manifests, requests, descriptions of interfaces.
 
 They have the form of JSONSchemaBench, so `benchmarks/json_schemas.py` can be run on them. The properties
 of an instance come in the order of the schema, as llguidance writes them.
@@ -27,5 +30,6 @@ def _read(file: Path) -> Case:
 
 
 CASES = [_read(file) for file in sorted(FOLDER.glob("*.json"))]
+DOCUMENTS = [_read(file) for file in sorted((FOLDER / "documents").glob("*.json"))]
 ARRAYS = [case for case in CASES if case.name.startswith("array_")]
 TEXTS = [compact for case in CASES for compact in (json.dumps(each, separators=(",", ":")) for each in case.valid)]

@@ -244,6 +244,18 @@ class GrammarTokens:
         return found
 
     @cached_property
+    def inner(self) -> torch.Tensor:
+        """(size,) bool: the tokens that do not end a JSON string, and after which whatever they start can be ended."""
+        found = ~self.quoting
+        if not all(bytes([byte]) in self._of_bytes for byte in range(0x80, 0xC0)):
+            parts = [token for token, piece in enumerate(self.vocabulary.pieces) if not isinstance(piece, str)]
+            parts += list(self.vocabulary.fallback)
+            found[[token for token in parts if token < self.size]] = False
+        if not self.writes_all_ascii:
+            found[[token for token, piece in enumerate(self.pieces[: self.size]) if b"\\" in piece]] = False
+        return found
+
+    @cached_property
     def lengths(self) -> torch.Tensor:
         """(size,) int: the bytes that each token adds."""
         lengths = torch.zeros(self.size, dtype=torch.long)

@@ -23,7 +23,7 @@ from .grammars import read_grammar
 
 # Allowed tokens that are examined when the budget is short, the most probable first; fewer where the plain tokens of a
 # string are allowed anyway, and where words are missing.
-MOST_TRIED, MOST_TRIED_BESIDE, MOST_TRIED_WITH_WORDS = 512, 128, 64
+MOST_TRIED, MOST_TRIED_BESIDE, MOST_TRIED_WITH_WORDS = 512, 64, 64
 # More allowed tokens than this count as free text, in which banned words are avoided.
 FREE_TEXT = 64
 # Most tokens that it may take to avoid a word, or to end one.
@@ -243,7 +243,7 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         left = room - spare - len(plan) if plan else 0
         if plan and left > 0 and self.automaton.closes_string(plan) and self.automaton.closable(state):
             tokens = self.automaton.tokens
-            kept = may & (~tokens.quoting if left > LONGEST_ESCAPE else tokens.plain)
+            kept = may & (tokens.inner if left > LONGEST_ESCAPE else tokens.plain)
         with_words = self.automaton.partner is not None and bool(self.automaton.partner.missing(state.beside))
         most = MOST_TRIED_WITH_WORDS if with_words else MOST_TRIED_BESIDE if bool(kept.any()) else MOST_TRIED
         tried = self._likeliest(may & ~kept, scores, plan, most)

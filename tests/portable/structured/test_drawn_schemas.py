@@ -134,7 +134,7 @@ def is_valid(text, schema):
     validator = jsonschema.Draft202012Validator(schema)
     try:
         return validator.is_valid(json.loads(text))
-    except OverflowError:  # of a multiple of a fraction
+    except (OverflowError, RecursionError):  # of a multiple of a fraction, or of a value that is itself or another
         return True
 
 
@@ -156,11 +156,13 @@ class Writer:
             prompt_columns=columns,
         )
 
-    def write(self, room, most, seed, beside=lambda row, kept: None):
+    def write(self, room, most, seed, beside=lambda row, kept: None, likely=()):
         processor, row = self.processor(room), self.prompt
         chance = torch.Generator().manual_seed(seed)
         for _ in range(min(room, most)):
-            kept = processor(row, 3 * torch.randn(1, self.size, generator=chance))
+            scores = 3 * torch.randn(1, self.size, generator=chance)
+            scores[:, list(likely)] += 9
+            kept = processor(row, scores)
             beside(row, kept)
             token = torch.multinomial(kept.softmax(dim=-1), 1, generator=chance)
             if int(token) == self.tokenizer.eos_token_id:
@@ -253,3 +255,16 @@ def beyond_proof(automaton):
     texts = automaton.guide.texts
     ways = [way for value in texts._values for way in value.ways]
     return any(way.all_of("format") and len([*way.all_of("format"), *way.all_of("pattern")]) > 1 for way in ways)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_escapes_and_parts_of_characters_are_ended_in_the_room_that_is_left(model, seed):
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    writer = Writer(model, schema)
+    pieces = writer.automaton.tokens.pieces
+    likely = [token for token, piece in enumerate(pieces) if b"\\" in piece or any(byte > 0x7F for byte in piece)]
+    room = len(writer.automaton.plan(writer.start)) + 8 + seed
+    processor, row = writer.write(room, room, seed, likely=likely)
+    assert processor.is_complete(row[0].tolist()), writer.text(row)
+    assert is_valid(writer.text(row), schema), writer.text(row)
+    assert "\\" in writer.text(row) or not writer.text(row).isascii()

@@ -1,6 +1,7 @@
 """Structured output by fifty JSON schemas: allowed instances are open, outputs are complete, and none is refused."""
 
 import json
+import math
 import re
 import time
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import FIXTURES
-from json_schema_cases import ARRAYS, CASES, TEXTS
+from json_schema_cases import ARRAYS, CASES, DOCUMENTS, TEXTS
 from llguidance import LLMatcher
 from small_models import byte_level_gpt2, json_gpt2
 from writing import written
@@ -94,6 +95,41 @@ def test_no_token_of_an_instance_is_closed_and_the_mask_is_the_engines(model, ca
             matcher.consume_token(token)
     for value in case.invalid:
         assert not automaton.matches(compact(value)), value
+
+
+@pytest.mark.parametrize("case", DOCUMENTS, ids=lambda case: case.name)
+def test_documents_are_open_and_complete_in_few_tokens_and_their_bound_is_known(writer, case):
+    automaton = automaton_of(case.schema, writer)
+    start = start_of(automaton, writer.tokenizer)
+    assert not start.searched
+    for value in case.valid:
+        state = start
+        for token in writer.tokenizer(compact(value)).input_ids:
+            assert automaton.open(state)[token], value
+            assert automaton.bound(state) < math.inf
+            state = automaton.advance(state, token)
+        assert automaton.complete(state), value
+    assert not any(automaton.matches(compact(value)) for value in case.invalid)
+    torch.manual_seed(0)
+    room = len(automaton.plan(start)) + 2
+    for text in written(writer, ["once"], max_new_tokens=room, json_schema=case.schema, do_sample=True):
+        assert is_valid(text, case.schema), text
+
+
+REFUSED = {
+    "uniqueItems": {"type": "array", "uniqueItems": True},
+    "if": {"if": {"type": "string"}, "then": {"minLength": 2}, "else": {"type": "integer"}},
+    "dependentRequired": {"type": "object", "dependentRequired": {"a": ["b"]}},
+    "not": {"not": {"type": "string"}},
+    "contains": {"type": "array", "contains": {"type": "integer"}},
+    "propertyNames": {"type": "object", "propertyNames": {"pattern": "^a"}},
+}
+
+
+@pytest.mark.parametrize("keyword", REFUSED)
+def test_a_keyword_that_llguidance_lacks_is_named(keyword):
+    with pytest.raises(ValueError, match=f'^json_schema: it is not valid: Unimplemented keys: .*"{keyword}"'):
+        read_grammar({"json_schema": REFUSED[keyword]})
 
 
 def each_in_a_mode(cases):
