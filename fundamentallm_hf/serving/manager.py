@@ -13,7 +13,7 @@ from transformers import StoppingCriteriaList
 from transformers.cli.serving import utils
 from transformers.generation.streamers import BaseStreamer
 
-from fundamentallm_hf.generation.batch import RowReader
+from fundamentallm_hf.generation.batch import RowReader, torch_seeded
 from fundamentallm_hf.generation.batcher import Batcher, Request
 from fundamentallm_hf.generation.generate_arguments import is_fundamentallm, token_budgets
 from fundamentallm_hf.generation.generator import Generator
@@ -100,7 +100,10 @@ class Call:
         generate = self.model.generate
         if controlled and not self.knows_controls:
             generate = partial(generate_with_controls, self.model)
-        return self.read(generate(**self._arguments(turn)))
+        # Beams draw from torch's generator.
+        beams = (self.config.num_beams or 1) > 1
+        with torch_seeded(getattr(self.config, "seed", None) if beams else None, self.model.device):
+            return self.read(generate(**self._arguments(turn)))
 
 
 class QueueStreamer(BaseStreamer):
