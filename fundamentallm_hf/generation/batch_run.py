@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import torch
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate
@@ -101,12 +102,18 @@ class BatchRun:
         elif self.complete.holds(row) or (reason in ("length", "window") and self.complete.judges(row)):
             reason = "complete"
         seed = batch.seed if batch.seed is None or batch.beams else batch.seed + index
-        padding, found = given - length, None
-        score = log_probability(self.model, row[padding:], length) if extras.scored else None
+        padding, found, score, raw = given - length, None, None, None
         if isinstance(extras.recorder, BeamRecorder):
             extras.recorder.chosen = row
+        tokens = torch.tensor(row)
+        if isinstance(extras.recorder, ProbabilityRecorder):
+            raw = extras.recorder.raw(tokens, given)
+        if extras.scored and raw is not None:
+            score = float(raw.gather(-1, tokens[given:, None]).double().sum())
+        elif extras.scored:
+            score = log_probability(self.model, row[padding:], length)
         if self.names is not None and isinstance(extras.recorder, ProbabilityRecorder):
-            found = token_predictions(self.model, self.names, row, given, padding, extras.recorder)
+            found = token_predictions(self.model, self.names, row, given, padding, extras.recorder, raw)
         is_json, passes = bool(batch.settings.json_schema), self.counter.passes
         return Completion(prompt, read.text, reason, read.tokens, seed, score, found, index, is_json, passes)
 
