@@ -33,6 +33,7 @@ class BatchRun:
         batch: the prompts and their settings.
         extras: what else the call needs.
         tell: called with a line that the user should know.
+        names: of the tokens, where probabilities are computed.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BatchRun:
         batch: Batch,
         extras: Extras,
         tell: Callable[[str], None],
+        names: TokenNames | None = None,
     ) -> None:
         self.model, self.tokenizer, self.pipeline, self.batch, self.tell = model, tokenizer, pipeline, batch, tell
         settings = batch.settings
@@ -53,7 +55,7 @@ class BatchRun:
         self.extras = replace(extras, scored=extras.scored or settings.best is not None)
         self.blocked, self.complete, self.counter = ClosedEndCriteria(tell=False), CompleteEndCriteria(), PassCounter()
         self.criteria = StoppingCriteriaList([self.blocked, self.complete, self.counter])
-        self.names = TokenNames(tokenizer) if extras.probabilities else None
+        self.names = names if extras.probabilities else None
         self._records: list[list[dict]] = []
 
     def run(self) -> list[Completion]:

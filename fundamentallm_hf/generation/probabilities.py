@@ -73,10 +73,13 @@ class TokenNames:
         self.tokenizer = tokenizer
         self.vocabulary = Vocabulary.of(tokenizer)
         self._labels: dict[int, str] = {}
+        self._texts: dict[int, str] = {}
 
     def text(self, token: int) -> str:
         """The text that `token` adds; a replacement character where it is only a part of one."""
-        return as_bytes(self.vocabulary.piece(token)).decode("utf-8", "replace")
+        if token not in self._texts:
+            self._texts[token] = as_bytes(self.vocabulary.piece(token)).decode("utf-8", "replace")
+        return self._texts[token]
 
     def label(self, token: int) -> str:
         """The token in quotes, with its name if it is not visible; a special token as the tokenizer calls it."""

@@ -249,7 +249,8 @@ class Writer:
         def taker(index: int) -> Callable[[str], None]:
             def take(piece: str) -> None:
                 pieces[index].append(piece)
-                changed.set()
+                if not changed.is_set():
+                    changed.set()
 
             return take
 
