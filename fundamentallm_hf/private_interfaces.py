@@ -127,7 +127,14 @@ PRIVATE = (
     Private(
         "transformers",
         "cli.serving.utils.GenerateManager",
-        "answers the others by `generate()`, which for models but FundamentaLLM's own knows no controls.",
+        "answers the others by `generate()`, one after the other; a subclass computes them together. Its streams are a "
+        "`DirectStreamer` over the tokenizer's `_tokenizer`, and errors in them a `_StreamError`.",
+    ),
+    Private(
+        "transformers",
+        "cli.serving.utils.BaseHandler",
+        "reads the requests of a server: `_validate_request`, `_resolve_model` and `_build_generation_config` are "
+        "replaced to check all fields; `build_server` of `cli.serving.server`, to add a key and metrics.",
     ),
     # Others
     Private(

@@ -285,6 +285,28 @@ def alone():
     for each in (utils.GenerateManager.generate_streaming, utils.GenerateManager.generate_non_streaming):
         names = list(inspect.signature(each).parameters)
         assert names[:6] == ["self", "model", "processor", "inputs", "gen_config", "request_id"]
+    assert 'getattr(processor, "tokenizer", processor)._tokenizer' in inspect.getsource(utils.GenerateManager)
+    assert list(inspect.signature(utils.DirectStreamer).parameters) == ["tokenizer", "loop", "queue", "response_parser"]
+    assert utils._StreamError("line").msg == "line"
+
+
+@relied_on("transformers", "cli.serving.utils.BaseHandler")
+def handlers():
+    pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
+    from transformers.cli import serve
+    from transformers.cli.serving import chat_completion, completion, response, server
+
+    assert "from .serving.server import build_server" in inspect.getsource(serve.Serve.__init__)
+    assert next(iter(inspect.signature(server.build_server).parameters)) == "model_manager"
+    for handler in (chat_completion.ChatCompletionHandler, completion.CompletionHandler, response.ResponseHandler):
+        source = inspect.getsource(handler.handle_request)
+        order = [
+            source.index(f"self.{name}(")
+            for name in ("_validate_request", "_resolve_model", "_build_generation_config")
+        ]
+        assert order == sorted(order)
+        # The model is kept between these two calls.
+        assert "await" not in source[order[1] : order[2]]
 
 
 # Others

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import torch
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate
@@ -32,6 +33,7 @@ class BatchRun:
         batch: the prompts and their settings.
         extras: what else the call needs.
         tell: called with a line that the user should know.
+        names: of the tokens, where probabilities are computed.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class BatchRun:
         batch: Batch,
         extras: Extras,
         tell: Callable[[str], None],
+        names: TokenNames | None = None,
     ) -> None:
         self.model, self.tokenizer, self.pipeline, self.batch, self.tell = model, tokenizer, pipeline, batch, tell
         settings = batch.settings
@@ -52,7 +55,7 @@ class BatchRun:
         self.extras = replace(extras, scored=extras.scored or settings.best is not None)
         self.blocked, self.complete, self.counter = ClosedEndCriteria(tell=False), CompleteEndCriteria(), PassCounter()
         self.criteria = StoppingCriteriaList([self.blocked, self.complete, self.counter])
-        self.names = TokenNames(tokenizer) if extras.probabilities else None
+        self.names = names if extras.probabilities else None
         self._records: list[list[dict]] = []
 
     def run(self) -> list[Completion]:
@@ -101,12 +104,18 @@ class BatchRun:
         elif self.complete.holds(row) or (reason in ("length", "window") and self.complete.judges(row)):
             reason = "complete"
         seed = batch.seed if batch.seed is None or batch.beams else batch.seed + index
-        padding, found = given - length, None
-        score = log_probability(self.model, row[padding:], length) if extras.scored else None
+        padding, found, score, raw = given - length, None, None, None
         if isinstance(extras.recorder, BeamRecorder):
             extras.recorder.chosen = row
+        tokens = torch.tensor(row)
+        if isinstance(extras.recorder, ProbabilityRecorder):
+            raw = extras.recorder.raw(tokens, given)
+        if extras.scored and raw is not None:
+            score = float(raw.gather(-1, tokens[given:, None]).double().sum())
+        elif extras.scored:
+            score = log_probability(self.model, row[padding:], length)
         if self.names is not None and isinstance(extras.recorder, ProbabilityRecorder):
-            found = token_predictions(self.model, self.names, row, given, padding, extras.recorder)
+            found = token_predictions(self.model, self.names, row, given, padding, extras.recorder, raw)
         is_json, passes = bool(batch.settings.json_schema), self.counter.passes
         return Completion(prompt, read.text, reason, read.tokens, seed, score, found, index, is_json, passes)
 

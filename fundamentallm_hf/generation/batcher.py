@@ -170,7 +170,7 @@ class Batcher:
         (text,) = as_prompts(prompt, generator.tokenizer)
         stop = interrupt or threading.Event()
         extras = Extras(scored, probabilities, stop)
-        if take is not None:
+        if take is not None and chosen.beam_size == 1:
             reply = isinstance(text, ChatPrompt)
             streamer = TokenTextStreamer(generator.tokenizer, take, chosen.stop, chosen.min_tokens, alone=reply)
             extras = replace(extras, streamer=streamer)
@@ -179,7 +179,10 @@ class Batcher:
             return generator.begin(text, chosen, replace(extras, deferred=deferred)).finish
 
         def alone(turn: Callable[[], None] | None) -> Completion:
-            return generator.run_alone(text, chosen, replace(extras, turn=turn))
+            completion = generator.run_alone(text, chosen, replace(extras, turn=turn))
+            if take is not None and chosen.beam_size > 1:  # which text is the most probable is known at the end
+                take(completion.completion)
+            return completion
 
         together = chosen.beam_size == 1 and is_fundamentallm(generator.model)
         return self.add(Request(alone, begin if together else None, stop))

@@ -72,6 +72,7 @@ class Generator:
         self.pipeline = CompletionPipeline(model=model, tokenizer=self.tokenizer, device=model.device)
         self._notice = notice or (lambda text: warnings.warn(text, stacklevel=4))
         self._told: set[str] = set()
+        self._names: TokenNames | None = None
 
     def generate(self, prompt: Prompt, **settings: Any) -> str:
         """Generate one text.
@@ -322,7 +323,7 @@ class Generator:
         batch = Batch.of(prompts, settings, seed, self.model, self.tokenizer)
         if not batch.fits_together:
             return [each for prompt in prompts for each in self._run([prompt], settings.replace(seed=seed), extras)]
-        return BatchRun(self.model, self.tokenizer, self.pipeline, batch, extras, self._tell).run()
+        return self._batch_run(batch, extras).run()
 
     def begin(self, prompt: str, settings: GenerationSettings, extras: Extras) -> BatchRun:
         """Prepare one text, whose loop a scheduler runs together with others.
@@ -340,9 +341,14 @@ class Generator:
         self._tell_unknown([prompt, *settings.stop])
         seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
         batch = Batch.of([prompt], settings, seed, self.model, self.tokenizer)
-        run = BatchRun(self.model, self.tokenizer, self.pipeline, batch, extras, self._tell)
+        run = self._batch_run(batch, extras)
         run.prepare()
         return run
+
+    def _batch_run(self, batch: Batch, extras: Extras) -> BatchRun:
+        if extras.probabilities and self._names is None:
+            self._names = TokenNames(self.tokenizer)
+        return BatchRun(self.model, self.tokenizer, self.pipeline, batch, extras, self._tell, self._names)
 
     def run_alone(self, prompt: str, settings: GenerationSettings, extras: Extras) -> Completion:
         """One text, as `begin` would prepare it."""

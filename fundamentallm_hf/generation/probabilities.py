@@ -6,7 +6,7 @@ after settings and controls come from a `ProbabilityRecorder`.
 
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,10 +80,13 @@ class TokenNames:
         self.tokenizer = tokenizer
         self.vocabulary = Vocabulary.of(tokenizer)
         self._labels: dict[int, str] = {}
+        self._texts: dict[int, str] = {}
 
     def text(self, token: int) -> str:
         """The text that `token` adds; a replacement character where it is only a part of one."""
-        return as_bytes(self.vocabulary.piece(token)).decode("utf-8", "replace")
+        if token not in self._texts:
+            self._texts[token] = as_bytes(self.vocabulary.piece(token)).decode("utf-8", "replace")
+        return self._texts[token]
 
     def label(self, token: int) -> str:
         """The token in quotes, with its name if it is not visible; a special token as the tokenizer calls it."""
@@ -177,6 +180,7 @@ def token_predictions(
     given: int,
     padding: int,
     recorder: ProbabilityRecorder,
+    raw: torch.Tensor | None = None,
 ) -> tuple[Prediction, ...]:
     """Every added token of a text, with the most probable alternatives to it.
 
@@ -187,20 +191,27 @@ def token_predictions(
         given: how many of them belong to the prompt, padding included.
         padding: how many of them are padding, at the beginning.
         recorder: recorded the generation of the text.
+        raw: (added tokens, vocabulary) the raw log-probabilities, if they are known.
     """
     found: list[Prediction] = []
     tokens = torch.tensor(list(row))
     position = given
-    for block in raw_log_probabilities(model, row[padding:-1], given - padding) if len(row) > given else ():
-        for raw in block.exp():
-            known = recorder.likeliest(tokens[:position])
+    blocks: Iterable[torch.Tensor] = ()
+    if len(row) > given:
+        blocks = [raw] if raw is not None else raw_log_probabilities(model, row[padding:-1], given - padding)
+    for block in blocks:
+        for weights in block.exp():
+            known, token = recorder.likeliest(tokens[:position]), int(tokens[position])
+            *model_values, own = weights[[*known, token]].tolist()
             # As in `next_predictions`: probable by either number, so that masked and raised tokens show.
-            listed = [_prediction(names, each, final, float(raw[each])) for each, final in known.items()]
+            listed = [
+                _prediction(names, each, final, value)
+                for (each, final), value in zip(known.items(), model_values, strict=True)
+            ]
             listed.sort(key=lambda each: -max(each.probability, each.model_probability))
             alternatives = sorted(listed[: recorder.top], key=lambda each: (-each.probability, -each.model_probability))
-            token = int(tokens[position])
             chance = recorder.chosen(tokens[: position + 1])
-            found.append(_prediction(names, token, chance, float(raw[token]), tuple(alternatives)))
+            found.append(_prediction(names, token, chance, own, tuple(alternatives)))
             position += 1
     return tuple(found)
 

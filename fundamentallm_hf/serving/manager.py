@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,7 +14,7 @@ from transformers import StoppingCriteriaList
 from transformers.cli.serving import utils
 from transformers.generation.streamers import BaseStreamer
 
-from fundamentallm_hf.generation.batch import RowReader
+from fundamentallm_hf.generation.batch import RowReader, torch_seeded
 from fundamentallm_hf.generation.batcher import Batcher, Request
 from fundamentallm_hf.generation.generate_arguments import is_fundamentallm, token_budgets
 from fundamentallm_hf.generation.generator import Generator
@@ -23,6 +24,8 @@ from fundamentallm_hf.portable.controls.custom_generate import generate as gener
 from fundamentallm_hf.portable.decoding.deferred import Deferred
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
+# Seconds between two pieces of a streamed text.
+PACE = 0.03
 # One for each model, whichever endpoint it is asked at.
 _BATCHERS: "weakref.WeakKeyDictionary[Any, Batcher]" = weakref.WeakKeyDictionary()
 _MAKING = threading.Lock()
@@ -100,15 +103,25 @@ class Call:
         generate = self.model.generate
         if controlled and not self.knows_controls:
             generate = partial(generate_with_controls, self.model)
-        return self.read(generate(**self._arguments(turn)))
+        # Beams draw from torch's generator.
+        beams = (self.config.num_beams or 1) > 1
+        with torch_seeded(getattr(self.config, "seed", None) if beams else None, self.model.device):
+            if self.settings is not None:  # the pipeline of the command draws a number first, as its loader's seed
+                torch.empty((), dtype=torch.int64).random_()
+            return self.read(generate(**self._arguments(turn)))
 
 
 class QueueStreamer(BaseStreamer):
-    """Puts the text that a request adds, cut as the command cuts it, into the queue of its answer."""
+    """Puts the text that a request adds, cut as the command cuts it, into the queue of its answer.
+
+    Waking the server's event loop takes longer than computing a character, so pieces are collected for a moment.
+    """
 
     def __init__(self, call_soon: Callable[[Any], None], tokenizer: Any, settings: GenerationSettings) -> None:
         self._call_soon = call_soon
-        self._texts = TokenTextStreamer(tokenizer, call_soon, settings.stop, settings.min_tokens)
+        self._pieces: list[str] = []
+        self._handed_over = 0.0
+        self._texts = TokenTextStreamer(tokenizer, self._pieces.append, settings.stop, settings.min_tokens)
         self._prompt_read = False
         self.total_tokens = 0
 
@@ -117,11 +130,20 @@ class QueueStreamer(BaseStreamer):
         self.total_tokens += value.numel() if self._prompt_read else 0
         self._prompt_read = True
         self._texts.put(value)
+        if self._pieces and time.monotonic() - self._handed_over > PACE:
+            self._hand_over()
 
     def end(self) -> None:
         """Pass on what was held back."""
         self._texts.end()
+        self._hand_over()
         self._call_soon(None)
+
+    def _hand_over(self) -> None:
+        self._handed_over = time.monotonic()
+        if self._pieces:
+            self._call_soon("".join(self._pieces))
+            self._pieces.clear()
 
 
 class Streamed:

@@ -110,6 +110,7 @@ def _check_prompt(body: Mapping[str, Any]) -> None:
 
 def _complete(app: Any, model_manager: Any, limits: ServerLimits, api_key: str | None) -> None:
     """Add the key, the limit of waiting requests, metrics and the list of models to an app, **in place**."""
+    from fastapi import HTTPException
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, PlainTextResponse
 
@@ -134,11 +135,16 @@ def _complete(app: Any, model_manager: Any, limits: ServerLimits, api_key: str |
     async def malformed(request: Any, error: Any) -> Any:
         return _error(400, "the request has to be a JSON object")
 
+    @app.exception_handler(HTTPException)
+    async def refused(request: Any, error: Any) -> Any:
+        return _error(error.status_code, str(error.detail))
+
     @app.get("/metrics")
     def page() -> Any:
         return PlainTextResponse(metrics.page(), media_type="text/plain; version=0.0.4")
 
     def _error(status: int, line: str) -> Any:
+        # FastAPI's form, and that of the OpenAI interface, of which its client shows the message.
         return JSONResponse({"detail": line, "error": {"message": line}}, status_code=status)
 
     model_manager.get_gen_models = lambda cache_dir=None: served_models(model_manager, cache_dir)

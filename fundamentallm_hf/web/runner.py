@@ -23,6 +23,8 @@ from .limits import LIMITS, Limits
 
 # Seconds between two updates of a text that is being generated, and of a place in the queue.
 PACE, WAITING_PACE = 0.1, 0.5
+# With more texts at a time than this, each is updated less often, so that showing texts leaves time to compute them.
+VISITORS = 4
 # Texts that are generated at a time; others wait.
 ROWS = 24
 
@@ -242,28 +244,34 @@ class Writer:
 
     def _stream(self, prompt: str, parts: list[GenerationSettings], clock: "Clock") -> Iterator[list[Written]]:
         """Generate a text with each of these settings, together."""
-        changed, batcher = threading.Event(), self.batcher
+        changed, ended, batcher = threading.Event(), threading.Event(), self.batcher
         pieces: list[list[str]] = [[] for _ in parts]
         requests = []
 
         def taker(index: int) -> Callable[[str], None]:
             def take(piece: str) -> None:
                 pieces[index].append(piece)
-                changed.set()
+                if not changed.is_set():
+                    changed.set()
 
             return take
+
+        def report(_: object) -> None:
+            changed.set()
+            ended.set()
 
         try:
             for index, settings in enumerate(parts):
                 options = self._extras | settings.to_dict()
                 requests.append(batcher.submit(prompt, interrupt=clock.stop, take=taker(index), **options))
-                requests[-1].future.add_done_callback(lambda _: changed.set())
+                requests[-1].future.add_done_callback(report)
             yield [Written(prompt, ahead=batcher.ahead(each)) for each in requests]
             finished: dict[int, Written] = {}
             while len(finished) < len(parts):
                 changed.wait(WAITING_PACE)
-                time.sleep(0 if all(each.future.done() for each in requests) else PACE)
+                ended.wait(PACE * max(1.0, batcher.counts.running / VISITORS))
                 changed.clear()
+                ended.clear()
                 clock.look(any(each.started.is_set() for each in requests))
                 for index, request in enumerate(requests):
                     if index not in finished and request.future.done():

@@ -160,9 +160,10 @@ def test_an_error_of_a_common_choice_ends_only_the_text_that_has_it(generator, b
 def test_beams_take_turns_and_keep_their_random_numbers(generator, batcher):
     settings = [{"beam_size": 3, "temperature": 0.9, "seed": seed} for seed in range(5)]
     expected = [generator.complete("To be", **each)[0].text for each in settings]
-    plain = batcher.submit("To be", seed=1, temperature=0.8)
-    requests = [batcher.submit("To be", **each) for each in settings]
+    plain, pieces = batcher.submit("To be", seed=1, temperature=0.8), []
+    requests = [batcher.submit("To be", take=pieces.append, **each) for each in settings]
     assert [each.future.result(60).text for each in requests] == expected
+    assert sorted(pieces) == sorted(text.removeprefix("To be") for text in expected)
     assert plain.future.result(60).text == generator.complete("To be", seed=1, temperature=0.8)[0].text
 
 

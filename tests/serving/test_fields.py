@@ -64,10 +64,10 @@ REQUESTS = [
     {"bad_words": ["the", "was"], "stop": [","], "temperature": 0.9, "seed": 2},
     {"guide_attribute": ["positive_sentiment"], "guide_strength": 2.0, "temperature": 0.8, "seed": 3},
     {"pattern": "[a-z, ]{5,20}\\.", "seed": 1},
-    {"json_schema": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}, "seed": 1},
+    {"json_schema": {"enum": ["once", "twice"]}, "seed": 1},
     {"repetition_penalty": 1.3, "no_repeat_ngram": 3, "speculate": False, "seed": 6},
     {"beam_size": 3},
-    {"beam_size": 2, "temperature": 0.9, "seed": 4},
+    {"beam_size": 2, "temperature": 1.6, "seed": 4},
     {"length_penalty": 2.0, "temperature": 0.9, "seed": 4, "min_tokens": 5},
 ]
 
@@ -100,7 +100,7 @@ def test_a_schema_may_come_as_the_response_format(client, demo):
     schema = REQUESTS[7]["json_schema"]
     told = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
     found = complete(client, response_format=told, seed=1)
-    assert json.loads(found).keys() == {"name"}
+    assert json.loads(found) in ("once", "twice")
     assert found == demo.complete(PROMPT, max_tokens=24, seed=1, json_schema=schema)[0].completion
 
 
@@ -158,6 +158,7 @@ def test_a_wrong_field_is_refused_with_one_line(client, fields, line, stream):
     with pytest.raises(openai.BadRequestError) as caught:
         client.post("/completions", body=body, cast_to=object)
     detail = caught.value.response.json()["detail"]
+    assert detail in str(caught.value)
     assert re.search(line, detail) or line in detail
     assert "\n" not in detail
 

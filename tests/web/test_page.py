@@ -125,8 +125,8 @@ def test_stop_ends_the_computation_and_the_model_is_free_again(visit, served, sl
     took = time.monotonic() - began
     assert "stopped" in page.locator("#status").inner_text()
     texts = page.locator("#texts .card .text").all_inner_texts()
-    assert len(texts) < 4
-    assert len(texts[-1]) < 516
+    assert len(texts) == 4
+    assert all(len(text) < 516 for text in texts)
     assert len(writer.stops) == 0
     began = time.monotonic()
     fill(page, "max_tokens", 5)

@@ -21,7 +21,7 @@ def settings(**changes):
     return GenerationSettings(**{"max_tokens": 30, "temperature": 0.8, "seed": 5} | changes)
 
 
-KINDS = [{}, {"num_samples": 3}, {"num_samples": 3, "best": 2}, {"beam_size": 3, "num_samples": 2}]
+KINDS = [{}, {"num_samples": 3}, {"num_samples": 3, "best": 2}, {"beam_size": 3}, {"beam_size": 3, "num_samples": 2}]
 
 
 def told(completion):

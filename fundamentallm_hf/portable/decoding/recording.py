@@ -3,10 +3,15 @@
 The scores that `generate()` returns cannot be used: `SeededSampling` masks all tokens except the one it has drawn.
 """
 
+from collections.abc import Sequence
+
 import torch
 from transformers import LogitsProcessor
 
 from .row_states import row_key
+
+# Raw probabilities of every step are kept up to this number of scores: those of a character model.
+_KEPT_VOCABULARY = 1024
 
 
 class Recorder(LogitsProcessor):
@@ -22,15 +27,26 @@ class Recorder(LogitsProcessor):
 
 
 class FirstLook(LogitsProcessor):
-    """Notes which tokens are most probable before anything has changed the scores."""
+    """Notes which tokens are most probable before anything has changed the scores.
+
+    Attributes:
+        raw: the raw log-probabilities after every row, (vocabulary,); empty where the vocabulary is large.
+    """
 
     def __init__(self, top: int) -> None:
         self.top = top
         self.tokens: torch.Tensor | None = None
+        self.raw: dict[bytes, torch.Tensor] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self.tokens = self.of(scores)
+        self.keep([row_key(row) for row in input_ids], scores)
         return scores
+
+    def keep(self, keys: Sequence[bytes], scores: torch.Tensor) -> None:
+        """Keep the raw scores after the rows with these keys, (rows, vocabulary)."""
+        if scores.shape[-1] <= _KEPT_VOCABULARY:
+            self.raw |= zip(keys, scores.float().log_softmax(dim=-1).cpu(), strict=True)
 
     def of(self, scores: torch.Tensor) -> torch.Tensor:
         """The most probable tokens by raw scores, (rows, top)."""
@@ -89,10 +105,11 @@ class ProbabilityRecorder(Recorder):
         """
         rows, likeliest = self._read(scores, self._look.of(raw))
         values = rows.gather(-1, row[start:, None]).flatten().tolist()
-        for end, value, best in zip(range(start, len(row)), values, likeliest, strict=True):
-            self._likeliest[row_key(row[:end])] = best
-            self._chosen[row_key(row[: end + 1])] = value
-        self._whole = {row_key(row[:-1]): rows[-1]}
+        keys = [row_key(row[:end]) for end in range(start, len(row) + 1)]
+        self._likeliest |= zip(keys[:-1], likeliest, strict=True)
+        self._chosen |= zip(keys[1:], values, strict=True)
+        self._whole = {keys[-2]: rows[-1]}
+        self._look.keep(keys[:-1], raw)
 
     def _read(self, scores: torch.Tensor, looked: torch.Tensor | None) -> tuple[torch.Tensor, list[dict[int, float]]]:
         """The probabilities of every step, (steps, vocabulary), and those of the most probable tokens."""
@@ -107,6 +124,15 @@ class ProbabilityRecorder(Recorder):
             tokens = torch.cat([tokens, looked], dim=-1)
         values = rows.gather(-1, tokens)
         return rows, [dict(zip(*best, strict=True)) for best in zip(tokens.tolist(), values.tolist(), strict=True)]
+
+    def raw(self, row: torch.Tensor, start: int) -> torch.Tensor | None:
+        """The raw log-probabilities of every token of `row`, (length,), from `start` on, (steps, vocabulary).
+
+        None where they were not kept.
+        """
+        known = [self._look.raw.get(row_key(row[:end])) for end in range(start, len(row))]
+        found = [each for each in known if each is not None]
+        return torch.stack(found) if found and len(found) == len(known) else None
 
     def chosen(self, row: torch.Tensor) -> float:
         """The probability that the last token of `row`, (length,), had when it was chosen."""
