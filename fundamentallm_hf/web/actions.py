@@ -19,8 +19,8 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from . import beam_view, comparisons, export, text_view
 from .endpoints import check_columns, programs_text, sentence
 from .examples import Example
-from .fields import START, chips_html, read_field, show_fields
-from .limits import OPEN, read_prompt, read_settings
+from .fields import chips_html, read_field, show_fields
+from .limits import LIMITS, OPEN, read_prompt, read_settings
 from .messages import RESTORE, alert_html, refusal_html, start_html, status_html
 from .runner import Writer, Written
 
@@ -168,11 +168,10 @@ class Actions:
                     "clear that setting to branch"
                 )
             if isinstance(data.get("settings"), dict):
-                values = {name: value for name, value in data["settings"].items() if name in OPEN}
-                read_settings(values | {"seed": data.get("seed")})
-                # Without a value, a field shows the page's default, which is not that of the text.
-                unset = {name: OPEN[name].default for name in START}
-                return [prompt, *show_fields(unset | values | {"seed": data.get("seed")})]
+                given = {name: value for name, value in data["settings"].items() if name in OPEN}
+                settings = read_settings(given | {"seed": data.get("seed")})
+                values = {name: getattr(settings, name) for name in OPEN} | {"seed": data.get("seed")}
+                return [prompt, *show_fields(values)]
         except (ValueError, TypeError) as error:
             raise gr.Error(sentence(error), print_exception=False) from None
         fields: dict[str, Any] = {name: gr.skip() for name in OPEN}
@@ -201,7 +200,13 @@ class Actions:
         try:
             if len(text) > LARGEST:
                 raise UserError(f"{what} has to have at most {LARGEST} characters here but has {len(text)}")
-            return tree_text(parse_tree(text, what))
+            saved = parse_tree(text, what)
+            for node in saved.tree:
+                if node.seed is not None and node.seed > LIMITS.seed:
+                    raise UserError(
+                        f"{what}: the seed of text {node.id} is {node.seed}, but here {LIMITS.seed} is the highest"
+                    )
+            return tree_text(saved)
         except UserError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
 
