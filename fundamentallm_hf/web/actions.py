@@ -4,27 +4,30 @@ A function that generates or branches returns a value for every component that s
     omitted component in the session, and keep the old one for as long as the session.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from fundamentallm_hf.generation.completion import Completion
+from fundamentallm_hf.generation.tree_file import parse_tree, tree_text
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from . import beam_view, comparisons, export, text_view
 from .endpoints import check_columns, programs_text, sentence
-from .examples import EXAMPLES
-from .fields import read_field, show_fields
-from .limits import OPEN, read_prompt, read_settings
-from .messages import EMPTY, alert_html, refusal_html, status_html
+from .examples import Example
+from .fields import chips_html, read_field, show_fields
+from .limits import LIMITS, OPEN, read_prompt, read_settings
+from .messages import RESTORE, alert_html, refusal_html, start_html, status_html
 from .runner import Writer, Written
 
 # Requests that may wait or run before further ones are rejected: about a minute's work.
 WAITING = 24
+# Characters of a file of texts.
+LARGEST = 5_000_000
 BUSY = f"The model is busy: {WAITING} requests are waiting already. Please try again in a minute."
 
 
@@ -90,23 +93,24 @@ class Actions:
             for texts in self.writer.write(checked, settings, _ticket(request)):
                 yield [text_view.texts_html(texts), None, status_html(text_view.status_text(texts)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
-            yield [EMPTY, None, *refusal_html(error)]
+            yield [f"{RESTORE}<!-- {secrets.token_hex(8)} -->", None, *refusal_html(error)]
             return
         result = Result(checked, settings, tuple(texts))
-        yield [text_view.texts_html(texts), result, status_html(text_view.status_text(texts)), ""]
+        yield [text_view.tokens_html(texts, settings), result, status_html(text_view.status_text(texts)), ""]
 
     def show_result(self, request: gr.Request, result: Result | None) -> list:
-        """Show the tokens of the texts, and how to reproduce them elsewhere; nothing where there are none."""
+        """Show how to reproduce the texts elsewhere; nothing where there are none."""
         if result is None:
-            return [""] * 5
-        asked = result.prompt, result.settings
+            return [""] * 4
+        return self._exports(result.prompt, result.settings, request)
+
+    def _exports(self, prompt: str, settings: GenerationSettings, request: gr.Request) -> list:
         address = address_of(request)
         return [
-            text_view.tokens_html(result.texts, result.settings),
-            export.as_link(*asked, address),
-            export.as_python(*asked, self.model),
-            export.as_command(*asked, self.model),
-            export.as_curl(*asked, address),
+            export.as_link(prompt, settings, address),
+            export.as_python(prompt, settings, self.model),
+            export.as_command(prompt, settings, self.model),
+            export.as_curl(prompt, settings, address),
         ]
 
     def run_search(self, request: gr.Request, prompt: Any, *values: Any) -> list:
@@ -141,34 +145,80 @@ class Actions:
         except (ValueError, RuntimeError, MemoryError) as error:
             yield ["", *refusal_html(error)]
 
-    def show_example(self, index: int) -> list:
+    def show_example(self, examples: Sequence[Example], index: int) -> list:
         """Fill the fields with an example."""
-        example = EXAMPLES[index]
-        return [example.prompt, *show_fields(example.settings), [], gr.update(visible=False)]
+        example = examples[index]
+        return [example.prompt, *show_fields(example.settings)]
 
-    def branch(self, result: Result | None, trail: list[str], counts_prompt: Any, event: gr.EventData) -> list:
-        """The prompt that continues from another token: everything before it, and that token."""
+    def ask(
+        self, pattern: Any, schema: Any, grammar: Any, required: Any, counts_prompt: Any, event: gr.EventData
+    ) -> list:
+        """The prompt and the fields for a text that goes on from another one on screen.
+
+        Args:
+            pattern, schema, grammar, required, counts_prompt: the values of these fields.
+            event: `prompt` is the text to go on from; `seed` and `settings` are those of the text, where they count.
+        """
+        data = event._data if isinstance(event._data, dict) else {}
         try:
-            if result is None:
-                raise UserError("there is no text to branch from: write one first")
-            chosen = [getattr(result.settings, name) for name in ("pattern", "json_schema", "grammar")]
-            if any(chosen):
+            prompt = read_prompt(data.get("prompt"))
+            if (pattern or schema or grammar) and data.get("branches"):
                 raise UserError(
                     "a text that matches a pattern, a schema or a grammar cannot be continued from its middle: "
                     "clear that setting to branch"
                 )
-            prompt = _branch(result, event._data)
+            if isinstance(data.get("settings"), dict):
+                given = {name: value for name, value in data["settings"].items() if name in OPEN}
+                settings = read_settings(given | {"seed": data.get("seed")})
+                values = {name: getattr(settings, name) for name in OPEN} | {"seed": data.get("seed")}
+                return [prompt, *show_fields(values)]
+        except (ValueError, TypeError) as error:
+            raise gr.Error(sentence(error), print_exception=False) from None
+        fields: dict[str, Any] = {name: gr.skip() for name in OPEN}
+        if isinstance(data.get("seed"), int):
+            fields["seed"] = str(data["seed"])
+        if data.get("branches") or data.get("continues"):
+            fields["must_include_prompt"] = bool(required) or counts_prompt  # words before the branch count
+        return [prompt, *fields.values()]
+
+    def show_moved(self, request: gr.Request, event: gr.EventData) -> list:
+        """How to reproduce the text that the visitor went to; nothing for a text that was typed."""
+        data = event._data if isinstance(event._data, dict) else {}
+        try:
+            if not data.get("written"):
+                return ["", "", "", "", None]
+            kept = {name: value for name, value in dict(data["settings"]).items() if name in OPEN}
+            settings = read_settings(kept | {"seed": data.get("seed")})
+            return [*self._exports(read_prompt(data.get("prompt")), settings, request), None]
+        except (ValueError, TypeError, KeyError):
+            return ["", "", "", "", None]
+
+    def open_texts(self, event: gr.EventData) -> str:
+        """The texts of a file, checked, in the form that the browser keeps."""
+        data = event._data if isinstance(event._data, dict) else {}
+        text, what = str(data.get("text", "")), f"the file {str(data.get('name'))[:80]!r}"
+        try:
+            if len(text) > LARGEST:
+                raise UserError(f"{what} has to have at most {LARGEST} characters here but has {len(text)}")
+            saved = parse_tree(text, what)
+            for node in saved.tree:
+                if node.seed is not None and node.seed > LIMITS.seed:
+                    raise UserError(
+                        f"{what}: the seed of text {node.id} is {node.seed}, but here {LIMITS.seed} is the highest"
+                    )
+            return tree_text(saved)
         except UserError as error:
             raise gr.Error(sentence(error), print_exception=False) from None
-        # Required words in the text before the branch count as included.
-        included = True if result.settings.must_include else counts_prompt
-        return [prompt, included, [*trail, result.prompt], gr.update(visible=True)]
 
-    def go_back(self, trail: list[str]) -> list:
-        """The prompt before the last branch."""
-        if not trail:
-            return [gr.skip(), [], gr.update(visible=False)]
-        return [trail[-1], trail[:-1], gr.update(visible=len(trail) > 1)]
+    def show_chips(self, *values: Any) -> str:
+        """The fields that differ from the page's defaults, each with a button that takes it back."""
+        return chips_html(dict(zip(OPEN, values, strict=True)))
+
+    def remove_chip(self, event: gr.EventData) -> list:
+        """The page's default in one field."""
+        name = (event._data or {}).get("name")
+        defaults = dict(zip(OPEN, show_fields({}), strict=True))
+        return [defaults[each] if each == name else gr.skip() for each in OPEN]
 
     def make_json(self, result: Result | None) -> str:
         """The text of the download."""
@@ -182,11 +232,18 @@ class Actions:
         try:
             prompt, values = export.read_link(dict(request.query_params))
             if prompt is None and not values:
-                return [gr.skip()] * (1 + len(OPEN)) + [told, ""]
+                return [gr.skip()] * (1 + len(OPEN)) + [told, "", start_html("open", self.model)]
             read_settings({name: value for name, value in values.items() if value is not None})
         except ValueError as error:
-            return [gr.skip()] * (1 + len(OPEN)) + [told, alert_html(f"The link cannot be followed: {sentence(error)}")]
-        return [gr.skip() if prompt is None else prompt, *show_fields(values), told, ""]
+            alert = alert_html(f"The link cannot be followed: {sentence(error)}")
+            return [gr.skip()] * (1 + len(OPEN)) + [told, alert, gr.skip()]
+        return [
+            gr.skip() if prompt is None else prompt,
+            *show_fields(values),
+            told,
+            "",
+            start_html("write", self.model),
+        ]
 
     def _read(self, prompt: Any, values: tuple) -> tuple[str, GenerationSettings]:
         read = {name: read_field(OPEN[name], value) for name, value in zip(OPEN, values, strict=True)}
@@ -195,18 +252,3 @@ class Actions:
 
 def _ticket(request: gr.Request) -> str:
     return str(request.session_hash or "")
-
-
-def _branch(result: Result, data: Any) -> str:
-    """The text up to a token, with an alternative in its place."""
-    with suppress(TypeError, ValueError, KeyError, IndexError, AttributeError):
-        sample, token, choice = (int(data[name]) for name in ("sample", "token", "choice"))
-        if min(sample, token, choice) >= 0:
-            completion = result.completions[sample]
-            found = (completion.probabilities or ())[token]
-            text = found.alternatives[choice].text
-            if not text:
-                raise UserError("cannot continue after the end of the text: choose another character")
-            before = "".join(each.text for each in (completion.probabilities or ())[:token])
-            return read_prompt(completion.prompt + before + text)
-    raise UserError("there is no such position in the text: choose a character of it")

@@ -1,4 +1,4 @@
-"""Examples that each show one control, with the bundled story model. A test generates every one of them."""
+"""Presets for kinds of text, and examples that each show one control. A test generates every one of them."""
 
 from typing import Any, NamedTuple
 
@@ -11,6 +11,14 @@ class Example(NamedTuple):
     settings: dict[str, Any]
 
 
+# Settings for kinds of text.
+PRESETS = (
+    Example("Creative writing", "Once upon a time", {"temperature": 1.2, "top_p": 0.9, "max_tokens": 400}),
+    Example("Code", "def fibonacci(n):", {"temperature": 0.3, "top_p": 0.95, "max_tokens": 200}),
+    Example("Completion", "The quick brown", {"temperature": 0.7, "top_p": 1.0, "max_tokens": 50}),
+    Example("Poetry", "Roses are red,", {"temperature": 1.0, "top_p": 1.0, "top_k": 40, "max_tokens": 100}),
+    Example("Dialog", "User: Hello\nAssistant:", {"temperature": 0.7, "top_p": 0.9}),
+)
 EXAMPLES = (
     Example("A story", "Once upon a time", {"max_tokens": 400}),
     Example("Words that never appear", "The big dog", {"bad_words": ("ran", "lil*", "very happy"), "max_tokens": 120}),

@@ -13,20 +13,12 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from fundamentallm_hf.settings.typed_values import read_value, show_value
 
 from .limits import LIMITS, OPEN
+from .text_view import escape
 
 # The page's defaults: the values that the guide recommends, and a fixed seed that can be passed on.
 START: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": 7}
 # Always visible; all others are collapsed.
-ESSENTIAL = (
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "num_samples",
-    "bad_words",
-    "must_include",
-    "guide_attribute",
-    "guide_strength",
-)
+ESSENTIAL = ("temperature", "max_tokens", "bad_words", "must_include", "guide_attribute")
 # Sliders: from, to, step. The settings may have wider ranges, which programs can use.
 _SLIDERS = {
     "temperature": (0, 2, 0.05),
@@ -141,11 +133,31 @@ def show_fields(values: Mapping[str, Any]) -> list[Any]:
     return [show_field(OPEN[name], full[name]) for name in OPEN]
 
 
+def chips_html(values: Mapping[str, Any]) -> str:
+    """The fields that differ from the page's defaults, each with a button that takes it back.
+
+    Args:
+        values: as the fields show them.
+    """
+    defaults = dict(zip(OPEN, show_fields({}), strict=True))
+    chips = []
+    for name, value in values.items():
+        if value == defaults[name] or (value in (None, "", []) and defaults[name] in (None, "", [])):
+            continue
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        label, shown = OPEN[name].label, escape(shown if len(shown) <= 24 else f"{shown[:23]}…")
+        chips.append(
+            f'<li>{label} <b>{shown}</b> <button type="button" data-name="{name}" aria-label="remove {label}">✕'
+            "</button></li>"
+        )
+    return f'<ul aria-label="settings that differ">{"".join(chips)}</ul>' if chips else ""
+
+
 def groups() -> dict[str, list[str]]:
     """The names of the collapsed settings, under the headings of the table."""
     found: dict[str, list[str]] = {}
     for name, setting in OPEN.items():
-        if name not in ESSENTIAL and name != "seed":
+        if name not in ESSENTIAL:
             found.setdefault(setting.group, []).append(name)
     return found
 

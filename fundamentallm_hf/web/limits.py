@@ -35,6 +35,7 @@ class Limits:
         text: characters in a pattern, a schema or a grammar.
         columns: texts in a comparison.
         alternatives: most probable tokens for each position.
+        seed: the highest; browsers hold no larger numbers exactly.
         seconds: computing time of one request; then it ends as if stopped.
     """
 
@@ -49,6 +50,7 @@ class Limits:
     text: int = 1000
     columns: int = 6
     alternatives: int = 10
+    seed: int = 2**52
     seconds: float = 60.0
 
     def of(self, setting: Setting) -> int | None:
@@ -59,6 +61,7 @@ class Limits:
             "num_samples": self.samples,
             "best": self.samples,
             "beam_size": self.beams,
+            "seed": self.seed,
         }.get(setting.name)
 
 

@@ -6,6 +6,8 @@ from .endpoints import sentence
 from .limits import field_of
 from .text_view import escape
 
+# After an error: the browser shows the text again that was there before.
+RESTORE = '<p class="restore"></p>'
 EMPTY = '<p class="empty">What the model writes appears here.</p>'
 
 
@@ -24,3 +26,13 @@ def refusal_html(error: BaseException) -> tuple[str, str]:
     """The status, and one sentence next to its field and below the button."""
     name = field_of(error) if isinstance(error, UserError) else None
     return status_html("Nothing was written."), alert_html(sentence(error), name)
+
+
+def start_html(what: str, model: str | None) -> str:
+    """What the page shows before its first text; the browser reads whether to write one.
+
+    Args:
+        what: "write" for a link, whose text is written; "open" where a text of an earlier visit is shown, if any.
+        model: the operator's name for the model.
+    """
+    return f'<p class="empty" data-start="{what}" data-model="{escape(model or "")}">The first text comes …</p>'

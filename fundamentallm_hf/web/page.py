@@ -9,6 +9,7 @@ import gradio as gr
 
 from .actions import WAITING, Actions
 from .endpoints import Endpoints, attribute_list
+from .examples import EXAMPLES, PRESETS
 from .messages import status_html
 from .panels import PromptPanel, ResultPanel, SettingsPanel, script
 from .runner import Writer
@@ -17,8 +18,7 @@ TITLE = "FundamentaLLM-HF: see what every control does"
 # The batcher has a queue of its own, which shows a place in it; gradio lets everybody through who was not rejected.
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": WAITING + 8}
 INTRO = """# See what every control does
-A small language model writes one character at a time. Set a control, write, and look at what it changed: which
-characters were probable, what was masked, and how the text continues from another choice."""
+Choose any character of the text to see its alternatives, and to continue from another one. Every text stays."""
 
 
 class Page:
@@ -38,7 +38,6 @@ class Page:
         """The page, ready to be launched."""
         with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
             self.result = gr.State(None, time_to_live=3600)
-            self.trail = gr.State([], time_to_live=3600)
             gr.Markdown(INTRO, elem_id="intro")
             # The order on a phone; on wider screens the answer is next to the other two.
             with gr.Row(elem_id="desk"):
@@ -66,12 +65,13 @@ class Page:
         self._connect_branches()
         start, shown, actions, now = self.start, self.shown, self.actions, self.now
         start.stop.click(actions.stop_writing, None, None, **now)
-        seed = self.settings.fields["seed"]
-        self.settings.die.click(lambda: str(secrets.randbelow(10_000)), None, [seed], **now)
+        fields = self.settings.fields
+        self.settings.die.click(lambda: str(secrets.randbelow(10_000)), None, [fields["seed"]], **now)
         loaded = shown.download.click(actions.make_json, [self.result], [shown.json], **self.checked)
         loaded.success(None, [shown.json], None, js=script("download.js"), **now)
-        blocks.load(actions.arrive, None, [*self.request, shown.programs, start.alert], **now)
+        blocks.load(actions.arrive, None, [*self.request, shown.programs, start.alert, shown.texts], **now)
         blocks.unload(actions.leave)
+        self._connect_chips()
 
     def _connect_model(self) -> None:
         """The buttons that compute."""
@@ -82,26 +82,37 @@ class Page:
         self._finally(self._compute(shown.compare.click, actions.run_compare, compared, [shown.columns]))
 
     def _connect_branches(self) -> None:
-        """The parts that change the prompt: the examples, and the branches of a text."""
+        """The parts that fill the fields, and the texts that the browser asks for."""
         start, shown, actions = self.start, self.shown, self.actions
-        counts_prompt = self.settings.fields["must_include_prompt"]
-        filled = start.examples.click(
-            actions.show_example, [start.examples], [*self.request, self.trail, shown.back], **self.now
+        for gallery, examples in ((start.presets, PRESETS), (start.examples, EXAMPLES)):
+            show = partial(actions.show_example, examples)
+            self._connect_write(gallery.click(show, [gallery], self.request, **self.now).success)
+        self._connect_write(shown.texts.first)
+        fields = self.settings.fields
+        read = ("pattern", "json_schema", "grammar", "must_include", "must_include_prompt")
+        asked = shown.texts.ask(
+            actions.ask, [fields[name] for name in read], [shown.asked, *fields.values()], **self.checked
         )
-        self._connect_write(filled.success)
-        branched = shown.tokens.branch(
-            actions.branch,
-            [self.result, self.trail, counts_prompt],
-            [start.prompt, counts_prompt, self.trail, shown.back],
-            **self.checked,
-        )
-        self._connect_write(branched.success)
-        shown.back.click(actions.go_back, [self.trail], [start.prompt, self.trail, shown.back], **self.now)
+        self._connect_write(asked.success, shown.asked)
+        exports = [shown.link, shown.python, shown.command, shown.curl, self.result]
+        shown.texts.moved(actions.show_moved, None, exports, **self.now)
+        opened = shown.texts.opened(actions.open_texts, None, [shown.opened], **self.checked)
+        arrived = "(text) => document.dispatchEvent(new CustomEvent('fundamentallm-texts', {detail: text}))"
+        opened.success(None, [shown.opened], None, js=arrived, **self.now)
 
-    def _connect_write(self, trigger: Any) -> None:
+    def _connect_chips(self) -> None:
+        """What differs from the page's defaults, above the fields; each can be taken back."""
+        fields = list(self.settings.fields.values())
+        chips = self.settings.chips
+        events = [each.change for each in fields]
+        gr.on(events, self.actions.show_chips, fields, [chips], trigger_mode="always_last", **self.now)
+        chips.remove(self.actions.remove_chip, None, fields, **self.now)
+
+    def _connect_write(self, trigger: Any, prompt: gr.Textbox | None = None) -> None:
         shown = self.shown
-        written = self._compute(trigger, self.actions.run_write, self.request, [shown.texts, self.result])
-        exports = [shown.tokens, shown.link, shown.python, shown.command, shown.curl]
+        inputs = [prompt or self.start.prompt, *self.settings.fields.values()]
+        written = self._compute(trigger, self.actions.run_write, inputs, [shown.texts, self.result])
+        exports = [shown.link, shown.python, shown.command, shown.curl]
         self._finally(written.then(self.actions.show_result, [self.result], exports, **self.now))
 
     def _compute(self, trigger: Any, function: Callable, inputs: list, outputs: list) -> Any:

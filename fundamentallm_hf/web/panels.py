@@ -8,13 +8,41 @@ import gradio as gr
 
 from . import comparisons
 from .endpoints import programs_text
-from .examples import EXAMPLES
+from .examples import EXAMPLES, PRESETS, Example
 from .fields import ESSENTIAL, groups, make_field
 from .limits import OPEN
 from .messages import EMPTY, status_html
 
 HERE = Path(__file__).parent
-PROMPT_HELP = "The start of the text."
+_TOOLS = (
+    ("more", "Continue", "Continue the text"),
+    ("retry", "Retry", "Write it again with another seed"),
+    ("edit", "Edit", "Edit the text by hand"),
+    ("undo", "Undo", "Go back to the text before (Ctrl-Z)"),
+    ("redo", "Redo", "Take the undo back (Ctrl-Shift-Z)"),
+)
+TOOLS = (
+    '<div role="toolbar" aria-label="what to do with the text">'
+    + "".join(
+        f'<button type="button" class="act" data-do="{act}" title="{title}" disabled>{name}</button>'
+        for act, name, title in _TOOLS
+    ).replace('data-do="edit" title="Edit the text by hand" disabled', 'data-do="edit" title="Edit the text by hand"')
+    + "</div>"
+)
+BRANCHES = (
+    '<h2>Branches</h2><ul class="list"></ul><p class="say" role="status"></p><div class="files">'
+    '<button type="button" class="act" data-do="download" disabled>Download</button>'
+    '<button type="button" class="act" data-do="upload">Upload</button>'
+    '<input type="file" accept=".json,application/json" aria-label="a file of texts" tabindex="-1" hidden></div>'
+)
+CHIPS = """element.addEventListener("click", (event) => {
+  const name = event.target.dataset && event.target.dataset.name;
+  if (name) trigger("remove", { name });
+});"""
+HELP = '<label><input type="checkbox"> explain the settings</label>'
+EXPLAIN = """element.addEventListener("change", (event) =>
+  document.getElementById("settings").classList.toggle("explained", event.target.checked));"""
+SEARCH = '<label>Search <input type="search" placeholder="a name, or a word of the help"></label>'
 
 
 def script(name: str) -> str:
@@ -23,92 +51,79 @@ def script(name: str) -> str:
 
 
 class PromptPanel:
-    """The prompt, the examples, and the buttons that start and stop."""
+    """The prompt, the presets and examples, and the buttons that start and stop."""
 
     def __init__(self) -> None:
-        self.prompt = gr.Textbox(
-            "Once upon a time",
-            label="prompt",
-            info=PROMPT_HELP,
-            lines=3,
-            max_lines=8,
-            elem_id="field-prompt",
-        )
-        self.examples = gr.Dataset(
-            components=[gr.Textbox(visible=False)],
-            samples=[[each.name] for each in EXAMPLES],
-            type="index",
-            label="Examples, one for each control",
-            layout="gallery",
-            samples_per_page=len(EXAMPLES),
-            elem_id="examples",
-        )
+        self.prompt = gr.Textbox("Once upon a time", label="prompt", lines=2, max_lines=8, elem_id="field-prompt")
         with gr.Row(elem_id="actions"):
-            self.write = gr.Button("Write", variant="primary", elem_id="write", scale=3, min_width=150)
-            self.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1, min_width=90)
+            self.write = gr.Button("Write", variant="primary", elem_id="write", scale=3, min_width=120)
+            self.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1, min_width=80)
         self.alert = gr.HTML("", elem_id="alert", js_on_load=script("mark_field.js"))
+        self.presets = self._gallery(PRESETS, "Presets", "presets")
+        with gr.Accordion("Examples, one for each control", open=False, elem_id="more-examples"):
+            self.examples = self._gallery(EXAMPLES, "Examples", "examples")
+
+    def _gallery(self, examples: tuple[Example, ...], label: str, name: str) -> gr.Dataset:
+        return gr.Dataset(
+            components=[gr.Textbox(visible=False)],
+            samples=[[each.name] for each in examples],
+            type="index",
+            label=label,
+            layout="gallery",
+            samples_per_page=len(examples),
+            elem_id=name,
+        )
 
 
 class SettingsPanel:
-    """A field for each setting that visitors may use.
+    """A field for each setting that visitors may use: a few in view, the others in one part that can be searched.
 
     Args:
         attributes: names of the model's attributes.
     """
 
     def __init__(self, attributes: list[str]) -> None:
-        fields: dict[str, Any] = {}
-
-        def row(*names: str) -> None:
-            with gr.Row():
+        gr.HTML(HELP, elem_id="explain", padding=False, js_on_load=EXPLAIN)
+        self.chips = gr.HTML("", elem_id="chips", padding=False, js_on_load=CHIPS)
+        fields: dict[str, Any] = {name: make_field(OPEN[name], attributes) for name in ESSENTIAL}
+        with gr.Accordion("More settings", open=False, elem_id="more"):
+            gr.HTML(SEARCH, elem_id="search-settings", padding=False, js_on_load=script("search.js"))
+            for group, names in groups().items():
+                gr.HTML(f"<h3>{group}</h3>", elem_classes="group", padding=False)
                 for name in names:
                     fields[name] = make_field(OPEN[name], attributes)
-
-        row("temperature")
-        row("top_p")
-        row("max_tokens", "num_samples")
-        with gr.Row(equal_height=True, elem_id="seed-row"):
-            fields["seed"] = make_field(OPEN["seed"], attributes)
             self.die = gr.Button("⚄ another seed", elem_id="die", size="sm", min_width=120)
-        row("bad_words")
-        row("must_include")
-        row("guide_attribute")
-        row("guide_strength")
-        for group, names in groups().items():
-            with gr.Accordion(f"More: {group}", open=False):
-                for name in names:
-                    fields[name] = make_field(OPEN[name], attributes)
         assert set(fields) == set(OPEN)
-        assert set(ESSENTIAL) <= set(fields)
         self.fields = {name: fields[name] for name in OPEN}
 
 
 class ResultPanel:
-    """The results of a request, in one tab for each view.
+    """The text with its tree, and the other views, each in a tab.
 
     Args:
         endpoints: by name, for the tab that describes them.
     """
 
     def __init__(self, endpoints: Mapping[str, Callable]) -> None:
-        self.status = gr.HTML(status_html("Nothing written yet."), elem_id="status")
-        self.back = gr.Button("↩ Back to the prompt before the branch", visible=False, size="sm", elem_id="back")
+        self.status = gr.HTML(status_html(""), elem_id="status", padding=False)
         with gr.Tabs(elem_id="views"):
             self._build_write()
-            self._build_inspect()
             self._build_beams()
             self._build_compare()
             self._build_export()
             self._build_programs(endpoints)
 
     def _build_write(self) -> None:
-        with gr.Tab("Write", id="write"):
-            self.texts = gr.HTML(EMPTY, elem_id="texts")
-
-    def _build_inspect(self) -> None:
-        with gr.Tab("Inspect", id="see"):
-            gr.Markdown("Choose a character to see its alternatives, and to continue from another choice.")
-            self.tokens = gr.HTML("", elem_id="tokens", js_on_load=script("script.js"))
+        with gr.Tab("Text", id="write"), gr.Row(elem_id="surface"):
+            with gr.Column(min_width=260, elem_id="page"):
+                gr.HTML(TOOLS, elem_id="tools", padding=False)
+                desk = "\n".join(script(name) for name in ("script.js", "tree.js", "desk.js"))
+                self.texts = gr.HTML(EMPTY, elem_id="texts", padding=False, js_on_load=desk)
+            with gr.Column(min_width=200, elem_id="side"):
+                gr.HTML(BRANCHES, elem_id="branches", padding=False)
+            # What the browser asks to continue, and what it uploads.
+            self.asked = gr.Textbox(visible="hidden", elem_id="asked-text", label="asked")
+            self.opened = gr.Textbox(visible="hidden", elem_id="opened", label="opened")
 
     def _build_beams(self) -> None:
         with gr.Tab("Beams", id="beams"):

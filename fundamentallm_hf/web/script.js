@@ -40,7 +40,7 @@ const show = (see, index, focus) => {
     "; the raw model gives it ", make("b", "", percent(before)), ".");
   panel.append(head);
   const list = make("ul", "bars");
-  alternatives.forEach(([name, final, raw, same], choice) => {
+  alternatives.forEach(([name, final, raw, same, text], choice) => {
     // The long tail is not informative, but a few tokens are always shown.
     if (choice > 3 && !same && Math.max(raw, final) < 0.001) return;
     const row = make("li", same ? "row same" : final === 0 ? "row masked" : "row");
@@ -55,6 +55,8 @@ const show = (see, index, focus) => {
     row.append(numbers);
     if (same) {
       row.append(make("span", "took", "chosen"));
+    } else if (text === "") {
+      row.append(make("span", "took", "ends"));
     } else {
       const go = make("button", "go", "continue");
       go.type = "button";
@@ -74,13 +76,13 @@ const show = (see, index, focus) => {
 element.addEventListener("click", (event) => {
   const see = event.target.closest(".see");
   if (!see) return;
-  const go = event.target.closest(".go");
-  if (go) {
-    trigger("branch", { sample: +see.dataset.sample, token: +see.dataset.at, choice: +go.dataset.choice });
-    return;
-  }
   const token = event.target.closest(".tok");
   if (token) show(see, +token.dataset.i, true);
+});
+
+element.addEventListener("mouseover", (event) => {
+  const token = event.target.closest(".tok");
+  if (token) token.title = token.getAttribute("aria-label");
 });
 
 element.addEventListener("keydown", (event) => {
@@ -100,15 +102,36 @@ element.addEventListener("keydown", (event) => {
   show(see, to, true);
 });
 
+// How texts are shown, as it was chosen before.
+const LOOK = "fundamentallm-look";
+const look = () => {
+  try {
+    return JSON.parse(localStorage.getItem(LOOK)) || {};
+  } catch {
+    return {};
+  }
+};
+
 const apply = () => {
+  const chosen = look();
+  for (const name of ["plain", "spaces", "raw"]) element.classList.toggle(name, Boolean(chosen[name]));
   for (const box of element.querySelectorAll("[data-switch]")) {
-    box.checked = element.classList.contains(box.dataset.switch);
+    const on = element.classList.contains(box.dataset.switch);
+    box.checked = box.dataset.switch === "plain" ? !on : on;
   }
 };
 
 element.addEventListener("change", (event) => {
   const name = event.target.dataset && event.target.dataset.switch;
-  if (name) element.classList.toggle(name, event.target.checked);
+  if (!name) return;
+  const on = name === "plain" ? !event.target.checked : event.target.checked;
+  try {
+    localStorage.setItem(LOOK, JSON.stringify({ ...look(), [name]: on }));
+  } catch {
+    element.classList.toggle(name, on); // for this visit alone
+    return;
+  }
+  apply();
 });
 
 watch("value", apply);

@@ -6,9 +6,12 @@ All text is escaped here and never used as a template. `script.js` handles click
 import html
 import json
 import math
+import secrets
 from collections.abc import Sequence
 
+from fundamentallm_hf.generation.completion import Completion
 from fundamentallm_hf.generation.probabilities import Prediction, step_of
+from fundamentallm_hf.generation.text_tree import differing, perplexity
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .highlights import Mark, find_near_misses, find_required
@@ -121,19 +124,45 @@ def status_text(texts: Sequence[Written]) -> str:
 
 
 def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
-    """Every token coloured by its probability, with required words and near-misses of banned words marked."""
-    found = [each for each in texts if each.completion is not None and each.completion.probabilities is not None]
+    """The finished texts: every token coloured by its probability, with required words and near-misses marked.
+
+    The browser takes each text into its tree when it meets a new value of `data-run`.
+    """
+    found = [each for each in texts if each.completion is not None]
     if not found:
         return ""
     many = len(found) > 1
-    parts = [_token_card(each, number, settings, many) for number, each in enumerate(found)]
+    parts = [_finished_card(each, number, settings, many) for number, each in enumerate(found)]
     turned = any(" turned" in part for part in parts)
-    return _LEGEND.replace("<!-- turned -->", _TURNED if turned else "") + "".join(parts)
+    legend = _LEGEND.replace("<!-- turned -->", _TURNED if turned else "")
+    return f'<div class="run n{len(found)}" data-run="{secrets.token_hex(8)}">{"".join(parts)}{legend}</div>'
 
 
-def _token_card(written: Written, number: int, settings: GenerationSettings, many: bool) -> str:
+def _finished_card(written: Written, number: int, settings: GenerationSettings, many: bool) -> str:
     completion = written.completion
     assert completion is not None
+    heading = f"<h3>Sample {number + 1}</h3>" if many else ""
+    again = settings.replace(best=None, num_samples=1 + (completion.sample if settings.beam_size > 1 else 0))
+    node = {
+        "prompt": completion.prompt,
+        "completion": completion.completion,
+        "seed": completion.seed,
+        "settings": differing(again),
+        "tokens": completion.tokens,
+        "perplexity": perplexity(completion.mean_log_probability),
+        "finish_reason": completion.finish_reason,
+    }
+    inside, data = _tokens(completion, settings) if completion.probabilities is not None else ("", "[]")
+    if completion.probabilities is None:  # a text that was stopped in another process
+        inside = f'<p class="text">{escape(completion.text)}</p>'
+    return (
+        f'<section class="see" data-tokens="{escape(data)}" data-node="{escape(json.dumps(node))}">{heading}'
+        f'{inside}{_foot(written)}<div class="panel" aria-live="polite"></div></section>'
+    )
+
+
+def _tokens(completion: Completion, settings: GenerationSettings) -> tuple[str, str]:
+    """The text as HTML with every token, and the data of its tokens as JSON."""
     assert completion.probabilities is not None
     begin = len(completion.prompt)
     words = settings.case_sensitive
@@ -158,14 +187,11 @@ def _token_card(written: Written, number: int, settings: GenerationSettings, man
         )
         start = end
     data = json.dumps([_packed(token) for token in completion.probabilities], separators=(",", ":"))
-    heading = f"<h3>Sample {number + 1}</h3>" if many else ""
-    return (
-        f'<section class="see" data-sample="{number}" data-tokens="{escape(data)}">{heading}'
+    text = (
         f'<p class="text tokens" role="group" aria-label="The tokens of the text">'
         f'<span class="prompt">{escape(completion.prompt)}</span>{"".join(spans)}</p>'
-        f"{_found(completion.text, required, near, settings)}"
-        f'<div class="panel" aria-live="polite"></div></section>'
     )
+    return text + _found(completion.text, required, near, settings), data
 
 
 def _spoken(token: Prediction) -> str:
@@ -190,15 +216,22 @@ def _shown(token: Prediction) -> str:
 
 
 def _packed(token: Prediction) -> list:
-    """The panel's data for a token: label, probability, raw probability, and the same for the alternatives."""
+    """The panel's data for a token: label, probability, raw probability, alternatives with the same, and its text."""
     return [
         token.label,
         _round(token.probability),
         _round(token.model_probability),
         [
-            [each.label, _round(each.probability), _round(each.model_probability), int(each.token == token.token)]
+            [
+                each.label,
+                _round(each.probability),
+                _round(each.model_probability),
+                int(each.token == token.token),
+                each.text,
+            ]
             for each in token.alternatives
         ],
+        token.text,
     ]
 
 
@@ -232,6 +265,7 @@ _LEGEND = (
     '<div class="legend"><div class="scale" role="img" aria-label="Colours: from unlikely to likely">'
     + "".join(f'<span class="p{step}">{name}</span>' for step, name in enumerate(_NAMES))
     + '</div><!-- turned --><div class="switches">'
+    '<label><input type="checkbox" data-switch="plain" checked> colours</label>'
     '<label><input type="checkbox" data-switch="spaces"> show white space</label>'
     '<label><input type="checkbox" data-switch="raw"> colour by raw model probability</label>'
     "</div></div>"

@@ -18,7 +18,7 @@ pytest.importorskip("gradio", reason="the web demo needs gradio")
 from web_server import open_browser, start
 
 from fundamentallm_hf.web.actions import WAITING
-from fundamentallm_hf.web.examples import EXAMPLES
+from fundamentallm_hf.web.examples import EXAMPLES, PRESETS
 from fundamentallm_hf.web.limits import LIMITS
 
 PICTURES = os.environ.get("PICTURES")
@@ -49,7 +49,9 @@ def visit(browser, served):
         pages.append(page)
         page.goto(f"{served[1]}/{query}")
         page.wait_for_selector("#write")
-        page.wait_for_function("document.querySelector('#programs') || document.querySelector('#texts')")
+        # The page writes its first text by itself.
+        page.wait_for_selector("#texts .see, #alert [role=alert]")
+        page.wait_for_selector("#write:not([disabled])")
         return page
 
     yield visit
@@ -72,22 +74,37 @@ def tab(page, name):
 
 def fill(page, name, value):
     """Enter a value into the field of a setting; sliders have a number beside them."""
+    if not page.locator(f"#field-{name}").is_visible():
+        page.get_by_text("More settings", exact=True).click()
     field = page.locator(f"#field-{name}").locator("textarea, input[type=number], input[type=text], input:not([type])")
     field.first.fill(str(value))
     field.first.press("Tab")
 
 
-def wait_for_text(page, where="#texts"):
-    page.wait_for_selector(f"{where} .card .foot")
+RUN = "(document.querySelector('#texts .run[data-run]') || {dataset: {}}).dataset.run || ''"
+
+
+def after(page, act):
+    """Do what generates a text, and wait until it is complete or refused."""
+    before = page.evaluate(RUN)
+    act()
+    page.wait_for_function(f"before => document.querySelector('#alert p') || ![before, ''].includes({RUN})", arg=before)
     page.wait_for_selector("#write:not([disabled])")
 
 
 def write(page):
-    page.click("#write")
-    # A text that is there already goes away first.
-    page.wait_for_selector("#write[disabled], #texts .card[aria-busy=true], #alert p")
-    wait_for_text(page)
-    return page.locator("#texts .card .text").first.inner_text()
+    after(page, lambda: page.click("#write"))
+    return shown_text(page)
+
+
+def shown_text(page):
+    return page.locator("#texts .see .text").first.inner_text()
+
+
+def example(page, name):
+    if not page.locator("#examples").is_visible():
+        page.get_by_text("Examples, one for each control").click()
+    after(page, lambda: page.locator("#examples").get_by_text(name, exact=True).click())
 
 
 def test_a_text_comes_as_it_is_written_and_is_that_of_the_library(visit, served):
@@ -121,10 +138,11 @@ def test_stop_ends_the_computation_and_the_model_is_free_again(visit, served, sl
     page.click("#write")
     page.wait_for_function("document.querySelector('#texts .card[aria-busy=true] .caret')", polling=50)
     page.click("#stop")
-    wait_for_text(page)
+    page.wait_for_selector("#texts .run[data-run]")
+    page.wait_for_selector("#write:not([disabled])")
     took = time.monotonic() - began
     assert "stopped" in page.locator("#status").inner_text()
-    texts = page.locator("#texts .card .text").all_inner_texts()
+    texts = page.locator("#texts .see .text").all_inner_texts()
     assert len(texts) == 4
     assert all(len(text) < 516 for text in texts)
     assert len(writer.stops) == 0
@@ -155,17 +173,18 @@ def test_several_samples_stand_side_by_side(visit, served):
     fill(page, "num_samples", 3)
     fill(page, "max_tokens", 30)
     write(page)
-    texts = page.locator("#texts .card .text").all_inner_texts()
+    texts = page.locator("#texts .see .text").all_inner_texts()
     expected = served[2].generator.complete(
         "Once upon a time", num_samples=3, max_tokens=30, temperature=0.8, top_p=0.9, seed=7
     )
     assert texts == [each.text for each in expected]
-    tops = page.evaluate("[...document.querySelectorAll('#texts .card')].map(each => each.getBoundingClientRect().top)")
+    tops = page.evaluate("[...document.querySelectorAll('#texts .see')].map(each => each.getBoundingClientRect().top)")
     assert tops[0] == tops[1]
 
 
 def test_the_die_casts_another_seed(visit):
     page = visit()
+    page.get_by_text("More settings", exact=True).click()
     seed = page.locator("#field-seed").locator("input, textarea").first
     before = seed.input_value()
     page.click("#die")
@@ -174,7 +193,7 @@ def test_the_die_casts_another_seed(visit):
     )
     fill(page, "max_tokens", 5)
     write(page)
-    assert f"seed {seed.input_value()}" in page.locator("#texts .foot").inner_text()
+    assert f"seed {seed.input_value()}" in page.locator("#texts .see > .foot").inner_text()
 
 
 def test_a_character_shows_what_it_was_chosen_from_and_the_text_goes_on_from_another(visit, served):
@@ -183,7 +202,6 @@ def test_a_character_shows_what_it_was_chosen_from_and_the_text_goes_on_from_ano
     fill(page, "bad_words", "/,/")
     text = write(page)
     assert "," not in text
-    tab(page, "Inspect")
     shown = "".join(page.locator(".tok").all_text_contents())
     assert shown == text.removeprefix("Once upon a time")
     # A place where the settings have taken something away.
@@ -195,27 +213,17 @@ def test_a_character_shows_what_it_was_chosen_from_and_the_text_goes_on_from_ano
     index = int(page.locator(".tok.chosen").get_attribute("data-i"))
     row = panel.locator(".row:not(.same)").filter(has_text=re.compile(r'^"[a-z.!?]"')).first
     choice = row.locator(".name").inner_text().split('"')[1]
-    row.locator(".go").click()
-    page.wait_for_function("document.querySelector('#field-prompt textarea').value.length > 16")
-    prompt = page.locator("#field-prompt textarea").input_value()
-    assert prompt == text[: 16 + index] + choice
-    tab(page, "Write")
-    page.wait_for_function(
-        "length => document.querySelector('#texts .text')?.textContent.length > length", arg=len(prompt)
-    )
-    wait_for_text(page)
+    after(page, row.locator(".go").click)
+    prompt = text[: 16 + index] + choice
     options = {"max_tokens": 60, "temperature": 0.8, "top_p": 0.9, "seed": 7, "bad_words": "/,/"}
-    assert page.locator("#texts .text").inner_text() == served[2].generator.generate(prompt, **options)
+    assert shown_text(page) == served[2].generator.generate(prompt, **options)
+    assert page.locator("#field-prompt textarea").input_value() == "Once upon a time"
     picture(page, "branch")
-    page.click("#back button, #back")
-    page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'Once upon a time'")
 
 
 def test_required_words_and_near_misses_are_marked_and_white_space_shows(visit):
     page = visit()
-    page.get_by_role("button", name="Words that always appear", exact=True).click()
-    wait_for_text(page)
-    tab(page, "Inspect")
+    example(page, "Words that always appear")
     page.wait_for_selector(".tok.required")
     assert "✓ dragon" in page.locator(".found").first.inner_text().lower()
     assert not page.locator(".tok .sign").first.is_visible()
@@ -227,9 +235,8 @@ def test_required_words_and_near_misses_are_marked_and_white_space_shows(visit):
 
 def test_the_tree_of_beams_marks_the_chosen_path(visit, served):
     page = visit()
-    page.get_by_text("Beams", exact=True).first.click()
-    wait_for_text(page)
-    text = page.locator("#texts .text").inner_text()
+    example(page, "Beams")
+    text = shown_text(page)
     tab(page, "Beams")
     page.click("#search")
     page.wait_for_selector("#tree svg")
@@ -278,16 +285,17 @@ def test_a_text_is_compared_with_those_that_lack_a_control(visit):
     picture(page, "controls")
 
 
-def test_every_example_writes(visit):
+def test_every_example_and_preset_writes(visit):
     page = visit()
-    for example in EXAMPLES:
-        page.locator("#examples").get_by_text(example.name, exact=True).click()
-        page.wait_for_selector("#write[disabled]")
-        wait_for_text(page)
+    for each in EXAMPLES:
+        example(page, each.name)
         assert page.locator("#alert p").count() == 0
-        texts = page.locator("#texts .text").all_inner_texts()
-        assert len(texts) == example.settings.get("num_samples", 1)
-        assert all(text.startswith(example.prompt) for text in texts)
+        texts = page.locator("#texts .see .text").all_inner_texts()
+        assert len(texts) == each.settings.get("num_samples", 1)
+        assert all(text.startswith(each.prompt) for text in texts)
+    for each in PRESETS:
+        after(page, lambda name=each.name: page.locator("#presets").get_by_text(name, exact=True).click())
+        assert shown_text(page).startswith(each.prompt)
 
 
 WRONG = {
@@ -304,8 +312,6 @@ def test_what_cannot_be_is_told_beside_its_field(visit, name):
     field, value, expected = WRONG[name]
     page = visit()
     fill(page, "max_tokens", 10)
-    for group in ("Structured output", "Sampling"):
-        page.get_by_text(f"More: {group}").click()
     fill(page, field, value)
     if field == "guide_attribute":
         page.locator(f"#field-{field} input").press("Enter")
@@ -327,9 +333,7 @@ def test_what_cannot_be_is_told_beside_its_field(visit, name):
 
 def test_a_place_that_cannot_be_branched_at_says_so(visit):
     page = visit("?prompt=It+was+on+&pattern=Monday|Tuesday&max_tokens=9")
-    page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'It was on '")
-    write(page)
-    tab(page, "Inspect")
+    assert shown_text(page).startswith("It was on ")
     page.locator(".tok").first.click()
     page.locator(".go").first.click()
     page.get_by_text("cannot be continued from its middle").wait_for()
@@ -349,14 +353,13 @@ def test_who_comes_when_too_many_wait_is_told_so(visit, served):
 
 def test_a_link_restores_the_settings_and_says_what_is_wrong_with_it(visit):
     page = visit("?prompt=A+cat&temperature=0.3&bad_words=ran,+lil*&stop=%22.%22&max_tokens=12&seed=5&utm_source=x")
-    page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'A cat'")
+    assert page.locator("#field-prompt textarea").input_value() == "A cat"
     assert page.locator("#field-bad_words").locator("textarea, input").first.input_value() == "ran, lil*"
     text = write(page)
     tab(page, "Export")
     link = page.locator("#link").locator("textarea, input").first.input_value()
     again = visit(link.partition("/?")[2].join(["?", ""]))
-    again.wait_for_function("document.querySelector('#field-prompt textarea').value === 'A cat'")
-    assert write(again) == text
+    assert shown_text(again) == text  # written by itself
     wrong = visit("?top_p=7")
     wrong.wait_for_selector("#alert [role=alert]")
     assert "The link cannot be followed: top-p has to be" in wrong.locator("#alert").inner_text()
@@ -387,16 +390,15 @@ def test_what_is_taken_away_writes_the_text_again(visit, served):
 
 def test_the_page_fits_a_phone(visit):
     page = visit(width=390, height=844)
-    page.get_by_role("button", name="Words that never appear", exact=True).click()
-    wait_for_text(page)
-    page.locator("#answer").scroll_into_view_if_needed()
+    example(page, "Words that never appear")
+    page.evaluate("window.scrollTo(0, 0)")
     picture(page, "phone")
-    # What is asked for stands first, then the answer, then the settings.
+    # The text stands first, in sight without scrolling, then what is asked for, then the settings.
+    assert page.locator("#texts .see .text").bounding_box()["y"] < 700
     tops = page.evaluate(
-        "['asked', 'answer', 'settings'].map(id => document.getElementById(id).getBoundingClientRect().top)"
+        "['answer', 'asked', 'settings'].map(id => document.getElementById(id).getBoundingClientRect().top)"
     )
     assert tops == sorted(tops)
-    tab(page, "Inspect")
     page.locator(".tok").nth(5).click()
     page.wait_for_selector(".panel .row")
     page.locator(".see").scroll_into_view_if_needed()
@@ -406,9 +408,7 @@ def test_the_page_fits_a_phone(visit):
 
 def test_the_page_is_readable_in_the_dark(visit):
     page = visit(dark=True)
-    page.get_by_role("button", name="Words that always appear", exact=True).click()
-    wait_for_text(page)
-    tab(page, "Inspect")
+    example(page, "Words that always appear")
     page.locator(".tok.required").first.click()
     picture(page, "dark")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -419,11 +419,7 @@ def test_everything_is_done_with_the_keyboard(visit):
     page = visit()
     fill(page, "max_tokens", 20)
     page.locator("#write").focus()
-    page.keyboard.press("Enter")
-    wait_for_text(page)
-    page.get_by_role("tab", name="Inspect", exact=True).focus()
-    page.keyboard.press("Enter")
-    page.wait_for_selector(".tok")
+    after(page, lambda: page.keyboard.press("Enter"))
     page.locator(".tok").first.focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "End", "Home", "ArrowRight"):
         page.keyboard.press(key)
@@ -442,7 +438,6 @@ def test_text_of_a_visitor_is_never_markup_or_a_template(visit):
     fill(page, "max_tokens", 4)
     fill(page, "must_include", "/[a-z<>]/")
     assert write(page).startswith(hostile)
-    tab(page, "Inspect")
     assert page.locator(".see .prompt").inner_text() == hostile
     page.locator(".tok").first.click()
     tab(page, "Beams")
@@ -463,7 +458,6 @@ def test_a_long_text_answers_at_once(visit):
     page = visit()
     fill(page, "max_tokens", LIMITS.tokens)
     write(page)
-    tab(page, "Inspect")
     page.wait_for_selector(f".tok[data-i='{LIMITS.tokens - 1}']")
     took = page.evaluate(
         """async () => {
@@ -482,17 +476,14 @@ def test_nothing_serious_stands_in_the_way_of_anybody(visit, dark):
     """axe-core's rules, on every view of the page."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
     page = visit(dark=dark)
-    page.get_by_role("button", name="Words that always appear", exact=True).click()
-    wait_for_text(page)
+    example(page, "Words that always appear")
     found = {}
     # What differs in the dark are colours.
-    views = (
-        ("Inspect", "Compare", "Export") if dark else ("Write", "Inspect", "Beams", "Compare", "Export", "For programs")
-    )
+    views = ("Text", "Compare", "Export") if dark else ("Text", "Beams", "Compare", "Export", "For programs")
     fill(page, "max_tokens", 20)
     for name in views:
         tab(page, name)
-        if name == "Inspect":
+        if name == "Text":
             page.locator(".tok").nth(3).click()
         if name in ("Beams", "Compare"):
             page.click("#search" if name == "Beams" else "#compare")

@@ -72,8 +72,7 @@ class Screen:
             self.talk.print(Text("  ").join(Text(f" {name} ", style) for name, style in names))
 
     def recall(self, text: str) -> None:
-        if not self.quiet:
-            self.talk.print(Text(text.translate(HARMLESS) if self.terminal else text))
+        self.talk.print(Text(text.translate(HARMLESS) if self.terminal else text))
 
     def differences(self, parts: Sequence[tuple[str, str]]) -> None:
         shown = Text()

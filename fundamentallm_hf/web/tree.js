@@ -1,0 +1,157 @@
+// The texts of a visitor, as a tree with a history. They are kept in this browser alone, in the form of
+// fundamentallm_hf/generation/tree_file.py, which a download contains and the prompt loop reads.
+
+const KEY = "fundamentallm-tree";
+const STEPS = 1000;
+
+const firstWords = (text, length = 40) => {
+  const line = text.split(/\s+/u).filter(Boolean).join(" ");
+  const letters = Array.from(line);
+  if (letters.length <= length) return line;
+  const cut = letters.slice(0, length).join("");
+  return (cut.includes(" ") ? cut.slice(0, cut.lastIndexOf(" ")) : letters.slice(0, length - 1).join("")) + "…";
+};
+
+class Tree {
+  constructor(model) {
+    this.model = model;
+    this.settings = {};
+    this.nodes = new Map();
+    this.history = [null];
+    this.position = 0;
+  }
+
+  static read(text) {
+    const saved = JSON.parse(text);
+    if (saved.format !== KEY || saved.version !== 1) throw new Error("another format");
+    const tree = new Tree(saved.model);
+    tree.settings = saved.settings;
+    for (const node of saved.nodes) tree.nodes.set(node.id, node);
+    tree.history = saved.history;
+    tree.position = saved.position;
+    return tree;
+  }
+
+  get current() {
+    return this.nodes.get(this.history[this.position]) || null;
+  }
+
+  toString() {
+    const { model, settings, history, position } = this;
+    return JSON.stringify({ format: KEY, version: 1, model, settings, history, position, nodes: [...this.nodes.values()] });
+  }
+
+  prompt(node) {
+    return node.prompt === null ? this.text(this.nodes.get(node.parent)) : node.prompt;
+  }
+
+  text(node) {
+    const parts = [];
+    while (node.prompt === null) {
+      parts.unshift(node.completion);
+      node = this.nodes.get(node.parent);
+    }
+    return node.prompt + node.completion + parts.join("");
+  }
+
+  children(id) {
+    return [...this.nodes.values()].filter((node) => node.parent === id);
+  }
+
+  depths() {
+    const below = new Map();
+    for (const node of this.nodes.values()) {
+      if (!below.has(node.parent)) below.set(node.parent, []);
+      below.get(node.parent).push(node);
+    }
+    const found = [];
+    const waiting = (below.get(null) || []).map((node) => [node, 0, true]).reverse();
+    while (waiting.length) {
+      const [node, depth] = waiting.pop();
+      const children = below.get(node.id) || [];
+      found.push({ node, depth, children: children.length });
+      // Texts that only continue each other are not indented.
+      const deeper = depth + (children.length > 1 ? 1 : 0);
+      for (const child of [...children].reverse()) waiting.push([child, deeper]);
+    }
+    return found;
+  }
+
+  addPrompt(prompt) {
+    const known = this.children(null).find((node) => node.prompt === prompt && !node.completion);
+    return known || this.add(null, prompt, "");
+  }
+
+  add(parent, prompt, completion, facts = {}, name = "") {
+    const id = Math.max(0, ...this.nodes.keys()) + 1;
+    const same = parent !== null && this.text(this.nodes.get(parent)) === prompt;
+    const called = name || firstWords(completion) || firstWords(prompt) || "empty text";
+    const node = { id, parent, name: called, prompt: same ? null : prompt, completion, ...facts };
+    this.nodes.set(id, node);
+    return node;
+  }
+
+  go(id) {
+    if (this.history[this.position] === id) return;
+    this.history = [...this.history.slice(0, this.position + 1), id].slice(-STEPS - 1);
+    this.position = this.history.length - 1;
+  }
+
+  step(by) {
+    const to = this.position + by;
+    if (to < 0 || to >= this.history.length) return false;
+    this.position = to;
+    return true;
+  }
+
+  remove(id) {
+    const parent = this.nodes.get(id).parent;
+    const gone = new Set([id]);
+    for (const node of this.nodes.values()) if (gone.has(node.parent)) gone.add(node.id);
+    for (const each of gone) this.nodes.delete(each);
+    const history = [];
+    let position = 0;
+    this.history.forEach((entry, index) => {
+      const shown = gone.has(entry) ? parent : entry;
+      if (!history.length || history[history.length - 1] !== shown) history.push(shown);
+      if (index === this.position) position = history.length - 1;
+    });
+    [this.history, this.position] = [history, position];
+  }
+}
+
+// The differences between two texts by words: [sign, text], as text_tree.compare returns them.
+const compare = (first, second) => {
+  const words = (text) => text.match(/\s*[\p{L}\p{N}_]+|\s*[^\s\p{L}\p{N}_]|\s+/gu) || [];
+  let [one, other] = [words(first), words(second)];
+  const parts = [];
+  const push = (sign, text) => {
+    if (!text) return;
+    const last = parts[parts.length - 1];
+    if (last && last[0] === sign) last[1] += text;
+    else parts.push([sign, text]);
+  };
+  let same = 0;
+  while (same < one.length && same < other.length && one[same] === other[same]) same += 1;
+  push("=", one.slice(0, same).join(""));
+  [one, other] = [one.slice(same), other.slice(same)];
+  // The length of the longest common part of what is left, from every pair of words on.
+  const longest = Array.from({ length: one.length + 1 }, () => new Uint16Array(other.length + 1));
+  for (let i = one.length - 1; i >= 0; i -= 1)
+    for (let j = other.length - 1; j >= 0; j -= 1)
+      longest[i][j] = one[i] === other[j] ? longest[i + 1][j + 1] + 1 : Math.max(longest[i + 1][j], longest[i][j + 1]);
+  let [i, j] = [0, 0];
+  while (i < one.length || j < other.length) {
+    if (i < one.length && j < other.length && one[i] === other[j]) {
+      push("=", one[i]);
+      [i, j] = [i + 1, j + 1];
+    } else if (j >= other.length || (i < one.length && longest[i + 1][j] >= longest[i][j + 1])) {
+      push("-", one[i]);
+      i += 1;
+    } else {
+      push("+", other[j]);
+      j += 1;
+    }
+  }
+  return parts;
+};

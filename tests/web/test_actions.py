@@ -1,0 +1,88 @@
+"""What the page does with files of texts and with what the browser asks for, without a browser."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("gradio", reason="the web demo needs gradio")
+
+import gradio as gr
+
+from fundamentallm_hf.generation.text_tree import TextTree
+from fundamentallm_hf.generation.tree_file import SavedTree, tree_text
+from fundamentallm_hf.web.actions import LARGEST, Actions
+from fundamentallm_hf.web.fields import show_fields
+from fundamentallm_hf.web.limits import LIMITS, OPEN
+
+ACTIONS = Actions(None, {})
+NOTHING = (None, None, None, "", False)  # the fields that are read: nothing is set
+
+
+def event(**data):
+    return SimpleNamespace(_data=data)
+
+
+def saved(seed):
+    tree = TextTree()
+    start = tree.add_prompt("a")
+    tree.go(tree.add(start.id, "a", "b", seed=seed, tokens=1, finish_reason="length").id)
+    return tree_text(SavedTree(tree))
+
+
+def test_a_file_of_texts_is_opened():
+    assert ACTIONS.open_texts(event(text=saved(LIMITS.seed), name="a.json")) == saved(LIMITS.seed)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (saved(LIMITS.seed + 1), "the file 'a.json': the seed of text 2 is 4503599627370497"),
+        ("{}", "the file 'a.json' is not a tree of texts: it has to be an object with"),
+        (" " * (LARGEST + 1), f"the file 'a.json' has to have at most {LARGEST} characters here"),
+        (None, "the file 'a.json' is not JSON"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(text, line):
+    with pytest.raises(gr.Error) as refused:
+        ACTIONS.open_texts(event(text=text, name="a.json"))
+    assert refused.value.message.startswith(line)
+    assert "\n" not in refused.value.message
+
+
+def test_a_text_goes_on_with_the_fields_as_they_are():
+    prompt, *fields = ACTIONS.ask(*NOTHING, event(prompt="a b", continues=True, seed=5))
+    changed = {name: value for name, value in zip(OPEN, fields, strict=True) if value != gr.skip()}
+    assert prompt == "a b"
+    assert changed == {"seed": "5", "must_include_prompt": False}
+    assert dict(
+        zip(OPEN, ACTIONS.ask(None, None, None, "dragon", False, event(prompt="a", branches=True))[1:], strict=True)
+    )["must_include_prompt"]
+
+
+def test_a_text_is_written_again_with_its_own_settings():
+    asked = ACTIONS.ask(*NOTHING, event(prompt="a", seed=9, settings={"top_k": 5, "bad_words": ["ran"]}))
+    own = {"temperature": None, "top_p": None, "seed": 9, "top_k": 5, "bad_words": ("ran",)}
+    assert asked == ["a", *show_fields(own)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"prompt": 3},
+        {"prompt": "x" * 3000},
+        {"prompt": "a", "settings": {"top_p": 5}},
+        {"prompt": "a", "settings": {"max_tokens": 10**6}},
+        {"prompt": "a", "settings": {}, "seed": "x"},
+    ],
+    ids=json.dumps,
+)
+def test_what_a_browser_cannot_ask_for_is_refused(data):
+    with pytest.raises(gr.Error):
+        ACTIONS.ask(*NOTHING, event(**data))
+
+
+def test_a_structured_text_is_not_continued_from_its_middle():
+    with pytest.raises(gr.Error, match="cannot be continued from its middle"):
+        ACTIONS.ask("a|b", None, None, "", False, event(prompt="a", branches=True))
