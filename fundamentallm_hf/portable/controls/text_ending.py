@@ -57,6 +57,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
         temperature: the number that scores are divided by later.
         requirements: required words, whose plan comes before the end.
         progress: returns the progress of each row in them.
+        spare: tokens that are kept where possible, because other controls may mask the shortest way.
         bad_stops: for the tokens of a row, those that would complete a stop text where the text must not end.
     """
 
@@ -72,6 +73,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
         temperature: float = 1.0,
         requirements: Requirements | None = None,
         progress: Callable[[torch.Tensor], Sequence[Progress]] | None = None,
+        spare: int = 0,
         bad_stops: Callable[[list[int]], Sequence[int]] | None = None,
     ) -> None:
         self.plan, self.tables, self.settings = plan, plan.tables, plan.settings
@@ -82,6 +84,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
         self.complete.judge = self.is_complete
         self.temperature = temperature
         self.requirements, self.progress = requirements, progress
+        self.spare = spare
         self.bad_stops = bad_stops
         closing = () if self.end_tokens or closing_token is None else (closing_token,)
         self._over = {end for end in (*self.end_tokens, *closing) if end < self.tables.size}
@@ -101,6 +104,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
         groups = self.tables.groups
         self._separating = np.array([any(char in _SEPARATORS for char in text) for text in groups], dtype=bool)
         self._after_sentence = np.array([state.after_sentence for state in self.tables.states])
+        self._blank = np.array([text in (" ", "\n") for text in groups], dtype=bool)
         self._space = next((group for group, text in enumerate(groups) if text == " "), None)
         counts = plan.words is not None or plan.sentences is not None
         self._ample = math.inf if counts else plan.most_needed + _OTHERS_AMPLE
@@ -190,6 +194,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
             fits &= self._keeps_words(state, missing, room, given, fits)
             wanted = fits
         else:
+            fits = self._with_spare(fits, needs, given, room)
             wanted = fits & ~self._unwise(state, room)
             if not (np.isfinite(given) & wanted).any() and not can_end:
                 wanted = fits
@@ -207,6 +212,20 @@ class TextEndLogitsProcessor(LogitsProcessor):
         scores = np.full_like(scores, -np.inf)
         scores[:size] = changed
         return scores
+
+    def _with_spare(self, fits: np.ndarray, needs: np.ndarray, given: np.ndarray, room: int) -> np.ndarray:
+        """(size,) bool: of the tokens that fit, those that leave spare tokens, as many as possible."""
+        open_tokens = fits & np.isfinite(given)
+        for spare in range(self.spare, 0, -1):
+            kept = fits & (needs <= room - 1 - spare)
+            if (kept & open_tokens).any():
+                return kept
+        if self.spare and self._blank.any():
+            # Others may mask all words here: behind the prompt's last word, for instance.
+            blank = fits & self._blank[self._group_of] & (self.tables.group_of >= 0)
+            if (blank & open_tokens).any() and (needs[open_tokens] > room - 1 - self.spare).all():
+                return blank
+        return fits
 
     def _is_end(self, state: UnitText) -> bool:
         return not state.pending and bool(self.plan.ends[state.place]) and self.plan.counts_hold(state)

@@ -44,7 +44,7 @@ _OTHER, _DIGIT = "*", "0"
 EMPTY, INSIDE, MARK, GAP, OPEN_GAP, HARD, HARD_GAP = "empty", "inside", "mark", "gap", "open gap", "hard", "hard gap"
 # What a word may become: outside; a joint that needs another character; a full stop behind a word; a number, and its
 # comma; one letter, several; the same in Greek. The start of a title is "~" and its letters.
-_NONE, _JOINT, _DOT, _NUMBER, _COMMA, _ONE, _MANY, _GREEK_ONE, _GREEK = "", "-", ".", "0", "0,", "a", "ab", "g", "gg"
+_NONE, _JOINT, _DOT, _NUMBER, _COMMA, _ONE, _SEVERAL, _GREEK_ONE, _GREEK = "", "-", ".", "0", "0,", "a", "ab", "g", "gg"
 
 
 class UnitState(NamedTuple):
@@ -81,7 +81,7 @@ class UnitState(NamedTuple):
         return self.phase in (MARK, GAP, OPEN_GAP)
 
 
-class Units:
+class TextUnits:
     """The automaton.
 
     Args:
@@ -194,7 +194,7 @@ def _next_letter(word: str, char: str) -> str:
         return _GREEK_ONE if greek else _ONE
     if word.startswith("~") and word[1:] + char.casefold() in _PREFIXES:
         return word + char.casefold()
-    return _GREEK if greek else _MANY
+    return _GREEK if greek else _SEVERAL
 
 
 def _is_abbreviation(word: str) -> bool:
@@ -241,6 +241,12 @@ _KINDS = (
     ("-", HYPHENS),
     (";", ";"),
     (",", ","),
+)
+# A character of each kind.
+ONE_OF_EACH = (
+    *(_LOWER, _UPPER, _GREEK_LOWER, _GREEK_UPPER, _UNCASED, _UNSPACED_LETTER, _OTHER, _DIGIT, " "),
+    *(chars[0] for _, chars in _KINDS),
+    *sorted(set("".join(TITLES))),
 )
 # How many of a kind in a row the automaton distinguishes.
 _MOST_ALIKE = {"\n": 2, ".": 2, "'": 2, "-": 2, ";": 3, ",": 2}

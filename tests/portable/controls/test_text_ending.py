@@ -1,0 +1,109 @@
+"""`end_at`, `words` and `sentences` with all families of tokenizers, drawn beside other controls.
+
+A draw is a family, a mode, what the end has to be, other controls and a length; draw `i` is always the same. An
+independent checker judges the texts. `ENDING_DRAWS=2000` asks for that many draws.
+"""
+
+import os
+import random
+import re
+
+import pytest
+import torch
+from text_matcher import violations
+from toy_tokenizers import FAMILIES, toy_model
+from unit_checker import wrong_end
+
+from fundamentallm_hf import controlled_generate
+
+DRAWS = int(os.environ.get("ENDING_DRAWS", "160"))
+FIRST = int(os.environ.get("ENDING_FIRST", "0"))
+PROMPTS = ["the cat", "once upon a ti", "Paris", "é", "42 and 1", "the", "a 日本 😀", "Dr"]
+MODES = [
+    {"do_sample": False},
+    {"do_sample": True, "temperature": 1.5, "top_k": 0},
+    {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "seed": 3},
+    {"num_beams": 3},
+    {"num_beams": 2, "do_sample": True},
+    {"do_sample": True, "num_return_sequences": 2, "temperature": 1.5},
+    {"do_sample": False, "use_cache": False},
+    {"do_sample": False, "prompt_lookup_num_tokens": 3},
+]
+ENDS = [
+    {"end_at": "word"},
+    {"end_at": "sentence"},
+    {"end_at": "line"},
+    {"end_at": "paragraph"},
+    {"words": 1},
+    {"words": 3},
+    {"words": "2-5"},
+    {"sentences": 1},
+    {"sentences": 2},
+    {"sentences": "1-3"},
+    {"words": "4-8", "end_at": "sentence"},
+    {"words": 5, "sentences": 2},
+    {"sentences": "1-2", "end_at": "paragraph"},
+    {"words": 6, "end_at": "line"},
+]
+PARTNERS = [
+    {},
+    {},
+    {"bad_words": ["the", "ran*", "*a*"]},
+    {"bad_words": ["/[^a-z .!?\\n]/"]},
+    {"bad_words": ["Dr. Smith", "big dog", "t", "/\\w$/"]},
+    {"must_include": ["cat"]},
+    {"must_include": ["dog|Paris", "3.14"]},
+    {"must_include": ["sun"], "bad_words": ["the", "*o*"]},
+    {"stop": ["."]},
+    {"stop": ["e", "\n"]},
+    {"suppress_tokens": [5, 6, 7, 30]},
+    {"repetition_penalty": 1.3},
+]
+
+
+def draw(number):
+    """The case with this number: family, prompts and arguments of `generate()`."""
+    dice = random.Random(number)
+    family = dice.choice(list(FAMILIES))
+    how = dict(dice.choice(MODES)) | dict(dice.choice(ENDS)) | dict(dice.choice(PARTNERS))
+    how["max_new_tokens"] = dice.choice([12, 40, 60])
+    rows = 1 if "prompt_lookup_num_tokens" in how else dice.choice([1, 1, 3])
+    return family, dice.sample(PROMPTS, rows), how
+
+
+def added_texts(model, prompts, how):
+    """What is added to each prompt, up to a stop string, and the whole text."""
+    tokenizer = model.tokenizer
+    batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+    torch.manual_seed(0)
+    out = model.generate(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, custom_generate=controlled_generate, **how
+    )
+    decode = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    for index, row in enumerate(out):
+        given = batch.input_ids[index * len(prompts) // len(out)]
+        added = tokenizer.decode(row[len(given) :], **decode)
+        cut = re.search("|".join(map(re.escape, how.get("stop", []))) or r"\Z", added)
+        yield tokenizer.decode(given, **decode), tokenizer.decode(row, **decode), added[: cut.start()] if cut else added
+
+
+def promised(how):
+    return {name: how.get(name) for name in ("end_at", "words", "sentences")}
+
+
+@pytest.mark.parametrize("number", range(FIRST, FIRST + DRAWS))
+def test_every_text_ends_as_asked_for(number):
+    family, prompts, how = draw(number)
+    refusal, texts = "", []
+    try:
+        texts = list(added_texts(toy_model(family), prompts, how))
+    except ValueError as error:
+        refusal = str(error)
+    # A budget or an alphabet is too small for what is asked.
+    assert "\n" not in refusal
+    assert not refusal or re.match("end_at|words|sentences|must_include|stop", refusal), refusal
+    for prompt, whole, added in texts:
+        assert not wrong_end(added, **promised(how)), (prompt, added, how, family)
+        for entry in how.get("must_include", ()):
+            assert any(violations(whole, len(prompt), [part]) for part in entry.split("|")), (entry, whole, family)
+        assert not violations(whole, len(prompt), how.get("bad_words", ())), (whole, how, family)
