@@ -281,7 +281,8 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         if len(shift) > _ALL_TRIED:
             tried = {*first, *torch.topk(scores.float().cpu() + torch.from_numpy(shift), _TRIED).indices.tolist()}
         kept = np.full_like(shift, -math.inf)
-        odd = self._odd(progress, row)
+        # A text in which nothing is missing may end the last word in any way.
+        odd = self._odd(progress, row) if plan else set()
         for token in tried:
             if token in odd and token not in first:
                 continue

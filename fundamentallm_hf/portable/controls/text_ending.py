@@ -162,7 +162,9 @@ class TextEndLogitsProcessor(LogitsProcessor):
             return NEVER
         for token in tokens:
             state = self._advance(state, token)
-        return min(NEVER, len(tokens) + self.plan.need(state))
+        need = self.plan.need(state)
+        # Behind the last required word, no letter may come first.
+        return min(NEVER, len(tokens) + need + (need > 1))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, reweighted and masked."""

@@ -14,7 +14,8 @@ from text_matcher import violations
 from toy_tokenizers import FAMILIES, toy_model
 from unit_checker import wrong_end
 
-from fundamentallm_hf import controlled_generate
+from fundamentallm_hf import Generator, controlled_generate, load_model
+from fundamentallm_hf.portable.errors import UserError
 
 DRAWS = int(os.environ.get("ENDING_DRAWS", "160"))
 FIRST = int(os.environ.get("ENDING_FIRST", "0"))
@@ -107,3 +108,61 @@ def test_every_text_ends_as_asked_for(number):
         for entry in how.get("must_include", ()):
             assert any(violations(whole, len(prompt), [part]) for part in entry.split("|")), (entry, whole, family)
         assert not violations(whole, len(prompt), how.get("bad_words", ())), (whole, how, family)
+
+
+REFUSED = [
+    ({"words": 50, "max_tokens": 20}, "words: such a text needs at least"),
+    ({"sentences": 9, "max_tokens": 12}, "sentences: such a text needs at least"),
+    ({"end_at": "verse"}, "end-at has to be one of word, sentence, line, paragraph but is 'verse'"),
+    ({"words": "60-40"}, "words has to be a whole number above 0, or a range"),
+    ({"words": 2.5}, "words has to be a whole number above 0, or a range"),
+    ({"words": 3, "sentences": 5}, "5 sentences need a word each"),
+    ({"words": 5, "min_tokens": 3}, "words and min_tokens (3) both decide"),
+    ({"end_at": "word", "pattern": "a+"}, "end_at and pattern both decide where the text ends"),
+    ({"end_at": "line", "stop": ["\n"]}, "ends the text before it can end at a line"),
+    ({"must_include": ["dragon", "castle"], "end_at": "sentence", "max_tokens": 14}, "with the required words"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
+def test_what_cannot_be_is_refused_in_one_line_before_the_first_step(settings, message):
+    with pytest.raises(UserError, match=re.escape(message)) as refused:
+        Generator(load_model(device="cpu")).generate("Once upon a time", **settings)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0}, {"temperature": 0.8, "seed": 4}, {"beam_size": 3}])
+@pytest.mark.parametrize("asked", [{"end_at": "sentence"}, {"words": "8-12"}, {"sentences": 2}, {"end_at": "line"}])
+def test_the_bundled_model_ends_as_asked_for_with_whole_words(asked, how):
+    done = Generator(load_model(device="cpu")).complete("Once upon a time", max_tokens=160, **asked, **how)[0]
+    assert not wrong_end(done.completion, **asked), done.completion
+    assert done.tokens <= 160
+
+
+def test_a_drafted_text_ends_like_one_that_is_not():
+    generator = Generator(load_model(device="cpu"))
+    texts = [
+        generator.generate("One day, Tim", max_tokens=120, end_at="sentence", temperature=0, speculate=each)
+        for each in (True, False)
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_with_room_for_it_the_text_is_the_free_one_up_to_its_end():
+    generator = Generator(load_model(device="cpu"), temperature=0)
+    free = generator.generate("Once upon a time", max_tokens=300)
+    ended = generator.generate("Once upon a time", max_tokens=300, end_at="sentence")
+    assert free.startswith(ended.rstrip())
+    assert len(ended) > 150
+
+
+def test_a_model_without_an_end_token_ends_where_it_is_asked_to():
+    model = toy_model("characters")
+    ends = model.generation_config.eos_token_id
+    try:
+        model.generation_config.eos_token_id = None
+        how = {"do_sample": True, "max_new_tokens": 40, "words": 3}
+        for _, _, added in added_texts(model, ["the cat"], how):
+            assert not wrong_end(added, words=3), added
+    finally:
+        model.generation_config.eos_token_id = ends
