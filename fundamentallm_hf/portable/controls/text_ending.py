@@ -24,6 +24,7 @@ from ..decoding.row_states import RowStates, row_key
 from ..errors import UserError
 from ..text.unit_tables import UnitText
 from .ending_plan import NEVER, EndingPlan
+from .ending_scores import give_to, log_sum
 from .must_include_plan import Progress, Requirements
 
 # Tokens of a word on average and of nearly any word, with characters as tokens and with parts of words.
@@ -36,6 +37,8 @@ _AMPLE = 1.1
 _MOST_PUSHED = 6.0
 # Beyond this chance of an end in the remaining room nothing is weighed.
 _SAFE = 0.98
+# With room for so many units nothing is weighed, and an end of so many nats below the best token is only masked.
+_EARLY, _UNLIKELY = 4.0, 8.0
 # With so much room behind the end nothing about single bytes matters.
 _OTHERS_AMPLE = 8
 # White space and separators, in the groups of tokens.
@@ -172,11 +175,26 @@ class TextEndLogitsProcessor(LogitsProcessor):
         progress = self._missing(input_ids)
         scores = scores.clone()
         for index, (state, room, missing) in enumerate(zip(states, rooms, progress, strict=True)):
-            if not state.over:
+            if not state.over and not (missing is None and self._is_early(state, room, scores[index])):
                 row = scores[index].detach().double().cpu().numpy() / self.temperature
                 changed = self._row(state, room, missing, row, input_ids[index])
                 scores[index] = torch.from_numpy(changed * self.temperature).to(scores.device, scores.dtype)
         return scores
+
+    def _is_early(self, state: UnitText, room: int, scores: torch.Tensor) -> bool:
+        """Whether there is so much room that only an end here could be wrong; it is masked **in place**."""
+        counts = self.plan.words is not None or self.plan.sentences is not None
+        if counts or self.bad_stops is not None or room < _EARLY * self._unit_length(state) + self._ample:
+            return False
+        ends = list(self._over)
+        if self.plan.may_end(state):
+            if not self.end_tokens:
+                scores[ends] = -torch.inf
+            return True
+        if ends and float(scores[ends].max()) > float(scores.max()) - _UNLIKELY * self.temperature:
+            return False
+        scores[ends] = -torch.inf
+        return True
 
     def _row(
         self, state: UnitText, room: int, missing: Progress | None, scores: np.ndarray, row: torch.Tensor
@@ -202,11 +220,11 @@ class TextEndLogitsProcessor(LogitsProcessor):
                 wanted = fits
         changed = np.where(wanted, given, -np.inf)
         closers = (needs < self.plan.need(state)) & wanted & np.isfinite(given)
-        lost = _log_sum(np.where(wanted, -np.inf, given))
+        lost = log_sum(np.where(wanted, -np.inf, given))
         if missing is None and not self._is_end(state):
             self._push(state, room, changed, closers)
             if not can_end:
-                _give(changed, closers, lost)
+                give_to(changed, closers, lost)
         if can_end:
             self._end(changed, given, ends, lost, row)
         elif not np.isfinite(changed).any():
@@ -334,7 +352,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
                 self.complete.rows.add(row_key(row))
             return
         # Without an end token, a text ends by the criterion, which takes any token for its end.
-        if lost > _log_sum(changed) or not np.isfinite(changed).any():
+        if lost > log_sum(changed) or not np.isfinite(changed).any():
             self.complete.rows.add(row_key(row))
             changed[:] = -np.inf
             changed[self.closing_token] = 0.0
@@ -370,16 +388,3 @@ class TextEndLogitsProcessor(LogitsProcessor):
             rest = progress if self.requirements.missing(progress) else None
             kept[token] = self._joint_need(self._advance(state, token), rest) <= room - 1
         return kept
-
-
-def _log_sum(scores: np.ndarray) -> float:
-    """The logarithm of the summed probability of unnormalized scores."""
-    most = float(scores.max(initial=-np.inf))
-    return most + math.log(float(np.exp(scores - most).sum())) if math.isfinite(most) else -math.inf
-
-
-def _give(changed: np.ndarray, closers: np.ndarray, lost: float) -> None:
-    """Add lost probability to the tokens that close the unit, in proportion to theirs."""
-    own = _log_sum(np.where(closers, changed, -np.inf))
-    if math.isfinite(lost) and math.isfinite(own):
-        changed[closers] += np.logaddexp(own, lost) - own
