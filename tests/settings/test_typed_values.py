@@ -87,11 +87,15 @@ VALUES = {
     str: st.text(min_size=1),
     tuple: st.lists(st.text(min_size=1), max_size=3).map(tuple),
 }
-PAIRS = st.sampled_from(list(SETTINGS.values())).flatmap(
-    lambda setting: st.tuples(
-        st.just(setting), st.sampled_from(setting.choices) if setting.choices else VALUES[setting.kind]
-    )
-)
+
+
+def _values(setting):
+    if setting.is_range:
+        return st.sampled_from(["3", "40-60"])
+    return st.sampled_from(setting.choices) if setting.choices else VALUES[setting.kind]
+
+
+PAIRS = st.sampled_from(list(SETTINGS.values())).flatmap(lambda setting: st.tuples(st.just(setting), _values(setting)))
 
 
 @given(PAIRS, st.booleans())

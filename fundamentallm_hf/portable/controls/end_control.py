@@ -7,10 +7,11 @@ import torch
 from ..decoding.call_processors import CallProcessors
 from ..decoding.phases import ENDING_FIELDS, WHOLE_TEXT_FIELDS, Phase
 from ..decoding.stop_strings import find_stop
+from ..errors import UserError
 from ..text.unit_tables import UnitTables
 from ..text.vocabulary import Vocabulary
 from .bad_words import BadWordsLogitsProcessor
-from .end_settings import check_ending
+from .end_settings import EndSettings, check_ending
 from .ending_plan import EndingPlan
 from .must_include import MustIncludeLogitsProcessor, suppressed_tokens
 from .text_ending import TextEndLogitsProcessor
@@ -27,8 +28,13 @@ def add_text_ending(step: CallProcessors) -> None:
     settings = check_ending({name: call.field(name) for name in (*ENDING_FIELDS, *WHOLE_TEXT_FIELDS)}, least)
     if settings is None:
         return
+    _check_stops(settings, step.stop_strings)
+    banning = step.acting(BadWordsLogitsProcessor)
     room = max(call.remaining(call.prompts), default=0)
     suppressed = frozenset(tokens[0] for tokens in suppressed_tokens(call.config) if len(tokens) == 1)
+    for ban in banning:
+        # What is banned by itself is banned nearly everywhere, so no way to the end may need it.
+        suppressed |= frozenset(ban.tables.table(ban.tables.start).completing.tolist())
 
     def make() -> EndingPlan:
         vocabulary = Vocabulary.of(call.reader)
@@ -47,18 +53,30 @@ def add_text_ending(step: CallProcessors) -> None:
         temperature=step.temperature,
         requirements=None if including is None else including.requirements,
         progress=None if including is None else including.states,
+        spare=plan.most_needed + 2 if banning or including is not None else 0,
         bad_stops=_bad_stops(plan, step.stop_strings, call.prompt_columns) if step.stop_strings else None,
     )
     processor.check(call.prompts)
     # The others have to be done while there is room for the end.
-    for each in (*step.acting(MustIncludeLogitsProcessor), *step.acting(BadWordsLogitsProcessor)):
+    others: list[MustIncludeLogitsProcessor | BadWordsLogitsProcessor] = [*banning]
+    others += [] if including is None else [including]
+    for each in others:
         if each.remaining is not None:
             each.remaining = _less(each.remaining, plan.most_needed)
     step.add(Phase.ENDING, processor)
 
 
+def _check_stops(settings: EndSettings, stops: Sequence[str]) -> None:
+    """Refuse stop texts that come before every end as asked for."""
+    breaks = {"line": 1, "paragraph": 2}.get(settings.unit, 0)
+    for stop in stops:
+        if len(stop) <= breaks and not stop.strip("\n"):
+            line = f"stop: {stop!r} ends the text before it can end at a {settings.unit}: leave one of the two out"
+            raise UserError(line, setting="stop", value=stop)
+
+
 def _less(remaining: Callable[[torch.Tensor], Sequence[int]], kept: int) -> Callable[[torch.Tensor], list[int]]:
-    return lambda input_ids: [room - kept for room in remaining(input_ids)]
+    return lambda input_ids: [min(room, max(1, room - kept)) for room in remaining(input_ids)]
 
 
 def _bad_stops(plan: EndingPlan, stops: Sequence[str], columns: int) -> Callable[[list[int]], list[int]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..decoding.phases import WHOLE_TEXT_FIELDS
 from ..errors import UserError
-from ..text.text_units import Units, UnitState
+from ..text.text_units import TextUnits, UnitState
 
 END_UNITS = ("word", "sentence", "line", "paragraph")
 # The most words and sentences that can be asked for: the graph has a node for each.
@@ -58,9 +58,9 @@ class EndSettings:
         """Whether the automaton has to follow sentences."""
         return self.sentences is not None or self.unit != "word"
 
-    def make_units(self) -> Units:
+    def make_units(self) -> TextUnits:
         """The automaton that this needs."""
-        return Units(self.follows_sentences, self.unit in ("line", "paragraph"))
+        return TextUnits(self.follows_sentences, self.unit in ("line", "paragraph"))
 
     def ends(self, state: UnitState) -> bool:
         """Whether a text in this state has such an end, its numbers aside."""

@@ -7,6 +7,7 @@ computed once for a setting.
 
 import numpy as np
 
+from ..text.character_classes import characters_behind
 from ..text.unit_tables import UnitTables, UnitText
 from .end_settings import EndSettings
 
@@ -55,14 +56,15 @@ class EndingPlan:
 
     def need(self, text: UnitText) -> int:
         """The least number of tokens to an end; `NEVER` where there is none."""
+        missing, table = 0, self.needs
         if text.pending:
-            text, table = self.tables.flushed(text), self.needs_after
-        else:
-            table = self.needs
+            # Any character ends one that is broken off, but a whole one reads better.
+            missing, table = characters_behind(text.pending)[2], self.needs_after
+            text = self.tables.flushed(text)
         words, sentences = self.left(text)
         if words < 0 or sentences < 0 or text.place >= table.shape[2]:
             return NEVER
-        return int(table[words, sentences, text.place])
+        return min(NEVER, missing + int(table[words, sentences, text.place]))
 
     def may_end(self, text: UnitText) -> bool:
         """Whether the text may end here: also behind a word that nothing follows yet."""

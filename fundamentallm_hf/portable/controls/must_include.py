@@ -275,7 +275,8 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
             rest = requirements.plan(after)
             if rest is None or len(rest) > room - 1 or self._bars(progress, token):
                 continue
-            if token in first or not self._is_odd(progress, after, tail, token):
+            # A text in which nothing is missing may end the last word in any way.
+            if not plan or token in first or not self._is_odd(progress, after, tail, token):
                 kept[token] = 0.0
         if plan and not np.isfinite(kept + shift).any():
             shift[plan[0]] = 0.0  # another control has masked the last continuation

@@ -31,7 +31,7 @@ def is_text(text: str) -> bool:
 def _is_range(text: str) -> bool:
     """Whether it is a whole number above 0, or two that grow, with a hyphen between them."""
     found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
-    return bool(found) and 1 <= int(found[1]) <= int(found[2] or found[1])
+    return found is not None and 1 <= int(found[1]) <= int(found[2] or found[1])
 
 
 @dataclass(frozen=True)

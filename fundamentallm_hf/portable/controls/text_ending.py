@@ -24,6 +24,7 @@ from ..decoding.row_states import RowStates, row_key
 from ..errors import UserError
 from ..text.unit_tables import UnitText
 from .ending_plan import NEVER, EndingPlan
+from .ending_scores import give_to, log_sum
 from .must_include_plan import Progress, Requirements
 
 # Tokens of a word on average and of nearly any word, with characters as tokens and with parts of words.
@@ -36,6 +37,8 @@ _AMPLE = 1.1
 _MOST_PUSHED = 6.0
 # Beyond this chance of an end in the remaining room nothing is weighed.
 _SAFE = 0.98
+# With room for so many units nothing is weighed, and an end of so many nats below the best token is only masked.
+_EARLY, _UNLIKELY = 4.0, 8.0
 # With so much room behind the end nothing about single bytes matters.
 _OTHERS_AMPLE = 8
 # White space and separators, in the groups of tokens.
@@ -57,6 +60,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
         temperature: the number that scores are divided by later.
         requirements: required words, whose plan comes before the end.
         progress: returns the progress of each row in them.
+        spare: tokens that are kept where possible, because other controls may mask the shortest way.
         bad_stops: for the tokens of a row, those that would complete a stop text where the text must not end.
     """
 
@@ -72,6 +76,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
         temperature: float = 1.0,
         requirements: Requirements | None = None,
         progress: Callable[[torch.Tensor], Sequence[Progress]] | None = None,
+        spare: int = 0,
         bad_stops: Callable[[list[int]], Sequence[int]] | None = None,
     ) -> None:
         self.plan, self.tables, self.settings = plan, plan.tables, plan.settings
@@ -82,6 +87,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
         self.complete.judge = self.is_complete
         self.temperature = temperature
         self.requirements, self.progress = requirements, progress
+        self.spare = spare
         self.bad_stops = bad_stops
         closing = () if self.end_tokens or closing_token is None else (closing_token,)
         self._over = {end for end in (*self.end_tokens, *closing) if end < self.tables.size}
@@ -101,6 +107,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
         groups = self.tables.groups
         self._separating = np.array([any(char in _SEPARATORS for char in text) for text in groups], dtype=bool)
         self._after_sentence = np.array([state.after_sentence for state in self.tables.states])
+        self._blank = np.array([text in (" ", "\n") for text in groups], dtype=bool)
         self._space = next((group for group, text in enumerate(groups) if text == " "), None)
         counts = plan.words is not None or plan.sentences is not None
         self._ample = math.inf if counts else plan.most_needed + _OTHERS_AMPLE
@@ -158,7 +165,9 @@ class TextEndLogitsProcessor(LogitsProcessor):
             return NEVER
         for token in tokens:
             state = self._advance(state, token)
-        return min(NEVER, len(tokens) + self.plan.need(state))
+        need = self.plan.need(state)
+        # Behind the last required word, no letter may come first.
+        return min(NEVER, len(tokens) + need + (need > 1))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, reweighted and masked."""
@@ -166,11 +175,26 @@ class TextEndLogitsProcessor(LogitsProcessor):
         progress = self._missing(input_ids)
         scores = scores.clone()
         for index, (state, room, missing) in enumerate(zip(states, rooms, progress, strict=True)):
-            if not state.over:
+            if not state.over and not (missing is None and self._is_early(state, room, scores[index])):
                 row = scores[index].detach().double().cpu().numpy() / self.temperature
                 changed = self._row(state, room, missing, row, input_ids[index])
                 scores[index] = torch.from_numpy(changed * self.temperature).to(scores.device, scores.dtype)
         return scores
+
+    def _is_early(self, state: UnitText, room: int, scores: torch.Tensor) -> bool:
+        """Whether there is so much room that only an end here could be wrong; it is masked **in place**."""
+        counts = self.plan.words is not None or self.plan.sentences is not None
+        if counts or self.bad_stops is not None or room < _EARLY * self._unit_length(state) + self._ample:
+            return False
+        ends = list(self._over)
+        if self.plan.may_end(state):
+            if not self.end_tokens:
+                scores[ends] = -torch.inf
+            return True
+        if ends and float(scores[ends].max()) > float(scores.max()) - _UNLIKELY * self.temperature:
+            return False
+        scores[ends] = -torch.inf
+        return True
 
     def _row(
         self, state: UnitText, room: int, missing: Progress | None, scores: np.ndarray, row: torch.Tensor
@@ -190,16 +214,17 @@ class TextEndLogitsProcessor(LogitsProcessor):
             fits &= self._keeps_words(state, missing, room, given, fits)
             wanted = fits
         else:
+            fits = self._with_spare(fits, needs, given, room)
             wanted = fits & ~self._unwise(state, room)
             if not (np.isfinite(given) & wanted).any() and not can_end:
                 wanted = fits
         changed = np.where(wanted, given, -np.inf)
         closers = (needs < self.plan.need(state)) & wanted & np.isfinite(given)
-        lost = _log_sum(np.where(wanted, -np.inf, given))
+        lost = log_sum(np.where(wanted, -np.inf, given))
         if missing is None and not self._is_end(state):
             self._push(state, room, changed, closers)
             if not can_end:
-                _give(changed, closers, lost)
+                give_to(changed, closers, lost)
         if can_end:
             self._end(changed, given, ends, lost, row)
         elif not np.isfinite(changed).any():
@@ -207,6 +232,20 @@ class TextEndLogitsProcessor(LogitsProcessor):
         scores = np.full_like(scores, -np.inf)
         scores[:size] = changed
         return scores
+
+    def _with_spare(self, fits: np.ndarray, needs: np.ndarray, given: np.ndarray, room: int) -> np.ndarray:
+        """(size,) bool: of the tokens that fit, those that leave spare tokens, as many as possible."""
+        open_tokens = fits & np.isfinite(given)
+        for spare in range(self.spare, 0, -1):
+            kept = fits & (needs <= room - 1 - spare)
+            if (kept & open_tokens).any():
+                return kept
+        if self.spare and self._blank.any():
+            # Others may mask all words here: behind the prompt's last word, for instance.
+            blank = fits & self._blank[self._group_of] & (self.tables.group_of >= 0)
+            if (blank & open_tokens).any() and (needs[open_tokens] > room - 1 - self.spare).all():
+                return blank
+        return fits
 
     def _is_end(self, state: UnitText) -> bool:
         return not state.pending and bool(self.plan.ends[state.place]) and self.plan.counts_hold(state)
@@ -313,7 +352,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
                 self.complete.rows.add(row_key(row))
             return
         # Without an end token, a text ends by the criterion, which takes any token for its end.
-        if lost > _log_sum(changed) or not np.isfinite(changed).any():
+        if lost > log_sum(changed) or not np.isfinite(changed).any():
             self.complete.rows.add(row_key(row))
             changed[:] = -np.inf
             changed[self.closing_token] = 0.0
@@ -349,16 +388,3 @@ class TextEndLogitsProcessor(LogitsProcessor):
             rest = progress if self.requirements.missing(progress) else None
             kept[token] = self._joint_need(self._advance(state, token), rest) <= room - 1
         return kept
-
-
-def _log_sum(scores: np.ndarray) -> float:
-    """The logarithm of the summed probability of unnormalized scores."""
-    most = float(scores.max(initial=-np.inf))
-    return most + math.log(float(np.exp(scores - most).sum())) if math.isfinite(most) else -math.inf
-
-
-def _give(changed: np.ndarray, closers: np.ndarray, lost: float) -> None:
-    """Add lost probability to the tokens that close the unit, in proportion to theirs."""
-    own = _log_sum(np.where(closers, changed, -np.inf))
-    if math.isfinite(lost) and math.isfinite(own):
-        changed[closers] += np.logaddexp(own, lost) - own

@@ -81,7 +81,7 @@ class UnitState(NamedTuple):
         return self.phase in (MARK, GAP, OPEN_GAP)
 
 
-class Units:
+class TextUnits:
     """The automaton.
 
     Args:
@@ -241,6 +241,12 @@ _KINDS = (
     ("-", HYPHENS),
     (";", ";"),
     (",", ","),
+)
+# A character of each kind.
+ONE_OF_EACH = (
+    *(_LOWER, _UPPER, _GREEK_LOWER, _GREEK_UPPER, _UNCASED, _UNSPACED_LETTER, _OTHER, _DIGIT, " "),
+    *(chars[0] for _, chars in _KINDS),
+    *sorted(set("".join(TITLES))),
 )
 # How many of a kind in a row the automaton distinguishes.
 _MOST_ALIKE = {"\n": 2, ".": 2, "'": 2, "-": 2, ";": 3, ",": 2}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .pieces import REPLACEMENT, add_piece, as_bytes, decode_run
-from .text_units import Units, UnitState, reduced_text
+from .text_units import ONE_OF_EACH, TextUnits, UnitState, reduced_text
 from .vocabulary import Vocabulary
 
 
@@ -72,7 +72,7 @@ class UnitTables:
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, size: int, units: Units, suppressed: frozenset[int] = frozenset()
+        self, vocabulary: Vocabulary, size: int, units: TextUnits, suppressed: frozenset[int] = frozenset()
     ) -> None:
         self.vocabulary, self.size, self.units = vocabulary.limited(size), size, units
         self.groups, self.group_of = _grouped(self.vocabulary, size, suppressed)
@@ -100,10 +100,12 @@ class UnitTables:
         return found
 
     def explore(self) -> None:
-        """Find all states that whole-character tokens lead to."""
+        """Find all states that tokens lead to, those that are parts of characters included."""
         place = 0
         while place < len(self.states):
             self.effects(place)
+            for char in ONE_OF_EACH:
+                self.index(self._read(self.states[place], char)[0])
             place += 1
 
     def advance(self, text: UnitText, token: int) -> UnitText:

@@ -1,0 +1,168 @@
+"""`end_at`, `words` and `sentences` with all families of tokenizers, drawn beside other controls.
+
+A draw is a family, a mode, what the end has to be, other controls and a length; draw `i` is always the same. An
+independent checker judges the texts. `ENDING_DRAWS=2000` asks for that many draws.
+"""
+
+import os
+import random
+import re
+
+import pytest
+import torch
+from text_matcher import violations
+from toy_tokenizers import FAMILIES, toy_model
+from unit_checker import wrong_end
+
+from fundamentallm_hf import Generator, controlled_generate, load_model
+from fundamentallm_hf.portable.errors import UserError
+
+DRAWS = int(os.environ.get("ENDING_DRAWS", "160"))
+FIRST = int(os.environ.get("ENDING_FIRST", "0"))
+PROMPTS = ["the cat", "once upon a ti", "Paris", "é", "42 and 1", "the", "a 日本 😀", "Dr"]
+MODES = [
+    {"do_sample": False},
+    {"do_sample": True, "temperature": 1.5, "top_k": 0},
+    {"do_sample": True, "temperature": 1.0, "top_p": 0.9, "seed": 3},
+    {"num_beams": 3},
+    {"num_beams": 2, "do_sample": True},
+    {"do_sample": True, "num_return_sequences": 2, "temperature": 1.5},
+    {"do_sample": False, "use_cache": False},
+    {"do_sample": False, "prompt_lookup_num_tokens": 3},
+]
+ENDS = [
+    {"end_at": "word"},
+    {"end_at": "sentence"},
+    {"end_at": "line"},
+    {"end_at": "paragraph"},
+    {"words": 1},
+    {"words": 3},
+    {"words": "2-5"},
+    {"sentences": 1},
+    {"sentences": 2},
+    {"sentences": "1-3"},
+    {"words": "4-8", "end_at": "sentence"},
+    {"words": 5, "sentences": 2},
+    {"sentences": "1-2", "end_at": "paragraph"},
+    {"words": 6, "end_at": "line"},
+]
+PARTNERS = [
+    {},
+    {},
+    {"bad_words": ["the", "ran*", "*a*"]},
+    {"bad_words": ["/[^a-z .!?\\n]/"]},
+    {"bad_words": ["Dr. Smith", "big dog", "t", "/\\w$/"]},
+    {"must_include": ["cat"]},
+    {"must_include": ["dog|Paris", "3.14"]},
+    {"must_include": ["sun"], "bad_words": ["the", "*o*"]},
+    {"stop": ["."]},
+    {"stop": ["e", "\n"]},
+    {"suppress_tokens": [5, 6, 7, 30]},
+    {"repetition_penalty": 1.3},
+]
+
+
+def draw(number):
+    """The case with this number: family, prompts and arguments of `generate()`."""
+    dice = random.Random(number)
+    family = dice.choice(list(FAMILIES))
+    how = dict(dice.choice(MODES)) | dict(dice.choice(ENDS)) | dict(dice.choice(PARTNERS))
+    how["max_new_tokens"] = dice.choice([12, 40, 60])
+    rows = 1 if "prompt_lookup_num_tokens" in how else dice.choice([1, 1, 3])
+    return family, dice.sample(PROMPTS, rows), how
+
+
+def added_texts(model, prompts, how):
+    """What is added to each prompt, up to a stop string, and the whole text."""
+    tokenizer = model.tokenizer
+    batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+    torch.manual_seed(0)
+    out = model.generate(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, custom_generate=controlled_generate, **how
+    )
+    decode = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    for index, row in enumerate(out):
+        given = batch.input_ids[index * len(prompts) // len(out)]
+        added = tokenizer.decode(row[len(given) :], **decode)
+        cut = re.search("|".join(map(re.escape, how.get("stop", []))) or r"\Z", added)
+        yield tokenizer.decode(given, **decode), tokenizer.decode(row, **decode), added[: cut.start()] if cut else added
+
+
+def promised(how):
+    return {name: how.get(name) for name in ("end_at", "words", "sentences")}
+
+
+@pytest.mark.parametrize("number", range(FIRST, FIRST + DRAWS))
+def test_every_text_ends_as_asked_for(number):
+    family, prompts, how = draw(number)
+    refusal, texts = "", []
+    try:
+        texts = list(added_texts(toy_model(family), prompts, how))
+    except ValueError as error:
+        refusal = str(error)
+    # A budget or an alphabet is too small for what is asked.
+    assert "\n" not in refusal
+    assert not refusal or re.match("end_at|words|sentences|must_include|stop", refusal), refusal
+    for prompt, whole, added in texts:
+        assert not wrong_end(added, **promised(how)), (prompt, added, how, family)
+        for entry in how.get("must_include", ()):
+            assert any(violations(whole, len(prompt), [part]) for part in entry.split("|")), (entry, whole, family)
+        assert not violations(whole, len(prompt), how.get("bad_words", ())), (whole, how, family)
+
+
+REFUSED = [
+    ({"words": 50, "max_tokens": 20}, "words: such a text needs at least"),
+    ({"sentences": 9, "max_tokens": 12}, "sentences: such a text needs at least"),
+    ({"end_at": "verse"}, "end-at has to be one of word, sentence, line, paragraph but is 'verse'"),
+    ({"words": "60-40"}, "words has to be a whole number above 0, or a range"),
+    ({"words": 2.5}, "words has to be a whole number above 0, or a range"),
+    ({"words": 3, "sentences": 5}, "5 sentences need a word each"),
+    ({"words": 5, "min_tokens": 3}, "words and min_tokens (3) both decide"),
+    ({"end_at": "word", "pattern": "a+"}, "end_at and pattern both decide where the text ends"),
+    ({"end_at": "line", "stop": ["\n"]}, "ends the text before it can end at a line"),
+    ({"must_include": ["dragon", "castle"], "end_at": "sentence", "max_tokens": 14}, "with the required words"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
+def test_what_cannot_be_is_refused_in_one_line_before_the_first_step(settings, message):
+    with pytest.raises(UserError, match=re.escape(message)) as refused:
+        Generator(load_model(device="cpu")).generate("Once upon a time", **settings)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0}, {"temperature": 0.8, "seed": 4}, {"beam_size": 3}])
+@pytest.mark.parametrize("asked", [{"end_at": "sentence"}, {"words": "8-12"}, {"sentences": 2}, {"end_at": "line"}])
+def test_the_bundled_model_ends_as_asked_for_with_whole_words(asked, how):
+    done = Generator(load_model(device="cpu")).complete("Once upon a time", max_tokens=160, **asked, **how)[0]
+    assert not wrong_end(done.completion, **asked), done.completion
+    assert done.tokens <= 160
+
+
+def test_a_drafted_text_ends_like_one_that_is_not():
+    generator = Generator(load_model(device="cpu"))
+    texts = [
+        generator.generate("One day, Tim", max_tokens=120, end_at="sentence", temperature=0, speculate=each)
+        for each in (True, False)
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_with_room_for_it_the_text_is_the_free_one_up_to_its_end():
+    generator = Generator(load_model(device="cpu"), temperature=0)
+    free = generator.generate("Once upon a time", max_tokens=300)
+    ended = generator.generate("Once upon a time", max_tokens=300, end_at="sentence")
+    assert free.startswith(ended.rstrip())
+    assert len(ended) > 150
+
+
+def test_a_model_without_an_end_token_ends_where_it_is_asked_to():
+    model = toy_model("characters")
+    ends = model.generation_config.eos_token_id
+    try:
+        model.generation_config.eos_token_id = None
+        how = {"do_sample": True, "max_new_tokens": 40, "words": 3}
+        for _, _, added in added_texts(model, ["the cat"], how):
+            assert not wrong_end(added, words=3), added
+    finally:
+        model.generation_config.eos_token_id = ends
