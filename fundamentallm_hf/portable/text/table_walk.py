@@ -61,14 +61,13 @@ class TableWalk:
     def __init__(self, patterns: TextPatterns, in_order: PiecesInOrder, strips: bool = False) -> None:
         self.patterns = patterns
         self.strips = strips
-        self._order, self._tokens, self._rough = in_order
+        self._order, self._starts, self._tokens, self._rough = in_order
         self._states: dict[PatternState, _WalkState] = {}
         self._moves = 0
 
     def everything(self) -> Iterator[int]:
         """All tokens that are whole characters."""
-        for tokens in self._tokens:
-            yield from tokens
+        yield from self._tokens
 
     def __call__(self, start: PatternState, base: PatternState | None) -> Iterator[tuple[int, Outcome, PatternState]]:
         """Read every piece from `start`; with `base`, only those on which the two states differ.
@@ -100,9 +99,8 @@ class TableWalk:
             if fate == "masked":
                 # Every piece with this prefix is masked as well.
                 end = bisect_left(order, piece[: depth + 1] + _LAST, lo=index + 1)
-                for tokens in self._tokens[index:end]:
-                    for token in tokens:
-                        yield token, _HIT, path[-1].state
+                for token in self._tokens[self._starts[index] : self._starts[end]]:
+                    yield token, _HIT, path[-1].state
                 index = end
             elif fate == "same":
                 index = bisect_left(order, piece[:depth] + _LAST, lo=index + 1)
@@ -113,7 +111,7 @@ class TableWalk:
                 if self.strips and piece.endswith(" "):
                     outcome = outcome._replace(ends=path[-2].outcome.ends)
                 if base is not None or outcome != NOTHING:
-                    for token in self._tokens[index]:
+                    for token in self._tokens[self._starts[index] : self._starts[index + 1]]:
                         yield token, outcome, path[-1].state
                 index += 1
 

@@ -253,9 +253,12 @@ class TokenTables:
     def _judged(self, outcomes: Iterable[tuple[int, Outcome, PatternState]]) -> dict[int, Outcome]:
         """Adjust the outcomes of whole-character tokens by the state after each."""
         judged = {}
+        needs: dict[PatternState, Outcome] = {}
         for token, outcome, after in outcomes:
             if outcome.ends and not outcome.hit:
-                outcome = self._with_needs(TextState(after), outcome)
+                if after not in needs:
+                    needs[after] = self._with_needs(TextState(after), outcome)
+                outcome = needs[after]
             judged[token] = self._as_spelled(token, outcome, after)
         return judged
 
@@ -312,6 +315,7 @@ class TokenTables:
 
     def _with_needs(self, after: TextState, outcome: Outcome) -> Outcome:
         """The effect of a token, masked where the text may neither end nor continue after it."""
+        after = after._replace(patterns=self.patterns.core(after.patterns))
         if after.pending:
             key = (after.patterns, after.pending, bool(after.run))
             if key not in self._needs:
