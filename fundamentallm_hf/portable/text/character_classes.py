@@ -13,11 +13,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from .characters import fold, is_invisible, is_word
+from .characters import INVISIBLE_CODES, fold, is_word
 
 CODE_POINTS = 0x110000
 _SURROGATES = range(0xD800, 0xE000)
 _BLOCK = 256
+# Outside of these ranges no code point is a mark or a format character.
+_ASSIGNED = ((0, 0x20000), (0xE0000, 0xE1000))
 # Classes are renumbered before one of their numbers gets larger than this.
 _MOST_CLASSES = 1 << 20
 
@@ -131,11 +133,19 @@ def _renumbered(keys: np.ndarray) -> np.ndarray:
     return (np.cumsum(used, dtype=np.int32) - 1)[keys]
 
 
+@lru_cache(maxsize=2)
+def _codes_of(category: str) -> np.ndarray:
+    """The code points of a general category, named by its first letters: format characters, or marks."""
+    found = []
+    for first, last in _ASSIGNED:
+        categories = " ".join(map(unicodedata.category, all_characters()[first:last]))
+        found += [first + match.start() // 3 for match in re.finditer(rf"\b{category}", categories)]
+    return np.array(found)
+
+
 @lru_cache(maxsize=1)
 def _invisible() -> frozenset[str]:
-    """The invisible characters; none is outside of these ranges."""
-    codes = (*range(0x20000), *range(0xE0000, 0xE1000))
-    return frozenset(char for char in map(chr, codes) if is_invisible(char))
+    return frozenset(map(chr, (*_codes_of("Cf").tolist(), *INVISIBLE_CODES)))
 
 
 @lru_cache(maxsize=2)
@@ -162,10 +172,7 @@ def _kinds(ignore_case: bool) -> np.ndarray:
     for weight, pattern in ((1, r"\w+"), (2, r"\s+"), (4, r"[\x00-\x7f]+"), (16, r"\n")):
         for run in re.finditer(pattern, all_characters()):
             kinds[run.start() : run.end()] += weight
-    for first, last in ((0, 0x20000), (0xE0000, 0xE1000)):
-        categories = "".join(map(unicodedata.category, all_characters()[first:last]))
-        marks = np.frombuffer(categories.encode("ascii"), dtype="S1")[::2] == b"M"
-        kinds[first:last] |= marks.astype(np.int32) * 8
+    kinds[_codes_of("M")] |= 8
     numbers: dict[tuple[object, ...], int] = {}
     for code, parts in _folds(ignore_case).items():
         if len(parts) != 1 or not parts[0].isalnum():

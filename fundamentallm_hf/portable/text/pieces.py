@@ -1,12 +1,10 @@
 """The pieces of text that tokens add: whole characters, or bytes of an incomplete one."""
 
 import codecs
-import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 REPLACEMENT = "\ufffd"
-_LETTER_AND_MORE = re.compile(r"[A-Za-z][^A-Za-z]")
 
 
 class PiecesInOrder(NamedTuple):
@@ -16,13 +14,11 @@ class PiecesInOrder(NamedTuple):
         order: the pieces that consist of whole characters.
         starts: where the ids of each piece start in `tokens`; one number more than pieces.
         tokens: the ids of all tokens, in the order of their pieces.
-        rough: indices of the pieces in which anything other than an ASCII letter follows an ASCII letter.
     """
 
     order: list[str]
     starts: list[int]
     tokens: list[int]
-    rough: list[int]
 
     @classmethod
     def merged(
@@ -49,7 +45,7 @@ class PiecesInOrder(NamedTuple):
             if not order or texts[place] != order[-1]:
                 order.append(texts[place])
                 starts.append(count)
-        return cls(order, [*starts, len(places)], [tokens[place] for place in places], rough_pieces(order))
+        return cls(order, [*starts, len(places)], [tokens[place] for place in places])
 
 
 def shared_length(one: str, other: str) -> int:
@@ -59,11 +55,6 @@ def shared_length(one: str, other: str) -> int:
     while length < most and one[length] == other[length]:
         length += 1
     return length
-
-
-def rough_pieces(order: Sequence[str]) -> list[int]:
-    """Indices of the pieces in which something else follows a letter of ASCII."""
-    return [index for index, piece in enumerate(order) if _LETTER_AND_MORE.search(piece)]
 
 
 def add_piece(pending: bytes, piece: str | bytes, errors: str = "replace") -> tuple[str, bytes]:
