@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 REPLACEMENT = "\ufffd"
 
@@ -14,11 +14,13 @@ class PiecesInOrder(NamedTuple):
         order: the pieces that consist of whole characters.
         starts: where the ids of each piece start in `tokens`; one number more than pieces.
         tokens: the ids of all tokens, in the order of their pieces.
+        derived: a cache for other values computed from these pieces.
     """
 
     order: list[str]
     starts: list[int]
     tokens: list[int]
+    derived: dict[str, Any]
 
     @classmethod
     def merged(
@@ -45,7 +47,7 @@ class PiecesInOrder(NamedTuple):
             if not order or texts[place] != order[-1]:
                 order.append(texts[place])
                 starts.append(count)
-        return cls(order, [*starts, len(places)], [tokens[place] for place in places])
+        return cls(order, [*starts, len(places)], [tokens[place] for place in places], {})
 
 
 def shared_length(one: str, other: str) -> int:

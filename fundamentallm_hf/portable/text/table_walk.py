@@ -143,8 +143,10 @@ class TableWalk:
 
     def __init__(self, patterns: TextPatterns, in_order: PiecesInOrder, strips: bool = False) -> None:
         self.patterns = patterns
-        self._order, self._starts, self._tokens = in_order
-        self._tree = _Tree(self._order)
+        self._order, self._starts, self._tokens, derived = in_order
+        if "tree" not in derived:
+            derived["tree"] = _Tree(self._order)
+        self._tree: _Tree = derived["tree"]
         self._stripped = np.array([strips and piece.endswith(" ") for piece in self._order], dtype=bool)
         self._lock = threading.Lock()
         self._forget()
