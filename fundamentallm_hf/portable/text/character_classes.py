@@ -13,13 +13,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from .characters import fold, is_invisible, is_word
+from .characters import INVISIBLE_CODES, fold, is_word
 
 CODE_POINTS = 0x110000
 _SURROGATES = range(0xD800, 0xE000)
 _BLOCK = 256
-# Classes that one number can hold before they are renumbered.
-_MOST_CLASSES = 1 << 40
+# Outside of these ranges no code point is a mark or a format character.
+_ASSIGNED = ((0, 0x20000), (0xE0000, 0xE1000))
+# Classes are renumbered before one of their numbers gets larger than this.
+_MOST_CLASSES = 1 << 20
 # Characters that are tried before all that start with the same bytes, less one.
 _SAMPLES = 7
 
@@ -27,7 +29,9 @@ _SAMPLES = 7
 @lru_cache(maxsize=1)
 def all_characters() -> str:
     """Every code point in order, with the surrogates, which no text contains, replaced by NUL."""
-    return "".join(chr(code) if code not in _SURROGATES else "\0" for code in range(CODE_POINTS))
+    codes = np.arange(CODE_POINTS, dtype="<u4")
+    codes[_SURROGATES.start : _SURROGATES.stop] = 0
+    return codes.tobytes().decode("utf-32-le")
 
 
 class CharacterClasses:
@@ -51,12 +55,12 @@ class CharacterClasses:
                 seen = (int(_kinds(ignore_case)[code]), *(part if part in known else kind_of(part) for part in parts))
                 keys[code] = most + 1 + spelled.setdefault(seen, len(spelled))
         for test in tests:
-            if keys.max() > _MOST_CLASSES:
-                keys = np.unique(keys, return_inverse=True)[1]
+            if 2 * int(keys.max()) >= _MOST_CLASSES:
+                keys = _renumbered(keys)
             keys *= 2
             for run in re.finditer(f"(?:{test.pattern})+", all_characters(), test.flags):
                 keys[run.start() : run.end()] += 1
-        self._classes = np.unique(keys, return_inverse=True)[1].astype(np.int32)
+        self._classes = _renumbered(keys)
         self._found: dict[tuple[int, int], tuple[str, ...]] = {}
 
     def of(self, char: str) -> int:
@@ -66,7 +70,11 @@ class CharacterClasses:
     def representatives(self, first: int = 0, last: int = CODE_POINTS - 1) -> tuple[str, ...]:
         """One character for each class that occurs among the code points from `first` to `last`."""
         if (first, last) not in self._found:
-            codes = np.unique(self._classes[first : last + 1], return_index=True)[1] + first
+            classes = self._classes[first : last + 1]
+            place = np.full(int(classes.max()) + 1, -1)
+            # Of several values for one index the last is kept: that of the first character.
+            place[classes[::-1]] = np.arange(last, first - 1, -1)
+            codes = place[place >= 0]
             self._found[first, last] = tuple(chr(code) for code in codes.tolist() if code not in _SURROGATES)
         return self._found[first, last]
 
@@ -126,31 +134,53 @@ def kind_of(char: str) -> tuple[bool, bool, bool]:
     return is_word(char), char.isspace(), char.isascii()
 
 
+def _renumbered(keys: np.ndarray) -> np.ndarray:
+    """The same classes, numbered without gaps in the same order."""
+    used = np.zeros(int(keys.max()) + 1, dtype=bool)
+    used[keys] = True
+    return (np.cumsum(used, dtype=np.int32) - 1)[keys]
+
+
+@lru_cache(maxsize=2)
+def _codes_of(category: str) -> np.ndarray:
+    """The code points of a general category, named by its first letters: format characters, or marks."""
+    found = []
+    for first, last in _ASSIGNED:
+        categories = " ".join(map(unicodedata.category, all_characters()[first:last]))
+        found += [first + match.start() // 3 for match in re.finditer(rf"\b{category}", categories)]
+    return np.array(found)
+
+
+@lru_cache(maxsize=1)
+def _invisible() -> frozenset[str]:
+    return frozenset(map(chr, (*_codes_of("Cf").tolist(), *INVISIBLE_CODES)))
+
+
 @lru_cache(maxsize=2)
 def _folds(ignore_case: bool) -> dict[int, tuple[str, ...]]:
-    """The code points whose folded form differs from themselves, with that form."""
-    found = {}
+    """The code points whose folded form differs from themselves, with that form: see `fold`."""
+    found: dict[int, tuple[str, ...]] = {ord(char): () for char in _invisible()}
     for block in range(0, CODE_POINTS, _BLOCK):
         chars = all_characters()[block : block + _BLOCK]
-        same = unicodedata.normalize("NFKD", chars) == chars and chars.casefold() == chars
-        if same and not any(map(is_invisible, chars if block < 0x20000 or block >= 0xE0000 else chars[:1])):
+        if unicodedata.normalize("NFKD", chars) == chars and chars.casefold() == chars:
             continue
         for code, char in enumerate(chars, block):
-            if char != "\0" and fold(char, ignore_case) != char:
-                found[code] = tuple(fold(char, ignore_case))
-    return found
+            text = unicodedata.normalize("NFKD", char)
+            if ignore_case:
+                text = unicodedata.normalize("NFKD", text.casefold())
+            if text != char and code not in found and char != "\0":
+                found[code] = tuple(part for part in text if part not in _invisible())
+    return dict(sorted(found.items()))
 
 
 @lru_cache(maxsize=2)
 def _kinds(ignore_case: bool) -> np.ndarray:
     """For every code point a small number for its kind: word character or not, white space or not, and so on."""
-    kinds = np.zeros(CODE_POINTS, dtype=np.int64)
+    kinds = np.zeros(CODE_POINTS, dtype=np.int32)
     for weight, pattern in ((1, r"\w+"), (2, r"\s+"), (4, r"[\x00-\x7f]+"), (16, r"\n")):
         for run in re.finditer(pattern, all_characters()):
             kinds[run.start() : run.end()] += weight
-    for code in (*range(0x20000), *range(0xE0000, 0xE1000)):
-        if unicodedata.category(chr(code))[0] == "M":
-            kinds[code] |= 8
+    kinds[_codes_of("M")] |= 8
     numbers: dict[tuple[object, ...], int] = {}
     for code, parts in _folds(ignore_case).items():
         if len(parts) != 1 or not parts[0].isalnum():

@@ -22,7 +22,7 @@ _INVISIBLE = (
     range(0xFFF0, 0xFFF9),
     range(0xE0000, 0xE1000),
 )
-_INVISIBLE_CODES = frozenset(code for span in _INVISIBLE for code in span)
+INVISIBLE_CODES = frozenset(code for span in _INVISIBLE for code in span)
 # Scripts that are written without spaces: Thai, Lao, Myanmar, Khmer, kana, and the ideographs.
 _UNSPACED = (
     range(0x0E00, 0x0F00),
@@ -38,7 +38,7 @@ _UNSPACED = (
 
 def is_invisible(char: str) -> bool:
     """Whether a reader sees nothing of it: format characters such as the soft hyphen, fillers, variation selectors."""
-    return ord(char) in _INVISIBLE_CODES or unicodedata.category(char) == "Cf"
+    return ord(char) in INVISIBLE_CODES or unicodedata.category(char) == "Cf"
 
 
 @lru_cache(maxsize=1 << 16)

@@ -1,12 +1,11 @@
 """The pieces of text that tokens add: whole characters, or bytes of an incomplete one."""
 
 import codecs
-import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 REPLACEMENT = "\ufffd"
-_LETTER_AND_MORE = re.compile(r"[A-Za-z][^A-Za-z]")
 
 
 class PiecesInOrder(NamedTuple):
@@ -14,22 +13,25 @@ class PiecesInOrder(NamedTuple):
 
     Attributes:
         order: the pieces that consist of whole characters.
-        tokens: for each piece, the ids that add it.
-        rough: indices of the pieces in which anything other than an ASCII letter follows an ASCII letter.
+        starts: where the ids of each piece start in `tokens`; one number more than pieces.
+        tokens: the ids of all tokens, in the order of their pieces.
+        derived: a cache for other values computed from these pieces.
     """
 
     order: list[str]
-    tokens: list[list[int]]
-    rough: list[int]
+    starts: list[int]
+    tokens: list[int]
+    derived: dict[str, Any]
 
     @classmethod
     def merged(
-        cls, pieces: Mapping[str, Sequence[int]], key: Callable[[str], Hashable], characters: Iterable[str]
+        cls, pieces: Sequence[str], tokens: Sequence[int], key: Callable[[str], Hashable], characters: Iterable[str]
     ) -> "PiecesInOrder":
         """Sort pieces, with one for all that are alike.
 
         Args:
-            pieces: the ids that add each piece.
+            pieces: the texts of tokens.
+            tokens: their ids.
             key: tells which characters are alike.
             characters: those that the pieces are made of.
         """
@@ -37,15 +39,23 @@ class PiecesInOrder(NamedTuple):
         table = str.maketrans({char: alike.setdefault(key(char), char) for char in sorted(characters)})
         # One long text is translated many times faster than its pieces one by one.
         between = next(char for char in map(chr, range(0x10FFFF, 0, -1)) if ord(char) not in table)
-        together = between.join(pieces).translate(table)
-        tokens: dict[str, list[int]] = {}
-        for piece, of_piece in zip(together.split(between) if pieces else (), pieces.values(), strict=True):
-            if piece in tokens:
-                tokens[piece].extend(of_piece)
-            else:
-                tokens[piece] = [*of_piece]
-        order = sorted(tokens)
-        return cls(order, [tokens[piece] for piece in order], rough_pieces(order))
+        texts = between.join(pieces).translate(table).split(between) if pieces else []
+        # Flat lists: a list for each piece would keep the garbage collector busy.
+        places = sorted(range(len(texts)), key=texts.__getitem__)
+        order: list[str] = []
+        starts: list[int] = []
+        for count, place in enumerate(places):
+            if not order or texts[place] != order[-1]:
+                order.append(texts[place])
+                starts.append(count)
+        return cls(order, [*starts, len(places)], [tokens[place] for place in places], {})
+
+    def behind(self, first: str) -> "PiecesInOrder":
+        """What is left of the pieces that start with the character `first`, without it."""
+        low, high = bisect_left(self.order, first), bisect_left(self.order, chr(ord(first) + 1))
+        start, end = self.starts[low], self.starts[high]
+        rests = [piece[1:] for piece in self.order[low:high]]
+        return PiecesInOrder(rests, [each - start for each in self.starts[low : high + 1]], self.tokens[start:end], {})
 
 
 def shared_length(one: str, other: str) -> int:
@@ -55,11 +65,6 @@ def shared_length(one: str, other: str) -> int:
     while length < most and one[length] == other[length]:
         length += 1
     return length
-
-
-def rough_pieces(order: Sequence[str]) -> list[int]:
-    """Indices of the pieces in which something else follows a letter of ASCII."""
-    return [index for index, piece in enumerate(order) if _LETTER_AND_MORE.search(piece)]
 
 
 def add_piece(pending: bytes, piece: str | bytes, errors: str = "replace") -> tuple[str, bytes]:

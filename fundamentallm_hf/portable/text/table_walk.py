@@ -1,20 +1,29 @@
 """Reads every token of a vocabulary from one state of the patterns.
 
-Tokens with a common prefix are read together, and the transition of a state by a character is computed once. So a pass
-over a large vocabulary takes a few steps per token. The walk handles only tokens that are whole characters, not bytes.
+The tokens form a tree: those with a common prefix share a path. States and characters are numbered, so that all nodes
+of one depth are advanced at once by a look-up in an array of transitions, and the patterns are asked only once for the
+transition of a state by a character. The walk handles only tokens that are whole characters, not bytes.
 """
 
-from bisect import bisect_left
+import threading
 from collections.abc import Iterator
-from string import ascii_letters
 from typing import NamedTuple
 
-from .pieces import PiecesInOrder, shared_length
+import numpy as np
+
+from .pieces import PiecesInOrder
 from .text_patterns import PatternState, TextPatterns
 
-_LAST = "\U0010ffff"
-# Cached transitions; when there are more, the cache is cleared (about 100 MB).
-_MOST_MOVES = 1 << 18
+# Numbers that the transitions may take up; when there are more, they are forgotten (64 MB).
+_MOST_MOVES = 1 << 24
+# With more different characters than this, only the transitions that are known are stored.
+_WIDEST = 1 << 11
+# Results of whole passes that are kept.
+_KEPT_PASSES = 4
+# Characters of a piece that are read as part of the tree; the rest of a longer one is read alone.
+_DEEPEST = 32
+# The number of the state in which an entry is complete, and the mark of a transition that is not known yet.
+_COMPLETE, _UNKNOWN = 0, -1
 
 
 class Outcome(NamedTuple):
@@ -37,15 +46,89 @@ NOTHING = Outcome(False, False, 0.0)
 _HIT = Outcome(True, False, 0.0)
 
 
-class _WalkState:
-    """A state of the patterns, its transitions by character (None if it completes an entry), and its outcome."""
+class _Tree:
+    """The prefixes of all pieces as nodes, ordered by their length.
 
-    __slots__ = ("moves", "outcome", "state")
+    Attributes:
+        alphabet: the characters, by number.
+        parents: (nodes,) the node one character before each; the root is node 0.
+        characters: (nodes,) the number of the last character of each.
+        depths: the nodes of each length, as pairs of the first and the one after the last.
+        ends: (pieces,) the node of each piece, or of its first `_DEEPEST` characters.
+        longer: indices of the pieces that are longer.
+    """
 
-    def __init__(self, state: PatternState, patterns: TextPatterns) -> None:
-        self.state = state
-        self.moves: dict[str, _WalkState | None] = {}
-        self.outcome = Outcome(False, patterns.ends(state), patterns.chance(state))
+    def __init__(self, order: list[str]) -> None:
+        self.alphabet = sorted(set("".join(order)))
+        lengths = np.array([min(len(piece), _DEEPEST) for piece in order], dtype=np.int32)
+        deepest = max(1, int(lengths.max(initial=0)))
+        self.longer = [index for index, piece in enumerate(order) if len(piece) > _DEEPEST]
+        filled = "".join(piece[:deepest].ljust(deepest, "\0") for piece in order)
+        codes = np.frombuffer(filled.encode("utf-32-le", "surrogatepass"), dtype="<u4").reshape(len(order), deepest)
+        places = np.zeros(1 + max(map(ord, self.alphabet), default=0), dtype=np.int32)
+        places[list(map(ord, self.alphabet))] = np.arange(len(self.alphabet))
+        # How many characters each piece shares with the one before.
+        alike = np.logical_and.accumulate(codes[1:] == codes[:-1], axis=1)
+        shared = np.zeros(len(order), dtype=np.int32)
+        shared[1:] = np.minimum(alike.sum(axis=1), lengths[:-1])
+        self.ends = np.zeros(len(order), dtype=np.int32)
+        above = np.zeros(len(order), dtype=np.int32)
+        parents, characters, self.depths = [np.zeros(1, np.int32)], [np.zeros(1, np.int32)], []
+        count = 1
+        for depth in range(deepest):
+            reached = lengths > depth
+            new = reached & (shared <= depth)
+            nodes = np.cumsum(new, dtype=np.int32) - 1 + count
+            parents.append(above[new])
+            characters.append(places[codes[new, depth]])
+            above = np.where(reached, nodes, above)
+            self.ends[reached] = nodes[reached]
+            self.depths.append((count, count + int(new.sum())))
+            count = self.depths[-1][1]
+        self.parents, self.characters = np.concatenate(parents), np.concatenate(characters)
+
+
+class _Moves:
+    """The transitions of numbered states by numbered characters.
+
+    Args:
+        width: how many characters there are.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._table = np.full((64, width), _UNKNOWN, dtype=np.int32) if width <= _WIDEST else None
+        # Without a table: the known pairs of state and character, sorted, and the states after them.
+        self._pairs, self._after = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
+
+    @property
+    def size(self) -> int:
+        """How many numbers are stored."""
+        return self._table.size if self._table is not None else 3 * len(self._pairs)
+
+    def after(self, states: np.ndarray, characters: np.ndarray) -> np.ndarray:
+        """The states after each of some states and characters; `_UNKNOWN` where that is not stored."""
+        if self._table is not None:
+            missing = int(states.max(initial=0)) + 1 - len(self._table)
+            if missing > 0:
+                more = np.full((max(missing, len(self._table)), self.width), _UNKNOWN, dtype=np.int32)
+                self._table = np.concatenate([self._table, more])
+            return np.asarray(np.where(states == _COMPLETE, _COMPLETE, self._table[states, characters]))
+        pairs = states.astype(np.int64) * self.width + characters
+        found = np.full(len(pairs), _UNKNOWN, dtype=np.int32)
+        if len(self._pairs):
+            place = np.searchsorted(self._pairs, pairs).clip(max=len(self._pairs) - 1)
+            found = np.where(self._pairs[place] == pairs, self._after[place], _UNKNOWN)
+        return np.asarray(np.where(states == _COMPLETE, _COMPLETE, found))
+
+    def store(self, pairs: np.ndarray, after: np.ndarray) -> None:
+        """Store transitions; a pair is the number of the state times `width`, plus that of the character."""
+        if self._table is not None:
+            self._table.reshape(-1)[pairs] = after
+            return
+        joined = np.concatenate([self._pairs, pairs])
+        order = np.argsort(joined, kind="stable")
+        self._pairs, self._after = joined[order], np.concatenate([self._after, after])[order]
 
 
 class TableWalk:
@@ -60,15 +143,25 @@ class TableWalk:
 
     def __init__(self, patterns: TextPatterns, in_order: PiecesInOrder, strips: bool = False) -> None:
         self.patterns = patterns
-        self.strips = strips
-        self._order, self._tokens, self._rough = in_order
-        self._states: dict[PatternState, _WalkState] = {}
-        self._moves = 0
+        self._order, self._starts, self._tokens, derived = in_order
+        if "tree" not in derived:
+            derived["tree"] = _Tree(self._order)
+        self._tree: _Tree = derived["tree"]
+        self._stripped = np.array([strips and piece.endswith(" ") for piece in self._order], dtype=bool)
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._numbers: dict[PatternState, int] = {}
+        self._states: list[PatternState] = [self.patterns.start]  # `_COMPLETE` has no state: this one is not read
+        self._outcomes: list[Outcome] = [_HIT]
+        self._idle = [False]
+        self._moves = _Moves(len(self._tree.alphabet))
+        self._passes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def everything(self) -> Iterator[int]:
         """All tokens that are whole characters."""
-        for tokens in self._tokens:
-            yield from tokens
+        yield from self._tokens
 
     def __call__(self, start: PatternState, base: PatternState | None) -> Iterator[tuple[int, Outcome, PatternState]]:
         """Read every piece from `start`; with `base`, only those on which the two states differ.
@@ -76,75 +169,71 @@ class TableWalk:
         Yields:
             Tokens, their outcomes and the states after them; without `base`, only tokens that have an effect.
         """
-        if self._moves > _MOST_MOVES:
-            self._states.clear()
-            self._moves = 0
-        order = self._order
-        path = [self._state(start)]
-        base_path = [self._state(base)] if base is not None else []
-        # Where no match has started, letters have no effect: skip to a piece with other characters.
-        rests = base is None and not self.patterns.is_restless
-        before, index, rough = "", 0, 0
-        while index < len(order):
-            piece = order[index]
-            following = len(order)
-            if rests:
-                while rough < len(self._rough) and self._rough[rough] < index:
-                    rough += 1
-                following = self._rough[rough] if rough < len(self._rough) else following
-            shared = min(len(path) - 1, shared_length(piece, before))
-            del path[shared + 1 :], base_path[shared + 1 :]
-            before = piece
-            fate = self._read(piece[shared:], path, base_path, rests and following > index)
-            depth = len(path) - 1
-            if fate == "masked":
-                # Every piece with this prefix is masked as well.
-                end = bisect_left(order, piece[: depth + 1] + _LAST, lo=index + 1)
-                for tokens in self._tokens[index:end]:
-                    for token in tokens:
-                        yield token, _HIT, path[-1].state
-                index = end
-            elif fate == "same":
-                index = bisect_left(order, piece[:depth] + _LAST, lo=index + 1)
-            elif fate == "resting":
-                index = min(following, bisect_left(order, piece[:depth] + _LAST, lo=index + 1))
-            else:
-                outcome = path[-1].outcome
-                if self.strips and piece.endswith(" "):
-                    outcome = outcome._replace(ends=path[-2].outcome.ends)
-                if base is not None or outcome != NOTHING:
-                    for token in self._tokens[index]:
-                        yield token, outcome, path[-1].state
-                index += 1
+        with self._lock:  # several threads may use one table
+            if self._moves.size > _MOST_MOVES:
+                self._forget()
+            others = self._pass(base) if base is not None else None
+            last, before = self._pass(start)
+            states, outcomes = self._states, self._outcomes
+            idle = np.array(self._idle)
+        if others is None:
+            differs = ~idle[last] | self._stripped
+        else:
+            differs = (last != others[0]) & ~(idle[last] & idle[others[0]])
+            differs |= self._stripped & ((before != others[1]) | (last != others[0]))
+        for index in np.nonzero(differs)[0].tolist():
+            outcome, after = outcomes[last[index]], states[last[index]]
+            if self._stripped[index] and not outcome.hit:
+                outcome = outcome._replace(ends=outcomes[before[index]].ends)
+            if base is not None or outcome != NOTHING:
+                for token in self._tokens[self._starts[index] : self._starts[index + 1]]:
+                    yield token, outcome, after
 
-    def _read(self, rest: str, path: list[_WalkState], base_path: list[_WalkState], hasty: bool) -> str:
-        """Extend `path` by `rest`. Returns why it stopped early: "masked", "same" (as from `base`) or "resting"."""
-        for char in rest:
-            here = path[-1]
-            after = here.moves[char] if char in here.moves else self._move(here, char)
-            if after is None:
-                return "masked"
-            path.append(after)
-            if base_path:
-                other = base_path[-1]
-                base_after = other.moves[char] if char in other.moves else self._move(other, char)
-                # No match has started in `base`, so an entry completed there is completed here too.
-                assert base_after is not None
-                base_path.append(base_after)
-                if base_after is after and not (self.strips and char == " "):
-                    return "same"
-            elif hasty and char in ascii_letters and self.patterns.idle(after.state):
-                return "resting"
-        return ""
+    def _pass(self, start: PatternState) -> tuple[np.ndarray, np.ndarray]:
+        """(pieces,) the numbers of the states after each piece, and before its last character."""
+        number = self._number(start)
+        if number in self._passes:
+            return self._passes[number]
+        tree = self._tree
+        reached = np.empty(len(tree.parents), dtype=np.int32)
+        reached[0] = number
+        for first, last in tree.depths:
+            above, chars = reached[tree.parents[first:last]], tree.characters[first:last]
+            after = self._moves.after(above, chars)
+            unknown = after == _UNKNOWN
+            if unknown.any():
+                self._learn(above[unknown], chars[unknown])
+                after = self._moves.after(above, chars)
+            reached[first:last] = after
+        ends, before = reached[tree.ends], reached[tree.parents[tree.ends]]
+        for index in tree.longer:
+            for char in self._order[index][_DEEPEST:]:
+                before[index] = ends[index]
+                ends[index] = self._move(int(ends[index]), char)
+        while len(self._passes) >= _KEPT_PASSES:
+            del self._passes[next(iter(self._passes))]
+        self._passes[number] = ends, before
+        return ends, before
 
-    def _move(self, here: _WalkState, char: str) -> _WalkState | None:
-        state, hit = self.patterns.step(here.state, char)
-        here.moves[char] = after = None if hit else self._state(state)
-        self._moves += 1
-        return after
+    def _learn(self, states: np.ndarray, chars: np.ndarray) -> None:
+        """Ask the patterns for transitions, each once."""
+        pairs = np.unique(states.astype(np.int64) * self._moves.width + chars)
+        split = (divmod(pair, self._moves.width) for pair in pairs.tolist())
+        after = [self._move(state, self._tree.alphabet[char]) for state, char in split]
+        self._moves.store(pairs, np.array(after, dtype=np.int32))
 
-    def _state(self, state: PatternState) -> _WalkState:
-        found = self._states.get(state)
+    def _move(self, state: int, char: str) -> int:
+        if state == _COMPLETE:
+            return _COMPLETE
+        after, hit = self.patterns.step(self._states[state], char)
+        return _COMPLETE if hit else self._number(after)
+
+    def _number(self, state: PatternState) -> int:
+        found = self._numbers.get(state)
         if found is None:
-            found = self._states[state] = _WalkState(state, self.patterns)
+            found = self._numbers[state] = len(self._states)
+            self._states.append(state)
+            outcome = Outcome(False, self.patterns.ends(state), self.patterns.chance(state))
+            self._outcomes.append(outcome)
+            self._idle.append(outcome == NOTHING)
         return found

@@ -4,7 +4,7 @@ An entry in slashes is a regular expression, any other entry is words (see `word
 two machines and gives every state a probability that the text goes on to complete an entry.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property
 from heapq import nlargest
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ class TextPatterns:
         self.literal = LiteralMachine(entries, ignore_case)
         self.ignore_case = ignore_case
         hard = [entry for entry in entries if entry.is_plain]
-        soft = self._words_found(counts) if regexes or len(hard) < len(entries) else []
+        soft = self._words_found(entries, counts) if regexes or len(hard) < len(entries) else []
         for entry in soft:
             self.literal.paths.append(self.literal.add(entry, completes=False))
         self.rests: dict[int, list[Rest]] = {}
@@ -138,6 +138,10 @@ class TextPatterns:
         """The same position in a text in which nothing has started."""
         return PatternState(self.literal.neutral(state.literal), self.regex and self.regex.neutral(state.regex))
 
+    def core(self, state: PatternState) -> PatternState:
+        """The same state, without what only tells probabilities: from both, the same entries are completed."""
+        return state._replace(literal=self.literal.core(state.literal))
+
     def idle(self, state: PatternState) -> bool:
         """Whether nothing has started in the current word, and none of its further letters can start anything."""
         return self.regex is None and self.literal.idle(state.literal)
@@ -173,14 +177,18 @@ class TextPatterns:
             self._ways[threads] = found
         return found
 
-    def _words_found(self, counts: WordCounts) -> list[Entry]:
+    def _words_found(self, entries: Sequence[Entry], counts: WordCounts) -> list[Entry]:
         """The known words in which an entry is found: what the look-ahead expects of regular expressions and stars.
 
         Only the most frequent of them are taken. Words that begin alike are read together.
         """
         found = []
         path, before = [self.step(self.start, " ")], ""
-        for word in counts.words:
+        words: Iterable[str] = counts.words
+        if self.regex is None:
+            runs = {self._longest_run(entry) for entry in entries}
+            words = (word for word in words if any(run in word for run in runs))
+        for word in words:
             shared = shared_length(before, word)
             del path[shared + 1 :]
             for char in word[shared:]:
@@ -193,6 +201,12 @@ class TextPatterns:
                 found.append(word)
         likeliest = nlargest(_MOST_WORDS, found, key=counts.counts.__getitem__)
         return [Entry(tuple(word), (True,) * len(word), word) for word in likeliest]
+
+    def _longest_run(self, entry: Entry) -> str:
+        """The most letters in a row that every text with an entry has."""
+        marks = zip(entry.items, entry.literal, strict=True)
+        text = "".join(fold_text(item, self.ignore_case) if literal else SPACE for item, literal in marks)
+        return max(text.split(SPACE), key=len)
 
     def _give_chances(self, entry: Entry, path: list[int], counts: WordCounts) -> None:
         items = entry.items[:-1] if entry.is_stem else entry.items

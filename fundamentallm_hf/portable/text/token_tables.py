@@ -6,7 +6,6 @@ any other state only the tokens with another effect are examined. Results are ke
 entry and for thousands.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from functools import cached_property
 import torch
 
 from .character_classes import characters_behind, continues, samples_between
-from .pieces import PiecesInOrder, as_bytes, rough_pieces
+from .pieces import as_bytes
 from .table_walk import Outcome, TableWalk
 from .text_patterns import PatternState, TextPatterns
 from .token_reader import TextState, TokenReader
@@ -86,12 +85,11 @@ class TokenTables(TokenReader):
         vocabulary = vocabulary.limited(self.size)
         super().__init__(vocabulary, patterns)
         self._others: dict[int, TokenTables] = {}
-        if patterns.is_plain:
-            in_order = vocabulary.folded_in_order(patterns.ignore_case)
-        else:
-            in_order = vocabulary.in_order(patterns.key)
-        self._in_order = in_order
-        self._walk = TableWalk(patterns, in_order, vocabulary.strips_trailing_space)
+        # Of a regular expression, all characters are classified faster together than one by one.
+        self._key = patterns.key if patterns.regex is None else patterns.classes.of
+        plain = patterns.is_plain
+        self._in_order = vocabulary.folded_in_order(patterns.ignore_case) if plain else vocabulary.in_order(self._key)
+        self._walk = TableWalk(patterns, self._in_order, vocabulary.strips_trailing_space)
         self._parts = vocabulary.parts
         self._silent = [*vocabulary.silent, *range(len(vocabulary.pieces), self.size)]
         self._outcomes: dict[PatternState, dict[int, Outcome]] = {}
@@ -151,11 +149,8 @@ class TokenTables(TokenReader):
     @cached_property
     def _unspaced(self) -> TableWalk:
         """The walk over the tokens that start with a space, without that space."""
-        alike = (char for char in self.vocabulary.characters if self.patterns.key(char) == self.patterns.key(" "))
-        space, (order, tokens, _) = min(alike, default=" "), self._in_order
-        first, last = bisect_left(order, space), bisect_left(order, chr(ord(space) + 1))
-        rests = [piece[1:] for piece in order[first:last]]
-        pieces = PiecesInOrder(rests, tokens[first:last], rough_pieces(rests))
+        alike = (char for char in self.vocabulary.characters if self._key(char) == self._key(" "))
+        pieces = self._in_order.behind(min(alike, default=" "))
         return TableWalk(self.patterns, pieces, self.vocabulary.strips_trailing_space)
 
     @cached_property
@@ -174,9 +169,12 @@ class TokenTables(TokenReader):
     def _judged(self, outcomes: Iterable[tuple[int, Outcome, PatternState]]) -> dict[int, Outcome]:
         """Adjust the outcomes of whole-character tokens by the state after each."""
         judged = {}
+        needs: dict[PatternState, Outcome] = {}
         for token, outcome, after in outcomes:
             if outcome.ends and not outcome.hit:
-                outcome = self._with_needs(TextState(after), outcome)
+                if after not in needs:
+                    needs[after] = self._with_needs(TextState(after), outcome)
+                outcome = needs[after]
             judged[token] = self._as_spelled(token, outcome, after)
         return judged
 
@@ -233,6 +231,7 @@ class TokenTables(TokenReader):
 
     def _with_needs(self, after: TextState, outcome: Outcome) -> Outcome:
         """The effect of a token, masked where the text may neither end nor continue after it."""
+        after = after._replace(patterns=self.patterns.core(after.patterns))
         if after.pending:
             key = (after.patterns, after.pending, bool(after.run))
             if key not in self._needs:

@@ -242,18 +242,12 @@ class Vocabulary:
                 found.append((token, characters_behind(started)[2]))
         return found
 
-    @cached_property
-    def _whole(self) -> dict[str, list[int]]:
-        """The tokens of every piece that is whole characters."""
-        tokens: dict[str, list[int]] = {}
-        for token, piece in enumerate(self.pieces):
-            if piece and isinstance(piece, str) and token not in self.fallback:
-                tokens.setdefault(piece, []).append(token)
-        return tokens
-
     def in_order(self, key: Callable[[str], Hashable]) -> "PiecesInOrder":
         """The pieces that are whole characters, sorted by text; characters with the same key are merged."""
-        return PiecesInOrder.merged(self._whole, key, self.characters)
+        tokens = [token for token, piece in enumerate(self.pieces) if piece and isinstance(piece, str)]
+        if self.fallback:
+            tokens = [token for token in tokens if token not in self.fallback]
+        return PiecesInOrder.merged([str(self.pieces[token]) for token in tokens], tokens, key, self.characters)
 
     def folded_in_order(self, ignore_case: bool) -> "PiecesInOrder":
         """Like `in_order`, merging characters that words of ASCII letters do not distinguish; cached."""

@@ -143,6 +143,7 @@ class LiteralMachine:
     def __init__(self, entries: Sequence[Entry], ignore_case: bool) -> None:
         self.ignore_case = ignore_case
         self.nodes = [Node(), Node()]
+        self._all_complete = True
         self._steps: dict[tuple[LiteralState, str], tuple[LiteralState, bool]] = {}
         self.paths = [self.add(entry) for entry in entries]
 
@@ -214,6 +215,12 @@ class LiteralMachine:
         """The same position in a text in which nothing has started."""
         return LiteralState(frozenset(), state.in_word, False)
 
+    def core(self, state: LiteralState) -> LiteralState:
+        """The same state, without the nodes from which no entry can be completed: see `add`."""
+        if self._all_complete:
+            return state
+        return state._replace(threads=frozenset(node for node in state.threads if self._distances[node] < MANY))
+
     def _read(self, state: LiteralState, part: str) -> tuple[LiteralState, bool]:
         word, space = is_word(part), part.isspace()
         hit = state.pending and not word
@@ -241,6 +248,7 @@ class LiteralMachine:
             The node after each of its items, the start first.
         """
         self._steps.clear()
+        self._all_complete = self._all_complete and completes
         self.__dict__.pop("_distances", None)
         marks = list(zip(entry.items, entry.literal, strict=True))
         begins_open = marks[0] == (STAR, False)

@@ -1,10 +1,20 @@
 """Characters of one class lead to the same state, and the first bytes of a character show which it can become."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fundamentallm_hf.portable.text.character_classes import characters_behind, continues
+from fundamentallm_hf.portable.text.character_classes import (
+    CODE_POINTS,
+    _folds,
+    _kinds,
+    all_characters,
+    characters_behind,
+    continues,
+)
+from fundamentallm_hf.portable.text.characters import fold
 from fundamentallm_hf.portable.text.text_patterns import TextPatterns
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 
@@ -49,3 +59,18 @@ def test_a_character_is_among_those_that_begin_with_its_bytes(char, data):
     assert not continues(raw[:cut], b"a")
     if first > 0x80 and not 0xD800 <= first - 1 < 0xE000:
         assert chr(first - 1).encode()[:cut] != raw[:cut]
+
+
+def test_every_code_point_is_one_character_at_its_place():
+    assert len(all_characters()) == CODE_POINTS
+    for code in (0, 0x41, 0xD7FF, 0xE000, 0x1F600, CODE_POINTS - 1):
+        assert all_characters()[code] == chr(code)
+    assert set(all_characters()[0xD800:0xE000]) == {"\0"}
+
+
+@pytest.mark.parametrize("ignore_case", [True, False])
+@given(CHARACTERS | st.sampled_from("ßK\u017fﬁ日éÉ ﷺ\u00ad\u2028\u0301각\U000e0001"))
+def test_all_folds_and_marks_are_known_at_once(ignore_case, char):
+    folded = fold(char, ignore_case)
+    assert "".join(_folds(ignore_case).get(ord(char), char)) == folded
+    assert bool(_kinds(ignore_case)[ord(char)] & 8) == unicodedata.category(char).startswith("M")

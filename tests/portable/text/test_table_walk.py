@@ -1,7 +1,12 @@
-"""The cost of a pass over a vocabulary: characters that the patterns do not distinguish are merged."""
+"""A pass over a vocabulary finds what reading each token finds, in a few steps."""
+
+import random
 
 import pytest
+from toy_tokenizers import FAMILIES, toy_tokenizer
 
+from fundamentallm_hf.portable.text import table_walk
+from fundamentallm_hf.portable.text.table_walk import NOTHING, Outcome
 from fundamentallm_hf.portable.text.text_patterns import TextPatterns
 from fundamentallm_hf.portable.text.token_tables import TokenTables
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary
@@ -24,3 +29,45 @@ def test_thousands_of_characters_cost_a_few_steps(entries):
     # Each token has the same outcome as when it is read alone.
     for token in (0, 7, len(CHARACTERS) + 7, *range(2 * len(CHARACTERS), len(pieces))):
         assert bool(table.closed[token]) == tables.read(tables.start, token)[1]
+
+
+LISTS = [
+    ["cat", "ran*"],
+    ["*og", "Paris"],
+    ["/[a-z]{2}[0-9]/", "b*g"],
+    ["/\\bthe\\b/"],
+    ["*a*n"],
+    ["/a.{3}t/", "was not"],
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("widest", "deepest", "most"), [(1 << 11, 32, 1 << 24), (0, 2, 1 << 24), (0, 32, 60), (1 << 11, 1, 60)]
+)
+def test_a_pass_finds_what_reading_each_token_finds(family, widest, deepest, most, monkeypatch):
+    """Also with transitions that are stored as pairs, with tokens longer than the tree is deep, and forgetting."""
+    for name, value in (("_WIDEST", widest), ("_DEEPEST", deepest), ("_MOST_MOVES", most)):
+        monkeypatch.setattr(table_walk, name, value)
+    vocabulary = Vocabulary.of(toy_tokenizer(family))
+    dice = random.Random(family)
+    whole = [token for token in range(len(vocabulary.pieces)) if token not in set(vocabulary.parts)]
+    whole = [token for token in whole if vocabulary.pieces[token]]
+    for entries in LISTS:
+        patterns = TextPatterns(entries, True, WordCounts({"cat": 3, "ran": 9, "rang": 1, "dog": 4}), expects=True)
+        walk = TokenTables(vocabulary, patterns, len(vocabulary.pieces))._walk
+        for _ in range(4):
+            text = "".join(dice.choice(["the ", "ca", "r", "an", " ", "x4", "é", "was", "a", "."]) for _ in range(4))
+            start = patterns.read(patterns.start, text)[0]
+            base = patterns.neutral(start)
+            found = {token: (outcome, after) for token, outcome, after in walk(base, None)}
+            assert all(outcome != NOTHING for outcome, _ in found.values())
+            found |= {token: (outcome, after) for token, outcome, after in walk(start, base)}
+            for token in whole:
+                piece = str(vocabulary.pieces[token])
+                after, hit = patterns.read(start, piece)
+                unspaced = patterns.read(start, piece[:-1])[0]
+                shown = unspaced if vocabulary.strips_trailing_space and piece.endswith(" ") else after
+                chance = patterns.chance(after)
+                expected = Outcome(True, False, 0.0) if hit else Outcome(False, patterns.ends(shown), chance)
+                assert found.get(token, (NOTHING, after))[0] == expected, (entries, text, piece)

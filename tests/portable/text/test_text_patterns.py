@@ -200,3 +200,29 @@ def test_neutral_keeps_what_stands_before_and_drops_what_was_begun():
     assert patterns.neutral(read) == patterns.neutral(patterns.read(patterns.start, "x")[0])
     assert patterns.neutral(read) != patterns.neutral(patterns.read(patterns.start, " ")[0])
     assert patterns.chance(patterns.neutral(read)) == 0.0
+
+
+LETTERS = st.text(st.sampled_from("aeigmnrst ."), min_size=1, max_size=6)
+
+
+@given(
+    st.lists(LETTERS.filter(str.strip), min_size=1, max_size=3),
+    st.sampled_from(["*{}", "{}*", "*{}*", "{}"]),
+    st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_only_tells_probabilities_changes_nothing_that_is_found(texts, form, data):
+    """The core of a state has fewer nodes; words that stars are expected to match are found as by trying each word."""
+    words = data.draw(st.lists(st.text(st.sampled_from("aeigmnrst"), min_size=1, max_size=7), max_size=12))
+    entries = [form.format(text.strip()) for text in texts]
+    patterns = patterns_of(entries, counts=WordCounts(dict.fromkeys([*words, "singing", "rats"], 3)))
+    state = patterns.read(patterns.start, data.draw(LETTERS))[0]
+    core = patterns.core(state)
+    assert core.literal.threads <= state.literal.threads
+    for char in data.draw(LETTERS):
+        assert patterns.ends(core) == patterns.ends(state)
+        (state, hit), (core, same) = patterns.step(state, char), patterns.step(core, char)
+        assert hit == same
+    for word in words if "*" in form else ():
+        if violations(word, 0, entries):
+            assert patterns.chance(patterns.read(patterns.start, f" {word[0]}")[0]) > 0.0
