@@ -228,20 +228,34 @@ class Requirements:
     def _make_plan(self, progress: Progress) -> list[int] | None:
         tokens: list[int] = []
         while missing := self.missing(progress):
+            found = self._write_one(missing, progress)
+            if found is None:
+                return None
+            progress, tokens = found[0], tokens + found[1]
+        return tokens
+
+    def _write_one(self, missing: Sequence[int], progress: Progress) -> tuple[Progress, list[int]] | None:
+        """Complete one missing entry, such that none that was complete is missing then: the progress, and the tokens."""
+        space = self.vocabulary.token(" ")
+        for before in ([], [space]) if space is not None else ([],):
+            start = progress
+            for token in before:
+                start = self.advance(start, token)
             possible = [
                 (len(found), index, found)
                 for index in (missing[:1] if self.ordered else missing)
-                for found in self._usual_ways(index, progress)
+                if start.places[index] is not None
+                for found in self._usual_ways(index, start)
             ]
-            if not possible:
-                return None
-            _, index, found = min(possible)
-            for token in found:
-                progress = self.advance(progress, token)
-            tokens += found
-            if index in self.missing(progress):
-                return None
-        return tokens
+            for _, _, found in sorted(possible):
+                if before and not self._is_open(progress, before + found):
+                    continue
+                after = start
+                for token in found:
+                    after = self.advance(after, token)
+                if len(self.missing(after)) < len(missing):
+                    return after, before + found
+        return None
 
     def _usual_ways(self, index: int, progress: Progress) -> list[list[int]]:
         """Tokens that complete an entry, after a space where a mark such as a comma asks for one."""
