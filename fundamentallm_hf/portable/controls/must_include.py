@@ -293,7 +293,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
         """The first token of a plan, with and without a space before it: which one reads well the model knows."""
         if not plan or progress.border == IN_WORD:
             return {*plan[:1]}
-        spaced = self.requirements.vocabulary.spell(" " + self.requirements.vocabulary.text(plan))
+        spaced = self.requirements.vocabulary.spell(" " + self.requirements.vocabulary.text(plan, continues=True))
         return {plan[0], *(spaced or ())[:1]}
 
     def _bars(self, progress: Progress, token: int) -> bool:

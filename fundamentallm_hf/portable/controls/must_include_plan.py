@@ -263,7 +263,7 @@ class Requirements:
         place = progress.places[index]
         if progress.border != CLOSED or place is None or not ways:
             return ways
-        patterns, text = self.tables[index].patterns, self.vocabulary.text(ways[0])
+        patterns, text = self.tables[index].patterns, self.vocabulary.text(ways[0], continues=True)
         flushed = self.tables[index].flushed(place)
         if flushed != patterns.neutral(flushed) or not needs_boundary(text[:1] or " "):
             return ways

@@ -311,11 +311,11 @@ class Vocabulary:
         wanted = {bytes([byte]) for byte in range(0x80, 0xC0)}
         return wanted <= found[0], wanted <= found[1]
 
-    def text(self, tokens: Iterable[int]) -> str:
-        """The text of `tokens`, without special tokens."""
+    def text(self, tokens: Iterable[int], continues: bool = False) -> str:
+        """The text of `tokens`, without special tokens; with `continues`, what they add to a text before them."""
         parts = []
         pending = run = b""
-        begun = False
+        begun = continues
         for token in tokens:
             piece = self.piece(token)
             if token in self.fallback:
