@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..decoding.lookahead import ModelLookahead
-from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
+from ..decoding.texts import TOKEN_BYTES, Texts
 from ..text.token_tables import CERTAIN, TextState
 from .must_include_plan import Progress, Requirements
 
@@ -107,44 +107,46 @@ class Placement:
 
     def __call__(
         self,
-        input_ids: torch.Tensor,
+        texts: torch.Tensor | Texts,
         scores: torch.Tensor,
         states: Sequence[Progress],
         waiting: Sequence[Sequence[int]],
         left: Sequence[float],
     ) -> list[list[Outlook]]:
-        """Compute the outlooks of all rows.
+        """Compute the outlooks of all texts.
 
         Args:
-            input_ids: (rows, length).
-            scores: (rows, vocabulary).
-            states: (rows,) the progress of each row.
-            waiting: for each row, the entries whose turn it is.
-            left: (rows,) positions that are left in the row.
+            texts: the texts, or rows, (rows, length).
+            scores: (texts, vocabulary).
+            states: (texts,) the progress of each text.
+            waiting: for each text, the entries whose turn it is.
+            left: (texts,) positions that are left in the text.
 
         Returns:
-            For each row, the outlook of each waiting entry that the next token could start or continue.
+            For each text, the outlook of each waiting entry that the next token could start or continue.
         """
-        length = input_ids.shape[1]
+        texts = Texts.of(texts)
         for kept in (self._seen, self._asked):
-            for old in [known for known in kept if abs(known - length) > KEPT_LENGTHS]:
+            for old in texts.far(kept):
                 del kept[old]
-        rows = [row.tobytes() for row in input_ids.cpu().numpy()]
         probabilities = (scores.float() / self.temperature).softmax(dim=-1).cpu().numpy()
-        if self.lookahead is not None:
-            self._ask(input_ids, rows, probabilities, states, waiting, left)
-        return [
-            self._outlooks(row, length, *of_row)
-            for row, *of_row in zip(rows, probabilities, states, waiting, strict=True)
-        ]
+        found = []
+        for group in texts.groups():
+            # The outlook of a text depends on what was seen and asked along its beginning.
+            if self.lookahead is not None:
+                self._ask(texts, group, probabilities, states, waiting, left)
+            found += [
+                self._outlooks(texts, index, probabilities[index], states[index], waiting[index]) for index in group
+            ]
+        return found
 
     def _outlooks(
-        self, row: bytes, length: int, probabilities: np.ndarray, progress: Progress, waiting: Sequence[int]
+        self, texts: Texts, index: int, probabilities: np.ndarray, progress: Progress, waiting: Sequence[int]
     ) -> list[Outlook]:
-        token = int.from_bytes(row[-TOKEN_BYTES:], "little")
+        row, length, token = texts.keys[index], texts.lengths[index], texts.last(index)
         asked = self._asked.get(length, {}).get(row, {})
-        before = self._asked.get(length - 1, {}).get(row[:-TOKEN_BYTES], {})
-        seen = self._before(row, length)
+        before = self._asked.get(length - 1, {}).get(texts.parents[index], {})
+        seen = self._before(texts, index)
         outlooks = []
         for entry in waiting:
             place = progress.places[entry]
@@ -153,10 +155,10 @@ class Placement:
             outcomes, begun = table.table(place), table.chance(place)
             if not begun and not outcomes.greatest and not len(outcomes.completing):
                 continue  # within another word
-            tokens, completing = outcomes.risky.numpy(), outcomes.completing.numpy()
-            chances = outcomes.chances.numpy().astype(np.float64)
+            (tokens, chances), completing = outcomes.beginnings, outcomes.completing.numpy()
             counted = float(probabilities[tokens] @ chances)
             told = [index for index, each in enumerate(tokens.tolist()) if (entry, each) in asked] if asked else []
+            chances = chances.copy() if told else chances
             for index in told:
                 chances[index] = asked[entry, int(tokens[index])]
             if begun:
@@ -171,27 +173,29 @@ class Placement:
         self._seen.setdefault(length, {})[row] = tuple(seen)
         return outlooks
 
-    def _before(self, row: bytes, length: int) -> list[Seen]:
-        known = self._seen.get(length - 1, {}).get(row[:-TOKEN_BYTES])
+    def _before(self, texts: Texts, index: int) -> list[Seen]:
+        known = self._seen.get(texts.lengths[index] - 1, {}).get(texts.parents[index])
         return list(known or [Seen()] * len(self.requirements.tables))
 
     def _ask(
         self,
-        input_ids: torch.Tensor,
-        rows: list[bytes],
+        texts: Texts,
+        group: Sequence[int],
         probabilities: np.ndarray,
         states: Sequence[Progress],
         waiting: Sequence[Sequence[int]],
         left: Sequence[float],
     ) -> None:
         """Let the model look ahead over the starts of entries, where that was not done already."""
-        length = input_ids.shape[1]
         paths: list[tuple[int, int, list[int], float]] = []
-        for index, row in enumerate(rows):
-            if row in rows[:index]:  # beams start as copies of each other
+        distinct: set[bytes] = set()
+        for index in group:
+            row = texts.keys[index]
+            if row in distinct:  # beams start as copies of each other
                 continue
-            known = self._asked.get(length, {}).get(row, {})
-            seen = self._before(row, length)
+            distinct.add(row)
+            known = self._asked.get(texts.lengths[index], {}).get(row, {})
+            seen = self._before(texts, index)
             found = []
             for entry in waiting[index]:
                 for chance, token in self._beginnings(entry, states[index], probabilities[index]):
@@ -205,10 +209,10 @@ class Placement:
         if not paths:
             return
         assert self.lookahead is not None
-        answers = self.lookahead.logits(input_ids, [path[0] for path in paths], [path[2][:-1] for path in paths])
+        answers = self.lookahead.logits(texts, [path[0] for path in paths], [path[2][:-1] for path in paths])
         for (index, entry, path, rest), logits in zip(paths, answers, strict=True):
             if logits is not None:
-                self._keep(rows[index], length, entry, path, rest, logits)
+                self._keep(texts.keys[index], texts.lengths[index], entry, path, rest, logits)
 
     def _beginnings(self, entry: int, progress: Progress, probabilities: np.ndarray) -> list[tuple[float, int]]:
         """The most probable starts of an entry, each with an upper bound of its probability."""
@@ -218,9 +222,10 @@ class Placement:
         outcomes = table.table(place)
         if not outcomes.greatest:
             return []
-        most = probabilities[outcomes.risky.numpy()] * np.minimum(1.0, UNDERRATED * outcomes.chances.numpy())
+        tokens, chances = outcomes.beginnings
+        most = probabilities[tokens] * np.minimum(1.0, UNDERRATED * chances)
         best = np.argsort(-most)[:MOST_BEGINNINGS]
-        return list(zip(most[best].tolist(), outcomes.risky[best].tolist(), strict=True))
+        return list(zip(most[best].tolist(), tokens[best].tolist(), strict=True))
 
     def _matters(self, most: float, seen: Seen, left: float) -> bool:
         """Whether a position could be taken, if the entry has the probability `most` there."""
@@ -267,4 +272,5 @@ def later_chance(here: float, better: float, left: float) -> float:
 
 
 def _better(chances: np.ndarray, here: float) -> float:
-    return float((chances > here).mean() + (chances == here).mean() / 2)
+    greater, equal = np.count_nonzero(chances > here), np.count_nonzero(chances == here)
+    return (greater + equal / 2) / len(chances)

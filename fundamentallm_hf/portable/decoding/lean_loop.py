@@ -23,12 +23,14 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
 from .context_window import view, window_start
-from .drafts import Drafter, NgramTable, SuggestsTokens
+from .drafts import Draft, Drafter, NgramTable, SuggestsTokens
 from .endings import EndCriteria
 from .generate_call import Call
+from .judged_runs import JudgedRuns
 from .lookahead import Branches
 from .row_drafts import RowDrafts
 from .seeded_sampling import SeededSampling
+from .texts import Texts
 from .watched_states import StatesWatcher
 
 # Processors that depend only on the scores of a step.
@@ -53,7 +55,9 @@ class Step(Protocol):
         self, tokens: torch.Tensor, columns: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor
     ) -> torch.Tensor: ...
 
-    def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor: ...
+    def aside(
+        self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, kept: int = 0
+    ) -> torch.Tensor: ...
 
     def spread(self, copies: int) -> None: ...
 
@@ -118,7 +122,8 @@ class LeanLoop:
         # All depend only on the scores, so several steps can be computed at once.
         self.memoryless = all(type(each) in _MEMORYLESS for each in self.processors)
         self.suggesting = [each for each in self.processors if isinstance(each, SuggestsTokens)]
-        self.suggested = 0  # how many of the last drafted tokens a processor suggested
+        runs = JudgedRuns(self, _MEMORYLESS)
+        self.runs = runs if runs.suits else None
         self.states: torch.Tensor | None = None
         self.watchers = [each for each in self.processors if isinstance(each, StatesWatcher)]
         self.greedy = not call.config.do_sample
@@ -167,12 +172,15 @@ class LeanLoop:
         limit = min(self.most, self.window)
         apart = self.drafted and self.length + 1 < limit and RowDrafts.suits(self)
         while True:
-            drafted = self._draft()
-            logits = self._pass(drafted)
-            written = self._write_at_once(logits, drafted) if self.memoryless else self._write(logits, drafted)
-            guessed, kept = len(drafted) - self.suggested, min(written - 1, len(drafted)) - self.suggested
-            if guessed > 0 and kept >= 0 and self.drafter is not None:
-                self.drafter.learn(guessed, kept)
+            draft, logits = self._next_pass()
+            drafted = draft.tokens
+            at_once = drafted if self.memoryless else self.drafter is not None
+            if self.runs is not None and at_once:
+                written = self.runs.write(logits, drafted)
+            else:
+                written = self.write_each(logits, drafted)
+            if self.drafter is not None:
+                self.drafter.learn(draft, min(written - 1, len(drafted)))
             refused = len(drafted) + 1 - written
             self.step.length -= refused
             self.unread = 1
@@ -183,27 +191,48 @@ class LeanLoop:
                 break
             self._leave_out()
 
-    def _draft(self) -> list[int]:
-        """Draft the next tokens, at most as many as fit into the context window before it moves."""
-        self.suggested = 0
-        if self.drafter is None or self.unread != 1 or not self.step.length:  # the one-token prompt is not computed yet
-            return []
-        ids = self.ids[:, : self.length]
-        most = min(self.most - self.length - 1, self.window - self.step.length - 1)
+    def _next_pass(self) -> tuple[Draft, torch.Tensor]:
+        """Tokens to check, and the logits after the text and after each of them."""
+        ahead = self.runs.take_ahead() if self.runs is not None else None
+        if ahead is not None:
+            self.enter(ahead.draft.tokens)
+            self.step.length, self.states = ahead.columns, ahead.states
+            for counter in self.counters:
+                counter.passes += 1
+            return ahead.draft, ahead.logits
+        draft = Draft([])
+        if self.unread == 1 and self.step.length:  # a prompt of one token is not computed yet
+            draft = self.draft(self.step.length)
+        return draft, self._pass(draft.tokens)
+
+    def draft(self, cached: int, guessed: Sequence[int] = ()) -> Draft:
+        """Draft the next tokens, at most as many as fit into the context window before it moves.
+
+        Args:
+            cached: columns in the cache that hold the text, which is all but its last token.
+            guessed: tokens that will probably be written before those.
+        """
+        length, of_row = self.length + len(guessed), self.lengths[0] + len(guessed)
         # Part of the cache may stay unused: the window moves according to the length of the text.
-        most = min(most, self.window - (self.lengths[0] - window_start(self.lengths[0], self.window)))
-        if most <= 0:
-            return []
-        suggested: list[int] = next(filter(None, (each.suggested(ids)[0] for each in self.suggesting)), [])[:most]
-        self.suggested = len(suggested)
-        return suggested + self.drafter(ids[0].tolist(), most - len(suggested), suggested)
+        in_window = self.window - max(cached + 1, of_row - window_start(of_row, self.window))
+        most = min(self.most - length - 1, in_window)
+        if self.drafter is None or most <= 0:
+            return Draft([])
+        ids = self.ids[:, : self.length]
+        ids = torch.cat([ids, torch.tensor([guessed])], dim=1) if guessed else ids
+        suggested: list[int] = next(filter(None, (each.suggested(ids)[0] for each in self.suggesting)), [])
+        return self.drafter(ids[0].tolist(), most, suggested, self.length)
+
+    def enter(self, drafted: Sequence[int]) -> None:
+        """Put drafted tokens behind the text in `ids`."""
+        self.make_room(self.length + len(drafted))
+        self.ids[0, self.length : self.length + len(drafted)] = torch.tensor(drafted)
 
     def _pass(self, drafted: Sequence[int]) -> torch.Tensor:
         """Logits after the current text and after each drafted token, (rows, drafted + 1, vocabulary) in float32."""
         new, mask, copies = self.unread + len(drafted), None, 1
         if drafted:
-            self.make_room(self.length + len(drafted))
-            self.ids[0, self.length : self.length + len(drafted)] = torch.tensor(drafted)
+            self.enter(drafted)
         end = self.length + len(drafted)
         lengths = [length + len(drafted) for length in self.lengths]
         if end > self.window:
@@ -260,7 +289,7 @@ class LeanLoop:
             same = bool((masks == masks[:, :1]).all())
         return copies if same else 1
 
-    def _write(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
+    def write_each(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
         """Choose tokens one by one, as long as they match the drafted ones. Returns their number."""
         for index in range(len(drafted) + 1):
             self.read = self.step.length - len(drafted) + index
@@ -271,40 +300,21 @@ class LeanLoop:
             scores = logits[:, index].contiguous()
             for processor in self.processors:
                 scores = processor(ids, scores)
-            tokens = self._choose(scores, index=0)
-            self._append(tokens)
+            tokens = self.choose(scores)
+            self.append(tokens)
             if not any(self.going) or (index < len(drafted) and tokens[0] != drafted[index]):
                 return index + 1
         return len(drafted) + 1
 
-    def _write_at_once(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
-        """Like `_write` for processors that depend only on the scores: choose after all drafted tokens at once."""
-        if not drafted:
-            return self._write(logits, drafted)
-        scores = logits[0]
-        for processor in self.processors:
-            scores = processor(None, scores)
-        chosen: list[int] = []
-        if self.greedy:
-            chosen = scores.argmax(dim=-1).tolist()
-        elif self.chooser is not None:
-            chosen = self.chooser.choose_run(self.length, scores)
-        for index in range(len(drafted) + 1):
-            # Without a seed every choice uses a number from torch's generator, so only the necessary ones are made.
-            token = chosen[index] if chosen else self._choose(scores[index : index + 1], index)[0]
-            self._append([token])
-            if not any(self.going) or (index < len(drafted) and token != drafted[index]):
-                return index + 1
-        return len(drafted) + 1
-
-    def _choose(self, scores: torch.Tensor, index: int) -> list[int]:
+    def choose(self, scores: torch.Tensor) -> list[int]:
+        """Choose the next token of every row by its scores, (rows, vocabulary)."""
         if self.greedy:
             return scores.argmax(dim=-1).tolist()
         if self.chooser is not None:
             return self.chooser.choose(self.ids[:, : self.length], scores).tolist()
         return torch.multinomial(scores.softmax(dim=-1), num_samples=1)[:, 0].tolist()
 
-    def _append(self, tokens: list[int]) -> None:
+    def append(self, tokens: list[int]) -> None:
         """Append one token to every row, and find out which rows end."""
         if self.pads and not all(self.going):
             assert self.pad is not None
@@ -327,13 +337,13 @@ class LeanLoop:
             self.going = [going and not over for going, over in zip(self.going, ended, strict=True)]
 
     def _read_ahead(
-        self, input_ids: torch.Tensor, rows: list[int], asked: list[list[int]], sights: list[int]
+        self, texts: Texts, rows: list[int], asked: list[list[int]], sights: list[int]
     ) -> list[torch.Tensor] | None:
         """Lookahead for `ModelLookahead`: one pass of the step if it covers every row, otherwise the call's cache."""
-        if input_ids.shape != (self.rows, self.length) or len(set(rows)) < self.rows or self.held is not None:
+        if texts.ids.shape != (self.rows, self.length) or len(set(rows)) < self.rows or self.held is not None:
             self._show_cache(self.read)
             return None
-        branches = Branches.of(rows, asked, sights, self.read, self.step.length)
+        branches = Branches.of(rows, asked, sights, [self.read] * len(rows), self.step.length)
         return branches.apart(self.step.aside(branches.tokens, branches.positions, branches.visible))
 
     def _show_cache(self, columns: int) -> None:
