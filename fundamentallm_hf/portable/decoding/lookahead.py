@@ -28,6 +28,8 @@ Reader = Callable[[Texts, list[int], list[list[int]], list[int]], list[torch.Ten
 _GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
 # Whether a model respects a mask with one row for each new token; tested at the first lookahead.
 _HEEDS_MASK: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
+# Caches that may hold candidates for the next tokens, which assisted decoding has read, after the text.
+CANDIDATES_LAST: "weakref.WeakSet[DynamicCache]" = weakref.WeakSet()
 # By how much two computations of the same log-probability may differ: in float32, and in lower precision.
 _CLOSE, _ROUGHLY = 1e-3, 0.25
 
@@ -270,14 +272,17 @@ class ModelLookahead:
         held = self.cache.get_seq_length()
         embedded = max(0, -min(self.padding))
         slid = self.window is not None and held <= self.window < length
-        if held != length + embedded and not slid:
+        ahead = held > length + embedded and self.cache in CANDIDATES_LAST
+        if held != length + embedded and not slid and not ahead:
             return None
         borrowed = DynamicCache()
         for layer in layers:
             lent = copy.copy(layer)
+            if ahead:
+                lent.keys, lent.values = (each[:, :, : length + embedded] for each in (layer.keys, layer.values))
             if picked.tolist() != list(range(len(input_ids))):
-                lent.keys = layer.keys[picked.to(layer.keys.device)]
-                lent.values = layer.values[picked.to(layer.values.device)]
+                lent.keys = lent.keys[picked.to(layer.keys.device)]
+                lent.values = lent.values[picked.to(layer.values.device)]
             borrowed.layers.append(lent)
         return borrowed
 
