@@ -9,6 +9,7 @@ from toy_tokenizers import toy_model
 from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 from fundamentallm_hf import controlled_generate
+from fundamentallm_hf.portable.decoding.cache_names import CACHE
 from fundamentallm_hf.portable.decoding.forced_tokens import ForcedCandidates
 from fundamentallm_hf.portable.decoding.lean_loop import PassCounter
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
@@ -120,9 +121,9 @@ def test_half_precision_and_caches_in_use_take_every_step(monkeypatch):
     model = sentencepiece_llama()
     ids = model.tokenizer("once upon", return_tensors="pt").input_ids
     cache = DynamicCache(config=model.config)
-    model(ids[:, :2], past_key_values=cache)
+    model(ids[:, :2], **{CACHE: cache})
     recipe = partial(controlled_generate, tokenizer=model.tokenizer)
-    assert model.generate(ids, custom_generate=recipe, past_key_values=cache, **how).shape[1] > ids.shape[1]
+    assert model.generate(ids, custom_generate=recipe, **{CACHE: cache}, **how).shape[1] > ids.shape[1]
 
 
 def test_the_last_token_of_the_budget_is_no_candidate():
