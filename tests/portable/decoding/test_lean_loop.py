@@ -77,6 +77,10 @@ CONTROLS = st.sampled_from(
         {"min_new_tokens": 12},
         {"repetition_penalty": 1.2, "repetition_unit": "tokens"},
         {"bad_words": ["king"], "must_include": ["queen"], "length_penalty": 1.2},
+        {"bad_words": ["the*", "and"], "must_include": ["blood", "night|day", "/lor./"]},
+        {"end_at": "sentence"},
+        {"words": "3-9", "end_at": "word", "bad_words": ["king"]},
+        {"end_at": "word", "must_include": ["sword"]},
     ]
 )
 
@@ -90,7 +94,7 @@ CONTROLS = st.sampled_from(
     tokens=st.integers(1, 40),
 )
 def test_the_text_is_that_of_transformers_loop_with_and_without_drafts(model, how, controls, prompts, samples, tokens):
-    needed = 16 if {"must_include", "pattern"} & controls.keys() else 0
+    needed = 60 if {"must_include", "pattern", "end_at"} & controls.keys() else 0
     how = {**how, **controls, "max_new_tokens": needed + tokens}
     if samples and how["do_sample"]:
         how["num_return_sequences"] = samples
