@@ -150,11 +150,11 @@ class TextEndLogitsProcessor(JudgesTexts):
             )
 
     def _missing(self, texts: torch.Tensor | Texts) -> list[Progress | None]:
-        """The progress of each text in which required words are missing."""
+        """The progress of each text in which required words are missing, or may yet become other words."""
         if self.requirements is None or self.progress is None:
             return [None] * len(texts)
         found = self.progress(texts)
-        return [each if self.requirements.missing(each) else None for each in found]
+        return [each if self.requirements.waiting(each) else None for each in found]
 
     def _joint_need(self, state: UnitText, missing: Progress | None) -> int:
         """Tokens that write the missing words and then an end."""
@@ -221,16 +221,17 @@ class TextEndLogitsProcessor(JudgesTexts):
         given = scores[:size].copy()
         needs = self._needs(state, room)
         ends = np.array(sorted(self._over), dtype=np.int64)
-        may_end = missing is None and self.plan.may_end(state)
+        lacks = missing is not None and self.requirements is not None and bool(self.requirements.missing(missing))
+        may_end = not lacks and self.plan.may_end(state)
         can_end = may_end and bool(np.isfinite(given[ends]).any())
         fits = needs <= room - 1
         fits[self._silent] = False
         if self.bad_stops is not None:
             fits[list(self.bad_stops(row.tolist()))] = False
         if missing is not None:
-            fits &= self._keeps_words(state, missing, room, given, fits)
-            wanted = fits
-        else:
+            fits &= self._keeps_words(state, missing, room, given, np.where(fits, needs, NEVER))
+        wanted = fits
+        if not lacks:
             fits = self._with_spare(fits, needs, given, room)
             wanted = fits & ~self._unwise(state, room)
             if not (np.isfinite(given) & wanted).any() and not can_end:
@@ -238,7 +239,7 @@ class TextEndLogitsProcessor(JudgesTexts):
         changed = np.where(wanted, given, -np.inf)
         closers = (needs < self.plan.need(state)) & wanted & np.isfinite(given)
         lost = log_sum(np.where(wanted, -np.inf, given))
-        if missing is None and not self._is_end(state):
+        if not lacks and not self.plan.is_end(state):
             self._push(state, room, changed, closers)
             if not can_end:
                 give_to(changed, closers, lost)
@@ -264,9 +265,6 @@ class TextEndLogitsProcessor(JudgesTexts):
             if (blank & open_tokens).any() and (needs[open_tokens] > room - 1 - self.spare).all():
                 return blank
         return fits
-
-    def _is_end(self, state: UnitText) -> bool:
-        return not state.pending and bool(self.plan.ends[state.place]) and self.plan.counts_hold(state)
 
     def _needs(self, state: UnitText, room: int) -> np.ndarray:
         """(size,) the least number of tokens to an end after each token."""
@@ -375,7 +373,7 @@ class TextEndLogitsProcessor(JudgesTexts):
         return False
 
     def _keeps_words(
-        self, state: UnitText, missing: Progress, room: int, given: np.ndarray, fits: np.ndarray
+        self, state: UnitText, missing: Progress, room: int, given: np.ndarray, needs: np.ndarray
     ) -> np.ndarray:
         """(size,) bool: the tokens after which the missing words and an end still fit."""
         assert self.requirements is not None
@@ -389,10 +387,12 @@ class TextEndLogitsProcessor(JudgesTexts):
         tight |= self.plan.words is not None and left[0] - words <= 3
         tight |= self.plan.sentences is not None and left[1] - sentences <= 1
         if not tight:
-            return np.ones(len(fits), dtype=bool)
-        order = np.argsort(-np.where(fits, given, -np.inf))[:_EXAMINED].tolist()
-        kept = np.zeros(len(fits), dtype=bool)
-        for token in [*order, *plan[:1]]:
+            return np.ones(len(needs), dtype=bool)
+        # The most probable, and among those that an end follows soonest.
+        order = np.argsort(-np.where(needs < NEVER, given, -np.inf))[:_EXAMINED].tolist()
+        order += np.argsort(-np.where(needs == needs.min(), given, -np.inf))[:_EXAMINED].tolist()
+        kept = np.zeros(len(needs), dtype=bool)
+        for token in [*dict.fromkeys(order), *plan[:1]]:
             progress = self.requirements.advance(missing, token)
             rest = progress if self.requirements.missing(progress) else None
             kept[token] = self._joint_need(self._advance(state, token), rest) <= room - 1

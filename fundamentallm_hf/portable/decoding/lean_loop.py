@@ -316,7 +316,9 @@ class LeanLoop:
         return Chosen(scores, [])
 
     def _write_at_once(self, logits: torch.Tensor, drafted: Sequence[int], chosen: Chosen) -> int:
-        start, written = self.length, len(drafted) + 1
+        start, written, streamer = self.length, len(drafted) + 1, self.streamer
+        if self.recorder is not None:
+            self.streamer = None  # it may ask for the probabilities that are recorded below
         for index in range(len(drafted) + 1):
             # Without a seed every choice uses a number from torch's generator, so only the necessary ones are made.
             token = chosen.tokens[index] if chosen.tokens else self.choose(chosen.scores[index : index + 1])[0]
@@ -326,6 +328,9 @@ class LeanLoop:
                 break
         if self.recorder is not None:
             self.recorder.record_run(self.ids[0, : self.length], start, logits[:written], chosen.scores[:written])
+            self.streamer = streamer
+            if streamer is not None:
+                streamer.put(self.ids[0, start : self.length].cpu())
         return written
 
     def choose(self, scores: torch.Tensor) -> list[int]:
