@@ -49,9 +49,11 @@ class SharedPasses:
 
     @torch.inference_mode()
     def grow(self, columns: int) -> None:
-        """Extend the cache to this many columns."""
-        more = columns - self.cache.shape[4]
-        self.cache = torch.nn.functional.pad(self.cache, (0, 0, 0, max(more, 0)))
+        """Extend the cache to at least this many columns."""
+        now = self.cache.shape[4]
+        if columns > now:
+            more = max(columns, min(2 * now, self._network.columns)) - now
+            self.cache = torch.nn.functional.pad(self.cache, (0, 0, 0, more))
 
     def compute(
         self, steps: Sequence["TextStep"], tokens: Sequence[Sequence[int]]
@@ -69,6 +71,7 @@ class SharedPasses:
         sizes = [len(each) for each in tokens]
         columns = [column for step, size in zip(steps, sizes, strict=True) for column in _columns(step.length, size)]
         rows = [step.row for step, size in zip(steps, sizes, strict=True) for _ in range(size)]
+        self.grow(max(columns) + 1)  # the network would extend only the part that it is given
         self._network.cache = self.cache[:, :, : len(self.steps)]
         logits = self._network.packed(
             torch.tensor([token for each in tokens for token in each]),

@@ -10,6 +10,7 @@ from small_models import byte_level_gpt2
 from fundamentallm_hf import Generator
 from fundamentallm_hf.generation import batcher as batcher_module
 from fundamentallm_hf.generation.batcher import Batcher, Request
+from fundamentallm_hf.model_io.loading import load_model
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.training.draft_training import count_ngrams
 
@@ -103,6 +104,25 @@ def compare_with_alone(generator, batcher, chance):
         assert one.log_probability == pytest.approx(other.log_probability, abs=1e-3)
         chances = [[each.probability for each in text.probabilities] for text in (one, other)]
         assert chances[0] == pytest.approx(chances[1], abs=1e-4)
+
+
+def test_texts_of_any_length_are_the_same_as_alone():
+    """Keys and values take more columns as texts grow, and the context slides at the window."""
+    demo = load_model()
+    generator = Generator(demo, notice=lambda line: None, max_tokens=40)
+    window = demo.config.max_position_embeddings
+    asked = [
+        (("Once upon a time. " * window)[:length], {"seed": seed, **controls})
+        for seed, length in enumerate((5, 240, 255, 500, window // 2, window - 20, window, window + 30))
+        for controls in ({}, {"must_include": ["dragon"]})
+    ]
+    running = Batcher(generator, rows=6)
+    requests = [running.submit(prompt, **settings) for prompt, settings in asked]
+    together = [request.future.result() for request in requests]
+    running.close()
+    assert [each.text for each in together] == [
+        generator.complete(prompt, **settings)[0].text for prompt, settings in asked
+    ]
 
 
 def test_texts_share_their_passes(batcher):

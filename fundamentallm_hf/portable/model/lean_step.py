@@ -55,10 +55,8 @@ def plain_network(model: Any) -> bool:
     if any(getattr(global_hooks, name, None) for name in _GLOBAL_HOOKS):
         return False
     home, kinds = type(model).__module__, set()
-    parameters: list[Any] = []
     for module in model.modules():
         kinds.add(type(module))
-        parameters += module._parameters.values()
         if (
             module.training
             or module._compiled_call_impl is not None
@@ -71,8 +69,7 @@ def plain_network(model: Any) -> bool:
         return False
     return _fits(model) and all(
         type(each) is nn.Parameter and each.dtype == torch.float32 and each.device.type == "cpu"
-        for each in parameters
-        if each is not None
+        for each in model.parameters()
     )
 
 

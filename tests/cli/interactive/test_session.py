@@ -199,7 +199,7 @@ def test_more_goes_on_from_the_text(session, shakespeare):
 
 def test_more_goes_past_the_end_that_the_model_chose():
     session = Session(
-        lambda name: load_model(device="cpu"), None, GenerationSettings(max_tokens=600, temperature=0), Recorder()
+        lambda name: load_model(device="cpu"), None, GenerationSettings(max_tokens=1000, temperature=0), Recorder()
     )
     told(session, "Once upon a time")
     assert session.completions[0].finish_reason == "eos"
