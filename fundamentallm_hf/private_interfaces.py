@@ -44,6 +44,21 @@ PRIVATE = (
     ),
     Private(
         "transformers",
+        "GenerationMixin._get_candidate_generator",
+        "where the loop of assisted decoding gets its candidates, which are replaced by those that controls force.",
+    ),
+    Private(
+        "transformers",
+        "generation.candidate_generator.CandidateGenerator",
+        "the class of what gives candidates; only its module exports it.",
+    ),
+    Private(
+        "transformers",
+        "PreTrainedModel._is_stateful",
+        "a model whose cache cannot go back, so no candidates are checked with it.",
+    ),
+    Private(
+        "transformers",
         "GenerationMixin._get_top_k_continuations",
         "returns the scores of candidates and what they are. Only 5.24 sorts those that are drawn; where the name is "
         "gone nothing is sorted.",

@@ -96,6 +96,35 @@ for each in ("_sample", "_beam_search", "_assisted_decoding"):
     relied_on("transformers", f"GenerationMixin.{each}")(loop_check(each))
 
 
+@relied_on("transformers", "GenerationMixin._get_candidate_generator")
+def candidates():
+    asked = []
+
+    class Looking(transformers.generation.candidate_generator.CandidateGenerator):
+        def get_candidates(self, input_ids, **kwargs):
+            asked.append(input_ids.shape[1])
+            return torch.cat([input_ids, input_ids[:, -1:]], dim=1), None
+
+    model = byte_level_gpt2()
+    model._get_candidate_generator = lambda **given: Looking()
+    ids = model.tokenizer("once upon a a a", return_tensors="pt").input_ids
+    model.generate(ids, max_new_tokens=4, do_sample=False, prompt_lookup_num_tokens=2)
+    assert asked[0] == ids.shape[1]
+
+
+@relied_on("transformers", "generation.candidate_generator.CandidateGenerator")
+def candidate_class():
+    found = transformers.generation.candidate_generator.CandidateGenerator()
+    assert found.requires_model_outputs is False
+    found.update_candidate_strategy(None, None, 0)
+
+
+@relied_on("transformers", "PreTrainedModel._is_stateful")
+def stateful():
+    assert byte_level_gpt2()._is_stateful is False
+    assert transformers.MambaForCausalLM._is_stateful is True
+
+
 @relied_on("transformers", "GenerationMixin._get_top_k_continuations")
 def continuations():
     scores = torch.tensor([[0.0, -1.0, -5.0, -2.0, -3.0, -4.0]])

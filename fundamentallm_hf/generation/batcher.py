@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from fundamentallm_hf.portable.decoding.deferred import CannotDefer, Deferred
+from fundamentallm_hf.portable.decoding.drafts import Draft
 from fundamentallm_hf.portable.decoding.lean_loop import LeanLoop
 from fundamentallm_hf.portable.decoding.row_drafts import worth
 
@@ -86,7 +87,7 @@ class _Text:
     read: Callable[[], Any]
     loop: LeanLoop
     step: TextStep
-    drafted: list[int] = field(default_factory=list)
+    draft: Draft = field(default_factory=lambda: Draft([]))
     error: BaseException | None = None
 
 
@@ -314,11 +315,11 @@ class Batcher:
             try:
                 if text.loop.drafter is not None:
                     text.loop.drafter.worth = least
-                text.drafted = text.loop.draft()
-                if text.loop.joins(text.drafted):
+                text.draft = text.loop.draft()
+                if text.loop.joins(text.draft.tokens):
                     together.append(text)
                 else:
-                    text.loop.take(text.loop.compute(text.drafted), text.drafted)
+                    text.loop.take(text.loop.compute(text.draft.tokens), text.draft)
             except BaseException as error:
                 text.error = error
         if together:
@@ -332,7 +333,7 @@ class Batcher:
         assert self._passes is not None
         texts = sorted(texts, key=lambda text: text.step.row)
         lengths = [text.step.length for text in texts]
-        tokens = [[int(text.loop.ids[0, text.loop.length - 1]), *text.drafted] for text in texts]
+        tokens = [[int(text.loop.ids[0, text.loop.length - 1]), *text.draft.tokens] for text in texts]
         try:
             found = self._passes.compute([text.step for text in texts], tokens)
             chosen = choose_together([text.loop for text in texts], [logits for logits, _ in found])
@@ -348,7 +349,7 @@ class Batcher:
         for text, (logits, states), choice in zip(texts, found, chosen, strict=True):
             try:
                 text.loop.count_pass(states[None])
-                text.loop.take(logits[None], text.drafted, choice)
+                text.loop.take(logits[None], text.draft, choice)
             except BaseException as error:
                 text.error = error
 

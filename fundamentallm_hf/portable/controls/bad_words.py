@@ -12,14 +12,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from transformers import LogitsProcessor, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..decoding.call_processors import CallProcessors
 from ..decoding.generate_call import Call
 from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
-from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES, RowStates, row_key
+from ..decoding.row_states import RowStates
 from ..decoding.sidecar_files import own_word_counts
+from ..decoding.texts import TOKEN_BYTES, JudgesTexts, Texts
 from ..text.characters import is_word
 from ..text.text_patterns import TextPatterns
 from ..text.token_tables import CERTAIN, TextState, TokenTable, TokenTables
@@ -61,7 +62,7 @@ def compile_bad_words(
     return TokenTables(vocabulary, TextPatterns(bad_words, not case_sensitive, counts), size)
 
 
-class BadWordsLogitsProcessor(LogitsProcessor):
+class BadWordsLogitsProcessor(JudgesTexts):
     """Keeps bad words out of the text.
 
     An entry is a word or a phrase, matched in any case as a whole word: "ass" does not match "class".
@@ -140,31 +141,35 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         # The model's probabilities: by length and tokens of a text, of each next token that was asked about.
         self._asked: dict[int, dict[bytes, dict[int, float]]] = {}
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with bad words kept out."""
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`. Returns the scores with bad words kept out."""
         self.tables = self.tables.of_size(scores.shape[-1])
-        states = self.states(input_ids)
+        states = self.states(texts)
         tables = [self.tables.table(state) for state in states]
         shift = torch.stack([table.shift for table in tables])
         material = self._material(scores, tables)
         if material and self.lookahead is not None:
-            self._ask(input_ids, states, material)
-        self._put_chances(input_ids, states, shift)
-        self._close_ends(input_ids, states, tables, shift)
+            self._ask(texts, states, material)
+        self._put_chances(texts, states, shift)
+        self._close_ends(texts, states, tables, shift)
         shift = shift.to(scores.device, scores.dtype)
         if material and self.trims:
-            scores = scores.clone()
-            for row in material:
-                scores[row] = self._filtered(scores[row], shift[row])
+            rows = list(material)
+            if len(rows) == len(scores):
+                scores = self._filtered(scores, shift)
+            else:
+                scores = scores.clone()
+                scores[rows] = self._filtered(scores[rows], shift[rows])
         return torch.add(scores, shift, alpha=self.temperature)
 
     def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
         """(rows, size) bool: the tokens that are masked after each row of `input_ids`, (rows, length)."""
         self.tables = self.tables.of_size(size)
-        states = self.states(input_ids)
+        texts = Texts.of(input_ids)
+        states = self.states(texts)
         tables = [self.tables.table(state) for state in states]
         shift = torch.stack([table.shift for table in tables])
-        self._close_ends(input_ids, states, tables, shift)
+        self._close_ends(texts, states, tables, shift)
         return shift == -torch.inf
 
     def _material(self, scores: torch.Tensor, tables: list[TokenTable]) -> dict[int, dict[int, float]]:
@@ -172,51 +177,56 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         found: dict[int, dict[int, float]] = {}
         if all(table.greatest < MATERIAL for table in tables):
             return found
-        probabilities = (scores.float() / self.temperature).softmax(dim=-1).cpu()
+        probabilities = (scores.float() / self.temperature).softmax(dim=-1).cpu().numpy()
         for index, table in enumerate(tables):
-            chosen = probabilities[index, table.risky]
-            matter = chosen * table.chances >= MATERIAL
-            if bool(matter.any()):
-                found[index] = dict(zip(table.risky[matter].tolist(), chosen[matter].tolist(), strict=True))
+            if table.greatest < MATERIAL:
+                continue
+            risky, chances = table.beginnings
+            chosen = probabilities[index, risky]
+            matter = chosen * chances >= MATERIAL
+            if matter.any():
+                found[index] = dict(zip(risky[matter].tolist(), chosen[matter].tolist(), strict=True))
         return found
 
     def _filtered(self, scores: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """Scores without the tokens that top-k, top-p and the like would have masked without a ban.
+        """Scores, (texts, vocabulary), without the tokens that the warpers would have masked without a ban.
 
         Otherwise the tail that they cut off would be sampled where a likely word is banned. It has to be where the ban
         leaves next to nothing of the tokens that they keep.
         """
-        kept = self.policy(scores.float()[None])[0]
-        if float((kept * shift.exp()).sum()) < LEAST_KEPT:
-            return scores
-        return scores.masked_fill(kept == 0, -torch.inf)
+        kept = self.policy(scores.float())
+        enough = (kept * shift.exp()).sum(dim=-1, keepdim=True) >= LEAST_KEPT
+        return scores.masked_fill((kept == 0) & enough, -torch.inf)
 
-    def _put_chances(self, input_ids: torch.Tensor, states: list[TextState], shift: torch.Tensor) -> None:
-        """Put the model's probabilities into `shift`, and refund what the rows have paid for their started words."""
-        here, before = self._asked.get(input_ids.shape[1], {}), self._asked.get(input_ids.shape[1] - 1, {})
-        for index, state in enumerate(states):
-            begun = self.tables.chance(state)
+    def _put_chances(self, texts: Texts, states: list[TextState], shift: torch.Tensor) -> None:
+        """Put the model's probabilities into `shift`, and refund what the texts have paid for their started words."""
+        for index, (length, state) in enumerate(zip(texts.lengths, states, strict=True)):
+            begun, here = self.tables.chance(state), self._asked.get(length)
             if not here and not begun:
                 continue
-            row = input_ids[index].cpu().numpy()
-            for token, chance in here.get(row.tobytes(), {}).items():
+            for token, chance in (here or {}).get(texts.keys[index], {}).items():
                 if shift[index, token] != -torch.inf:
                     shift[index, token] = _log_of_rest(chance)
             # In beam search scores add up over a word, so the penalty for starting it is refunded as it continues.
             if begun:
-                shift[index] -= _log_of_rest(before.get(row[:-1].tobytes(), {}).get(int(row[-1]), begun))
+                paid = self._asked.get(length - 1, {}).get(texts.parents[index], {})
+                shift[index] -= _log_of_rest(paid.get(texts.last(index), begun))
 
-    def _ask(self, input_ids: torch.Tensor, states: list[TextState], material: dict[int, dict[int, float]]) -> None:
+    def _ask(self, texts: Texts, states: list[TextState], material: dict[int, dict[int, float]]) -> None:
         """Ask the model how probable the likely bad words are, where it has not been asked yet."""
-        length = input_ids.shape[1]
-        for old in [known for known in self._asked if abs(known - length) > KEPT_LENGTHS]:
+        for old in texts.far(self._asked):
             del self._asked[old]
+        for group in texts.groups():
+            # What was asked about a text tells about its continuations, too.
+            self._ask_group(texts, states, {index: material[index] for index in group if index in material})
+
+    def _ask_group(self, texts: Texts, states: list[TextState], material: dict[int, dict[int, float]]) -> None:
         rows: list[int] = []
         paths: list[list[int]] = []
         seen = set()
         for index, tokens in material.items():
-            key = row_key(input_ids[index])
-            known = self._asked.get(length, {}).get(key, {})
+            key = texts.keys[index]
+            known = self._asked.get(texts.lengths[index], {}).get(key, {})
             if key in seen:  # beams start as copies of each other
                 continue
             seen.add(key)
@@ -232,9 +242,14 @@ class BadWordsLogitsProcessor(LogitsProcessor):
         if not paths:
             return
         assert self.lookahead is not None
-        for index, path, logits in zip(rows, paths, self.lookahead.logits(input_ids, rows, paths), strict=True):
+        answers = self.lookahead.logits(texts, rows, paths)
+        told = [logits for logits in answers if logits is not None]
+        if not told:
+            return
+        chances = iter(self.policy(torch.cat(told).float()).cpu().split([len(logits) for logits in told]))
+        for index, path, logits in zip(rows, paths, answers, strict=True):
             if logits is not None:
-                self._keep(row_key(input_ids[index]), length, states[index], path, logits)
+                self._keep(texts.keys[index], texts.lengths[index], states[index], path, next(chances))
 
     def _ways(self, state: TextState, token: int, probability: float) -> list[tuple[float, list[int]]]:
         """The continuations that start with `token` and complete an entry, each with its probability by word counts."""
@@ -249,9 +264,8 @@ class BadWordsLogitsProcessor(LogitsProcessor):
                 ways.append((probability * rest.chance, [token, *tokens]))
         return ways
 
-    def _keep(self, row: bytes, length: int, state: TextState, path: list[int], logits: torch.Tensor) -> None:
+    def _keep(self, row: bytes, length: int, state: TextState, path: list[int], probabilities: torch.Tensor) -> None:
         """Compute the probability of `path` after each of its prefixes, from its end to its first token."""
-        probabilities = self.policy(logits.float()).cpu()
         needed = self.tables.complete(state, path)
         chance = 1.0
         if needed is None:
@@ -271,20 +285,18 @@ class BadWordsLogitsProcessor(LogitsProcessor):
                 if cut:
                     chance *= float(probabilities[cut - 1, path[cut]])
 
-    def _close_ends(
-        self, input_ids: torch.Tensor, states: list[TextState], tables: list[TokenTable], shift: torch.Tensor
-    ) -> None:
+    def _close_ends(self, texts: Texts, states: list[TextState], tables: list[TokenTable], shift: torch.Tensor) -> None:
         """Mask the tokens that would end the text where it must not end."""
         rooms: Sequence[int] | None = None
         for index, (state, table) in enumerate(zip(states, tables, strict=True)):
             if len(self.end_tokens) and self.tables.ends(state):
                 shift[index, self.end_tokens] = -torch.inf
             if len(table.ending) and self.remaining is not None:
-                rooms = self.remaining(input_ids) if rooms is None else rooms
+                rooms = texts.room(self.remaining) if rooms is None else rooms
                 shift[index, table.ending[table.needs >= rooms[index]]] = -torch.inf
         if self.stop_strings:
-            for index, row in enumerate(input_ids.tolist()):
-                for token in self._bad_stops(row):
+            for index in range(len(texts)):
+                for token in self._bad_stops(texts.tokens(index).tolist()):
                     shift[index, token] = -torch.inf
 
     def _bad_stops(self, row: list[int]) -> Iterator[int]:

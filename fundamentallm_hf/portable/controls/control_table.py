@@ -357,7 +357,6 @@ _ROWS = (
         default=True,
         help="Check several drafted tokens in one pass of the model. The text is the same without, and takes longer.",
         group="Sampling",
-        any_model=False,
         shapes_text=False,
     ),
 )

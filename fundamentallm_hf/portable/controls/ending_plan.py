@@ -66,6 +66,10 @@ class EndingPlan:
             return NEVER
         return min(NEVER, missing + int(table[words, sentences, text.place]))
 
+    def is_end(self, state: UnitText) -> bool:
+        """Whether a text ends behind this whole character as asked for."""
+        return not state.pending and bool(self.ends[state.place]) and self.counts_hold(state)
+
     def may_end(self, text: UnitText) -> bool:
         """Whether the text may end here: also behind a word that nothing follows yet."""
         if text.pending:

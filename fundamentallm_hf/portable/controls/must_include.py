@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LogitsProcessor, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..decoding.call_processors import CallProcessors
 from ..decoding.drafts import SuggestsTokens
@@ -22,6 +22,7 @@ from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
 from ..decoding.sidecar_files import own_word_counts
+from ..decoding.texts import JudgesTexts, Texts
 from ..errors import UserError
 from .bad_words import compiled_bad_words
 from .must_include_horizon import End, Horizon
@@ -34,7 +35,7 @@ _ALL_TRIED, _TRIED = 512, 48
 _MOST_BYTES = 4  # of a character, each a token in the worst case
 
 
-class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
+class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
     """Brings entries into the text, fluently while there is room and by force when there is none.
 
     Args:
@@ -136,17 +137,17 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
                     setting="must_include",
                 )
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, reweighted and masked."""
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`. Returns the scores, reweighted and masked."""
         if not self.checked:
-            self.check(input_ids)
+            self.check(texts.ids[:, : min(texts.lengths)])
             self.checked = True
-        states = self.states(input_ids)
+        states = self.states(texts)
         waiting = [self.requirements.waiting(progress) for progress in states]
         if not any(waiting):
             return scores
-        rooms = self.remaining(input_ids)
-        natural = self._natural_ends(input_ids, scores, states)
+        rooms = texts.room(self.remaining)
+        natural = self._natural_ends(texts, scores, states)
         left = [self._places_left(*of_row) for of_row in zip(states, rooms, natural, strict=True)]
         if scores.shape[-1] < self.requirements.size:
             raise ValueError(
@@ -154,7 +155,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
                 f"make Requirements of that size"
             )
         shift = np.zeros(scores.shape)
-        outlooks = self.placement(input_ids, scores, states, waiting, left)
+        outlooks = self.placement(texts, scores, states, waiting, left)
         for index, progress in enumerate(states):
             if not waiting[index]:
                 continue
@@ -162,7 +163,7 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
             # Where the text is about to end, no entry is started, but one that was started goes on.
             weighed = [outlook for outlook in outlooks[index] if outlook.begun or not ending]
             self._weigh(weighed, left[index], shift[index])
-            self._close(progress, rooms[index], input_ids[index], scores[index], shift[index])
+            self._close(progress, rooms[index], texts.tokens(index), scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
 
     def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
@@ -193,14 +194,14 @@ class MustIncludeLogitsProcessor(LogitsProcessor, SuggestsTokens):
             self._close_stops(row, shift)
         self._keep_room(progress, room, row, scores, shift)
 
-    def _natural_ends(self, input_ids: torch.Tensor, scores: torch.Tensor, states: Sequence[Progress]) -> list[End]:
-        """The position where each row would end naturally; infinite if only the budget ends it."""
-        ending = [self._ending_tokens(row, scores.shape[-1]) for row in input_ids]
+    def _natural_ends(self, texts: Texts, scores: torch.Tensor, states: Sequence[Progress]) -> list[End]:
+        """The position where each text would end naturally; infinite if only the budget ends it."""
+        ending = [self._ending_tokens(texts.tokens(index), scores.shape[-1]) for index in range(len(texts))]
         if not any(ending):
             return [End(math.inf, False)] * len(states)
         probabilities = (scores.float() / self.temperature).softmax(dim=-1)
         ends = [float(of_row[tokens].sum()) for of_row, tokens in zip(probabilities, ending, strict=True)]
-        return self.horizon(input_ids, ends, [len(self.requirements.missing(progress)) for progress in states])
+        return self.horizon(texts, ends, [len(self.requirements.missing(progress)) for progress in states])
 
     def _ending_tokens(self, row: torch.Tensor, size: int) -> list[int]:
         """The tokens that would end a row: end tokens, and those that complete a stop string."""

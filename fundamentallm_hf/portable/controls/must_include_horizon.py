@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
+from ..decoding.texts import Texts
 
 # An end that is less probable than this in one step is ignored: top-k and top-p cut it off.
 _COUNTED = 0.02
@@ -53,25 +53,24 @@ class Horizon:
         # For each length and text: the probability that it would not have ended, and the position where it would have.
         self._known: dict[int, dict[bytes, tuple[float, int | None]]] = {}
 
-    def __call__(self, input_ids: torch.Tensor, ends: Sequence[float], missing: Sequence[int]) -> list[End]:
-        """Predict the end of every row.
+    def __call__(self, texts: torch.Tensor | Texts, ends: Sequence[float], missing: Sequence[int]) -> list[End]:
+        """Predict the end of every text.
 
         Args:
-            input_ids: (rows, length).
-            ends: (rows,) the model's probability that the text ends here.
-            missing: (rows,) how many entries are missing.
+            texts: the texts, or rows, (rows, length).
+            ends: (texts,) the model's probability that the text ends here.
+            missing: (texts,) how many entries are missing.
         """
-        length = input_ids.shape[1]
+        texts = Texts.of(texts)
         if self.prompt_columns is None:
-            self.prompt_columns = length
-        for old in [known for known in self._known if abs(known - length) > KEPT_LENGTHS]:
+            self.prompt_columns = texts.lengths[0]
+        for old in texts.far(self._known):
             del self._known[old]
-        here, before = self._known.setdefault(length, {}), self._known.get(length - 1, {})
-        written = length - self.prompt_columns
         found = []
-        for row, end, entries in zip(input_ids.cpu().numpy(), ends, missing, strict=True):
-            key = row.tobytes()
-            survives, beyond = before.get(key[:-TOKEN_BYTES], (1.0, None))
+        for index, (length, end, entries) in enumerate(zip(texts.lengths, ends, missing, strict=True)):
+            here, before = self._known.setdefault(length, {}), self._known.get(length - 1, {})
+            written, key = length - self.prompt_columns, texts.keys[index]
+            survives, beyond = before.get(texts.parents[index], (1.0, None))
             survives *= 1.0 - end if end >= _COUNTED else 1.0
             if beyond is None and survives < 1.0 - _BEYOND:
                 beyond = written

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..decoding.lookahead import ModelLookahead
-from ..decoding.row_states import KEPT_LENGTHS, TOKEN_BYTES
+from ..decoding.texts import TOKEN_BYTES, Texts
 from ..text.characters import is_word
 from ..text.token_tables import CERTAIN, TextState
 from .must_include_plan import Progress, Requirements
@@ -137,40 +137,40 @@ class Placement:
 
     def __call__(
         self,
-        input_ids: torch.Tensor,
+        texts: torch.Tensor | Texts,
         scores: torch.Tensor,
         states: Sequence[Progress],
         waiting: Sequence[Sequence[int]],
         left: Sequence[float],
     ) -> list[list[Outlook]]:
-        """Compute the outlooks of all rows.
+        """Compute the outlooks of all texts.
 
         Args:
-            input_ids: (rows, length).
-            scores: (rows, vocabulary).
-            states: (rows,) the progress of each row.
-            waiting: for each row, the entries whose turn it is.
-            left: (rows,) positions that are left in the row.
+            texts: the texts, or rows, (rows, length).
+            scores: (texts, vocabulary).
+            states: (texts,) the progress of each text.
+            waiting: for each text, the entries whose turn it is.
+            left: (texts,) positions that are left in the text.
 
         Returns:
-            For each row, the outlook of each waiting entry that the next token could start or continue.
+            For each text, the outlook of each waiting entry that the next token could start or continue.
         """
-        length = input_ids.shape[1]
+        texts = Texts.of(texts)
         for kept in (self._seen, self._asked):
-            for old in [known for known in kept if abs(known - length) > KEPT_LENGTHS]:
+            for old in texts.far(kept):
                 del kept[old]
-        rows = [row.tobytes() for row in input_ids.cpu().numpy()]
         probabilities = (scores.float() / self.temperature).softmax(dim=-1).cpu().numpy()
         starts = [
-            self._starts(row, of_row, progress, entries)
-            for row, of_row, progress, entries in zip(input_ids, probabilities, states, waiting, strict=True)
+            self._starts(texts.tokens(index), of_text, progress, entries)
+            for index, (of_text, progress, entries) in enumerate(zip(probabilities, states, waiting, strict=True))
         ]
-        if self.lookahead is not None:
-            self._ask(input_ids, rows, states, starts, left)
-        return [
-            self._outlooks(row, length, progress, of_row)
-            for row, progress, of_row in zip(rows, states, starts, strict=True)
-        ]
+        found = []
+        for group in texts.groups():
+            # The outlook of a text depends on what was seen and asked along its beginning.
+            if self.lookahead is not None:
+                self._ask(texts, group, states, starts, left)
+            found += [self._outlooks(texts, index, states[index], starts[index]) for index in group]
+        return found
 
     def _starts(
         self, row: torch.Tensor, probabilities: np.ndarray, progress: Progress, waiting: Sequence[int]
@@ -182,14 +182,13 @@ class Placement:
             place = progress.places[entry]
             assert place is not None
             outcomes = self.requirements.tables[entry].table(place)
-            tokens, completing = outcomes.risky.numpy(), outcomes.completing.numpy()
+            (tokens, chances), completing = outcomes.beginnings, outcomes.completing.numpy()
             ended = self.spellings.is_begun(entry, tail) and float(probabilities[self._breaks].sum()) >= ENDED
             usual = np.array(self.spellings.customary(entry, tail, tokens.tolist(), ended), dtype=bool)
             fits = np.array(self.spellings.customary(entry, tail, completing.tolist(), ended), dtype=bool)
             tokens, completing = tokens[usual], completing[fits]
-            chances = outcomes.chances.numpy()[usual].astype(np.float64)
             sure = float(probabilities[completing].sum())
-            found[entry] = Starts(tokens, probabilities[tokens].astype(np.float64), chances, completing, sure)
+            found[entry] = Starts(tokens, probabilities[tokens].astype(np.float64), chances[usual], completing, sure)
         return found
 
     @cached_property
@@ -201,11 +200,11 @@ class Placement:
         ]
         return np.array(breaks, dtype=np.int64)
 
-    def _outlooks(self, row: bytes, length: int, progress: Progress, starts: dict[int, Starts]) -> list[Outlook]:
-        token = int.from_bytes(row[-TOKEN_BYTES:], "little")
+    def _outlooks(self, texts: Texts, index: int, progress: Progress, starts: dict[int, Starts]) -> list[Outlook]:
+        row, length, token = texts.keys[index], texts.lengths[index], texts.last(index)
         asked = self._asked.get(length, {}).get(row, {})
-        before = self._asked.get(length - 1, {}).get(row[:-TOKEN_BYTES], {})
-        seen = self._before(row, length)
+        before = self._asked.get(length - 1, {}).get(texts.parents[index], {})
+        seen = self._before(texts, index)
         outlooks = []
         for entry, (tokens, probabilities, counted, completing, sure) in starts.items():
             place = progress.places[entry]
@@ -215,9 +214,9 @@ class Placement:
             if not begun and not len(tokens) and not len(completing):
                 continue  # within another word, or not where people would write it
             chances = np.zeros_like(counted) if (entry, _UNASKED) in asked else counted.copy()
-            told = [index for index, each in enumerate(tokens.tolist()) if (entry, each) in asked] if asked else []
-            for index in told:
-                chances[index] = asked[entry, int(tokens[index])]
+            told = [at for at, each in enumerate(tokens.tolist()) if (entry, each) in asked] if asked else []
+            for at in told:
+                chances[at] = asked[entry, int(tokens[at])]
             if begun:
                 begun = 0.0 if (entry, _UNASKED) in before else before.get((entry, token), begun)
             else:
@@ -229,26 +228,28 @@ class Placement:
         self._seen.setdefault(length, {})[row] = tuple(seen)
         return outlooks
 
-    def _before(self, row: bytes, length: int) -> list[Seen]:
-        known = self._seen.get(length - 1, {}).get(row[:-TOKEN_BYTES])
+    def _before(self, texts: Texts, index: int) -> list[Seen]:
+        known = self._seen.get(texts.lengths[index] - 1, {}).get(texts.parents[index])
         return list(known or [Seen()] * len(self.requirements.tables))
 
     def _ask(
         self,
-        input_ids: torch.Tensor,
-        rows: list[bytes],
+        texts: Texts,
+        group: Sequence[int],
         states: Sequence[Progress],
         starts: Sequence[dict[int, Starts]],
         left: Sequence[float],
     ) -> None:
         """Let the model look ahead over the starts of entries, where that was not done already."""
-        length = input_ids.shape[1]
         paths: list[tuple[int, int, list[int], float]] = []
-        for index, row in enumerate(rows):
-            if row in rows[:index]:  # beams start as copies of each other
+        distinct: set[bytes] = set()
+        for index in group:
+            row = texts.keys[index]
+            if row in distinct:  # beams start as copies of each other
                 continue
-            known = self._asked.setdefault(length, {}).setdefault(row, {})
-            seen = self._before(row, length)
+            distinct.add(row)
+            known = self._asked.setdefault(texts.lengths[index], {}).setdefault(row, {})
+            seen = self._before(texts, index)
             found = []
             for entry, of_entry in starts[index].items():
                 place = states[index].places[entry]
@@ -257,6 +258,7 @@ class Placement:
                     if self.spellings.is_known(entry):
                         known[entry, _UNASKED] = math.nan
                     continue
+                known.pop((entry, _UNASKED), None)  # a text may be processed again, with answers to earlier questions
                 for each in np.argsort(-most)[:MOST_BEGINNINGS].tolist():
                     token = int(of_entry.tokens[each])
                     if (entry, token) in known or not most[each]:
@@ -269,10 +271,10 @@ class Placement:
         if not paths:
             return
         assert self.lookahead is not None
-        answers = self.lookahead.logits(input_ids, [path[0] for path in paths], [path[2][:-1] for path in paths])
+        answers = self.lookahead.logits(texts, [path[0] for path in paths], [path[2][:-1] for path in paths])
         for (index, entry, path, rest), logits in zip(paths, answers, strict=True):
             if logits is not None:
-                self._keep(rows[index], length, entry, path, rest, logits)
+                self._keep(texts.keys[index], texts.lengths[index], entry, path, rest, logits)
 
     def _matters(self, entry: int, place: TextState | None, most: float, seen: Seen, left: float) -> bool:
         """Whether a position could be taken, if the entry has the probability `most` there."""
@@ -325,4 +327,5 @@ def later_chance(here: float, better: float, left: float) -> float:
 
 
 def _better(chances: np.ndarray, here: float) -> float:
-    return float((chances > here).mean() + (chances == here).mean() / 2)
+    greater, equal = np.count_nonzero(chances > here), np.count_nonzero(chances == here)
+    return (greater + equal / 2) / len(chances)

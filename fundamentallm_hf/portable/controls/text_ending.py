@@ -17,14 +17,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor
 
 from ..decoding.endings import CompleteEndCriteria
 from ..decoding.row_states import RowStates, row_key
+from ..decoding.texts import JudgesTexts, OneByOne, Texts
 from ..errors import UserError
 from ..text.unit_tables import UnitText
 from .ending_plan import NEVER, EndingPlan
-from .ending_scores import give_to, log_sum
+from .ending_scores import give_to, last_way, log_sum
 from .must_include_plan import Progress, Requirements
 
 # Tokens of a word on average and of nearly any word, with characters as tokens and with parts of words.
@@ -47,7 +47,7 @@ _SEPARATORS = " \n*,-"
 _EXAMINED = 48
 
 
-class TextEndLogitsProcessor(LogitsProcessor):
+class TextEndLogitsProcessor(JudgesTexts):
     """Leads every row to an end as asked for.
 
     Args:
@@ -75,7 +75,7 @@ class TextEndLogitsProcessor(LogitsProcessor):
         prompt_columns: int | None = None,
         temperature: float = 1.0,
         requirements: Requirements | None = None,
-        progress: Callable[[torch.Tensor], Sequence[Progress]] | None = None,
+        progress: Callable[[torch.Tensor | Texts], Sequence[Progress]] | None = None,
         spare: int = 0,
         bad_stops: Callable[[list[int]], Sequence[int]] | None = None,
     ) -> None:
@@ -149,11 +149,11 @@ class TextEndLogitsProcessor(LogitsProcessor):
                 setting=name,
             )
 
-    def _missing(self, input_ids: torch.Tensor) -> list[Progress | None]:
-        """The progress of each row in which required words are missing, or may yet become other words."""
+    def _missing(self, texts: torch.Tensor | Texts) -> list[Progress | None]:
+        """The progress of each text in which required words are missing, or may yet become other words."""
         if self.requirements is None or self.progress is None:
-            return [None] * len(input_ids)
-        found = self.progress(input_ids)
+            return [None] * len(texts)
+        found = self.progress(texts)
         return [each if self.requirements.waiting(each) else None for each in found]
 
     def _joint_need(self, state: UnitText, missing: Progress | None) -> int:
@@ -171,15 +171,32 @@ class TextEndLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, reweighted and masked."""
-        states, rooms = self.states(input_ids), self.remaining(input_ids)
-        progress = self._missing(input_ids)
-        scores = scores.clone()
+        scores, over = self._changed(Texts.of(input_ids), scores)
+        self.complete.rows |= {row_key(row) for row in input_ids[over]}
+        return scores
+
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`.
+
+        Raises:
+            OneByOne: a text has to end, which is recorded only for one that has been written.
+        """
+        scores, over = self._changed(texts, scores)
+        if over:
+            raise OneByOne
+        return scores
+
+    def _changed(self, texts: Texts, scores: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """The scores, and which texts have to end."""
+        states, rooms, progress = self.states(texts), texts.room(self.remaining), self._missing(texts)
+        scores, over = scores.clone(), []
         for index, (state, room, missing) in enumerate(zip(states, rooms, progress, strict=True)):
             if not state.over and not (missing is None and self._is_early(state, room, scores[index])):
                 row = scores[index].detach().double().cpu().numpy() / self.temperature
-                changed = self._row(state, room, missing, row, input_ids[index])
+                changed, ends = self._row(state, room, missing, row, texts.tokens(index))
                 scores[index] = torch.from_numpy(changed * self.temperature).to(scores.device, scores.dtype)
-        return scores
+                over += [index] * ends
+        return scores, over
 
     def _is_early(self, state: UnitText, room: int, scores: torch.Tensor) -> bool:
         """Whether there is so much room that only an end here could be wrong; it is masked **in place**."""
@@ -198,8 +215,8 @@ class TextEndLogitsProcessor(LogitsProcessor):
 
     def _row(
         self, state: UnitText, room: int, missing: Progress | None, scores: np.ndarray, row: torch.Tensor
-    ) -> np.ndarray:
-        """The scores of one row, given and returned before temperature."""
+    ) -> tuple[np.ndarray, bool]:
+        """The scores of one row, given and returned before temperature, and whether it has to end."""
         size = self.tables.size
         given = scores[:size].copy()
         needs = self._needs(state, room)
@@ -222,17 +239,18 @@ class TextEndLogitsProcessor(LogitsProcessor):
         changed = np.where(wanted, given, -np.inf)
         closers = (needs < self.plan.need(state)) & wanted & np.isfinite(given)
         lost = log_sum(np.where(wanted, -np.inf, given))
-        if not lacks and not self._is_end(state):
+        if not lacks and not self.plan.is_end(state):
             self._push(state, room, changed, closers)
             if not can_end:
                 give_to(changed, closers, lost)
+        over = False
         if can_end:
-            self._end(changed, given, ends, lost, row)
+            over = self._end(changed, given, ends, lost)
         elif not np.isfinite(changed).any():
-            changed = self._last_way(needs, given, fits, room)
+            changed = last_way(needs, given)
         scores = np.full_like(scores, -np.inf)
         scores[:size] = changed
-        return scores
+        return scores, over
 
     def _with_spare(self, fits: np.ndarray, needs: np.ndarray, given: np.ndarray, room: int) -> np.ndarray:
         """(size,) bool: of the tokens that fit, those that leave spare tokens, as many as possible."""
@@ -247,9 +265,6 @@ class TextEndLogitsProcessor(LogitsProcessor):
             if (blank & open_tokens).any() and (needs[open_tokens] > room - 1 - self.spare).all():
                 return blank
         return fits
-
-    def _is_end(self, state: UnitText) -> bool:
-        return not state.pending and bool(self.plan.ends[state.place]) and self.plan.counts_hold(state)
 
     def _needs(self, state: UnitText, room: int) -> np.ndarray:
         """(size,) the least number of tokens to an end after each token."""
@@ -341,30 +356,21 @@ class TextEndLogitsProcessor(LogitsProcessor):
         changed[closers] += min(_MOST_PUSHED, -math.log(max(chance, 1e-9)))
         changed[~closers] += max(-_MOST_PUSHED, math.log(max(later, 1e-9) / max(chance, 1e-9)))
 
-    def _end(self, changed: np.ndarray, given: np.ndarray, ends: np.ndarray, lost: float, row: torch.Tensor) -> None:
-        """Give the end the probability of what would go on, in `changed`."""
+    def _end(self, changed: np.ndarray, given: np.ndarray, ends: np.ndarray, lost: float) -> bool:
+        """Give the end the probability of what would go on, in `changed`. Returns whether nothing else is left."""
         if self.end_tokens:
             own = np.where(np.isfinite(given[ends]), given[ends], -np.inf)
             best = ends[int(own.argmax())]
             changed[ends] = own
             # `lost` holds the end tokens' own share, too.
             changed[best] = max(lost, float(own.max()))
-            if np.isfinite(changed).sum() == np.isfinite(own).sum():
-                self.complete.rows.add(row_key(row))
-            return
+            return bool(np.isfinite(changed).sum() == np.isfinite(own).sum())
         # Without an end token, a text ends by the criterion, which takes any token for its end.
         if lost > log_sum(changed) or not np.isfinite(changed).any():
-            self.complete.rows.add(row_key(row))
             changed[:] = -np.inf
             changed[self.closing_token] = 0.0
-
-    def _last_way(self, needs: np.ndarray, given: np.ndarray, fits: np.ndarray, room: int) -> np.ndarray:
-        """Other controls have masked all that fits: what is left that leads to an end soonest."""
-        open_tokens = np.isfinite(given)
-        if not open_tokens.any():
-            return given
-        least = needs[open_tokens].min()
-        return np.where(open_tokens & (needs == least), given, -np.inf) if least < NEVER else given
+            return True
+        return False
 
     def _keeps_words(
         self, state: UnitText, missing: Progress, room: int, given: np.ndarray, needs: np.ndarray

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import torch
 from transformers import (
-    LogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     PreTrainedTokenizerBase,
     RepetitionPenaltyLogitsProcessor,
@@ -26,6 +25,7 @@ from ..decoding.call_processors import CallProcessors
 from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
 from ..decoding.sidecar_files import own_word_counts
+from ..decoding.texts import JudgesTexts, Texts
 from ..errors import UserError
 from ..text.characters import fold, is_word
 from ..text.vocabulary import Vocabulary, add_piece
@@ -95,7 +95,7 @@ def repeats(units: tuple[str, ...]) -> dict[str, int]:
     return lengths
 
 
-class WordRepetitionLogitsProcessor(LogitsProcessor):
+class WordRepetitionLogitsProcessor(JudgesTexts):
     """Penalises repeated words, and forbids repeated sequences of words.
 
     Args:
@@ -134,10 +134,10 @@ class WordRepetitionLogitsProcessor(LogitsProcessor):
         )
         self._shifts: dict[WordUnits, torch.Tensor] = {}
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with repetition penalised."""
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`. Returns the scores with repetition penalised."""
         shifts = []
-        for state in self.states(input_ids):
+        for state in self.states(texts):
             if state not in self._shifts:
                 if len(self._shifts) > 4096:
                     self._shifts.clear()

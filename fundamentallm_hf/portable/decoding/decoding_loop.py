@@ -14,6 +14,8 @@ from transformers.generation.utils import GENERATION_MODES_MAPPING
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
+from .forced_tokens import Forced, forced_candidates
+
 # Arguments that `generate()` takes and does not pass to a callable.
 WITHHELD = ("streamer", "tokenizer", "assistant_model", "assistant_tokenizer", "synced_gpus")
 _BEAMS = (GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)
@@ -62,6 +64,11 @@ def decode(
     Raises:
         ValueError: transformers has no loop for the mode, or the mode cannot do what is asked for.
     """
+    runs: Any = BestFirst(model) if mode == GenerationMode.BEAM_SAMPLE else model
+    shared = withheld.get("synced_gpus") or synced_gpus(model)
+    forced = None if shared else forced_candidates(model, mode, input_ids, prepared)
+    if forced is not None:
+        mode, runs = GenerationMode.ASSISTED_GENERATION, Forced(model, forced)
     loop = GENERATION_MODES_MAPPING[mode]
     if "/" in loop:
         raise ValueError(
@@ -79,9 +86,9 @@ def decode(
             name: given[name] for name in ("tokenizer", "assistant_model", "assistant_tokenizer") if name in given
         }
         prepared["inputs_tensor"] = input_ids if inputs_tensor is None else inputs_tensor
-        prepared["logits_processor"] = ScoresOfTheModel(prepared["logits_processor"])
+        if forced is None:
+            prepared["logits_processor"] = ScoresOfTheModel(prepared["logits_processor"])
         _check_assistant(model, given)
-    runs = BestFirst(model) if mode == GenerationMode.BEAM_SAMPLE else model
     return getattr(type(model), loop)(runs, input_ids, **prepared)
 
 

@@ -6,6 +6,7 @@ text so far (prompt lookup) and from an n-gram table next to the model's weights
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -116,6 +117,20 @@ class SuggestsTokens:
         raise NotImplementedError
 
 
+class Draft(NamedTuple):
+    """Drafted tokens.
+
+    Attributes:
+        tokens: the tokens.
+        suggested: how many of them, from the first on, a processor has suggested.
+        probabilities: of the others, that each is kept if those before it are.
+    """
+
+    tokens: list[int]
+    suggested: int = 0
+    probabilities: Sequence[float] = ()
+
+
 class Drafter:
     """Drafts the next tokens of one text, and tracks how many of them are kept.
 
@@ -128,27 +143,29 @@ class Drafter:
         self.table = table
         self.worth = worth
         self.expected = self.kept = _PRIOR
-        self._probabilities: list[float] = []
         # The last position after each run of tokens in the text, and how many tokens have been entered.
         self._seen: dict[tuple[int, ...], int] = {}
         self._entered = 0
 
-    def __call__(self, tokens: list[int], most: int, suggested: Sequence[int] = ()) -> list[int]:
+    def __call__(
+        self, tokens: list[int], most: int, suggested: Sequence[int] = (), certain: int | None = None
+    ) -> Draft:
         """Draft the tokens that are worth checking.
 
         Args:
-            tokens: the text so far; it must start with the tokens of the previous call.
-            most: the maximum number of drafted tokens.
-            suggested: tokens that are drafted already and follow `tokens`.
-
-        Returns:
-            The drafted tokens, without `suggested`.
+            tokens: the text so far.
+            most: the maximum number of drafted tokens, `suggested` included.
+            suggested: tokens that are drafted already and follow `tokens`; the first of the result.
+            certain: how many of `tokens` are in the text for certain; by default all. The next call has to start with
+                these.
         """
-        self._enter(tokens)
+        self._enter(tokens if certain is None else tokens[:certain])
+        suggested = suggested[:most]
+        most -= len(suggested)
         text, probability = [*tokens, *suggested], 1.0
         echo = self._seen.get(tuple(text[-_AGREEING:]))
         drafted: list[int] = []
-        self._probabilities = []
+        probabilities: list[float] = []
         self.expected += _FORGOTTEN * (_PRIOR - self.expected)
         self.kept += _FORGOTTEN * (_PRIOR - self.kept)
         trust = self.kept / self.expected
@@ -167,16 +184,17 @@ class Drafter:
             probability *= min(1.0, likely * trust)
             if probability < self.worth:
                 break
-            self._probabilities.append(likely)
+            probabilities.append(likely)
             drafted.append(token)
             text.append(token)
-        return drafted
+        return Draft([*suggested, *drafted], len(suggested), probabilities)
 
-    def learn(self, drafted: int, kept: int) -> None:
-        """Record how many of the last drafted tokens were kept."""
-        judged = min(kept + 1, drafted)
-        self.expected += sum(self._probabilities[:judged])
-        self.kept += kept
+    def learn(self, draft: Draft, kept: int) -> None:
+        """Record how many tokens of a draft were kept."""
+        kept -= draft.suggested
+        if draft.probabilities and kept >= 0:
+            self.expected += sum(draft.probabilities[: kept + 1])
+            self.kept += kept
 
     def _enter(self, tokens: list[int]) -> None:
         for end in range(max(self._entered, _AGREEING), len(tokens)):

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from transformers import LogitsProcessor, StoppingCriteria
+from transformers import StoppingCriteria
 from transformers.utils import logging
 
 from .row_states import row_key
+from .texts import JudgesTexts, OneByOne, Texts
 
 logger = logging.get_logger(__name__)
 
@@ -15,7 +16,7 @@ logger = logging.get_logger(__name__)
 _LAST_RESORT = -1e4
 
 
-class LengthPenaltyLogitsProcessor(LogitsProcessor):
+class LengthPenaltyLogitsProcessor(JudgesTexts):
     """Makes a text longer or shorter by changing the probability that it ends.
 
     transformers' `length_penalty` acts in beam search only, where it weights finished texts by their length. This is
@@ -31,8 +32,8 @@ class LengthPenaltyLogitsProcessor(LogitsProcessor):
         self.shift = -(penalty - 1.0) * math.log(100.0)
         self.end_tokens = torch.tensor(list(end_tokens), dtype=torch.long)
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores with the odds shifted."""
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`. Returns the scores with the odds shifted."""
         scores = scores.clone()
         scores[:, self.end_tokens[self.end_tokens < scores.shape[-1]].to(scores.device)] += self.shift
         return scores
@@ -93,7 +94,7 @@ class CompleteEndCriteria(EndCriteria):
         return self.judge is not None and self.judge(tokens)
 
 
-class OpenEndLogitsProcessor(LogitsProcessor):
+class OpenEndLogitsProcessor(JudgesTexts):
     """Ends a text cleanly where controls have masked every continuation. Must come after all of them.
 
     Where every score of a row is masked, greedy decoding silently writes token 0, and sampling fails.
@@ -121,14 +122,27 @@ class OpenEndLogitsProcessor(LogitsProcessor):
         self.tell = tell
         self.complete = complete
 
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`.
+
+        Raises:
+            OneByOne: a text may have to end, which is recorded only for one that has been written.
+        """
+        if not self._are_open(scores):
+            raise OneByOne
+        return scores
+
+    def _are_open(self, scores: torch.Tensor) -> bool:
+        best = scores.max(dim=-1)
+        return self._silent.isdisjoint(best.indices.tolist()) and bool((best.values > -torch.inf).all())
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with an allowed token in every row.
 
         Raises:
             ValueError: every score of a row is masked and the model has no token to end it with.
         """
-        best = scores.max(dim=-1)
-        if self._silent.isdisjoint(best.indices.tolist()) and bool((best.values > -torch.inf).all()):
+        if self._are_open(scores):
             return scores
         silent = self.silent_tokens[self.silent_tokens < scores.shape[-1]].to(scores.device)
         closed = scores.index_fill(-1, silent, -torch.inf).amax(dim=-1) == -torch.inf

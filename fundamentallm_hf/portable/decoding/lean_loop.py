@@ -9,32 +9,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    StoppingCriteria,
-    StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-    TypicalLogitsWarper,
-)
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
 from .context_window import view, window_start
-from .drafts import Drafter, NgramTable, SuggestsTokens
+from .drafts import Draft, Drafter, NgramTable, SuggestsTokens
 from .endings import EndCriteria
 from .generate_call import Call
+from .judged_runs import JudgedRuns
 from .lookahead import Branches
 from .network_step import Chosen, Step
 from .recording import FirstLook, ProbabilityRecorder
 from .row_drafts import RowDrafts
 from .seeded_sampling import SeededSampling
+from .texts import Texts
+from .warpers import MEMORYLESS
 from .watched_states import StatesWatcher
-
-# Processors that depend only on the scores of a step.
-_MEMORYLESS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper)
 
 
 class PassCounter(StoppingCriteria):
@@ -97,10 +88,12 @@ class LeanLoop:
         if self.rows == 1:
             self._set_recorder_aside()
         # All depend only on the scores, so several steps can be computed at once.
-        self.memoryless = all(type(each) in _MEMORYLESS for each in self.processors)
+        self.memoryless = all(type(each) in MEMORYLESS for each in self.processors)
         self.at_once = self.memoryless and self.rows == 1
         self.suggesting = [each for each in self.processors if isinstance(each, SuggestsTokens)]
-        self.suggested = 0  # how many of the last drafted tokens a processor suggested
+        runs = JudgedRuns(self)
+        self.runs = runs if self.drafter is not None and not self.at_once and runs.suits else None
+        self.alone = False  # whether `run` decides when passes are made
         self.states: torch.Tensor | None = None
         self.watchers = [each for each in self.processors if isinstance(each, StatesWatcher)]
         self.greedy = not call.config.do_sample
@@ -119,7 +112,7 @@ class LeanLoop:
         """Let a recorder read the scores of several steps at once, where all other processors can."""
         others = [each for each in self.processors if type(each) not in (ProbabilityRecorder, FirstLook)]
         recorders = [each for each in self.processors if type(each) is ProbabilityRecorder]
-        if len(recorders) == 1 and all(type(each) in _MEMORYLESS for each in others):
+        if len(recorders) == 1 and all(type(each) in MEMORYLESS for each in others):
             (self.recorder,), self.processors = recorders, others
 
     def _read_criteria(self, criteria: StoppingCriteriaList) -> None:
@@ -140,6 +133,7 @@ class LeanLoop:
     @torch.no_grad()
     def run(self) -> torch.Tensor:
         """Decode. Returns (rows, length) token ids."""
+        self.alone = True
         self.open()
         try:
             self._decode()
@@ -163,8 +157,14 @@ class LeanLoop:
         limit = min(self.most, self.window)
         apart = self.drafted and self.length + 1 < limit and RowDrafts.suits(self)
         while True:
-            drafted = self.draft()
-            self.take(self.compute(drafted), drafted)
+            ahead = self.runs.take_ahead() if self.runs is not None else None
+            if ahead is not None:
+                self.step.length = ahead.columns
+                self.count_pass(ahead.states)
+                self.take(ahead.logits, ahead.draft)
+            else:
+                draft = self.draft()
+                self.take(self.compute(draft.tokens), draft)
             if apart and any(self.going):
                 apart = False
                 RowDrafts(self, self.table, limit).run()
@@ -172,20 +172,30 @@ class LeanLoop:
                 break
             self._leave_out()
 
-    def draft(self) -> list[int]:
-        """Draft the next tokens, at most as many as fit into the context window before it moves."""
-        self.suggested = 0
-        if self.drafter is None or self.unread != 1 or not self.step.length:  # the one-token prompt is not computed yet
-            return []
-        ids = self.ids[:, : self.length]
-        most = min(self.most - self.length - 1, self.window - self.step.length - 1)
+    def draft(self, guessed: Sequence[int] = ()) -> Draft:
+        """Draft the next tokens, at most as many as fit into the context window before it moves.
+
+        Args:
+            guessed: tokens that will probably be written before those. All but the last are in the cache already.
+        """
+        cached = self.step.length
+        if self.drafter is None or not cached or (self.unread != 1 and not guessed):  # nothing is computed yet
+            return Draft([])
+        length, of_row = self.length + len(guessed), self.lengths[0] + len(guessed)
         # Part of the cache may stay unused: the window moves according to the length of the text.
-        most = min(most, self.window - (self.lengths[0] - window_start(self.lengths[0], self.window)))
+        in_window = self.window - max(cached + 1, of_row - window_start(of_row, self.window))
+        most = min(self.most - length - 1, in_window)
         if most <= 0:
-            return []
-        suggested: list[int] = next(filter(None, (each.suggested(ids)[0] for each in self.suggesting)), [])[:most]
-        self.suggested = len(suggested)
-        return suggested + self.drafter(ids[0].tolist(), most - len(suggested), suggested)
+            return Draft([])
+        ids = self.ids[:, : self.length]
+        ids = torch.cat([ids, torch.tensor([guessed])], dim=1) if guessed else ids
+        suggested: list[int] = next(filter(None, (each.suggested(ids)[0] for each in self.suggesting)), [])
+        return self.drafter(ids[0].tolist(), most, suggested, self.length)
+
+    def enter(self, drafted: Sequence[int]) -> None:
+        """Put drafted tokens behind the text in `ids`."""
+        self.make_room(self.length + len(drafted))
+        self.ids[0, self.length : self.length + len(drafted)] = torch.tensor(drafted)
 
     def joins(self, drafted: Sequence[int]) -> bool:
         """Whether the next pass reads only tokens after the cached ones, in adjacent columns of a single row."""
@@ -196,8 +206,7 @@ class LeanLoop:
         """Logits after the current text and after each drafted token, (rows, drafted + 1, vocabulary) in float32."""
         new, mask, copies = self.unread + len(drafted), None, 1
         if drafted:
-            self.make_room(self.length + len(drafted))
-            self.ids[0, self.length : self.length + len(drafted)] = torch.tensor(drafted)
+            self.enter(drafted)
         end = self.length + len(drafted)
         lengths = [length + len(drafted) for length in self.lengths]
         if end > self.window:
@@ -258,7 +267,7 @@ class LeanLoop:
             same = bool((masks == masks[:, :1]).all())
         return copies if same else 1
 
-    def _write(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
+    def write_each(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
         """Choose tokens one by one, as long as they match the drafted ones. Returns their number."""
         for index in range(len(drafted) + 1):
             self.read = self.step.length - len(drafted) + index
@@ -269,27 +278,29 @@ class LeanLoop:
             scores = logits[:, index].contiguous()
             for processor in self.processors:
                 scores = processor(ids, scores)
-            tokens = self._choose(scores, index=0)
-            self._append(tokens)
+            tokens = self.choose(scores)
+            self.append(tokens)
             if not any(self.going) or (index < len(drafted) and tokens[0] != drafted[index]):
                 return index + 1
         return len(drafted) + 1
 
-    def take(self, logits: torch.Tensor, drafted: Sequence[int], chosen: Chosen | None = None) -> None:
+    def take(self, logits: torch.Tensor, draft: Draft, chosen: Chosen | None = None) -> None:
         """Choose the next tokens, as long as they match the drafted ones.
 
         Args:
             logits: (rows, drafted + 1, vocabulary), as `compute` returns them.
-            drafted: the drafted tokens.
+            draft: the drafted tokens.
             chosen: for a loop that is `at_once`, what others have chosen from these logits.
         """
+        drafted = draft.tokens
         if self.at_once:
             written = self._write_at_once(logits[0], drafted, chosen or self._choose_at_once(logits[0]))
+        elif self.runs is not None:
+            written = self.runs.write(logits, drafted)
         else:
-            written = self._write(logits, drafted)
-        guessed, kept = len(drafted) - self.suggested, min(written - 1, len(drafted)) - self.suggested
-        if guessed > 0 and kept >= 0 and self.drafter is not None:
-            self.drafter.learn(guessed, kept)
+            written = self.write_each(logits, drafted)
+        if self.drafter is not None:
+            self.drafter.learn(draft, min(written - 1, len(drafted)))
         self.step.length -= len(drafted) + 1 - written
         self.unread = 1
 
@@ -310,8 +321,8 @@ class LeanLoop:
             self.streamer = None  # it may ask for the probabilities that are recorded below
         for index in range(len(drafted) + 1):
             # Without a seed every choice uses a number from torch's generator, so only the necessary ones are made.
-            token = chosen.tokens[index] if chosen.tokens else self._choose(chosen.scores[index : index + 1], index)[0]
-            self._append([token])
+            token = chosen.tokens[index] if chosen.tokens else self.choose(chosen.scores[index : index + 1])[0]
+            self.append([token])
             if not any(self.going) or (index < len(drafted) and token != drafted[index]):
                 written = index + 1
                 break
@@ -322,14 +333,15 @@ class LeanLoop:
                 streamer.put(self.ids[0, start : self.length].cpu())
         return written
 
-    def _choose(self, scores: torch.Tensor, index: int) -> list[int]:
+    def choose(self, scores: torch.Tensor) -> list[int]:
+        """Choose the next token of every row by its scores, (rows, vocabulary)."""
         if self.greedy:
             return scores.argmax(dim=-1).tolist()
         if self.chooser is not None:
             return self.chooser.choose(self.ids[:, : self.length], scores).tolist()
         return torch.multinomial(scores.softmax(dim=-1), num_samples=1)[:, 0].tolist()
 
-    def _append(self, tokens: list[int]) -> None:
+    def append(self, tokens: list[int]) -> None:
         """Append one token to every row, and find out which rows end."""
         if self.pads and not all(self.going):
             assert self.pad is not None
@@ -352,13 +364,13 @@ class LeanLoop:
             self.going = [going and not over for going, over in zip(self.going, ended, strict=True)]
 
     def _read_ahead(
-        self, input_ids: torch.Tensor, rows: list[int], asked: list[list[int]], sights: list[int]
+        self, texts: Texts, rows: list[int], asked: list[list[int]], sights: list[int]
     ) -> list[torch.Tensor] | None:
         """Lookahead for `ModelLookahead`: one pass of the step if it covers every row, otherwise the call's cache."""
-        if input_ids.shape != (self.rows, self.length) or len(set(rows)) < self.rows or self.held is not None:
+        if texts.ids.shape != (self.rows, self.length) or len(set(rows)) < self.rows or self.held is not None:
             self._show_cache(self.read)
             return None
-        branches = Branches.of(rows, asked, sights, self.read, self.step.length)
+        branches = Branches.of(rows, asked, sights, [self.read] * len(rows), self.step.length)
         return branches.apart(self.step.aside(branches.tokens, branches.positions, branches.visible))
 
     def _show_cache(self, columns: int) -> None:

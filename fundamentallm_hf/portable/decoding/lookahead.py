@@ -15,18 +15,21 @@ from typing import Any, NamedTuple
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from .forward import forward, padding_of
+from .forward import forward
+from .texts import Texts
 
 # Returns how many of a row's tokens are visible to the model, given how many it has.
 InSight = Callable[[int], int]
 
-# Reads continuations (third) behind the rows (second) of the text so far (first), of which so many tokens are in sight.
-Reader = Callable[[torch.Tensor, list[int], list[list[int]], list[int]], list[torch.Tensor] | None]
+# Reads continuations (third) behind these (second) of some texts (first), of which so many tokens are in sight.
+Reader = Callable[[Texts, list[int], list[list[int]], list[int]], list[torch.Tensor] | None]
 
 # Layers of a cache to which keys and values are appended in new tensors, so that a copy of one leaves it as it is.
 _GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
 # Whether a model respects a mask with one row for each new token; tested at the first lookahead.
 _HEEDS_MASK: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
+# Caches that may hold candidates for the next tokens, which assisted decoding has read, after the text.
+CANDIDATES_LAST: "weakref.WeakSet[DynamicCache]" = weakref.WeakSet()
 # By how much two computations of the same log-probability may differ: in float32, and in lower precision.
 _CLOSE, _ROUGHLY = 1e-3, 0.25
 
@@ -48,7 +51,12 @@ class Branches(NamedTuple):
 
     @classmethod
     def of(
-        cls, rows: Sequence[int], asked: Sequence[Sequence[int]], sights: Sequence[int], read: int, columns: int
+        cls,
+        rows: Sequence[int],
+        asked: Sequence[Sequence[int]],
+        sights: Sequence[int],
+        reads: Sequence[int],
+        columns: int,
     ) -> "Branches":
         """Lay them out.
 
@@ -56,8 +64,8 @@ class Branches(NamedTuple):
             rows: for each continuation the row it continues, from 0 on without a gap.
             asked: their tokens.
             sights: for each, how many of the row's tokens the model sees.
-            read: columns of the cache that hold the rows' tokens; those in sight are the last of them.
-            columns: columns in front of the new ones; those behind `read` are hidden.
+            reads: for each, columns of the cache that hold the row's tokens; those in sight are the last of them.
+            columns: columns in front of the new ones; those behind `reads` are hidden.
         """
         widths, places = [0] * (max(rows) + 1), []
         for row, each in zip(rows, asked, strict=True):
@@ -68,7 +76,7 @@ class Branches(NamedTuple):
         positions = torch.zeros((len(widths), new), dtype=torch.long)
         visible = torch.zeros((len(widths), 1, new, columns + new), dtype=torch.bool)
         visible[:, 0, range(new), range(columns, columns + new)] = True  # filling sees itself, so no row is empty
-        for (row, start, end), each, sight in zip(places, asked, sights, strict=True):
+        for (row, start, end), each, sight, read in zip(places, asked, sights, reads, strict=True):
             tokens[row, start:end] = torch.tensor(each)
             positions[row, start:end] = torch.arange(sight, sight + len(each))
             visible[row, 0, start:end, read - sight : read] = True
@@ -79,6 +87,34 @@ class Branches(NamedTuple):
     def apart(self, logits: torch.Tensor) -> list[torch.Tensor]:
         """The logits of each continuation, of (rows, new, vocabulary)."""
         return [logits[row, start:end] for row, start, end in self.places]
+
+
+class Wishes:
+    """Continuations that processors ask for while they process texts a first time, read in one pass before the next.
+
+    Attributes:
+        wanted: by a text's key and its continuation: the text's index and how many of its tokens are in sight.
+        known: the logits of each.
+    """
+
+    def __init__(self) -> None:
+        self.wanted: dict[tuple[bytes, tuple[int, ...]], tuple[int, int]] = {}
+        self.known: dict[tuple[bytes, tuple[int, ...]], torch.Tensor] = {}
+
+    def answer(
+        self, texts: Texts, rows: Sequence[int], asked: Sequence[Sequence[int]], sights: Sequence[int]
+    ) -> list[torch.Tensor] | None:
+        """The logits of continuations; None if any is not known yet, or any wanted for these texts or earlier ones is.
+
+        What is asked about a text may depend on the answers for those that it begins with, so these come first.
+        """
+        open_before = any(text <= max(rows) for text, _ in self.wanted.values())
+        names = [(texts.keys[row], tuple(each)) for row, each in zip(rows, asked, strict=True)]
+        new = {
+            name: (row, sight) for name, row, sight in zip(names, rows, sights, strict=True) if name not in self.known
+        }
+        self.wanted |= new
+        return None if new or open_before else [self.known[name] for name in names]
 
 
 class ModelLookahead:
@@ -94,6 +130,7 @@ class ModelLookahead:
 
     Attributes:
         reader: a decoding loop's own way to read ahead, asked first. It may answer None.
+        wishes: if set, continuations that it does not know are noted there and answered None.
     """
 
     def __init__(
@@ -110,24 +147,25 @@ class ModelLookahead:
         self.window = window
         self.in_sight = in_sight
         self.reader: Reader | None = None
+        self.wishes: Wishes | None = None
 
     @torch.no_grad()
     def logits(
-        self, input_ids: torch.Tensor, rows: Sequence[int], continuations: Sequence[Sequence[int]]
+        self, texts: torch.Tensor | Texts, rows: Sequence[int], continuations: Sequence[Sequence[int]]
     ) -> list[torch.Tensor | None]:
-        """Compute the logits of each continuation of its row.
+        """Compute the logits of each continuation of its text.
 
         Args:
-            input_ids: (all rows, length), as the processor received them.
-            rows: for each continuation, the row it continues.
+            texts: the texts, or all rows (rows, length), as the processor received them.
+            rows: for each continuation, the text it continues.
             continuations: token ids, at least one each.
 
         Returns:
             For each continuation its logits, (tokens, vocabulary), each predicting the token after that position. None
             where it does not fit into the model's window, or where its row cannot be read.
         """
-        length = input_ids.shape[1]
-        shown = [self.in_sight(length - padding_of(self.padding, row, len(input_ids))) for row in rows]
+        texts = Texts.of(texts)
+        shown = [self.in_sight(texts.lengths[row] - texts.padding(row, self.padding)) for row in rows]
         fits = [
             index
             for index, tokens in enumerate(continuations)
@@ -139,7 +177,13 @@ class ModelLookahead:
         asked = [list(continuations[index]) for index in fits]
         of_rows = [rows[index] for index in fits]
         sights = [shown[index] for index in fits]
-        found = self.reader(input_ids, of_rows, asked, sights) if self.reader is not None else None
+        if self.wishes is not None:
+            found = self.wishes.answer(texts, of_rows, asked, sights)
+            if found is None:
+                return answers
+        else:
+            found = self.reader(texts, of_rows, asked, sights) if self.reader is not None else None
+        input_ids = texts.ids
         if found is None and self._heeds_mask(input_ids, of_rows, asked, sights):
             found = self._side_by_side(input_ids, of_rows, asked, sights)
         elif found is None:
@@ -200,7 +244,7 @@ class ModelLookahead:
         assert past is not None
         columns = past.get_seq_length()
         dtype, device = past.layers[0].keys.dtype, input_ids.device
-        branches = Branches.of([distinct.index(row) for row in rows], asked, sights, columns, columns)
+        branches = Branches.of([distinct.index(row) for row in rows], asked, sights, [columns] * len(asked), columns)
         mask = torch.zeros(branches.visible.shape, dtype=dtype).masked_fill(~branches.visible, torch.finfo(dtype).min)
         tokens, positions = branches.tokens.to(device), branches.positions.to(device)
         return branches.apart(self._forward(tokens, mask.to(device), positions, past, tokens.shape[1]))
@@ -232,14 +276,17 @@ class ModelLookahead:
         held = self.cache.get_seq_length()
         embedded = max(0, -min(self.padding))
         slid = self.window is not None and held <= self.window < length
-        if held != length + embedded and not slid:
+        ahead = held > length + embedded and self.cache in CANDIDATES_LAST
+        if held != length + embedded and not slid and not ahead:
             return None
         borrowed = DynamicCache()
         for layer in layers:
             lent = copy.copy(layer)
+            if ahead:
+                lent.keys, lent.values = (each[:, :, : length + embedded] for each in (layer.keys, layer.values))
             if picked.tolist() != list(range(len(input_ids))):
-                lent.keys = layer.keys[picked.to(layer.keys.device)]
-                lent.values = layer.values[picked.to(layer.values.device)]
+                lent.keys = lent.keys[picked.to(layer.keys.device)]
+                lent.values = lent.values[picked.to(layer.values.device)]
             borrowed.layers.append(lent)
         return borrowed
 

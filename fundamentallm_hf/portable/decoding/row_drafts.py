@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from .drafts import Drafter, NgramTable
+from .drafts import Draft, Drafter, NgramTable
 from .endings import EndCriteria
 from .seeded_sampling import SeededSampling
 
@@ -67,23 +67,23 @@ class RowDrafts:
                 self.held = kept
             drafts = [self._draft(row) for row in going]
             chosen = iter(self._chosen(going, drafts))
-            for row, drafted in zip(going, drafts, strict=True):
-                self._write(row, drafted, [next(chosen) for _ in range(len(drafted) + 1)])
+            for row, draft in zip(going, drafts, strict=True):
+                self._write(row, draft, [next(chosen) for _ in range(len(draft.tokens) + 1)])
             self._ask_criteria()
         self._hand_back()
 
-    def _draft(self, row: int) -> list[int]:
+    def _draft(self, row: int) -> Draft:
         text = self.texts[row]
         return self.drafters[row](text, self.limit - len(text) - 1)
 
-    def _chosen(self, going: list[int], drafts: list[list[int]]) -> list[int]:
+    def _chosen(self, going: list[int], drafts: list[Draft]) -> list[int]:
         """The tokens chosen after the last token of each row and after each of its drafts, row by row."""
         loop = self.loop
         tokens: list[int] = []
         columns: list[int] = []
         rows: list[int] = []
         step_rows: list[int] = []
-        for row, drafted in zip(going, drafts, strict=True):
+        for row, (drafted, *_) in zip(going, drafts, strict=True):
             tokens += [self.texts[row][-1], *drafted]
             columns += range(len(self.texts[row]) - 1, len(self.texts[row]) + len(drafted))
             rows += [row] * (len(drafted) + 1)
@@ -99,16 +99,15 @@ class RowDrafts:
             return scores.argmax(dim=-1).tolist()
         return loop.chooser.choose_at(rows, [column + 1 for column in columns], scores)
 
-    def _write(self, row: int, drafted: list[int], chosen: list[int]) -> None:
-        text, kept = self.texts[row], 0
+    def _write(self, row: int, draft: Draft, chosen: list[int]) -> None:
+        text, drafted, kept = self.texts[row], draft.tokens, 0
         for index, token in enumerate(chosen):
             text.append(token)
             self.ended[row] = token in self.loop.end_tokens
             if self.ended[row] or index == len(drafted) or token != drafted[index]:
                 break
             kept += 1
-        if drafted:
-            self.drafters[row].learn(len(drafted), kept)
+        self.drafters[row].learn(draft, kept)
 
     def _ask_criteria(self) -> None:
         loop = self.loop

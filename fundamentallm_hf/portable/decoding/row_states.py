@@ -10,14 +10,9 @@ from typing import Generic, TypeVar
 
 import torch
 
-from .forward import padding_of
+from .texts import Texts
 
 State = TypeVar("State")
-
-# Assisted decoding goes back by as many tokens as it guesses.
-KEPT_LENGTHS = 64
-# Bytes of one token id in a row's key.
-TOKEN_BYTES = 8
 
 
 class RowStates(Generic[State]):
@@ -50,24 +45,28 @@ class RowStates(Generic[State]):
         self.prompt_columns = prompt_columns
         self._known: dict[int, dict[tuple[int, bytes], State]] = {}
 
-    def __call__(self, input_ids: torch.Tensor) -> list[State]:
-        """`input_ids`: (rows, length). Returns the state after every row."""
-        length = input_ids.shape[1]
+    def __call__(self, texts: "torch.Tensor | Texts") -> list[State]:
+        """The state after every text, or every row of (rows, length) token ids."""
+        texts = Texts.of(texts)
         if self.prompt_columns is None:
-            self.prompt_columns = length
-        for old in [known for known in self._known if abs(known - length) > KEPT_LENGTHS]:
+            self.prompt_columns = texts.lengths[0]
+        for old in texts.far(self._known):
             del self._known[old]
-        here = self._known.setdefault(length, {})
-        before = self._known.get(length - 1, {}) if length > self.prompt_columns else {}
         states = []
-        for index, row in enumerate(input_ids.cpu().numpy()):
-            padding = padding_of(self.padding, index, len(input_ids))
-            key = (padding, row.tobytes())
-            if key not in here:
-                parent = before.get((padding, row[:-1].tobytes())) if before else None
-                known = parent is not None
-                here[key] = self.advance(parent, int(row[-1])) if known else self.read(row.tolist(), padding)  # type: ignore[arg-type]
-            states.append(here[key])
+        for index, (length, text) in enumerate(zip(texts.lengths, texts.keys, strict=True)):
+            padding = texts.padding(index, self.padding)
+            here, key = self._known.setdefault(length, {}), (padding, text)
+            state = here.get(key)
+            if state is None:
+                parent = None
+                if length > self.prompt_columns:
+                    parent = self._known.get(length - 1, {}).get((padding, texts.parents[index]))
+                if parent is not None:
+                    state = self.advance(parent, texts.last(index))
+                else:
+                    state = self.read(texts.tokens(index).tolist(), padding)
+                here[key] = state
+            states.append(state)
         return states
 
     def budget(self, input_ids: torch.Tensor, max_new_tokens: int) -> list[int]:

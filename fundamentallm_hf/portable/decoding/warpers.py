@@ -14,10 +14,13 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 # The most frequent ones. Trying one takes as long as half a layer of a small model on a short prompt.
 _WARPERS = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)
+# Processors that depend only on the scores of a step.
+MEMORYLESS = (*_WARPERS, TypicalLogitsWarper)
 
 
 def is_warper(processor: Any, size: int) -> bool:

@@ -7,12 +7,13 @@ to them directly, so it must distinguish their hooks from others.
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor
+
+from .texts import JudgesTexts, Texts
 
 _MARK = "only_watches_states"
 
 
-class StatesWatcher(LogitsProcessor):
+class StatesWatcher(JudgesTexts):
     """A processor that receives the input of the output layer in every step, before any processor is called."""
 
     def show(self, states: torch.Tensor, index: int) -> None:
@@ -21,6 +22,15 @@ class StatesWatcher(LogitsProcessor):
         Args:
             states: (rows, tokens, hidden size), the state after each token of the pass.
             index: the index of each row's last token in this step. A pass over drafts is passed once per step.
+        """
+        raise NotImplementedError
+
+    def show_all(self, states: torch.Tensor, texts: Texts) -> None:
+        """Receive the states of a pass whose steps are processed together.
+
+        Args:
+            states: (texts, hidden size), the state after each text.
+            texts: the texts.
         """
         raise NotImplementedError
 

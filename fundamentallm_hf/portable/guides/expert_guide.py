@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..decoding.texts import Texts
 from .output_experts import ExpertPair
 from .output_states import OutputStates
 
@@ -36,6 +37,14 @@ class ExpertGuide:
         if self._pass is None or self._pass[0] is not states:
             self._pass = states, self._shift(states)
         return self._pass[1][:, index, : scores.shape[-1]]
+
+    @torch.no_grad()
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`."""
+        states, places = self.states.of_texts(texts)
+        if self._pass is None or self._pass[0] is not states:
+            self._pass = states, self._shift(states)
+        return self._pass[1][places, : scores.shape[-1]]
 
     def _shift(self, states: torch.Tensor) -> torch.Tensor:
         if states.device != next(self.experts.parameters()).device:

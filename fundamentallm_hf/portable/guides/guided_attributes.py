@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from transformers import LogitsProcessor
+
+from ..decoding.texts import JudgesTexts, Texts
 
 # Tokens whose log-probability is below the most probable one's by more than this, in nats, are masked before the shift.
 MOST_BELOW = 5.0
@@ -34,7 +35,7 @@ class Guide(Protocol):
         ...
 
 
-class GuidedAttributesLogitsProcessor(LogitsProcessor):
+class GuidedAttributesLogitsProcessor(JudgesTexts):
     """Shifts scores towards attributes.
 
     Comes after all processors that mask tokens, temperature, top-k and top-p included, so one allowed token always
@@ -71,12 +72,25 @@ class GuidedAttributesLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, filtered and shifted."""
-        if not self.guides:
+        return self._shifted(scores, [guide(input_ids, scores) for guide, _ in self.guides])
+
+    @property
+    def judges(self) -> bool:
+        """See `JudgesTexts`: whether all guides can."""
+        return all(hasattr(guide, "judge_texts") for guide, _ in self.guides)
+
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`."""
+        return self._shifted(scores, [guide.judge_texts(texts, scores) for guide, _ in self.guides])  # type: ignore[attr-defined]
+
+    def _shifted(self, scores: torch.Tensor, told: Sequence[torch.Tensor]) -> torch.Tensor:
+        if not told:
             return scores
         shifts = [
-            guide(input_ids, scores).to(scores.device, torch.float32) * strength for guide, strength in self.guides
+            shift.to(scores.device, torch.float32) * strength
+            for shift, (_, strength) in zip(told, self.guides, strict=True)
         ]
         # Summed in a fixed order whatever the order of the guides, so that the result is the same to the last bit.
-        shift = torch.stack(shifts).sort(dim=0).values.sum(dim=0)
+        shift = shifts[0] if len(shifts) == 1 else torch.stack(shifts).sort(dim=0).values.sum(dim=0)
         filtered = scores.masked_fill(scores < scores.amax(dim=-1, keepdim=True) - self.most_below, -torch.inf)
         return filtered / self.temperature + shift.to(scores.dtype)

@@ -69,7 +69,9 @@ class OutputAdapter(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """`states`: (..., hidden size). Returns the same shape."""
-        return states + self.up(nn.functional.gelu(self.down(states)))
+        # No calls of modules: they take as long as the products.
+        inner = nn.functional.gelu(nn.functional.linear(states, self.down.weight, self.down.bias))
+        return states + nn.functional.linear(inner, self.up.weight, self.up.bias)
 
 
 class ExpertPair(nn.Module):
@@ -100,7 +102,8 @@ class ExpertPair(nn.Module):
             (rows, vocabulary) the log of the ratio of the two experts' probabilities, in nats.
         """
         states = states.float()
-        return expert_logs(self.having, states, output) - expert_logs(self.lacking, states, output)
+        having, lacking = _output_logs(torch.stack([self.having(states), self.lacking(states)]), output)
+        return having - lacking
 
     def swapped(self) -> "ExpertPair":
         """The pair of the opposite attribute; it shares its weights with this one."""
@@ -155,5 +158,9 @@ class ExpertPair(nn.Module):
 
 def expert_logs(adapter: OutputAdapter, states: torch.Tensor, output: OutputWeights) -> torch.Tensor:
     """(rows, vocabulary) log-probabilities of one expert; `states` are (rows, hidden size) in float32."""
+    return _output_logs(adapter(states), output)
+
+
+def _output_logs(states: torch.Tensor, output: OutputWeights) -> torch.Tensor:
     bias = None if output.bias is None else output.bias.float()
-    return nn.functional.linear(adapter(states), output.weight.float(), bias).log_softmax(dim=-1)
+    return nn.functional.linear(states, output.weight.float(), bias).log_softmax(dim=-1)

@@ -14,6 +14,7 @@ import torch
 from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.lookahead import InSight
 from ..decoding.row_states import row_key
+from ..decoding.texts import Texts
 from ..decoding.watched_states import StatesWatcher, only_watches
 from .output_experts import OutputWeights
 
@@ -40,6 +41,7 @@ class OutputStates(StatesWatcher):
         # The states of a pass, and which of its tokens is the last now, where a loop shows them.
         self.shown: tuple[torch.Tensor, int] | None = None
         self._ids = torch.zeros(0, 0, dtype=torch.long)
+        self._of_texts: tuple[torch.Tensor, dict[tuple[int, int], int]] = torch.zeros(0, 0), {}
         self._states: torch.Tensor | None = None
         self.output = OutputWeights.of(model)
         # The hook is removed with this processor.
@@ -57,6 +59,20 @@ class OutputStates(StatesWatcher):
         """See `StatesWatcher`."""
         self._passing = states[:, index : index + 1]
         self.shown = states, index
+
+    def show_all(self, states: torch.Tensor, texts: Texts) -> None:
+        """See `StatesWatcher`."""
+        places = enumerate(zip(texts.rows, texts.lengths, strict=True))
+        self._of_texts = states, {text: place for place, text in places}
+
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`. `scores` are returned unchanged."""
+        return scores
+
+    def of_texts(self, texts: Texts) -> tuple[torch.Tensor, list[int]]:
+        """The states of the pass over these texts, (texts of it, hidden size), and the place of each among them."""
+        states, places = self._of_texts
+        return states, [places[text] for text in zip(texts.rows, texts.lengths, strict=True)]
 
     def is_current(self, input_ids: torch.Tensor) -> bool:
         """Whether the states at hand are those behind `input_ids`, (rows, length)."""

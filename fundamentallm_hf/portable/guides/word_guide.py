@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from ..decoding.row_states import RowStates
+from ..decoding.texts import Texts
 from ..text.characters import fold_text, is_word
 from ..text.vocabulary import Vocabulary, add_piece, as_bytes
 from .word_weights import WordWeights
@@ -191,8 +192,12 @@ class WordGuide:
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """See `Guide`."""
+        return self.judge_texts(Texts.of(input_ids), scores)
+
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`."""
         rows = []
-        for place in self.states(input_ids):
+        for place in self.states(texts):
             row = self.tables.table(place.begun) - place.paid
             row[self.tables.quiet] = 0.0
             row[self.end_tokens] = self.tables.ending(place) - place.paid

@@ -262,20 +262,27 @@ class LeanStep:
         return functional.linear(self.states, self.head)
 
     @torch.inference_mode()
-    def aside(self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    def aside(
+        self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, kept: int = 0
+    ) -> torch.Tensor:
         """Compute tokens after the cached ones, without keeping them.
 
         Args:
             tokens: (rows, new) token ids.
             positions: (rows, new).
             visible: (rows, 1, new, length + new) bool, the cached and new columns that each token may attend to.
+            kept: how many of the new tokens, from the first on, are kept after all.
 
         Returns:
             (rows, new, vocabulary) logits.
         """
         mask = torch.zeros(visible.shape, dtype=self.cache.dtype).masked_fill_(~visible, -torch.inf)
         hidden = self._hidden(tokens, positions, mask, kept=tokens.shape[1])
-        return functional.linear(torch.rms_norm(hidden, (self.hidden,), self.norm, self.eps), self.head)
+        states = torch.rms_norm(hidden, (self.hidden,), self.norm, self.eps)
+        if kept:
+            self.length += kept
+            self.states = states[:, :kept]
+        return functional.linear(states, self.head)
 
     def _hidden(
         self,

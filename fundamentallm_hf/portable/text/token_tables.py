@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from .character_classes import characters_behind, continues, samples_between
@@ -52,6 +53,11 @@ class TokenTable:
     risky: torch.Tensor
     chances: torch.Tensor
     greatest: float
+
+    @cached_property
+    def beginnings(self) -> tuple[np.ndarray, np.ndarray]:
+        """`risky` and `chances` as arrays, the latter in float64."""
+        return self.risky.numpy(), self.chances.numpy().astype(np.float64)
 
     def joined(self, other: "TokenTable") -> "TokenTable":
         """This table, with the tokens that `other` masks masked as well."""

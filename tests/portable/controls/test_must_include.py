@@ -203,3 +203,10 @@ def test_alone_it_has_to_know_its_budget_and_refuses_what_does_not_fit():
     ids = tokenizer("He", return_tensors="pt").input_ids
     with pytest.raises(ValueError, match=r"need at least \d tokens but 1 may be added"):
         short(ids, torch.zeros(1, len(tokenizer)))
+
+
+def test_a_processor_of_the_caller_is_refused_where_its_words_do_not_fit(demo):
+    ids = demo.tokenizer(PROMPT, return_tensors="pt").input_ids
+    processor = MustIncludeLogitsProcessor(WORDS, demo.tokenizer, max_new_tokens=20)
+    with pytest.raises(ValueError, match="need at least 21 tokens but 20 may be added"):
+        demo.generate(ids, max_new_tokens=20, do_sample=False, logits_processor=LogitsProcessorList([processor]))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from fundamentallm_hf import load_model
-from fundamentallm_hf.portable.decoding.drafts import Drafter
+from fundamentallm_hf.portable.decoding.drafts import Draft, Drafter
 from fundamentallm_hf.portable.decoding.lean_loop import PassCounter
 from fundamentallm_hf.portable.model.generation_fundamentallm import Decoding
 from fundamentallm_hf.training.draft_training import count_ngrams
@@ -77,6 +77,10 @@ CONTROLS = st.sampled_from(
         {"min_new_tokens": 12},
         {"repetition_penalty": 1.2, "repetition_unit": "tokens"},
         {"bad_words": ["king"], "must_include": ["queen"], "length_penalty": 1.2},
+        {"bad_words": ["the*", "and"], "must_include": ["blood", "night|day", "/lor./"]},
+        {"end_at": "sentence"},
+        {"words": "3-9", "end_at": "word", "bad_words": ["king"]},
+        {"end_at": "word", "must_include": ["sword"]},
     ]
 )
 
@@ -90,7 +94,7 @@ CONTROLS = st.sampled_from(
     tokens=st.integers(1, 40),
 )
 def test_the_text_is_that_of_transformers_loop_with_and_without_drafts(model, how, controls, prompts, samples, tokens):
-    needed = 16 if {"must_include", "pattern"} & controls.keys() else 0
+    needed = 60 if {"must_include", "pattern", "end_at"} & controls.keys() else 0
     how = {**how, **controls, "max_new_tokens": needed + tokens}
     if samples and how["do_sample"]:
         how["num_return_sequences"] = samples
@@ -109,7 +113,7 @@ def test_the_text_is_the_same_past_the_window(model, how, prompts):
 
 @pytest.mark.parametrize("prompt", ["O", "t", "\n"])
 def test_a_prompt_of_one_token_is_read_before_anything_is_drafted(model, prompt, monkeypatch):
-    monkeypatch.setattr(Drafter, "__call__", lambda self, tokens, most, suggested=(): [*tokens[-1:] * 2, 5][:most])
+    monkeypatch.setattr(Drafter, "__call__", lambda self, tokens, most, *rest: Draft([*tokens[-1:] * 2, 5][:most]))
     for how in ({"do_sample": False}, {"do_sample": True, "temperature": 0.5, "top_k": 0, "seed": 2}):
         expected, _ = write(model, [prompt], how | {"max_new_tokens": 12}, stock=True)
         assert write(model, [prompt], how | {"max_new_tokens": 12})[0] == expected
@@ -300,3 +304,63 @@ def test_a_limit_beyond_all_memory_takes_none(model, prompts):
     batch = model.tokenizer(list(prompts), return_tensors="pt", padding=True)
     more = {"stopping_criteria": StoppingCriteriaList([Enough()]), "do_sample": False}
     assert model.generate(**batch, max_new_tokens=10**12, **more).shape[1] == 150
+
+
+def test_questions_of_controls_share_passes_with_the_text(model_with_experts, monkeypatch):
+    from fundamentallm_hf.portable.model import lean_step
+
+    passes = []
+    for name in ("__call__", "aside"):
+        method = getattr(lean_step.LeanStep, name)
+        counted = lambda self, *given, method=method, **more: passes.append(1) or method(self, *given, **more)  # noqa: E731
+        monkeypatch.setattr(lean_step.LeanStep, name, counted)
+    how = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": 1, "max_new_tokens": 160}
+    how |= {"bad_words": "sad,mad,bad,lost,dark,scared,big,was,red", "must_include": "dragon,castle,friend"}
+    counts = []
+    for more in ({}, {"speculate": False}):
+        passes.clear()
+        counts.append((write(model_with_experts, ["Once upon a time"], how | more)[0], len(passes)))
+    (drafted, some), (plain, many) = counts
+    assert drafted == plain
+    assert some < 0.45 * many
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(how=WAYS, controls=CONTROLS, data=st.data())
+def test_a_wrong_guess_of_what_follows_an_answer_changes_nothing(model, how, controls, data):
+    """The pass that was made along with an answer is not used where the answer changes the choice."""
+    from fundamentallm_hf.portable.decoding.judged_runs import JudgedRuns
+
+    goes_on = JudgedRuns._goes_on
+
+    def wrong(self, guess):
+        if goes_on(self, guess) and data.draw(st.booleans()):
+            guess[-1] = data.draw(st.integers(4, 60))
+        return goes_on(self, guess)
+
+    how = {**how, **controls, "max_new_tokens": 40}
+    expected, _ = write(model, PROMPTS[:1], how, speculate=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JudgedRuns, "_goes_on", wrong)
+        assert write(model, PROMPTS[:1], how)[0] == expected
+
+
+def test_a_recorder_sees_the_chosen_tokens_only(model):
+    from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
+
+    how = {"do_sample": True, "temperature": 0.5, "top_k": 0, "seed": 2, "max_new_tokens": 60}
+    found = []
+    for more in ({}, {"speculate": False}):
+        recorder = ProbabilityRecorder(4)
+        tokens, _ = write(
+            model, PROMPTS[:1], how, logits_processor=LogitsProcessorList([recorder]), bad_words=["lord*"], **more
+        )
+        first = len(model.tokenizer(PROMPTS[0]).input_ids)
+        rows = [torch.tensor(tokens[0][:end]) for end in range(first, len(tokens[0]))]
+        found.append((tokens, [recorder.likeliest(row) for row in rows], len(recorder._likeliest)))
+    (drafted, seen, count), (plain, expected, _) = found
+    assert drafted == plain
+    assert count == len(seen)
+    for one, other in zip(seen, expected, strict=True):
+        assert one.keys() == other.keys()
+        assert all(abs(one[token] - other[token]) < 1e-4 for token in one)

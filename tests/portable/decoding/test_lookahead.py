@@ -21,7 +21,8 @@ from transformers import (
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM
 from fundamentallm_hf.portable.decoding.cache_names import CACHE
 from fundamentallm_hf.portable.decoding.context_window import window_start
-from fundamentallm_hf.portable.decoding.lookahead import ModelLookahead
+from fundamentallm_hf.portable.decoding.lookahead import ModelLookahead, Wishes
+from fundamentallm_hf.portable.decoding.texts import Texts
 
 pytestmark = pytest.mark.core
 
@@ -243,3 +244,17 @@ def test_a_prompt_given_as_embeddings_is_read_from_the_cache_or_not_at_all():
         expected = model(torch.tensor([[*prompt, *row, *continuation]])).logits[0, -len(continuation) :]
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
     assert ModelLookahead(model, None, padding).logits(ids, [0, 1], [[20, 21], [22]]) == [None, None]
+
+
+def test_a_text_is_answered_after_those_that_it_begins_with():
+    texts = Texts(torch.arange(8)[None], [0] * 4, range(3, 7))
+    wishes = Wishes()
+    wishes.known[texts.keys[2], (5,)] = torch.zeros(1, 4)
+    assert wishes.answer(texts, [0], [[1]], [3]) is None
+    assert wishes.answer(texts, [2], [[5]], [5]) is None  # what is asked here may change with the answer above
+    assert wishes.wanted == {(texts.keys[0], (1,)): (0, 3)}
+    wishes.known[texts.keys[0], (1,)] = torch.ones(1, 4)
+    wishes.wanted.clear()
+    assert wishes.answer(texts, [0], [[1]], [3]) is not None
+    assert wishes.answer(texts, [3], [[1]], [6]) is None
+    assert wishes.answer(texts, [2], [[5]], [5]) is not None

@@ -257,7 +257,7 @@ def test_what_is_computed_aside_is_as_if_it_stood_alone_and_leaves_no_trace():
     step(prompts, torch.arange(4)[None])
     rows, asked = [0, 0, 1], [[9, 1], [2], [3, 3, 3]]
     # After three of the four tokens: the last was drafted and is masked.
-    branches = Branches.of(rows, asked, [3, 3, 3], 3, 4)
+    branches = Branches.of(rows, asked, [3, 3, 3], [3, 3, 3], 4)
     found = branches.apart(step.aside(branches.tokens, branches.positions, branches.visible))
     for row, each, logits in zip(rows, asked, found, strict=True):
         whole = torch.cat([prompts[row, :3], torch.tensor(each)])[None]

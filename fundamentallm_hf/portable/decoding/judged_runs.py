@@ -1,0 +1,246 @@
+"""Chooses the tokens after all drafts of a pass together, where every processor of a call can process several texts.
+
+Processors that read ahead in the model would need a pass for each question. So they first process the texts without
+answers and their questions are noted, one pass answers those that matter, and they process the texts again. Nothing
+depends on the first time: what a processor keeps, it keeps by the tokens of a text.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import (
+    LogitsProcessor,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+)
+
+from .drafts import Draft
+from .lookahead import Branches, Wishes
+from .recording import Recorder
+from .texts import JudgesTexts, Texts
+from .warpers import MEMORYLESS
+
+# Processors of transformers that keep nothing, and look at nothing but a row and its scores.
+_PURE = (
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
+
+
+# Of a continuation: the key of its text, and its tokens.
+_Name = tuple[bytes, tuple[int, ...]]
+
+
+class Ahead(NamedTuple):
+    """A pass that was made before the tokens in front of it were certain.
+
+    Attributes:
+        draft: the tokens to check.
+        logits: (1, drafted + 1, vocabulary).
+        states: (1, drafted + 1, hidden size), the input of the output layer.
+        columns: columns in the cache after it.
+    """
+
+    draft: Draft
+    logits: torch.Tensor
+    states: torch.Tensor | None
+    columns: int
+
+
+def judge_all(processors: Sequence[LogitsProcessor], texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+    """The scores after all processors; (texts, vocabulary).
+
+    Args:
+        processors: processors in their order.
+        texts: the texts.
+        scores: (texts, vocabulary).
+    """
+    for each in processors:
+        if type(each) in MEMORYLESS:
+            scores = each(None, scores)
+        elif isinstance(each, JudgesTexts):
+            scores = each.judge_texts(texts, scores)
+        else:
+            rows = zip(range(len(texts)), scores.split(1), strict=True)
+            scores = torch.cat([each(texts.tokens(index)[None], row) for index, row in rows])
+    return scores
+
+
+class JudgedRuns:
+    """Writes the tokens of a call with one row.
+
+    Args:
+        loop: the `LeanLoop` that decodes.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self.ahead: Ahead | None = None
+        self.temperature = math.prod(
+            each.temperature for each in loop.processors if type(each) is TemperatureLogitsWarper
+        )
+        self.most = 0  # drafted tokens whose keys and values are still in the cache
+        self.recorders = [each for each in loop.processors if isinstance(each, Recorder)]
+        looks = [each.first_look() for each in self.recorders]
+        # They see the scores of tokens that were chosen only, and change none.
+        self.looks = [each for each in loop.processors if any(each is look for look in looks)]
+        apart = [*self.recorders, *self.looks]
+        self.judging = [each for each in loop.processors if not any(each is other for other in apart)]
+
+    @property
+    def suits(self) -> bool:
+        """Whether all processors of the call can process several texts at once."""
+        return all(
+            each.judges if isinstance(each, JudgesTexts) else type(each) in (*MEMORYLESS, *_PURE)
+            for each in self.judging
+        )
+
+    def take_ahead(self) -> Ahead | None:
+        """The next pass, if it has been made already."""
+        ahead, self.ahead = self.ahead, None
+        return ahead
+
+    def write(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
+        """Choose tokens as long as they match the drafted ones, and return their number.
+
+        Args:
+            logits: (1, drafted + 1, vocabulary) after the text and after each drafted token.
+            drafted: the drafted tokens.
+        """
+        loop, cached = self.loop, self.loop.step.length
+        loop.enter(drafted)
+        count = len(drafted) + 1
+        texts = Texts(loop.ids, [0] * count, range(loop.length, loop.length + count))
+        for watcher in loop.watchers:
+            watcher.show_all(loop.states[0], texts)
+        self.most = len(drafted)
+        try:
+            scores, chosen = self._judge(texts, logits[0], drafted)
+        except ValueError:  # one that counts is raised again
+            self.ahead = None
+            loop.step.length = cached - (len(drafted) - self.most)
+            return loop.write_each(logits, drafted[: self.most])
+        finally:
+            loop.step.length = cached
+        for index, (row, raw) in enumerate(zip(scores, logits[0], strict=False)):
+            ids = loop.ids[:, : loop.length]
+            for look in self.looks:
+                look(ids.contiguous(), raw[None])
+            for recorder in self.recorders:
+                recorder(ids.contiguous(), row[None])
+            # Without a seed every choice uses a number from torch's generator, so only the necessary ones are made.
+            token = chosen[index] if chosen else loop.choose(row[None])[0]
+            loop.append([token])
+            if not any(loop.going) or (index < len(drafted) and token != drafted[index]):
+                break
+        return index + 1
+
+    def _judge(self, texts: Texts, logits: torch.Tensor, drafted: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+        """The final scores of the tokens that are certain, and, with a seed, the tokens that are chosen by them."""
+        loop, cached = self.loop, self.loop.step.length - len(drafted)
+        lookahead, guess = loop.call.lookahead, list[int]()
+        wishes = lookahead.wishes = Wishes()
+        unlikely = self._unlikely(texts, logits, drafted)
+        certain, scores, tokens = 0, list[torch.Tensor](), list[int]()
+        try:
+            while True:
+                # Texts that nobody will write are left out.
+                stop = next((place for place in unlikely if place >= certain), len(drafted)) + 1
+                stop = min(stop, self.most + 1)
+                part = texts.part(certain, stop)
+                wishes.wanted.clear()
+                found = judge_all(self.judging, part, logits[certain:stop].clone())
+                found, chosen = self._chosen(part, found)
+                drawn = chosen or self._drawn(found)
+                reached = _matching(drawn, drafted[certain : stop - 1])
+                asked = {name: (at + certain, sight) for name, (at, sight) in wishes.wanted.items() if at <= reached}
+                kept = min((at for at, _ in asked.values()), default=certain + reached + 1) - certain
+                scores.append(found[:kept])
+                tokens += chosen[:kept]
+                certain += kept
+                if guess and [*tokens, *chosen[kept : reached + 1]][: len(guess)] != guess:
+                    self.ahead, guess = None, []
+                if asked:
+                    so_far = [*tokens, *chosen[kept : reached + 1]]
+                    if not guess and self._goes_on(so_far):
+                        # Whatever is answered, the choice will hardly change: the next pass is made at once.
+                        guess, self.most = so_far, len(so_far) - 1
+                    wishes.known |= self._read(asked, cached, guess)
+                elif certain > self.most or drawn[reached] != drafted[certain - 1]:
+                    return torch.cat(scores), tokens
+        finally:
+            lookahead.wishes = None
+
+    def _unlikely(self, texts: Texts, logits: torch.Tensor, drafted: Sequence[int]) -> list[int]:
+        """The places of drafted tokens that the model alone would not choose."""
+        if not drafted:
+            return []
+        if self.loop.chooser is None:
+            chosen = logits.argmax(dim=-1).tolist()
+        else:
+            _, chosen = self._chosen(texts, logits / self.temperature)
+        return [place for place, (token, draft) in enumerate(zip(chosen, drafted, strict=False)) if token != draft]
+
+    def _chosen(self, texts: Texts, scores: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        if self.loop.greedy:
+            return scores, scores.argmax(dim=-1).tolist()
+        chooser = self.loop.chooser
+        return scores, [] if chooser is None else chooser.choose_run(texts.lengths[0], scores)
+
+    def _drawn(self, scores: torch.Tensor) -> list[int]:
+        """The tokens that will be drawn with torch's generator, which is left as it was."""
+        before = torch.get_rng_state()
+        tokens = [self.loop.choose(row)[0] for row in scores.split(1)]
+        torch.set_rng_state(before)
+        return tokens
+
+    def _goes_on(self, guess: Sequence[int]) -> bool:
+        """Whether the text goes on after these tokens, with nothing in the way of a pass."""
+        loop = self.loop
+        ends = not loop.end_tokens.isdisjoint(guess)
+        return (
+            loop.alone
+            and bool(guess)
+            and not ends
+            and loop.mask is None
+            and loop.length + len(guess) < min(loop.most, loop.window)
+        )
+
+    def _read(self, wanted: dict[_Name, tuple[int, int]], cached: int, guess: Sequence[int] = ()) -> dict[_Name, Any]:
+        """The logits of continuations, read beside the text.
+
+        Args:
+            wanted: by text and continuation, the index of the text and how many of its tokens are in sight.
+            cached: columns in the cache that hold the text, without drafts.
+            guess: tokens that will probably be chosen; the pass after them is made along with the answers.
+        """
+        loop, step = self.loop, self.loop.step
+        asked, main = [list(continuation) for _, continuation in wanted], 0
+        reads = [cached + index for index, _ in wanted.values()]
+        sights = [sight for _, sight in wanted.values()]
+        first = bool(guess) and self.ahead is None
+        step.length = cached + self.most if self.ahead is None else self.ahead.columns
+        if first:
+            draft = loop.draft(guess)
+            main = len(draft.tokens) + 1
+            asked = [[guess[-1], *draft.tokens], *asked]
+            reads = [step.length, *reads]
+            sights = [loop.lengths[0] + len(guess) - 1, *sights]
+        branches = Branches.of([0] * len(asked), asked, sights, reads, step.length)
+        logits = branches.apart(step.aside(branches.tokens, branches.positions, branches.visible, main))
+        if first:
+            self.ahead = Ahead(draft, logits.pop(0)[None].clone(), step.states, step.length)
+        return dict(zip(wanted, logits, strict=True))
+
+
+def _matching(chosen: Sequence[int], drafted: Sequence[int]) -> int:
+    """How many of the first tokens are the drafted ones."""
+    pairs = zip(chosen, drafted, strict=False)
+    return next((index for index, (token, draft) in enumerate(pairs) if token != draft), len(drafted))
