@@ -114,6 +114,8 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
             call[call.index("--max-tokens") + 1] = "40"
             if "--min-tokens" in call:
                 call[call.index("--min-tokens") + 1] = "20"
+            if "--words" in call:
+                call[call.index("--words") + 1] = "4-6"
         elif call[0] == "generate":
             call += ["--max-tokens", "40"]
         elif call[0] == "train":

@@ -456,6 +456,7 @@ def test_text_of_a_visitor_is_never_markup_or_a_template(visit):
 
 def test_a_long_text_answers_at_once(visit):
     page = visit()
+    fill(page, "prompt", ("Once upon a time there was a cat. " * 40)[:700])
     fill(page, "max_tokens", LIMITS.tokens)
     write(page)
     page.wait_for_selector(f".tok[data-i='{LIMITS.tokens - 1}']")

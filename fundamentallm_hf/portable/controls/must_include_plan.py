@@ -235,7 +235,7 @@ class Requirements:
         return tokens
 
     def _write_one(self, missing: Sequence[int], progress: Progress) -> tuple[Progress, list[int]] | None:
-        """Complete one missing entry, such that none that was complete is missing then: the progress, and the tokens."""
+        """Complete a missing entry, such that none that was complete is missing then: the progress, and the tokens."""
         space = self.vocabulary.token(" ")
         for before in ([], [space]) if space is not None else ([],):
             start = progress
