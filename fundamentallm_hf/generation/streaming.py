@@ -76,7 +76,8 @@ class TokenTextStreamer(BaseStreamer):
         self.take = take
         self.alone = alone
         self.probability = probability
-        self.lowest = 1.0
+        # Of each token that has not been passed on as a whole: where its text starts and ends, and its probability.
+        self.held: list[tuple[int, int, float]] = []
         self.stops = stops
         self.free_tokens = min_tokens
         # Tokens from the first of these on are decoded at every step; the text of those before the second is known.
@@ -100,9 +101,10 @@ class TokenTextStreamer(BaseStreamer):
             return
         for token in tokens:
             self.tokens.append(token)
-            if self.probability is not None:
-                self.lowest = min(self.lowest, self.probability(torch.tensor(self.tokens)))
+            start = len(self.text)
             self.text += self._completed(token)
+            if self.probability is not None:
+                self.held.append((start, len(self.text), self.probability(torch.tensor(self.tokens))))
             if self.free_tokens:
                 self.free_tokens -= 1
                 self.stops_from = len(self.text)
@@ -141,9 +143,11 @@ class TokenTextStreamer(BaseStreamer):
     def _hand_over(self, end: int) -> None:
         if end > self.handed_over:
             piece = self.text[self.handed_over : end]
-            self.take(piece if self.probability is None else TextPiece(piece, self.lowest))
+            if self.probability is not None:
+                piece = TextPiece(piece, min((chance for start, _, chance in self.held if start < end), default=1.0))
+                self.held = [each for each in self.held if each[1] > end or each[0] >= end]
+            self.take(piece)
             self.handed_over = end
-            self.lowest = 1.0
 
 
 class StopWhenSet(StoppingCriteria):
