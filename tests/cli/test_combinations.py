@@ -107,7 +107,7 @@ def test_texts_that_follow_every_option_or_one_line(typed, form):
         if setting is not None:
             asked[setting.name] = [value.replace(r"\n", "\n")] if setting.name == "stop" else value
             if setting.kind is bool:
-                asked[setting.name] = True
+                asked[setting.name] = not name.startswith("--no-")
             if setting.name == "stop" and "--no-escape" in typed:
                 asked[setting.name] = [value]
     wanted = GenerationSettings(**asked)
