@@ -205,13 +205,16 @@ class Requirements:
             plan = self._plans[progress] = self._make_plan(progress)
         return plan
 
+    def plans(self, progress: Progress) -> list[list[int]]:
+        """The plan, and the one without the space that its first word should have; none if there is none."""
+        borders = [progress.border, FREE] if progress.border == CLOSED else [progress.border]
+        found = (self.plan(progress._replace(border=border)) for border in borders)
+        return [plan for plan in found if plan is not None]
+
     def plan_within(self, progress: Progress, room: int) -> list[int] | None:
         """The plan; if it does not fit into `room` tokens, one without the space that its first word should have."""
-        plan = self.plan(progress)
-        if plan is None or len(plan) <= room or progress.border != CLOSED:
-            return plan
-        tight = self.plan(progress._replace(border=FREE))
-        return tight if tight is not None and len(tight) <= room else plan
+        plans = self.plans(progress)
+        return next((plan for plan in plans if len(plan) <= room), plans[0] if plans else None)
 
     def most_needed(self, progress: Progress) -> int:
         """Most tokens that a plan takes from the middle of some other word, whatever was started."""

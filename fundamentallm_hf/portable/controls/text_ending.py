@@ -14,6 +14,7 @@ that reads well:
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -160,12 +161,11 @@ class TextEndLogitsProcessor(JudgesTexts):
         """Tokens that write the missing words and then an end."""
         if missing is None or self.requirements is None:
             return self.plan.need(state)
-        tokens = self.requirements.plan(missing)
-        if tokens is None:
-            return NEVER
-        for token in tokens:
-            state = self._advance(state, token)
-        need = self.plan.need(state)
+        return min((self._need_after(state, plan) for plan in self.requirements.plans(missing)), default=NEVER)
+
+    def _need_after(self, state: UnitText, tokens: Sequence[int]) -> int:
+        """Tokens that write the missing words in this way and then an end."""
+        need = self.plan.need(reduce(self._advance, tokens, state))
         # Behind the last required word, no letter may come first.
         return min(NEVER, len(tokens) + need + (need > 1))
 
@@ -377,10 +377,9 @@ class TextEndLogitsProcessor(JudgesTexts):
     ) -> np.ndarray:
         """(size,) bool: the tokens after which the missing words and an end still fit."""
         assert self.requirements is not None
-        plan = self.requirements.plan(missing) or []
-        after = state
-        for token in plan:
-            after = self._advance(after, token)
+        plans = self.requirements.plans(missing)
+        plan = plans[0] if plans else []
+        after = reduce(self._advance, plan, state)
         words, sentences = after.words - state.words, after.sentences - state.sentences
         left = self.plan.left(state)
         tight = len(plan) + self.plan.most_needed + self.word_room + 2 >= room
@@ -392,7 +391,8 @@ class TextEndLogitsProcessor(JudgesTexts):
         order = np.argsort(-np.where(needs < NEVER, given, -np.inf))[:_EXAMINED].tolist()
         order += np.argsort(-np.where(needs == needs.min(), given, -np.inf))[:_EXAMINED].tolist()
         kept = np.zeros(len(needs), dtype=bool)
-        for token in [*dict.fromkeys(order), *plan[:1]]:
+        order += [each[0] for each in plans if each]
+        for token in dict.fromkeys(order):
             progress = self.requirements.advance(missing, token)
             rest = progress if self.requirements.missing(progress) else None
             kept[token] = self._joint_need(self._advance(state, token), rest) <= room - 1
