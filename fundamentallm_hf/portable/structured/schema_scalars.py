@@ -25,6 +25,8 @@ _MOST_DIGITS = 24
 _MOST_NUMBERS = 8
 # Letters that are tried after a string that must not end there.
 _MOST_LETTERS = 6
+# Largest minimum length of a string that is compared with the strings that its expressions allow.
+_MOST_LEAST = 200
 # Beginnings of a number that are tried where the model lacks some digits.
 _MOST_BEGINNINGS = 3000
 _BEGUN = re.compile(r"-?[0-9]*(\.[0-9]*)?")
@@ -156,10 +158,24 @@ class Strings:
             return not self.listed
         try:
             together = self._together
-            shortest = [one.least for one in (self._expressions if together is None else [together])]
+            alone = [one.least for one in (self._expressions if together is None else [together])]
         except ValueError:
             return False
-        return any(least is None or (self.most is not None and least > self.most) for least in shortest)
+        shortest = [least for least in alone if least is not None and (self.most is None or least <= self.most)]
+        if len(shortest) < len(alone):
+            return True
+        return 0 < self.least <= _MOST_LEAST and max(shortest, default=self.least) < self.least and self._misses_length
+
+    @cached_property
+    def _misses_length(self) -> bool:
+        """Whether it is proven that no string has an allowed length."""
+        letters, can, pieces = self._spelling.letters, self._can, self._spelling.pieces_to_fill
+        most = self.most if self.most is not None and self.most <= _MOST_LEAST else ""
+        long = Expression(rf"[\s\S]{{{self.least},{most}}}", letters, can, pieces=pieces)
+        try:
+            return Intersection([*self._expressions, long], letters, can).least is None
+        except ValueError:  # they are too large together
+            return False
 
     def lacking(self) -> list[str]:
         """Characters that the model lacks and every such string needs."""

@@ -140,7 +140,8 @@ def test_experts_of_another_model_are_refused_or_give_way_to_words(demo, other):
     here = other.attributes
     try:
         other.attributes = {"alone": Attribute("experts", experts=glad)}
-        with pytest.raises(ValueError, match=r"alone: its experts read .* 192 numbers, and this model's have 16"):
+        misfit = rf"alone: its experts read .* {demo.config.hidden_size} numbers, and this model's have 16"
+        with pytest.raises(ValueError, match=misfit):
             run(other, ["once"], guide_attribute="alone")
         other.attributes = {
             "both": Attribute("experts", words={"cat": 3.0}, experts=glad),
@@ -169,7 +170,7 @@ def test_a_file_holds_the_pair(demo, tmp_path):
     (tmp_path / "glad" / "experts.safetensors").unlink()
     with pytest.raises(UserError, match=r"cannot read the attribute .*glad': No such file"):
         Attribute.load(tmp_path / "glad")
-    states = torch.randn(3, 192)
+    states = torch.randn(3, demo.config.hidden_size)
     ratio = ExpertPair.from_bytes(kept.experts)(states, OutputWeights.of(demo))
     assert torch.allclose(
         ratio, -ExpertPair.from_bytes(demo.attributes["grim"].experts)(states, OutputWeights.of(demo))

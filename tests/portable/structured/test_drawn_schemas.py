@@ -192,6 +192,16 @@ def test_expressions_that_hold_together_have_a_shortest_text_and_a_bound(model, 
     see_that_texts_hold(model, schema)
 
 
+@pytest.mark.parametrize(
+    "lengths", [{"minLength": 4}, {"minLength": 4, "maxLength": 4}, {"minLength": 3, "maxLength": 5}]
+)
+@pytest.mark.parametrize("pattern", ["^[0-9]{2}$", "^(a|b{2})$", "^(aa|aaaaaa)$", "^(a{2}){0,9}$"])
+def test_a_string_that_no_allowed_length_fits_is_left_out(model, lengths, pattern):
+    item = {"type": "string", "pattern": pattern, **lengths}
+    see_that_texts_hold(model, {"type": "array", "items": item})
+    see_that_texts_hold(model, {"type": "object", "properties": {"a": item, "b": {"type": "boolean"}}})
+
+
 @settings(deadline=None, max_examples=200)
 @given(patterns=st.lists(st.sampled_from(INTERSECTED), min_size=2, max_size=3), seed=st.integers(0, 10**6))
 def test_an_intersection_matches_what_all_of_its_expressions_match(patterns, seed):
