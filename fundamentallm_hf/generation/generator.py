@@ -191,8 +191,8 @@ class Generator:
 
         ```python
         >>> from fundamentallm_hf import Generator, load_model
-        >>> [each.label for each in Generator(load_model(device="cpu")).next_tokens("Once upon a tim", top=2)]
-        ['"e"', '"m"']
+        >>> [each.label for each in Generator(load_model(device="cpu")).next_tokens("Once upon a tim", top=1)]
+        ['"e"']
 
         ```
         """
