@@ -20,7 +20,7 @@ class EndSettings:
     Attributes:
         unit: of `END_UNITS`.
         words, sentences: the least and the greatest number; None for any.
-        named: the settings that ask for it, for messages.
+        named: the settings that were given, for messages.
     """
 
     unit: str
@@ -50,8 +50,10 @@ class EndSettings:
                 setting="sentences",
                 value=sentences,
             )
-        unit = end_at or ("sentence" if sentence_range else "word")
-        return cls("sentence" if unit == "word" and sentence_range else unit, word_range, sentence_range, tuple(named))
+        unit = end_at or "word"
+        if unit == "word" and sentence_range:
+            unit = "sentence"
+        return cls(unit, word_range, sentence_range, tuple(named))
 
     @property
     def follows_sentences(self) -> bool:

@@ -25,6 +25,9 @@ class EndingPlan:
 
     Attributes:
         ends: (states,) bool, whether a text in a state has such an end.
+        open_ends: (states,) 1 where the last sentence counts only if the text ends here, else 0.
+        words, sentences: the ranges in `settings`, None for any. Numbers of words that `room` tokens cannot reach are
+            all replaced by the least of them.
         needs: (words + 1, sentences + 1, states) tokens to an end, by how many words and sentences may still come.
         needs_after: the same where at least one token has to come.
         most_needed: the most tokens that an end takes from any state, its numbers aside.
@@ -34,8 +37,8 @@ class EndingPlan:
         self.tables, self.settings = tables, settings
         tables.explore()
         self.ends = np.array([settings.ends(state) for state in tables.states])
-        self.open = np.array([int(state.open_end) for state in tables.states])
-        free = _Distances(tables, self.ends, self.open, None, None)
+        self.open_ends = np.array([int(state.open_end) for state in tables.states])
+        free = _Distances(tables, self.ends, self.open_ends, None, None)
         reached = free.needs[0, 0]
         self.most_needed = int(reached[reached < NEVER].max(initial=0))
         words, sentences = settings.words, settings.sentences
@@ -44,9 +47,9 @@ class EndingPlan:
         if words is not None and words[1] > most:
             words = (min(words[0], most + 1), most + 1)
         self.words, self.sentences = words, sentences
-        counted = (
-            free if words is None and sentences is None else _Distances(tables, self.ends, self.open, words, sentences)
-        )
+        counted = free
+        if words is not None or sentences is not None:
+            counted = _Distances(tables, self.ends, self.open_ends, words, sentences)
         self.needs, self.needs_after = counted.needs, counted.needs_after
 
     def left(self, text: UnitText) -> tuple[int, int]:
@@ -56,26 +59,23 @@ class EndingPlan:
 
     def need(self, text: UnitText) -> int:
         """The least number of tokens to an end; `NEVER` where there is none."""
-        missing, table = 0, self.needs
+        to_complete, table = 0, self.needs
         if text.pending:
-            # Any character ends one that is broken off, but a whole one reads better.
-            missing, table = characters_behind(text.pending)[2], self.needs_after
+            # Any token ends an incomplete character, but completing it reads better.
+            to_complete, table = characters_behind(text.pending)[2], self.needs_after
             text = self.tables.flushed(text)
         words, sentences = self.left(text)
         if words < 0 or sentences < 0 or text.place >= table.shape[2]:
             return NEVER
-        return min(NEVER, missing + int(table[words, sentences, text.place]))
+        return min(NEVER, to_complete + int(table[words, sentences, text.place]))
 
     def is_end(self, state: UnitText) -> bool:
-        """Whether a text ends behind this whole character as asked for."""
+        """Whether the text has ended as asked for; a word has ended once another character follows it."""
         return not state.pending and bool(self.ends[state.place]) and self.counts_hold(state)
 
     def may_end(self, text: UnitText) -> bool:
-        """Whether the text may end here: also behind a word that nothing follows yet."""
-        if text.pending:
-            return False
-        words, sentences = self.left(text)
-        if words < 0 or sentences < 0 or not self.counts_hold(text):
+        """Whether the text may end here; unlike for `is_end`, nothing has to follow a word."""
+        if text.pending or not self.counts_hold(text):
             return False
         if self.settings.unit == "word":
             return self.tables.states[text.place].has_word
@@ -86,7 +86,7 @@ class EndingPlan:
         words, sentences = self.settings.words, self.settings.sentences
         if words is not None and not words[0] <= text.words <= words[1]:
             return False
-        whole = text.sentences + int(self.open[text.place])
+        whole = text.sentences + int(self.open_ends[text.place])
         return sentences is None or sentences[0] <= whole <= sentences[1]
 
     def needs_behind(self, place: int, left: tuple[int, int]) -> np.ndarray:
@@ -114,15 +114,15 @@ class _Distances:
         most = 0 if words is None else words[1], 0 if sentences is None else sentences[1]
         shape = (most[0] + 1, most[1] + 1, states)
         self.needs, self.needs_after = np.full(shape, NEVER), np.full(shape, NEVER)
-        slack = 0 if words is None else words[1] - words[0]
+        # So many words and sentences may be left out at the end.
+        word_slack, sentence_slack = (0 if each is None else each[1] - each[0] for each in (words, sentences))
         good = np.zeros(shape[1:], dtype=bool)
         for left in range(shape[1]):
             # The sentence that the text ends with may not be counted yet.
             whole = left - (open_ends if sentences is not None else 0)
-            low = 0 if sentences is None else sentences[1] - sentences[0]
-            good[left] = ends & (whole >= 0) & (whole <= low)
+            good[left] = ends & (whole >= 0) & (whole <= sentence_slack)
         for left in range(shape[0]):
-            done = good if left <= slack else np.zeros_like(good)
+            done = good if left <= word_slack else np.zeros_like(good)
             self.needs[left][done] = 0
             self._relax(left)
 

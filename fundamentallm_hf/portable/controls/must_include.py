@@ -24,6 +24,7 @@ from ..decoding.row_states import RowStates
 from ..decoding.sidecar_files import own_word_counts
 from ..decoding.texts import JudgesTexts, Texts
 from ..errors import UserError
+from ..text.pieces import MOST_BYTES
 from .bad_words import compiled_bad_words
 from .must_include_horizon import End, Horizon
 from .must_include_placement import MARGIN, SURE, Outlook, Placement, later_chance
@@ -32,7 +33,6 @@ from .must_include_spelling import IN_WORD, Tail
 
 # With a vocabulary above the first number, only the most probable tokens are tried when the budget is nearly used up.
 _ALL_TRIED, _TRIED = 512, 48
-_MOST_BYTES = 4  # of a character, each a token in the worst case
 
 
 class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
@@ -242,7 +242,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
             return set()
         vocabulary = self.requirements.vocabulary
         longest = max(map(len, self.stop_strings))
-        tail = row.tolist()[-_MOST_BYTES * longest :]
+        tail = row.tolist()[-MOST_BYTES * longest :]
         text = vocabulary.text(tail)
         found: set[int] = set()
         for stop in self.stop_strings:
@@ -262,7 +262,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         plan = requirements.plan_within(progress, room)
         spare = room - requirements.most_needed(progress) - 2
         if not self.has_deadline or plan is None or spare > 0:
-            if self.has_deadline and spare <= _MOST_BYTES:
+            if self.has_deadline and spare <= MOST_BYTES:
                 shift[self._late_parts(progress, spare, len(shift))] = -math.inf
             return
         first = self._first_tokens(plan, progress)
@@ -292,7 +292,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
 
     def _first_tokens(self, plan: Sequence[int], progress: Progress) -> set[int]:
         """The first token of a plan, with and without a space before it: which one reads well the model knows."""
-        if not plan or progress.border == IN_WORD:
+        if not plan or progress.edge == IN_WORD:
             return {*plan[:1]}
         spaced = self.requirements.vocabulary.spell(" " + self.requirements.vocabulary.text(plan, continues=True))
         return {plan[0], *(spaced or ())[:1]}

@@ -16,7 +16,7 @@ from ..text.vocabulary import Vocabulary, add_piece
 from ..text.word_counts import WordCounts
 from ..text.word_lists import split_alternatives
 from .must_include_search import Search, Ways
-from .must_include_spelling import CLOSED, FREE, border_after
+from .must_include_spelling import CLOSED, FREE, edge_after
 
 # Positions where a word could start, per token.
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
@@ -34,7 +34,7 @@ class Progress(NamedTuple):
         in_prompt: the text is still the prompt, in which nothing counts.
         held: the entries that have appeared among byte tokens, which a decoder may still discard.
         tail: the end of the text, in which a stop string may have started.
-        border: what a word would be written next to: see `border_after`.
+        edge: what the text ends with, such as a mark that needs a space before the next word: see `edge_after`.
     """
 
     places: tuple[TextState | None, ...]
@@ -42,7 +42,7 @@ class Progress(NamedTuple):
     in_prompt: bool = False
     held: frozenset[int] = frozenset()
     tail: str = ""
-    border: int = FREE
+    edge: int = FREE
 
 
 class Requirements:
@@ -147,8 +147,8 @@ class Requirements:
             barred = self.barred.advance(barred, token)
         added = self._added(progress, token)
         tail = (progress.tail + added)[-self._tail :] if self._tail else ""
-        border = border_after(progress.border, added)
-        return Progress(tuple(places), barred, progress.in_prompt, frozenset(held), tail, border)
+        edge = edge_after(progress.edge, added)
+        return Progress(tuple(places), barred, progress.in_prompt, frozenset(held), tail, edge)
 
     def advance_prompt(self, progress: Progress, token: int) -> Progress:
         """The same within a prompt, where a special token starts a new text."""
@@ -176,7 +176,7 @@ class Requirements:
         barred = progress.barred
         if self.barred is not None and barred is not None:
             barred = self.barred.prompt_end(barred)
-        return Progress(tuple(places), barred, tail=progress.tail, border=progress.border)
+        return Progress(tuple(places), barred, tail=progress.tail, edge=progress.edge)
 
     def missing(self, progress: Progress) -> list[int]:
         """The entries that are missing if the text ends here, or that would be a banned word if it did."""
@@ -207,8 +207,8 @@ class Requirements:
 
     def plans(self, progress: Progress) -> list[list[int]]:
         """The plan, and the one without the space that its first word should have; none if there is none."""
-        borders = [progress.border, FREE] if progress.border == CLOSED else [progress.border]
-        found = (self.plan(progress._replace(border=border)) for border in borders)
+        edges = [progress.edge, FREE] if progress.edge == CLOSED else [progress.edge]
+        found = (self.plan(progress._replace(edge=edge)) for edge in edges)
         return [plan for plan in found if plan is not None]
 
     def plan_within(self, progress: Progress, room: int) -> list[int] | None:
@@ -264,7 +264,7 @@ class Requirements:
         """Tokens that complete an entry, after a space where a mark such as a comma asks for one."""
         ways = self._open_ways(index, progress)
         place = progress.places[index]
-        if progress.border != CLOSED or place is None or not ways:
+        if progress.edge != CLOSED or place is None or not ways:
             return ways
         patterns, text = self.tables[index].patterns, self.vocabulary.text(ways[0], continues=True)
         flushed = self.tables[index].flushed(place)

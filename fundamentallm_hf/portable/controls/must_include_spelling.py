@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ..text.characters import is_word, needs_boundary
-from ..text.pieces import as_bytes
+from ..text.pieces import MOST_BYTES, as_bytes
 from ..text.vocabulary import Vocabulary
 from ..text.word_lists import is_regex, split_alternatives
 from ..text.word_matcher import Entry
@@ -21,7 +21,6 @@ _SENTENCE_BEGINS = re.compile(r"(?:\A|[.!?:\n][\"'\u201d\u2019)]*)\s*[\"'\u201c\
 _IN_CAPITALS = re.compile(r"\b[A-Z]{2,}\W+\Z")
 # Marks after which a space is written before a word, and quotes, which are such marks unless they open a quotation.
 _CLOSING, _QUOTES, _APOSTROPHES = frozenset(".,;:!?)]}%\u2026"), frozenset('"\u201c\u201d\u00ab\u00bb'), "'\u2019"
-_MOST_BYTES = 4  # of a character, each a token in the worst case
 _MOST_KNOWN = 1 << 16  # cached verdicts
 # A dash after a space has one on its other side as well.
 _DASHES = frozenset("-\u2013\u2014")
@@ -59,7 +58,7 @@ class Spellings:
     def tail(self, row: torch.Tensor) -> Tail:
         """The end of the text of a row, `(length,)`: as long as the longest entry and a few characters more."""
         raw: list[bytes] = []
-        for token in reversed(row[-_MOST_BYTES * self.longest :].tolist()):
+        for token in reversed(row[-MOST_BYTES * self.longest :].tolist()):
             piece = as_bytes(self.vocabulary.piece(token))
             if not piece:
                 break  # a special token starts a new text
@@ -124,25 +123,25 @@ def _goes_on(form: str, tail: Tail, added: bytes, ended: bool) -> bool:
     rest = added[len(lead.encode()) :]
     if not rest:
         return False  # within a phrase, "very \n big" is not usual
-    if not lead and needs_boundary(form[0]) and border_after(FREE, tail.text) == CLOSED:
+    if not lead and needs_boundary(form[0]) and edge_after(FREE, tail.text) == CLOSED:
         return False
     return _agree(rest, _as_the_place_asks(form, tail.text + lead))
 
 
-def border_after(border: int, text: str) -> int:
+def edge_after(edge: int, text: str) -> int:
     """What the end of a text is (such as `FREE`), given what it was before `text` was added."""
     for char in text:
         if is_word(char):
-            border = IN_WORD
+            edge = IN_WORD
         elif char in _APOSTROPHES:
-            border = CLOSED if border == CLOSED else FREE  # as in "l'eau"
+            edge = CLOSED if edge == CLOSED else FREE  # as in "l'eau"
         elif char in _QUOTES:
-            border = FREE if border in (FREE, SPACED) else CLOSED
-        elif char in _CLOSING or (char in _DASHES and border == SPACED):
-            border = CLOSED
+            edge = FREE if edge in (FREE, SPACED) else CLOSED
+        elif char in _CLOSING or (char in _DASHES and edge == SPACED):
+            edge = CLOSED
         else:
-            border = SPACED if char == " " else FREE
-    return border
+            edge = SPACED if char == " " else FREE
+    return edge
 
 
 def _agree(added: bytes, spelled: str) -> bool:

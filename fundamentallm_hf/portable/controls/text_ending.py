@@ -1,15 +1,15 @@
 """Texts that end well: at a word, sentence, line or paragraph, and with as many words or sentences as asked for.
 
-The model's own text is kept as long as possible. A plan (`ending_plan.py`) tells how many tokens it takes from any
-state to a proper end, and masks what would make that impossible. Long before that matters, three things bring an end
-that reads well:
+`EndingPlan` knows how many tokens it takes from any state to a proper end; tokens after which an end would not fit into
+the token budget are masked. Long before that matters, three things lead to an end that reads well:
 
-- A new word, sentence or paragraph is begun only if the room is likely to hold it. Where it is not, the probability of
-  all that would begin one goes to what ends the text. So a text ends where the model ends a sentence, not where the
-  budget does.
-- Within the last sentence that fits, the probability of a mark is divided by that of reaching one in the remaining
-  room, if sentences ended at a constant rate: the distribution of the next token given that the end comes in time.
-- An end by the model where the text must not end becomes a mark, if one is possible there.
+- A new word, sentence or paragraph is started only if it is likely to fit into the remaining budget. Otherwise the
+  probability of all tokens that would start one goes to those that end the text. So a text ends where the model ends a
+  sentence, not where the budget ends.
+- Within the last sentence that fits, the probability of a mark is divided by the probability that a mark follows within
+  the remaining budget, if sentences ended at a constant rate. That is the distribution of the next token given that the
+  end comes in time.
+- Where the text must not end, the probability of an end token goes to the marks, if one is possible there.
 """
 
 import math
@@ -32,15 +32,15 @@ from .must_include_plan import Progress, Requirements
 _WORD_RATES, _WORD_ROOMS = (5.3, 1.35), (14, 4)
 # Words in a unit, before anything is known of the text.
 _USUAL_WORDS = {"word": 1.0, "sentence": 12.0, "line": 15.0, "paragraph": 40.0}
-# A unit is begun if the room holds this many average ones.
+# A unit is started if the remaining budget holds this many average ones.
 _AMPLE = 1.1
 # The greatest factor, in nats, by which an end is made more probable before it is forced.
 _MOST_PUSHED = 6.0
-# Beyond this chance of an end in the remaining room nothing is weighed.
+# If an end in the remaining budget is more probable than this, nothing is reweighted.
 _SAFE = 0.98
-# With room for so many units nothing is weighed, and an end of so many nats below the best token is only masked.
+# With budget for this many units nothing is reweighted; an end this many nats below the best token is only masked.
 _EARLY, _UNLIKELY = 4.0, 8.0
-# With so much room behind the end nothing about single bytes matters.
+# With this many tokens left after an end, tokens that are parts of characters need not be examined one by one.
 _OTHERS_AMPLE = 8
 # White space and separators, in the groups of tokens.
 _SEPARATORS = " \n*,-"
@@ -52,14 +52,14 @@ class TextEndLogitsProcessor(JudgesTexts):
     """Leads every row to an end as asked for.
 
     Args:
-        plan: the tokens needed to such an end.
+        plan: the number of tokens needed to such an end.
         remaining: called with the token ids `(rows, length)`, returns how many tokens each row may still get.
         end_tokens: ids that end the text.
         closing_token: written to end the text where there are no `end_tokens`.
         complete: records the rows that end so.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
         temperature: the number that scores are divided by later.
-        requirements: required words, whose plan comes before the end.
+        requirements: required words; they are written before the end.
         progress: returns the progress of each row in them.
         spare: tokens that are kept where possible, because other controls may mask the shortest way.
         bad_stops: for the tokens of a row, those that would complete a stop text where the text must not end.
@@ -111,6 +111,7 @@ class TextEndLogitsProcessor(JudgesTexts):
         self._blank = np.array([text in (" ", "\n") for text in groups], dtype=bool)
         self._space = next((group for group, text in enumerate(groups) if text == " "), None)
         counts = plan.words is not None or plan.sentences is not None
+        # No number of tokens is ample where words or sentences are counted.
         self._ample = math.inf if counts else plan.most_needed + _OTHERS_AMPLE
 
     def _advance(self, state: UnitText, token: int) -> UnitText:
@@ -118,7 +119,7 @@ class TextEndLogitsProcessor(JudgesTexts):
             return state._replace(over=True)
         after = self.tables.advance(state, token)
         if after.place < len(self.plan.ends) and self.plan.ends[after.place] and not self.plan.ends[state.place]:
-            after = after._replace(units=after.units + 1, ended_at=after.length)
+            after = after._replace(ends=after.ends + 1, ended_at=after.length)
         return after
 
     def is_complete(self, tokens: Sequence[int]) -> bool:
@@ -131,14 +132,13 @@ class TextEndLogitsProcessor(JudgesTexts):
         Raises:
             UserError: it does not; the message says how many tokens it needs.
         """
-        progress = self._missing(input_ids)
-        rows = zip(self.states(input_ids), self.remaining(input_ids), progress, strict=True)
-        for state, room, missing in rows:
-            need = self._joint_need(state, missing)
+        rows = zip(self.states(input_ids), self.remaining(input_ids), self._unfinished(input_ids), strict=True)
+        for state, room, unfinished in rows:
+            need = self._joint_need(state, unfinished)
             if need <= room:
                 continue
             name = self.settings.named[-1]
-            words = "" if missing is None else " with the required words"
+            words = "" if unfinished is None else " with the required words"
             what = f"{name}: such a text{words}"
             if need >= NEVER:
                 raise UserError(
@@ -150,18 +150,18 @@ class TextEndLogitsProcessor(JudgesTexts):
                 setting=name,
             )
 
-    def _missing(self, texts: torch.Tensor | Texts) -> list[Progress | None]:
+    def _unfinished(self, texts: torch.Tensor | Texts) -> list[Progress | None]:
         """The progress of each text in which required words are missing, or may yet become other words."""
         if self.requirements is None or self.progress is None:
             return [None] * len(texts)
         found = self.progress(texts)
         return [each if self.requirements.waiting(each) else None for each in found]
 
-    def _joint_need(self, state: UnitText, missing: Progress | None) -> int:
+    def _joint_need(self, state: UnitText, unfinished: Progress | None) -> int:
         """Tokens that write the missing words and then an end."""
-        if missing is None or self.requirements is None:
+        if unfinished is None or self.requirements is None:
             return self.plan.need(state)
-        return min((self._need_after(state, plan) for plan in self.requirements.plans(missing)), default=NEVER)
+        return min((self._need_after(state, way) for way in self.requirements.plans(unfinished)), default=NEVER)
 
     def _need_after(self, state: UnitText, tokens: Sequence[int]) -> int:
         """Tokens that write the missing words in this way and then an end."""
@@ -188,20 +188,19 @@ class TextEndLogitsProcessor(JudgesTexts):
 
     def _changed(self, texts: Texts, scores: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """The scores, and which texts have to end."""
-        states, rooms, progress = self.states(texts), texts.room(self.remaining), self._missing(texts)
+        states, rooms, progress = self.states(texts), texts.room(self.remaining), self._unfinished(texts)
         scores, over = scores.clone(), []
-        for index, (state, room, missing) in enumerate(zip(states, rooms, progress, strict=True)):
-            if not state.over and not (missing is None and self._is_early(state, room, scores[index])):
+        for index, (state, room, unfinished) in enumerate(zip(states, rooms, progress, strict=True)):
+            if not state.over and not (unfinished is None and self._is_early(state, room, scores[index])):
                 row = scores[index].detach().double().cpu().numpy() / self.temperature
-                changed, ends = self._row(state, room, missing, row, texts.tokens(index))
+                changed, ends = self._row(state, room, unfinished, row, texts.tokens(index))
                 scores[index] = torch.from_numpy(changed * self.temperature).to(scores.device, scores.dtype)
                 over += [index] * ends
         return scores, over
 
     def _is_early(self, state: UnitText, room: int, scores: torch.Tensor) -> bool:
         """Whether there is so much room that only an end here could be wrong; it is masked **in place**."""
-        counts = self.plan.words is not None or self.plan.sentences is not None
-        if counts or self.bad_stops is not None or room < _EARLY * self._unit_length(state) + self._ample:
+        if self.bad_stops is not None or room < _EARLY * self._unit_length(state) + self._ample:
             return False
         ends = list(self._over)
         if self.plan.may_end(state):
@@ -214,22 +213,22 @@ class TextEndLogitsProcessor(JudgesTexts):
         return True
 
     def _row(
-        self, state: UnitText, room: int, missing: Progress | None, scores: np.ndarray, row: torch.Tensor
+        self, state: UnitText, room: int, unfinished: Progress | None, scores: np.ndarray, row: torch.Tensor
     ) -> tuple[np.ndarray, bool]:
         """The scores of one row, given and returned before temperature, and whether it has to end."""
         size = self.tables.size
         given = scores[:size].copy()
         needs = self._needs(state, room)
         ends = np.array(sorted(self._over), dtype=np.int64)
-        lacks = missing is not None and self.requirements is not None and bool(self.requirements.missing(missing))
+        lacks = unfinished is not None and self.requirements is not None and bool(self.requirements.missing(unfinished))
         may_end = not lacks and self.plan.may_end(state)
         can_end = may_end and bool(np.isfinite(given[ends]).any())
         fits = needs <= room - 1
         fits[self._silent] = False
         if self.bad_stops is not None:
             fits[list(self.bad_stops(row.tolist()))] = False
-        if missing is not None:
-            fits &= self._keeps_words(state, missing, room, given, np.where(fits, needs, NEVER))
+        if unfinished is not None:
+            fits &= self._keeps_words(state, unfinished, room, given, np.where(fits, needs, NEVER))
         wanted = fits
         if not lacks:
             fits = self._with_spare(fits, needs, given, room)
@@ -260,7 +259,7 @@ class TextEndLogitsProcessor(JudgesTexts):
             if (kept & open_tokens).any():
                 return kept
         if self.spare and self._blank.any():
-            # Others may mask all words here: behind the prompt's last word, for instance.
+            # Other controls may mask all words here: after the prompt's last word, for instance.
             blank = fits & self._blank[self._group_of] & (self.tables.group_of >= 0)
             if (blank & open_tokens).any() and (needs[open_tokens] > room - 1 - self.spare).all():
                 return blank
@@ -268,7 +267,7 @@ class TextEndLogitsProcessor(JudgesTexts):
 
     def _needs(self, state: UnitText, room: int) -> np.ndarray:
         """(size,) the least number of tokens to an end after each token."""
-        base = self.tables.flushed(state) if state.pending else state
+        base = self.tables.flushed(state)
         found = self.plan.needs_behind(base.place, self.plan.left(base))[self._group_of]
         if room > self._ample:
             found[self._others] = self.plan.most_needed
@@ -279,7 +278,7 @@ class TextEndLogitsProcessor(JudgesTexts):
 
     def _unwise(self, state: UnitText, room: int) -> np.ndarray:
         """(size,) bool: the tokens that begin what is likely not to fit, and those that lead to nothing else."""
-        base = self.tables.flushed(state) if state.pending else state
+        base = self.tables.flushed(state)
         unwise = self._too_long(base, room)
         if not self._goes_on(base, room):
             effects, behind = self.tables.effects(base.place), self.plan.needs_behind(base.place, self.plan.left(base))
@@ -311,7 +310,7 @@ class TextEndLogitsProcessor(JudgesTexts):
         return (reserve > 0) & (left - reserve < behind) & ((behind >= need) | (need == 0))
 
     def _goes_on(self, state: UnitText, room: int) -> bool:
-        """Whether a word could begin behind white space: where the text may end, of a new sentence."""
+        """Whether a word could start after white space; if a sentence may end here, one of a new sentence."""
         if self._space is None:
             return True
         effects = self.tables.effects(state.place)
@@ -333,7 +332,7 @@ class TextEndLogitsProcessor(JudgesTexts):
     def _unit_length(self, state: UnitText) -> float:
         """Tokens of a sentence, line or paragraph of this text: the mean, with two usual ones before them."""
         usual = _USUAL_WORDS[self.settings.unit] * self._rate(state)
-        return (2 * usual + state.ended_at) / (2 + state.units)
+        return (2 * usual + state.ended_at) / (2 + state.ends)
 
     def _sentence_length(self, state: UnitText) -> float:
         """Tokens of a sentence of this text."""
@@ -373,16 +372,16 @@ class TextEndLogitsProcessor(JudgesTexts):
         return False
 
     def _keeps_words(
-        self, state: UnitText, missing: Progress, room: int, given: np.ndarray, needs: np.ndarray
+        self, state: UnitText, unfinished: Progress, room: int, given: np.ndarray, needs: np.ndarray
     ) -> np.ndarray:
         """(size,) bool: the tokens after which the missing words and an end still fit."""
         assert self.requirements is not None
-        plans = self.requirements.plans(missing)
-        plan = plans[0] if plans else []
-        after = reduce(self._advance, plan, state)
+        ways = self.requirements.plans(unfinished)
+        way = ways[0] if ways else []
+        after = reduce(self._advance, way, state)
         words, sentences = after.words - state.words, after.sentences - state.sentences
         left = self.plan.left(state)
-        tight = len(plan) + self.plan.most_needed + self.word_room + 2 >= room
+        tight = len(way) + self.plan.most_needed + self.word_room + 2 >= room
         tight |= self.plan.words is not None and left[0] - words <= 3
         tight |= self.plan.sentences is not None and left[1] - sentences <= 1
         if not tight:
@@ -391,9 +390,9 @@ class TextEndLogitsProcessor(JudgesTexts):
         order = np.argsort(-np.where(needs < NEVER, given, -np.inf))[:_EXAMINED].tolist()
         order += np.argsort(-np.where(needs == needs.min(), given, -np.inf))[:_EXAMINED].tolist()
         kept = np.zeros(len(needs), dtype=bool)
-        order += [each[0] for each in plans if each]
+        order += [each[0] for each in ways if each]
         for token in dict.fromkeys(order):
-            progress = self.requirements.advance(missing, token)
+            progress = self.requirements.advance(unfinished, token)
             rest = progress if self.requirements.missing(progress) else None
             kept[token] = self._joint_need(self._advance(state, token), rest) <= room - 1
         return kept

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 REPLACEMENT = "\ufffd"
+MOST_BYTES = 4  # of a character in UTF-8, each a token in the worst case
 
 
 class PiecesInOrder(NamedTuple):

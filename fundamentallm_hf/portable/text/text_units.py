@@ -95,6 +95,7 @@ class TextUnits:
     def __init__(self, sentences: bool, lines: bool) -> None:
         self.sentences, self.lines = sentences, lines
         self.start = UnitState(breaks=-1 if lines else 0)
+        self._steps: dict[tuple[UnitState, str], tuple[UnitState, int, int]] = {}
 
     def step(self, state: UnitState, char: str) -> tuple[UnitState, int, int]:
         """The state after one more character, the words that it begins, and the sentences that are over for certain."""
@@ -109,7 +110,10 @@ class TextUnits:
         """The same for a text."""
         words = sentences = 0
         for char in text:
-            state, begins, over = self.step(state, char)
+            step = self._steps.get((state, char))
+            if step is None:
+                step = self._steps[state, char] = self.step(state, char)
+            state, begins, over = step
             words += begins
             sentences += over
         return state, words, sentences

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .character_classes import characters_behind, continues, samples_between
-from .pieces import as_bytes
+from .pieces import MOST_BYTES, as_bytes
 from .table_walk import Outcome, TableWalk
 from .text_patterns import PatternState, TextPatterns
 from .token_reader import TextState, TokenReader
@@ -22,8 +22,6 @@ from .vocabulary import Vocabulary
 
 # Scores that the kept tables may hold together, and the number of tables that are kept whatever their size.
 _KEPT_SCORES, _KEPT_TABLES = 1 << 24, 64
-# Most bytes of a character.
-_LONGEST_CHARACTER = 4
 _UNWRITABLE = -1
 # A probability never reaches 1, so that the only masked tokens are those that complete an entry.
 CERTAIN = 1 - 1e-6
@@ -290,7 +288,7 @@ class TokenTables(TokenReader):
     def _parts_to_go(self, state: TextState, tokens: int = 1) -> int | None:
         """Like `_bytes_to_go`, if only some bytes are tokens; `tokens` counts those used so far."""
         found: list[int | None] = []
-        for token in self._parts if tokens <= _LONGEST_CHARACTER else ():
+        for token in self._parts if tokens <= MOST_BYTES else ():
             raw = as_bytes(self.vocabulary.piece(token))
             if bool(state.run) != (token in self.vocabulary.fallback) or not continues(state.pending, raw):
                 continue

@@ -23,8 +23,8 @@ class UnitText(NamedTuple):
         words: begun so far.
         sentences: over for certain so far.
         length: tokens so far.
-        units: how often an end as asked for was reached.
-        ended_at: `length` at the last of them.
+        ends: how often an end as asked for was reached.
+        ended_at: `length` at the last of those ends.
         pending: the first bytes of the next character.
         in_run: the text ends in byte-fallback tokens, which the decoder reads together.
         before: `place`, `words` and `sentences` before them, in case that one is invalid; None if one was.
@@ -35,7 +35,7 @@ class UnitText(NamedTuple):
     words: int = 0
     sentences: int = 0
     length: int = 0
-    units: int = 0
+    ends: int = 0
     ended_at: int = 0
     pending: bytes = b""
     in_run: bool = False
@@ -78,7 +78,6 @@ class UnitTables:
         self.groups, self.group_of = _grouped(self.vocabulary, size, suppressed)
         self.states: list[UnitState] = []
         self._indices: dict[UnitState, int] = {}
-        self._moves: dict[tuple[UnitState, str], tuple[UnitState, int, int]] = {}
         self._effects: dict[int, Effects] = {}
         self.start = UnitText(self.index(units.start))
 
@@ -93,7 +92,7 @@ class UnitTables:
         """What each group does in a state."""
         found = self._effects.get(place)
         if found is None:
-            rows = [self._read(self.states[place], text) for text in self.groups]
+            rows = [self.units.read(self.states[place], text) for text in self.groups]
             after = np.array([self.index(state) for state, _, _ in rows], dtype=np.int64)
             words, sentences = (np.array([row[part] for row in rows], dtype=np.int64) for part in (1, 2))
             found = self._effects[place] = Effects(after, words, sentences)
@@ -105,7 +104,7 @@ class UnitTables:
         while place < len(self.states):
             self.effects(place)
             for char in ONE_OF_EACH:
-                self.index(self._read(self.states[place], char)[0])
+                self.index(self.units.read(self.states[place], char)[0])
             place += 1
 
     def advance(self, text: UnitText, token: int) -> UnitText:
@@ -156,20 +155,8 @@ class UnitTables:
         return self._add(text, added)._replace(pending=decoder.getstate()[0])
 
     def _add(self, text: UnitText, added: str) -> UnitText:
-        state, words, sentences = self._read(self.states[text.place], added)
+        state, words, sentences = self.units.read(self.states[text.place], added)
         return text._replace(place=self.index(state), words=text.words + words, sentences=text.sentences + sentences)
-
-    def _read(self, state: UnitState, text: str) -> tuple[UnitState, int, int]:
-        words = sentences = 0
-        moves = self._moves
-        for char in text:
-            move = moves.get((state, char))
-            if move is None:
-                move = moves[state, char] = self.units.step(state, char)
-            state, begun, over = move
-            words += begun
-            sentences += over
-        return state, words, sentences
 
 
 def _grouped(vocabulary: Vocabulary, size: int, suppressed: frozenset[int]) -> tuple[list[str], np.ndarray]:

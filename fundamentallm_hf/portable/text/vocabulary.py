@@ -14,10 +14,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from .character_classes import characters_behind, coarse_key, is_surrogate
-from .pieces import PiecesInOrder, add_piece, as_bytes, decode_run
+from .pieces import MOST_BYTES, PiecesInOrder, add_piece, as_bytes, decode_run
 from .tokenizer_cache import token_texts
 
-_MOST_BYTES = 4  # of a character
+_CACHES = ("_spelling", "_holders", "_limited", "derived")
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,10 @@ class Vocabulary:
         if size >= len(self.pieces):
             return self
         if size not in self._limited:
-            empty: dict[str, Any] = {name: {} for name in ("_spelling", "_holders", "_limited", "derived")}
-            self._limited[size] = replace(
-                self,
+            self._limited[size] = self._changed(
                 pieces=self.pieces[:size],
                 fallback=frozenset(token for token in self.fallback if token < size),
                 openings={token: text for token, text in self.openings.items() if token < size},
-                **empty,
             )
         return self._limited[size]
 
@@ -96,10 +93,14 @@ class Vocabulary:
         if not suppressed:
             return self
         if suppressed not in self.derived:
-            empty: dict[str, Any] = {name: {} for name in ("_spelling", "_holders", "_limited", "derived")}
-            self.derived[suppressed] = replace(self, suppressed=suppressed, **empty)
+            self.derived[suppressed] = self._changed(suppressed=suppressed)
         found: Vocabulary = self.derived[suppressed]
         return found
+
+    def _changed(self, **fields: Any) -> "Vocabulary":
+        """A copy with other fields, and caches of its own."""
+        empty: dict[str, Any] = {name: {} for name in _CACHES}
+        return replace(self, **fields, **empty)
 
     def token(self, text: str) -> int | None:
         """The token that adds exactly `text`, if there is one."""
@@ -117,19 +118,15 @@ class Vocabulary:
             for end in range(min(len(text), start + most), start, -1):
                 token = self._spelling.get(text[start:end])
                 if token is not None:
+                    tokens.append(token)
+                    start = end
                     break
             else:
-                end, raw = (
-                    start + 1,
-                    self.spell_bytes(text[start].encode("utf-8", "surrogatepass"), bool(self.fallback)),
-                )
+                raw = self.spell_bytes(text[start].encode("utf-8", "surrogatepass"), bool(self.fallback))
                 if raw is None:
                     return None
                 tokens += raw
-                start = end
-                continue
-            tokens.append(token)
-            start = end
+                start += 1
         return tokens
 
     def spell_bytes(self, raw: bytes, fallback: bool) -> list[int] | None:
@@ -137,7 +134,7 @@ class Vocabulary:
         tokens = []
         known = self._byte_tokens[fallback]
         while raw:
-            found = next((cut for cut in range(min(len(raw), _MOST_BYTES), 0, -1) if raw[:cut] in known), None)
+            found = next((cut for cut in range(min(len(raw), MOST_BYTES), 0, -1) if raw[:cut] in known), None)
             if found is None:
                 return None
             tokens.append(known[raw[:found]])
@@ -151,7 +148,7 @@ class Vocabulary:
         for token, piece in enumerate(self.pieces):
             if token in self.suppressed:
                 continue
-            if token in self.fallback or (isinstance(piece, bytes) and len(piece) < _MOST_BYTES):
+            if token in self.fallback or (isinstance(piece, bytes) and len(piece) < MOST_BYTES):
                 found[token in self.fallback].setdefault(as_bytes(piece), token)
         return found
 

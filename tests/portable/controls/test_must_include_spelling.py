@@ -18,7 +18,7 @@ from fundamentallm_hf.portable.controls.must_include_spelling import (
     SPACED,
     Spellings,
     Tail,
-    border_after,
+    edge_after,
 )
 from fundamentallm_hf.portable.text.pieces import as_bytes
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary
@@ -65,7 +65,7 @@ def test_a_word_that_the_text_only_seems_to_have_started_may_start_after_it():
 
 
 @pytest.mark.parametrize(
-    ("text", "border"),
+    ("text", "edge"),
     [
         ("", FREE),
         ("cat", IN_WORD),
@@ -82,8 +82,8 @@ def test_a_word_that_the_text_only_seems_to_have_started_may_start_after_it():
         ("\u732b\u3002", FREE),
     ],
 )
-def test_a_space_is_due_after_closing_marks_alone(text, border):
-    assert border_after(FREE, text) == border
+def test_a_space_is_due_after_closing_marks_alone(text, edge):
+    assert edge_after(FREE, text) == edge
 
 
 @pytest.mark.parametrize("source", ["/[0-9]{4}/", "*ing"])
@@ -127,7 +127,7 @@ def test_a_plan_writes_a_space_where_a_mark_asks_for_one(family):
             assert word in text
             if word != "日本":  # written without spaces
                 assert f" {word}" in text, text
-            tight = requirements.plan(progress._replace(border=FREE))
+            tight = requirements.plan(progress._replace(edge=FREE))
             assert len(requirements.plan_within(progress, len(tight))) <= len(tight)
 
 
