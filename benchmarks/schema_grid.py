@@ -13,35 +13,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import torch
+from json_schemas import FOLDER, is_valid
 from models import MODELS, TOKENIZERS
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from fundamentallm_hf import controlled_generate
 
-FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures" / "json_schemas"
-FOLDERS = [FIXTURES, FIXTURES / "documents"]
+FOLDERS = [FOLDER, FOLDER / "documents"]
 PROMPTS = [
-    *("A pet: ", "The shop said:\n", "Once upon a time there was ", "In the garden ", "Data:\n", "She wrote down "),
-    *(
-        "Tom had a box. In it was ",
-        "The answer is ",
-        "Here is what they saw: ",
-        "My friend ",
-        "The list:\n",
-        "And then ",
-    ),
-    *(
-        "One day, ",
-        "He said: ",
-        "It was a big ",
-        "Mom and dad ",
-        "Look at this: ",
-        "For example, ",
-        "The end of ",
-        "So ",
-    ),
+    "A pet: ",
+    "The shop said:\n",
+    "Once upon a time there was ",
+    "In the garden ",
+    "Data:\n",
+    "She wrote down ",
+    "Tom had a box. In it was ",
+    "The answer is ",
+    "Here is what they saw: ",
+    "My friend ",
+    "The list:\n",
+    "And then ",
+    "One day, ",
+    "He said: ",
+    "It was a big ",
+    "Mom and dad ",
+    "Look at this: ",
+    "For example, ",
+    "The end of ",
+    "So ",
 ]
 FREE_STRING = '{"type": "string"}'
 # Tried in turn where a refusal does not report how many tokens are needed, as that of required words.
@@ -196,15 +196,6 @@ def is_good(text: str, schema: Any, how: dict[str, Any]) -> bool:
     """Whether a text is valid JSON under the schema, and keeps to the words."""
     good = is_valid(text, schema) and not any(holds(word, text) for word in how.get("bad_words", ()))
     return good and all(holds(word, text) for word in how.get("must_include", ()))
-
-
-def is_valid(text: str, schema: Any) -> bool:
-    """Whether a text is JSON by the schema."""
-    try:
-        jsonschema.validate(json.loads(text), schema)
-    except (json.JSONDecodeError, jsonschema.ValidationError):
-        return False
-    return True
 
 
 def holds(word: str, text: str) -> bool:

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import schema_grid
 import torch
+from json_schemas import is_valid
 from models import MODELS
-from schema_grid import is_valid
 
 from fundamentallm_hf import Generator
 from fundamentallm_hf.portable.structured.structured_output import WholeTextLogitsProcessor

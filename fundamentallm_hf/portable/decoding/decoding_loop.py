@@ -14,7 +14,7 @@ from transformers.generation.utils import GENERATION_MODES_MAPPING
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
-from .forced_tokens import Forced, forced_candidates
+from .forced_tokens import Forced, WrappedModel, forced_candidates
 
 # Arguments that `generate()` takes and does not pass to a callable.
 WITHHELD = ("streamer", "tokenizer", "assistant_model", "assistant_tokenizer", "synced_gpus")
@@ -107,21 +107,12 @@ class ScoresOfTheModel(LogitsProcessorList):
         return processed
 
 
-class BestFirst:
+class BestFirst(WrappedModel):
     """A model whose sampled beams continue in the order of their scores, as from transformers 5.24 on.
 
     Older versions kept them in the order in which they were drawn, and a search took the first drawn for the best: its
     text depended on the version and was not the most probable.
     """
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._model(*args, **kwargs)
 
     def _get_top_k_continuations(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         scores, *others = self._model._get_top_k_continuations(

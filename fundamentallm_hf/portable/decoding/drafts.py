@@ -4,7 +4,7 @@ A draft never changes the text: a drafted token is kept only if the model choose
 text so far (prompt lookup) and from an n-gram table next to the model's weights. Neither uses the network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,6 +115,11 @@ class SuggestsTokens:
             For each row the most probable next tokens; empty if the processor cannot predict them.
         """
         raise NotImplementedError
+
+
+def first_suggestion(suggesting: Iterable[SuggestsTokens], input_ids: torch.Tensor) -> list[int]:
+    """The tokens that the first of some processors suggests after a single row, (1, length); empty if none does."""
+    return next(filter(None, (each.suggested(input_ids)[0] for each in suggesting)), [])
 
 
 class Draft(NamedTuple):

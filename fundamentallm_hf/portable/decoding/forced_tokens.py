@@ -15,7 +15,7 @@ from transformers.generation.candidate_generator import CandidateGenerator
 
 from .cache_names import CACHE
 from .context_window import can_slide
-from .drafts import SuggestsTokens
+from .drafts import SuggestsTokens, first_suggestion
 from .endings import EndCriteria
 from .lean_loop import PassCounter
 from .lookahead import CANDIDATES_LAST
@@ -41,24 +41,31 @@ class ForcedCandidates(CandidateGenerator):
 
     def get_candidates(self, input_ids: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, None]:
         """`input_ids`: (1, length). Returns them with the candidates, and no probabilities."""
-        found = next(filter(None, (each.suggested(input_ids)[0] for each in self.suggesting)), [])
+        found = first_suggestion(self.suggesting, input_ids)
         most = max(0, self.max_length - input_ids.shape[1] - 1)
         candidates = torch.tensor([found[:most]], dtype=input_ids.dtype, device=input_ids.device)
         return torch.cat([input_ids, candidates], dim=1), None
 
 
-class Forced:
-    """A model whose loop of assisted decoding takes these candidates."""
+class WrappedModel:
+    """A model some of whose methods a subclass replaces for a decoding loop."""
 
-    def __init__(self, model: Any, candidates: ForcedCandidates) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
-        self._candidates = candidates
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._model(*args, **kwargs)
+
+
+class Forced(WrappedModel):
+    """A model whose loop of assisted decoding takes these candidates."""
+
+    def __init__(self, model: Any, candidates: ForcedCandidates) -> None:
+        super().__init__(model)
+        self._candidates = candidates
 
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> ForcedCandidates:
         return self._candidates

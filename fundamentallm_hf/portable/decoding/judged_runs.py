@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from .drafts import Draft
-from .lookahead import Branches, Wishes
+from .lookahead import Branches, ContinuationKey, Wishes
 from .recording import Recorder
 from .texts import JudgesTexts, Texts
 from .warpers import MEMORYLESS
@@ -32,10 +32,6 @@ _PURE = (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
-
-
-# Of a continuation: the key of its text, and its tokens.
-_Name = tuple[bytes, tuple[int, ...]]
 
 
 class Ahead(NamedTuple):
@@ -89,7 +85,7 @@ class JudgedRuns:
         self.most = 0  # drafted tokens whose keys and values are still in the cache
         self.recorders = [each for each in loop.processors if isinstance(each, Recorder)]
         looks = [each.first_look() for each in self.recorders]
-        # They see the scores of tokens that were chosen only, and change none.
+        # These observe only the scores of tokens that are written, and change none.
         self.looks = [each for each in loop.processors if any(each is look for look in looks)]
         apart = [*self.recorders, *self.looks]
         self.judging = [each for each in loop.processors if not any(each is other for other in apart)]
@@ -123,7 +119,7 @@ class JudgedRuns:
         self.most = len(drafted)
         try:
             scores, chosen = self._judge(texts, logits[0], drafted)
-        except ValueError:  # one that counts is raised again
+        except ValueError:  # if it concerns a text that is written, `write_each` raises it again
             self.ahead = None
             loop.step.length = cached - (len(drafted) - self.most)
             return loop.write_each(logits, drafted[: self.most])
@@ -152,7 +148,7 @@ class JudgedRuns:
         try:
             while True:
                 # Texts that nobody will write are left out.
-                stop = next((place for place in unlikely if place >= certain), len(drafted)) + 1
+                stop = next((index for index in unlikely if index >= certain), len(drafted)) + 1
                 stop = min(stop, self.most + 1)
                 part = texts.part(certain, stop)
                 wishes.wanted.clear()
@@ -179,14 +175,14 @@ class JudgedRuns:
             lookahead.wishes = None
 
     def _unlikely(self, texts: Texts, logits: torch.Tensor, drafted: Sequence[int]) -> list[int]:
-        """The places of drafted tokens that the model alone would not choose."""
+        """The indices of drafted tokens that the model alone would not choose."""
         if not drafted:
             return []
         if self.loop.chooser is None:
             chosen = logits.argmax(dim=-1).tolist()
         else:
             _, chosen = self._chosen(texts, logits / self.temperature)
-        return [place for place, (token, draft) in enumerate(zip(chosen, drafted, strict=False)) if token != draft]
+        return [index for index, (token, draft) in enumerate(zip(chosen, drafted, strict=False)) if token != draft]
 
     def _chosen(self, texts: Texts, scores: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         if self.loop.greedy:
@@ -213,7 +209,9 @@ class JudgedRuns:
             and loop.length + len(guess) < min(loop.most, loop.window)
         )
 
-    def _read(self, wanted: dict[_Name, tuple[int, int]], cached: int, guess: Sequence[int] = ()) -> dict[_Name, Any]:
+    def _read(
+        self, wanted: dict[ContinuationKey, tuple[int, int]], cached: int, guess: Sequence[int] = ()
+    ) -> dict[ContinuationKey, Any]:
         """The logits of continuations, read beside the text.
 
         Args:

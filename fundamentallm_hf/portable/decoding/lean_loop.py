@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
 from .context_window import view, window_start
-from .drafts import Draft, Drafter, NgramTable, SuggestsTokens
+from .drafts import Draft, Drafter, NgramTable, SuggestsTokens, first_suggestion
 from .endings import EndCriteria
 from .generate_call import Call
 from .judged_runs import JudgedRuns
@@ -189,8 +189,7 @@ class LeanLoop:
             return Draft([])
         ids = self.ids[:, : self.length]
         ids = torch.cat([ids, torch.tensor([guessed])], dim=1) if guessed else ids
-        suggested: list[int] = next(filter(None, (each.suggested(ids)[0] for each in self.suggesting)), [])
-        return self.drafter(ids[0].tolist(), most, suggested, self.length)
+        return self.drafter(ids[0].tolist(), most, first_suggestion(self.suggesting, ids), self.length)
 
     def enter(self, drafted: Sequence[int]) -> None:
         """Put drafted tokens behind the text in `ids`."""

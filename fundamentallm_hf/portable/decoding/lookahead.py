@@ -24,6 +24,9 @@ InSight = Callable[[int], int]
 # Reads continuations (third) behind these (second) of some texts (first), of which so many tokens are in sight.
 Reader = Callable[[Texts, list[int], list[list[int]], list[int]], list[torch.Tensor] | None]
 
+# Of a continuation: the key of its text, and its tokens.
+ContinuationKey = tuple[bytes, tuple[int, ...]]
+
 # Layers of a cache to which keys and values are appended in new tensors, so that a copy of one leaves it as it is.
 _GROWING = (DynamicLayer, DynamicSlidingWindowLayer)
 # Whether a model respects a mask with one row for each new token; tested at the first lookahead.
@@ -98,8 +101,8 @@ class Wishes:
     """
 
     def __init__(self) -> None:
-        self.wanted: dict[tuple[bytes, tuple[int, ...]], tuple[int, int]] = {}
-        self.known: dict[tuple[bytes, tuple[int, ...]], torch.Tensor] = {}
+        self.wanted: dict[ContinuationKey, tuple[int, int]] = {}
+        self.known: dict[ContinuationKey, torch.Tensor] = {}
 
     def answer(
         self, texts: Texts, rows: Sequence[int], asked: Sequence[Sequence[int]], sights: Sequence[int]

@@ -116,24 +116,20 @@ class Intersection:
         return distance
 
     def _of_length(self, states: States, least: int, most: int | None) -> str | None:
-        """A text of at least this many characters: forwards level by level, then back along the path."""
-        levels: list[dict[States, tuple[States, str]]] = [{states: (states, "")}]
-        steps, last = 0, most if most is not None else least + len(self._after)
-        while len(levels) <= last and steps < _MOST_STEPS_BY_LENGTH:
-            level: dict[States, tuple[States, str]] = {}
-            for here in levels[-1]:
+        """A text of at least this many characters: one text for each state after so many characters."""
+        texts, length, steps = {states: ""}, 0, 0
+        last = most if most is not None else least + len(self._after)
+        while length < last and steps < _MOST_STEPS_BY_LENGTH:
+            longer: dict[States, str] = {}
+            for here, text in texts.items():
                 for after, written in self._written(here):
-                    if after in self._distance:
-                        level.setdefault(after, (here, written))
-            levels.append(level)
-            steps += len(level) * len(self._classes)
-            ended = next((each for each in level if not self._distance[each]), None)
-            if ended is not None and len(levels) > least:
-                text = ""
-                for back in reversed(levels[1:]):
-                    ended, written = back[ended]
-                    text = written + text
-                return text
+                    if after in self._distance and after not in longer:
+                        longer[after] = text + written
+            texts, length = longer, length + 1
+            steps += len(texts) * len(self._classes)
+            ended = next((each for each in texts if not self._distance[each]), None)
+            if ended is not None and length >= least:
+                return texts[ended]
         return None
 
 

@@ -93,15 +93,15 @@ class Strings:
         return found
 
     @cached_property
-    def _together(self) -> Expression | Intersection | None:
-        """All of them as one; None if they are too large together."""
+    def _together(self) -> list[Any]:
+        """One automaton for all of the expressions; the expressions themselves if it would be too large."""
         found = self._expressions
         if len(found) == 1:
-            return found[0]
+            return found
         try:
-            return Intersection(found, self._spelling.letters, self._can)
+            return [Intersection(found, self._spelling.letters, self._can)]
         except ValueError:
-            return None
+            return found
 
     def completions(self, content: str) -> Iterator[str]:
         """Texts that complete a string that starts with `content`, the shortest first."""
@@ -124,8 +124,7 @@ class Strings:
         except ValueError:
             self.unread = True
             return
-        together: Any = self._together
-        for one in expressions if together is None else [together]:
+        for one in self._together:
             text = one.completion(one.read(content), missing, room)
             if text is not None and all(each.accepts(each.read(content + text)) for each in expressions):
                 yield text
@@ -140,16 +139,16 @@ class Strings:
             return beside
         if self._formats and not self._patterns and len(self._formats) == 1:
             return LONGEST_OF_FORMAT + beside
-        if self._formats:  # of which more is allowed here than there is
+        if self._formats:  # the expression of a format may allow more than the format does
             return math.inf
         try:
             together = self._together
         except ValueError:
             return math.inf
-        if together is None or together.worst is None:
+        if len(together) != 1 or together[0].worst is None:
             return math.inf
-        dearest = max((self._cost(letter) for letter in together.chosen), default=1)
-        return together.worst * dearest + beside
+        dearest = max((self._cost(letter) for letter in together[0].chosen), default=1)
+        return together[0].worst * dearest + beside
 
     @property
     def none(self) -> bool:
@@ -157,8 +156,7 @@ class Strings:
         if self.listed is not None or (self.most is not None and self.most < self.least):
             return not self.listed
         try:
-            together = self._together
-            alone = [one.least for one in (self._expressions if together is None else [together])]
+            alone = [one.least for one in self._together]
         except ValueError:
             return False
         shortest = [least for least in alone if least is not None and (self.most is None or least <= self.most)]

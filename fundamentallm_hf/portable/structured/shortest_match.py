@@ -338,27 +338,23 @@ class Expression:
         return float("inf") if distance is None else distance
 
     def _of_length(self, threads: Threads, least: int, most: int | None) -> str | None:
-        """A text of at least this many characters: forwards level by level, then back along the path."""
-        came: list[dict[int, tuple[int, str]]] = [dict.fromkeys(threads, (-1, ""))]
-        steps = 0
-        while len(came) <= (most if most is not None else least + len(self._reads)):
-            level: dict[int, tuple[int, str]] = {}
-            for node in came[-1]:
+        """A text of at least this many characters: one text for each node after so many characters."""
+        texts, length, steps = dict.fromkeys(threads, ""), 0, 0
+        while length < (most if most is not None else least + len(self._reads)):
+            longer: dict[int, str] = {}
+            for node, text in texts.items():
                 reads = self._reads[node]
                 letter = self._chosen[reads[0]] if reads is not None else None
                 if reads is not None and letter is not None:
+                    begun = text + letter
                     for after in self._closure(reads[1]):
-                        level.setdefault(after, (node, letter))
-            came.append(level)
-            steps += len(level)
-            ended = next((node for node in (_ACCEPT, _ACCEPT_AT_END) if node in level), None)
-            if ended is not None and len(came) > least:
-                text = ""
-                for back in reversed(came[1:]):
-                    ended, letter = back[ended]
-                    text = letter + text
-                return text
-            if not level or steps > _MOST_STEPS:
+                        longer.setdefault(after, begun)
+            texts, length = longer, length + 1
+            steps += len(texts)
+            ended = next((node for node in (_ACCEPT, _ACCEPT_AT_END) if node in texts), None)
+            if ended is not None and length >= least:
+                return texts[ended]
+            if not texts or steps > _MOST_STEPS:
                 return None
         return None
 

@@ -12,7 +12,7 @@ from fundamentallm_hf.portable.structured.schema_scalars import Numbers
 
 
 class _SomeDigits:
-    """The spelling of a model that has no other characters than some digits a minus sign and a point."""
+    """The spelling of a model that has no characters but some digits, a minus sign and a point."""
 
     pieces_to_fill: ClassVar[list[str]] = []
 
