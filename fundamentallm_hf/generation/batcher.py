@@ -101,8 +101,8 @@ class Counts:
         tokens: number of tokens generated in texts that do not take turns.
         running: number of requests that are being computed now.
         waiting: number of requests in the queue now.
-        passes: number of shared passes of the network.
-        advanced: number of texts in each shared pass, summed over all of them.
+        passes: number of passes of the network for those texts together.
+        advanced: number of texts in each of these passes, summed over all passes.
     """
 
     requests: int = 0

@@ -21,7 +21,7 @@ class SharedPasses:
     Attributes:
         steps: those of the texts, in the order of their rows.
         passes: number of passes so far.
-        advanced: number of texts in each pass, summed over all of them.
+        advanced: number of texts in each pass, summed over all passes.
     """
 
     def __init__(self, model: Any, rows: int) -> None:

@@ -181,7 +181,7 @@ def test_an_impossible_request_fails_alone(generator, batcher, settings):
     assert batcher.counts.failed == 1
 
 
-def test_an_error_within_a_text_ends_it_alone(generator, batcher, monkeypatch):
+def test_an_error_within_a_text_ends_it_alone(generator, batcher):
     expected = [generator.complete("To be", seed=seed, temperature=0.8)[0].text for seed in (0, 2)]
 
     def fail(piece):
