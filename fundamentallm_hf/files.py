@@ -269,6 +269,11 @@ def one_line(error: Exception) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error that is not empty; the name of its type if there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def json_text(value: Any, indent: int | None = None) -> str:
     """JSON in readable characters, but for those that some programs take for line breaks."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)

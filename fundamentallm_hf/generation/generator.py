@@ -314,9 +314,7 @@ class Generator:
         """Generate all samples of all prompts: in one batch, where they can be parts of one."""
         if not prompts:
             return []
-        settings.check()
-        self._tell_unknown([*prompts, *settings.stop])
-        seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
+        seed = self._checked_seed(prompts, settings)
         if settings.beam_size > 1 and seed is not None and settings.num_samples > settings.beam_size:
             write, again = partial(self._run, extras=extras), settings.replace(seed=seed)
             return [each for prompt in prompts for each in all_parts(write, prompt, again, settings.beam_size)]
@@ -337,13 +335,19 @@ class Generator:
             UserError: as in `generate`.
             CannotDefer: the text needs a loop of transformers.
         """
-        settings.check()
-        self._tell_unknown([prompt, *settings.stop])
-        seed = (settings.seed if settings.seed is not None else secrets.randbits(32)) if settings.sampled else None
+        seed = self._checked_seed([prompt], settings)
         batch = Batch.of([prompt], settings, seed, self.model, self.tokenizer)
         run = self._batch_run(batch, extras)
         run.prepare()
         return run
+
+    def _checked_seed(self, prompts: Sequence[str], settings: GenerationSettings) -> int | None:
+        """Check settings and prompts. Returns the seed, drawn if none is set; None if nothing is sampled."""
+        settings.check()
+        self._tell_unknown([*prompts, *settings.stop])
+        if not settings.sampled:
+            return None
+        return secrets.randbits(32) if settings.seed is None else settings.seed
 
     def _batch_run(self, batch: Batch, extras: Extras) -> BatchRun:
         if extras.probabilities and self._names is None:

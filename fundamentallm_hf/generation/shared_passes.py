@@ -20,15 +20,15 @@ class SharedPasses:
 
     Attributes:
         steps: those of the texts, in the order of their rows.
-        passes: how many passes were computed together.
-        computed: how many texts these passes advanced, in total.
+        passes: number of passes so far.
+        advanced: number of texts in each pass, summed over all passes.
     """
 
     def __init__(self, model: Any, rows: int) -> None:
         self._network = LeanStep(model, rows, model.config.max_position_embeddings + _SPARE)
         self.cache = self._network.cache
         self.steps: list[TextStep] = []
-        self.passes = self.computed = 0
+        self.passes = self.advanced = 0
 
     def new_step(self, rows: int, columns: int) -> "TextStep":
         """The step of another text; see `LeanLoop`."""
@@ -69,7 +69,7 @@ class SharedPasses:
             hidden size).
         """
         sizes = [len(each) for each in tokens]
-        columns = [column for step, size in zip(steps, sizes, strict=True) for column in _columns(step.length, size)]
+        columns = [step.length + index for step, size in zip(steps, sizes, strict=True) for index in range(size)]
         rows = [step.row for step, size in zip(steps, sizes, strict=True) for _ in range(size)]
         self.grow(max(columns) + 1)  # the network would extend only the part that it is given
         self._network.cache = self.cache[:, :, : len(self.steps)]
@@ -85,33 +85,29 @@ class SharedPasses:
         for step, size in zip(steps, sizes, strict=True):
             step.length += size
         self.passes += 1
-        self.computed += len(steps)
+        self.advanced += len(steps)
         return list(zip(logits.split(sizes), states.split(sizes), strict=True))
-
-
-def _columns(start: int, size: int) -> range:
-    return range(start, start + size)
 
 
 class TextStep(LeanStep):
     """The step of one text, whose keys and values are a row of the shared ones.
 
     Args:
-        passes: the shared ones.
+        shared: holds the keys and values of all texts.
         network: whose weights it uses.
         row: of the text; it changes when another text ends.
     """
 
-    def __init__(self, passes: SharedPasses, network: LeanStep, row: int) -> None:
+    def __init__(self, shared: SharedPasses, network: LeanStep, row: int) -> None:
         self.__dict__.update({name: value for name, value in vars(network).items() if name != "cache"})
-        self.passes, self.row = passes, row
+        self.shared, self.row = shared, row
         self.length, self.states = 0, None
 
     @property
     def cache(self) -> torch.Tensor:
         """(layers, 2, 1, heads, columns, head size) a view of the shared tensor."""
-        return self.passes.cache[:, :, self.row : self.row + 1]
+        return self.shared.cache[:, :, self.row : self.row + 1]
 
     @cache.setter
     def cache(self, value: torch.Tensor) -> None:
-        self.passes.grow(value.shape[4])  # a lookahead has asked for more columns
+        self.shared.grow(value.shape[4])  # a lookahead has asked for more columns

@@ -40,7 +40,7 @@ class TurnTaker:
 
     def _pause(self) -> None:
         # Beams draw from torch's generator, which all computations share.
-        self.request.set_begun()
+        self.request.set_accepted()
         state = torch.get_rng_state()
         on_device = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
         self._ended.release()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from fundamentallm_hf.files import is_local, local_path
+from fundamentallm_hf.files import first_line, is_local, local_path
 from fundamentallm_hf.hub.connection import Notice
 from fundamentallm_hf.hub.download import fetch
 from fundamentallm_hf.hub.remote_code import check_code
@@ -191,8 +191,7 @@ def _from_pretrained(
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_code)
     except (OSError, ValueError, ImportError) as error:
-        first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{name} cannot be loaded: {first_line}") from error
+        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"

@@ -1,9 +1,8 @@
 """transformers' continuous batching, for the requests that it answers with the same text as `generate()`.
 
-There processors see only the last token of each row, and only a limit and an
-end-of-text token end a row. So temperature, top-k and top-p can be set row by row, but controls over text cannot be
-applied, and a text cannot exceed the model's window. A request that needs either is answered as
-without continuous batching.
+There, processors see only the last token of each row, and only a limit and an end-of-text token end a row. So
+temperature, top-k and top-p can be set row by row, but controls over text cannot be applied, and a text cannot exceed
+the model's window. A request that needs either is answered as without continuous batching.
 """
 
 from collections.abc import Mapping
@@ -87,7 +86,7 @@ class Batched(utils.CBGenerateManager):
 
     def __init__(self, cb_config: ContinuousBatchingConfig | None = None) -> None:
         super().__init__(cb_config)
-        self._alone = Together()
+        self._together = Together()
 
     def init_cb(self, model: Any, gen_config: GenerationConfig) -> None:
         """Start the common batch, independently of the settings of the first request."""
@@ -114,8 +113,8 @@ class Batched(utils.CBGenerateManager):
         """Like the method of the replaced manager."""
         if self._joins(model, inputs, gen_config, request_id):
             return super().generate_streaming(model, processor, inputs, gen_config, request_id, **kwargs)
-        alone = _alone(model, inputs, gen_config)
-        return self._alone.generate_streaming(model, processor, *alone, request_id, **kwargs)
+        arguments = _for_generate(model, inputs, gen_config)
+        return self._together.generate_streaming(model, processor, *arguments, request_id, **kwargs)
 
     async def generate_non_streaming(
         self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str
@@ -123,8 +122,8 @@ class Batched(utils.CBGenerateManager):
         """Like the method of the replaced manager."""
         if self._joins(model, inputs, gen_config, request_id):
             return await super().generate_non_streaming(model, processor, inputs, gen_config, request_id)
-        alone = _alone(model, inputs, gen_config)
-        return await self._alone.generate_non_streaming(model, processor, *alone, request_id)
+        arguments = _for_generate(model, inputs, gen_config)
+        return await self._together.generate_non_streaming(model, processor, *arguments, request_id)
 
     def _joins(self, model: Any, inputs: Mapping[str, Any], config: GenerationConfig, request_id: str) -> bool:
         shape = model.config.get_text_config()
@@ -137,10 +136,12 @@ class Batched(utils.CBGenerateManager):
     def stop(self) -> None:
         """End the common batch."""
         super().stop()
-        self._alone.stop()
+        self._together.stop()
 
 
-def _alone(model: Any, inputs: Mapping[str, Any], config: GenerationConfig) -> tuple[dict[str, Any], GenerationConfig]:
+def _for_generate(
+    model: Any, inputs: Mapping[str, Any], config: GenerationConfig
+) -> tuple[dict[str, Any], GenerationConfig]:
     """The arguments of `generate()` for a request that was read for the common batch."""
     ids = torch.tensor([list(inputs["input_ids"])], dtype=torch.long, device=model.device)
     config.use_cache = True

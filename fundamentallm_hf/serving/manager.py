@@ -60,7 +60,7 @@ class Call:
     ) -> None:
         self.model, self.tokenizer, self.inputs, self.config = model, tokenizer, inputs, config
         self.streamer, self.stop = streamer, threading.Event()
-        self.settings: GenerationSettings | None = vars(config).pop("asked", None)
+        self.settings: GenerationSettings | None = vars(config).pop("request_settings", None)
         self.processors = vars(config).pop("extra_processors", None)
         self.knows_controls = is_fundamentallm(model)
 
@@ -165,8 +165,8 @@ class Streamed:
 class Together(utils.GenerateManager):
     """Answers requests together, for any causal language model, with the controls requested."""
 
-    # Requests by their ids, until it is known whether they are possible.
-    begun: "dict[str, Request]" = {}
+    # Streamed requests by their ids, until it is known whether they are possible.
+    pending: "dict[str, Request]" = {}
 
     def generate_streaming(
         self,
@@ -197,7 +197,7 @@ class Together(utils.GenerateManager):
                 call_soon(utils._StreamError(json.dumps(str(error))[1:-1]))
 
         request.future.add_done_callback(ended)
-        self.begun[request_id] = request
+        self.pending[request_id] = request
         return queue, Streamed(call.streamer, call.stop)
 
     async def generate_non_streaming(

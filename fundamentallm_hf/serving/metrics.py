@@ -46,8 +46,8 @@ class Metrics:
             ("running", "gauge", sum(each.running for each in counts), "Requests that are computed."),
             ("waiting", "gauge", self.waiting, "Requests that wait."),
             ("failed_total", "counter", sum(each.failed for each in counts), "Requests that ended with an error."),
-            ("passes_total", "counter", passes, "Passes of a model over several texts."),
-            ("texts_in_passes_total", "counter", sum(each.computed for each in counts), "Texts in these passes."),
+            ("passes_total", "counter", passes, "Shared passes of a model."),
+            ("texts_in_passes_total", "counter", sum(each.advanced for each in counts), "Texts in these passes."),
         ):
             lines += [f"# HELP fundamentallm_{name} {meaning}", *_type(name, kind), f"fundamentallm_{name} {value}"]
         return "\n".join(lines) + "\n"

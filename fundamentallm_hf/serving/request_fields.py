@@ -13,8 +13,10 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from fundamentallm_hf.files import first_line
 from fundamentallm_hf.generation.generate_arguments import generate_arguments
 from fundamentallm_hf.portable.controls.control_fields import CONTROL_FIELDS
+from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
@@ -75,13 +77,11 @@ class Asked:
         settings: those of the plain fields.
         given: the names of these settings.
         config: the fields of its `generation_config`; None if it has none.
-        repetition_penalty: by its `frequency_penalty`; None if it has none.
     """
 
     settings: GenerationSettings
     given: frozenset[str]
     config: Mapping[str, Any] | None
-    repetition_penalty: float | None = None
 
     def make_config(self, model: Any) -> GenerationConfig:
         """The config of `generate()`: where the request has no `generation_config`, what the command would pass.
@@ -99,14 +99,12 @@ class Asked:
             if "max_tokens" in self.given:
                 arguments["max_new_tokens"] = self.settings.max_tokens
             arguments = {**self.config, **{name: value for name, value in arguments.items() if value is not None}}
-        if self.repetition_penalty is not None:
-            arguments["repetition_penalty"] = self.repetition_penalty
         extra = arguments.pop("logits_processor", None)
         config = GenerationConfig(**arguments)
         if config.do_sample and getattr(config, "seed", None) is None:
             config.seed = secrets.randbits(32)
         # The manager takes these out again.
-        config.asked, config.extra_processors = (self.settings if self.config is None else None), extra
+        config.request_settings, config.extra_processors = (self.settings if self.config is None else None), extra
         return config
 
 
@@ -117,24 +115,21 @@ def read_fields(body: Mapping[str, Any], limits: ServerLimits) -> Asked:
         UsageError: a field is unknown, has a value that it cannot have, or exceeds a limit.
     """
     values: dict[str, Any] = {}
-    penalty = None
     for name, value in body.items():
-        setting = SETTINGS.get(ALIASES.get(name, name))
         if value is None or name in WITHOUT_EFFECT or name in READ_LATER or name == "generation_config":
             continue
-        if name == "frequency_penalty":
-            penalty = 1.0 + _number(name, value)
-        elif name == "response_format":
-            values |= _format(value)
-        elif name in NEUTRAL:
+        if name in NEUTRAL:
             if value not in NEUTRAL[name]:
                 raise UsageError(f"{name} is not supported here but is {_short(value)}: leave it out", setting=name)
-        elif setting is None:
+            continue
+        setting_name, meant = _as_setting(name, value)
+        if meant is None:
+            continue
+        if setting_name not in SETTINGS:
             raise UsageError(f"there is no field {name!r}: {_hint(name)}", setting=name)
-        else:
-            if setting.name in values:
-                raise UsageError(f"{name} is given twice, by two names: leave one out", setting=name)
-            values[setting.name] = _value(setting, value, limits)
+        if setting_name in values:
+            raise UsageError(f"{name} is given twice, by two names: leave one out", setting=name)
+        values[setting_name] = _value(SETTINGS[setting_name], meant, limits)
     settings = GenerationSettings(**values)
     if settings.num_samples > 1 or settings.best is not None:
         raise UsageError("num-samples has to be 1 here: send one request for each text", setting="num_samples")
@@ -143,11 +138,23 @@ def read_fields(body: Mapping[str, Any], limits: ServerLimits) -> Asked:
     doubled = sorted(_fields_of(values) & set(config or ()))
     if doubled:
         raise UsageError(f"{doubled[0]} is in the request and in its generation_config: leave one out")
-    return Asked(settings, frozenset(values), config, penalty if penalty != 1.0 else None)
+    return Asked(settings, frozenset(values), config)
+
+
+def _as_setting(name: str, value: Any) -> tuple[str, Any]:
+    """The name and the value of the setting that a field stands for; the value is None if it sets nothing."""
+    if name == "frequency_penalty":
+        penalty = _number(name, value)
+        return "repetition_penalty", 1.0 + penalty if penalty else None
+    if name == "response_format":
+        return "json_schema", _schema(value)
+    return ALIASES.get(name, name), value
 
 
 def _fields_of(values: Mapping[str, Any]) -> set[str]:
+    """The fields of `GenerationConfig` that settings become."""
     config = {"max_tokens": "max_new_tokens", "beam_size": "num_beams", "min_tokens": "min_new_tokens"}
+    config |= {name: control.config_field for name, control in CONTROLS.items()}
     return {config.get(name, name) for name in values}
 
 
@@ -207,15 +214,15 @@ def _read_config(text: Any, limits: ServerLimits) -> Mapping[str, Any] | None:
     try:
         GenerationConfig(**config)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"generation_config is not valid: {_line(error)}") from None
+        raise UsageError(f"generation_config is not valid: {first_line(error)}") from None
     return config
 
 
-def _format(value: Any) -> dict[str, Any]:
-    """`json_schema` by the field `response_format`."""
+def _schema(value: Any) -> Mapping[str, Any] | None:
+    """The schema in the field `response_format`; None for plain text."""
     kind = value.get("type") if isinstance(value, Mapping) else None
     if kind == "text":
-        return {}
+        return None
     described = value.get("json_schema") if kind == "json_schema" else None
     schema = described.get("schema") if isinstance(described, Mapping) else None
     if not isinstance(schema, Mapping):
@@ -224,7 +231,7 @@ def _format(value: Any) -> dict[str, Any]:
             f"...}}}} but is {_short(value)}",
             setting="response_format",
         )
-    return {"json_schema": SETTINGS["json_schema"].parse(schema)}
+    return schema
 
 
 def _number(name: str, value: Any) -> float:
@@ -236,10 +243,6 @@ def _number(name: str, value: Any) -> float:
 def _hint(name: str) -> str:
     near = difflib.get_close_matches(name, [*SETTINGS, *ALIASES, *READ_LATER, *NEUTRAL], n=1)
     return f"did you mean {near[0]!r}?" if near else "leave it out"
-
-
-def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _short(value: Any) -> str:

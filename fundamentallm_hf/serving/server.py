@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fundamentallm_hf.files import first_line
 from fundamentallm_hf.portable.errors import UserError
 
 from .metrics import Metrics
@@ -59,9 +60,9 @@ def _check_requests(handler: type, limits: ServerLimits) -> None:
     async def handle_request(self: Any, body: dict, request_id: str) -> Any:
         try:
             response = await answer(self, body, request_id)
-            request = Together.begun.pop(request_id, None)
+            request = Together.pending.pop(request_id, None)
             if request is not None:  # so that a stream does not begin before the request is known to be possible
-                await asyncio.wrap_future(request.begun)
+                await asyncio.wrap_future(request.accepted)
             return response
         except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
             logging.getLogger(__name__).info("refused", exc_info=True)
@@ -167,5 +168,5 @@ def served_models(manager: Any, cache_dir: str | None = None) -> list[dict[str, 
 
 
 def _line(error: BaseException) -> str:
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = first_line(error)
     return f"the field {line} is missing" if isinstance(error, KeyError) else line

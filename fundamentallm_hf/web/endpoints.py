@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any, get_args, get_origin
 
+from fundamentallm_hf.files import first_line
 from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import known_attributes
@@ -23,7 +24,7 @@ LONGEST_SENTENCE = 400
 
 def sentence(error: BaseException) -> str:
     """The error in one line, whatever the request contained."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = first_line(error)
     return line if len(line) <= LONGEST_SENTENCE else f"{line[:LONGEST_SENTENCE]}…"
 
 

@@ -131,7 +131,7 @@ def test_texts_share_their_passes(batcher):
     assert tokens == 6 * 40
     assert batcher.counts.tokens == tokens
     assert batcher.counts.passes < 60
-    assert batcher.counts.computed > 2 * batcher.counts.passes
+    assert batcher.counts.advanced > 2 * batcher.counts.passes
 
 
 def test_pieces_arrive_while_a_text_grows(batcher, slow_model):
@@ -176,12 +176,12 @@ def test_an_impossible_request_fails_alone(generator, batcher, settings):
     with pytest.raises(UserError) as together:
         bad.future.result(60)
     assert str(together.value) == str(alone.value)
-    assert bad.begun.exception() is together.value
+    assert bad.accepted.exception() is together.value
     assert [each.future.result(60).tokens for each in good] == [40] * 3
     assert batcher.counts.failed == 1
 
 
-def test_an_error_within_a_text_ends_it_alone(generator, batcher, monkeypatch):
+def test_an_error_within_a_text_ends_it_alone(generator, batcher):
     expected = [generator.complete("To be", seed=seed, temperature=0.8)[0].text for seed in (0, 2)]
 
     def fail(piece):

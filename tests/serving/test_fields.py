@@ -69,13 +69,16 @@ REQUESTS = [
     {"beam_size": 3},
     {"beam_size": 2, "temperature": 1.6, "seed": 4},
     {"length_penalty": 2.0, "temperature": 0.9, "seed": 4, "min_tokens": 5},
+    {"end_at": "word", "temperature": 0.8, "seed": 2},
+    {"words": "2-3", "temperature": 0.8, "seed": 3},
+    {"sentences": 1, "max_tokens": 120, "temperature": 0.8, "seed": 4},
 ]
 
 
 @pytest.mark.parametrize("fields", REQUESTS, ids=lambda fields: "+".join(fields) or "none")
 @pytest.mark.parametrize("stream", [False, True])
 def test_every_control_is_a_plain_field_and_gives_the_text_of_the_command(client, demo, fields, stream):
-    expected = demo.complete(PROMPT, max_tokens=24, **fields)[0].completion
+    expected = demo.complete(PROMPT, **{"max_tokens": 24} | fields)[0].completion
     assert complete(client, stream=stream and "beam_size" not in fields, **fields) == expected
 
 
@@ -85,8 +88,8 @@ def test_requests_at_once_get_their_own_texts(client, demo):
         found = list(pool.map(lambda fields: complete(client, **fields), asked))
     expected = []
     for fields in asked:
-        given = dict(fields)
-        expected.append(demo.complete(given.pop("prompt"), max_tokens=24, **given)[0].completion)
+        given = {"max_tokens": 24} | fields
+        expected.append(demo.complete(given.pop("prompt"), **given)[0].completion)
     assert found == expected
 
 
