@@ -38,14 +38,18 @@ class SavedSettings:
     messages: Any = None
 
 
-def read_settings(file: str) -> SavedSettings:
+def read_settings(file: str, text: str | None = None) -> SavedSettings:
     """Read a file of settings; `-` is stdin.
+
+    Args:
+        file: its name.
+        text: its content, if it has been read already.
 
     Raises:
         UserError: the file cannot be read.
         UsageError: it is neither JSON nor YAML, or has an unknown setting or an invalid value.
     """
-    loaded = _parse(file)
+    loaded = _parse(file, _read(file) if text is None else text)
     messages = loaded.pop("messages", None)
     settings, others, sample = dict(loaded), {}, None
     if isinstance(loaded.get("settings"), dict):
@@ -105,14 +109,16 @@ def _unknown(name: str) -> str:
     )
 
 
-def _parse(file: str) -> dict[str, Any]:
+def _read(file: str) -> str:
     if file == "-":
-        text = read_stdin("the settings")
-    else:
-        try:
-            text = read_text(file, f"the config {file!r}")
-        except NotTextError as error:
-            raise UsageError.of(error) from None
+        return read_stdin("the settings")
+    try:
+        return read_text(file, f"the config {file!r}")
+    except NotTextError as error:
+        raise UsageError.of(error) from None
+
+
+def _parse(file: str, text: str) -> dict[str, Any]:
     if says_tree(text):
         raise UsageError(f"the config {file!r} holds texts, not settings alone: /load in the prompt loop reads it")
     lines = [line for line in text.split("\n") if line.strip()]

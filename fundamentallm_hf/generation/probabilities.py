@@ -25,8 +25,9 @@ _NAMES = {
     "\r": "carriage return",
     "\N{NO-BREAK SPACE}": "no-break space",
 }
-# The classes of probability that set a token's colour, by their lower bounds.
+# The classes of probability that set a token's colour, by their lower bounds, and what users read of them.
 STEPS = (0.0, 0.02, 0.1, 0.3, 0.7)
+STEP_NAMES = ("under 2%", "to 10%", "to 30%", "to 70%", "over 70%")
 
 
 def step_of(probability: float) -> int:

@@ -8,10 +8,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
+
+if TYPE_CHECKING:
+    from .completion import Completion
 
 # Steps that `undo` can take back.
 STEPS = 1000
@@ -285,6 +288,27 @@ def differing(settings: GenerationSettings) -> dict[str, Any]:
 def perplexity(mean_log_probability: float | None) -> float | None:
     """The perplexity of tokens with this mean log-probability, in nats."""
     return None if mean_log_probability is None else math.exp(min(-mean_log_probability, 700))
+
+
+def facts_of(completion: "Completion", settings: GenerationSettings) -> dict[str, Any]:
+    """The fields of a `Node` that say how a completion came about, and reproduce it alone.
+
+    Args:
+        completion: one of those that were generated together.
+        settings: those of the call that generated them.
+
+    Raises:
+        UserError: the file of words cannot be read.
+    """
+    # The seed of a sample reproduces it alone. Beams have no seed for each, so all up to this one are needed.
+    count = 1 + (completion.sample if settings.beam_size > 1 else 0)
+    return {
+        "seed": completion.seed,
+        "settings": differing(settings.replace(best=None, num_samples=count)),
+        "tokens": completion.tokens,
+        "perplexity": perplexity(completion.mean_log_probability),
+        "finish_reason": completion.finish_reason,
+    }
 
 
 def compare(first: str, second: str) -> list[tuple[str, str]]:

@@ -168,8 +168,7 @@ class Actions:
                     "clear that setting to branch"
                 )
             if isinstance(data.get("settings"), dict):
-                given = {name: value for name, value in data["settings"].items() if name in OPEN}
-                settings = read_settings(given | {"seed": data.get("seed")})
+                settings = _settings_of(data)
                 values = {name: getattr(settings, name) for name in OPEN} | {"seed": data.get("seed")}
                 return [prompt, *show_fields(values)]
         except (ValueError, TypeError) as error:
@@ -187,9 +186,7 @@ class Actions:
         try:
             if not data.get("written"):
                 return ["", "", "", "", None]
-            kept = {name: value for name, value in dict(data["settings"]).items() if name in OPEN}
-            settings = read_settings(kept | {"seed": data.get("seed")})
-            return [*self._exports(read_prompt(data.get("prompt")), settings, request), None]
+            return [*self._exports(read_prompt(data.get("prompt")), _settings_of(data), request), None]
         except (ValueError, TypeError, KeyError):
             return ["", "", "", "", None]
 
@@ -248,6 +245,12 @@ class Actions:
     def _read(self, prompt: Any, values: tuple) -> tuple[str, GenerationSettings]:
         read = {name: read_field(OPEN[name], value) for name, value in zip(OPEN, values, strict=True)}
         return read_prompt(prompt), read_settings(read)
+
+
+def _settings_of(data: dict) -> GenerationSettings:
+    """The settings and the seed of a text of the browser, checked."""
+    given = {name: value for name, value in dict(data["settings"]).items() if name in OPEN}
+    return read_settings(given | {"seed": data.get("seed")})
 
 
 def _ticket(request: gr.Request) -> str:

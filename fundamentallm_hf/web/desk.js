@@ -1,4 +1,4 @@
-// The text on screen and the tree beside it: what the buttons do. It follows tree.js and script.js in one script.
+// The text on screen and the tree next to it: what the buttons do. It follows tree.js and script.js in one script.
 
 const tools = () => document.getElementById("tools");
 const branches = () => document.getElementById("branches");
@@ -56,7 +56,7 @@ const drawTree = () => {
   const own = differing();
   let hiddenBelow = null;
   for (const { node, depth, children } of tree.depths()) {
-    if (hiddenBelow !== null && inside(node, hiddenBelow)) continue;
+    if (hiddenBelow !== null && isBelow(node, hiddenBelow)) continue;
     hiddenBelow = folded.has(node.id) ? node.id : null;
     const row = make("li", node === tree.current ? "branch here" : "branch");
     row.dataset.id = node.id;
@@ -105,7 +105,7 @@ const drawTree = () => {
     for (const each of document.querySelectorAll(`[data-do="${name}"]`)) each.disabled = !able;
 };
 
-const inside = (node, id) => {
+const isBelow = (node, id) => {
   while (node && node.parent !== null) {
     if (node.parent === id) return true;
     node = tree.nodes.get(node.parent);
@@ -252,8 +252,8 @@ const acts = {
     const field = make("input", "rename");
     field.value = node.name;
     field.setAttribute("aria-label", "name of the text");
-    const done = (take) => {
-      if (take && field.value.trim()) node.name = field.value.trim();
+    const done = (renames) => {
+      if (renames && field.value.trim()) node.name = field.value.trim();
       save();
       drawTree();
     };

@@ -77,7 +77,7 @@ class Page:
         """The buttons that compute."""
         start, shown, actions = self.start, self.shown, self.actions
         self._connect_write(partial(gr.on, [start.write.click, start.prompt.submit]))
-        self._finally(self._compute(shown.search.click, actions.run_search, self.request, [shown.tree]))
+        self._finally(self._compute(shown.search.click, actions.run_search, self.request, [shown.beams]))
         compared = [shown.kind, shown.temperatures, *self.request]
         self._finally(self._compute(shown.compare.click, actions.run_compare, compared, [shown.columns]))
 
@@ -94,8 +94,7 @@ class Page:
             actions.ask, [fields[name] for name in read], [shown.asked, *fields.values()], **self.checked
         )
         self._connect_write(asked.success, shown.asked)
-        exports = [shown.link, shown.python, shown.command, shown.curl, self.result]
-        shown.texts.moved(actions.show_moved, None, exports, **self.now)
+        shown.texts.moved(actions.show_moved, None, [*shown.exports, self.result], **self.now)
         opened = shown.texts.opened(actions.open_texts, None, [shown.opened], **self.checked)
         arrived = "(text) => document.dispatchEvent(new CustomEvent('fundamentallm-texts', {detail: text}))"
         opened.success(None, [shown.opened], None, js=arrived, **self.now)
@@ -112,8 +111,7 @@ class Page:
         shown = self.shown
         inputs = [prompt or self.start.prompt, *self.settings.fields.values()]
         written = self._compute(trigger, self.actions.run_write, inputs, [shown.texts, self.result])
-        exports = [shown.link, shown.python, shown.command, shown.curl]
-        self._finally(written.then(self.actions.show_result, [self.result], exports, **self.now))
+        self._finally(written.then(self.actions.show_result, [self.result], shown.exports, **self.now))
 
     def _compute(self, trigger: Any, function: Callable, inputs: list, outputs: list) -> Any:
         """Run `function` when it is its turn, with the buttons disabled meanwhile."""

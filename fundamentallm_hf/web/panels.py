@@ -14,6 +14,7 @@ from .limits import OPEN
 from .messages import EMPTY, status_html
 
 HERE = Path(__file__).parent
+# The buttons for the text: what each does in desk.js, its name and its help. Edit needs no text to start from.
 _TOOLS = (
     ("more", "Continue", "Continue the text"),
     ("retry", "Retry", "Write it again with another seed"),
@@ -24,9 +25,10 @@ _TOOLS = (
 TOOLS = (
     '<div role="toolbar" aria-label="what to do with the text">'
     + "".join(
-        f'<button type="button" class="act" data-do="{act}" title="{title}" disabled>{name}</button>'
+        f'<button type="button" class="act" data-do="{act}" title="{title}"{"" if act == "edit" else " disabled"}>'
+        f"{name}</button>"
         for act, name, title in _TOOLS
-    ).replace('data-do="edit" title="Edit the text by hand" disabled', 'data-do="edit" title="Edit the text by hand"')
+    )
     + "</div>"
 )
 BRANCHES = (
@@ -115,11 +117,11 @@ class ResultPanel:
 
     def _build_write(self) -> None:
         with gr.Tab("Text", id="write"), gr.Row(elem_id="surface"):
-            with gr.Column(min_width=260, elem_id="page"):
+            with gr.Column(min_width=260):
                 gr.HTML(TOOLS, elem_id="tools", padding=False)
                 desk = "\n".join(script(name) for name in ("script.js", "tree.js", "desk.js"))
                 self.texts = gr.HTML(EMPTY, elem_id="texts", padding=False, js_on_load=desk)
-            with gr.Column(min_width=200, elem_id="side"):
+            with gr.Column(min_width=200):
                 gr.HTML(BRANCHES, elem_id="branches", padding=False)
             # What the browser asks to continue, and what it uploads.
             self.asked = gr.Textbox(visible="hidden", elem_id="asked-text", label="asked")
@@ -132,7 +134,7 @@ class ResultPanel:
                 f"{comparisons.BEAMS} beams are used here; at temperature 0 the search is deterministic."
             )
             self.search = gr.Button("Search with beams", elem_id="search")
-            self.tree = gr.HTML("", elem_id="tree")
+            self.beams = gr.HTML("", elem_id="tree")
 
     def _build_compare(self) -> None:
         with gr.Tab("Compare", id="compare"):
@@ -169,6 +171,7 @@ class ResultPanel:
             self.python = gr.Code(label="Copy as Python", elem_id="as-python", **code)
             self.command = gr.Code(label="Copy as command", elem_id="as-command", **code)
             self.curl = gr.Code(label="Copy as curl", elem_id="as-curl", **code)
+            self.exports = [self.link, self.python, self.command, self.curl]
             self.download = gr.Button("Download as JSON", elem_id="download")
             self.json = gr.Textbox(visible="hidden", elem_id="json", label="JSON")
 

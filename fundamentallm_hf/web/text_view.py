@@ -10,8 +10,8 @@ import secrets
 from collections.abc import Sequence
 
 from fundamentallm_hf.generation.completion import Completion
-from fundamentallm_hf.generation.probabilities import Prediction, step_of
-from fundamentallm_hf.generation.text_tree import differing, perplexity
+from fundamentallm_hf.generation.probabilities import STEP_NAMES, Prediction, step_of
+from fundamentallm_hf.generation.text_tree import facts_of
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .highlights import Mark, find_near_misses, find_required
@@ -142,19 +142,15 @@ def _finished_card(written: Written, number: int, settings: GenerationSettings, 
     completion = written.completion
     assert completion is not None
     heading = f"<h3>Sample {number + 1}</h3>" if many else ""
-    again = settings.replace(best=None, num_samples=1 + (completion.sample if settings.beam_size > 1 else 0))
     node = {
         "prompt": completion.prompt,
         "completion": completion.completion,
-        "seed": completion.seed,
-        "settings": differing(again),
-        "tokens": completion.tokens,
-        "perplexity": perplexity(completion.mean_log_probability),
-        "finish_reason": completion.finish_reason,
+        **facts_of(completion, settings),
     }
-    inside, data = _tokens(completion, settings) if completion.probabilities is not None else ("", "[]")
     if completion.probabilities is None:  # a text that was stopped in another process
-        inside = f'<p class="text">{escape(completion.text)}</p>'
+        inside, data = f'<p class="text">{escape(completion.text)}</p>', "[]"
+    else:
+        inside, data = _tokens(completion, settings)
     return (
         f'<section class="see" data-tokens="{escape(data)}" data-node="{escape(json.dumps(node))}">{heading}'
         f'{inside}{_foot(written)}<div class="panel" aria-live="polite"></div></section>'
@@ -260,10 +256,9 @@ def _found(text: str, required: Sequence[Mark], near: Sequence[Mark], settings: 
 _TURNED = (
     '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> the raw model\'s first choice was masked</span>'
 )
-_NAMES = ("under 2%", "to 10%", "to 30%", "to 70%", "over 70%")
 _LEGEND = (
     '<div class="legend"><div class="scale" role="img" aria-label="Colours: from unlikely to likely">'
-    + "".join(f'<span class="p{step}">{name}</span>' for step, name in enumerate(_NAMES))
+    + "".join(f'<span class="p{step}">{name}</span>' for step, name in enumerate(STEP_NAMES))
     + '</div><!-- turned --><div class="switches">'
     '<label><input type="checkbox" data-switch="plain" checked> colours</label>'
     '<label><input type="checkbox" data-switch="spaces"> show white space</label>'

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
     from fundamentallm_hf.generation.probabilities import Prediction
 
-# Colours of probabilities, from unlikely to likely, and what they mean; the web demo has the same steps.
+# Colours of the classes of probability (`step_of`), from unlikely to likely.
 STYLES = ("white on red", "black on bright_red", "black on bright_yellow", "black on bright_green", "")
-STEP_NAMES = ("under 2%", "to 10%", "to 30%", "to 70%", "over 70%")
 SHOWN = 60  # characters of a long part that two texts share, at each of its ends
 BANNER = "FundamentaLLM Interactive Mode\nType /help for commands, /quit to exit"
 # A model may generate control sequences of the terminal.
@@ -67,6 +66,8 @@ class Screen:
         self._write(text, "" if probability is None else _style_of(probability))
 
     def scale(self) -> None:
+        from fundamentallm_hf.generation.probabilities import STEP_NAMES
+
         if not self.quiet:
             names = zip(STEP_NAMES, STYLES, strict=True)
             self.talk.print(Text("  ").join(Text(f" {name} ", style) for name, style in names))

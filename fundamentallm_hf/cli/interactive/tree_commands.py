@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.cli.saved_settings import read_settings, write_settings
 from fundamentallm_hf.files import read_text
-from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, first_words, perplexity
+from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, facts_of, first_words
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, says_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
@@ -80,17 +80,7 @@ class TreeCommands:
         parent = self.tree.add_prompt(request.prompt).id if request.parent is None else request.parent
         self.samples = []
         for each in completions:
-            again = settings.replace(best=None, num_samples=1 + (each.sample if settings.beam_size > 1 else 0))
-            node = self.tree.add(
-                parent,
-                request.prompt,
-                each.completion,
-                seed=each.seed,
-                settings=differing(again),
-                tokens=each.tokens,
-                perplexity=perplexity(each.mean_log_probability),
-                finish_reason=each.finish_reason,
-            )
+            node = self.tree.add(parent, request.prompt, each.completion, **facts_of(each, settings))
             self.samples.append(node.id)
         self.tree.go(self.samples[0])
         self.save()
@@ -231,7 +221,7 @@ class TreeCommands:
         if says_tree(text):
             self.load_tree(text, file)
             return
-        saved = read_settings(file)
+        saved = read_settings(file, text)
         settings = GenerationSettings(**saved.settings)
         settings.check()
         self.generator.settings = settings
@@ -320,15 +310,14 @@ def _facts(node: Node, shared: set[str]) -> str:
         parts.append(f"seed {node.seed}")
     if node.perplexity is not None:
         parts.append(f"perplexity {node.perplexity:.2f}")
-    settings = [f"{SETTINGS[name].label}={show_value(SETTINGS[name], value)}" for name, value in node.settings.items()]
-    return ", ".join([*parts, *(each for each in settings if each not in shared)])
+    return ", ".join([*parts, *(each for each in _shown_settings(node) if each not in shared)])
 
 
 def _shared(tree: TextTree) -> set[str]:
     """The settings that all generated texts of a tree have in common, as they are shown."""
-    shown = [
-        {f"{SETTINGS[name].label}={show_value(SETTINGS[name], value)}" for name, value in node.settings.items()}
-        for node in tree
-        if node.finish_reason is not None
-    ]
+    shown = [set(_shown_settings(node)) for node in tree if node.finish_reason is not None]
     return set.intersection(*shown) if shown else set()
+
+
+def _shown_settings(node: Node) -> list[str]:
+    return [f"{SETTINGS[name].label}={show_value(SETTINGS[name], value)}" for name, value in node.settings.items()]

@@ -129,7 +129,8 @@ def test_branches_are_listed_as_a_tree(session):
 
 def test_a_branch_is_named_and_deleted(session):
     told(session, "To be", "/more", "/retry", "/rename 3 the good one")
-    assert "3" in next(line for line in told(session, "/branches")[0].split("\n") if "the good one" in line)
+    (named,) = (line for line in told(session, "/branches")[0].split("\n") if "the good one" in line)
+    assert named.split()[0] == "3"
     assert told(session, "/rename 3", "/rename 9 x", "/delete x", "/go 9") == [
         "Error: /rename N NAME needs NAME",
         "Error: there is no text 9: the numbers go up to 4",
