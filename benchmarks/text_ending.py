@@ -1,6 +1,6 @@
 """Measures whether texts end as asked for, and what it costs in perplexity.
 
-    python benchmarks/text_ending.py [--model demo] [--texts 25]
+    python benchmarks/text_ending.py [--model demo] [--texts 24]
         [--kinds sentence,words,sentences,range] [--modes greedy,sampled,"4 beams"]
 
 Each text has a budget from 40 to 400 tokens, is generated greedily, by sampling or with 4 beams, and beside nothing, a

@@ -35,10 +35,11 @@ class EndSettings:
         Raises:
             UserError: a value is not valid, or they contradict each other.
         """
-        named = [name for name, value in (("end_at", end_at), ("words", words), ("sentences", sentences)) if value]
+        given = {"end_at": end_at, "words": words, "sentences": sentences}
+        named = [name for name, value in given.items() if value not in (None, "")]
         if not named:
             return None
-        if end_at and end_at not in END_UNITS:
+        if end_at not in (None, "", *END_UNITS):
             line = f"end_at has to be one of {', '.join(END_UNITS)} but is {end_at!r}"
             raise UserError(line, setting="end_at", value=end_at)
         word_range = read_range("words", words, MOST_WORDS)

@@ -116,6 +116,7 @@ REFUSED = [
     ({"end_at": "verse"}, "end-at has to be one of word, sentence, line, paragraph but is 'verse'"),
     ({"words": "60-40"}, "words has to be a whole number above 0, or a range"),
     ({"words": 2.5}, "words has to be a whole number above 0, or a range"),
+    ({"sentences": 0}, "sentences has to be a whole number above 0, or a range"),
     ({"words": 3, "sentences": 5}, "5 sentences need a word each"),
     ({"words": 5, "min_tokens": 3}, "words and min_tokens (3) both decide"),
     ({"end_at": "word", "pattern": "a+"}, "end_at and pattern both decide where the text ends"),
@@ -166,3 +167,12 @@ def test_a_model_without_an_end_token_ends_where_it_is_asked_to():
             assert not wrong_end(added, words=3), added
     finally:
         model.generation_config.eos_token_id = ends
+
+
+@pytest.mark.parametrize("name", ["end_at", "words", "sentences"])
+@pytest.mark.parametrize("value", [0, False, -1, "0", "5-"])
+def test_generate_refuses_a_value_that_asks_for_nothing(name, value):
+    model = load_model(device="cpu")
+    ids = model.tokenizer("Once", return_tensors="pt").input_ids
+    with pytest.raises(UserError, match=f"{name} has to be "):
+        model.generate(ids, max_new_tokens=20, tokenizer=model.tokenizer, **{name: value})
