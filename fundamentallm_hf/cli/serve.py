@@ -7,16 +7,22 @@ import click
 
 from fundamentallm_hf.portable.errors import UserError
 
-CONTEXT = {"ignore_unknown_options": True, "help_option_names": []}
+CONTEXT = {"ignore_unknown_options": True, "show_default": True}
 
 
 @click.command(context_settings=CONTEXT)
-@click.option("--api-key", metavar="KEY", envvar="FUNDAMENTALLM_API_KEY", help="Key that requests have to carry.")
+@click.option(
+    "--api-key",
+    metavar="KEY",
+    envvar="FUNDAMENTALLM_API_KEY",
+    show_envvar=True,
+    help="Key that requests have to carry.",
+)
 @click.option("--limit-tokens", type=click.IntRange(1), default=4096, help="New tokens of a request, at most.")
 @click.option("--limit-entries", type=click.IntRange(1), default=1000, help="Entries of a list, at most.")
 @click.option("--limit-beams", type=click.IntRange(1), default=16, help="Beams of a request, at most.")
 @click.option("--limit-waiting", type=click.IntRange(1), default=256, help="Requests that may wait, at most.")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[MODEL]")
 def serve(
     api_key: str | None,
     limit_tokens: int,
@@ -27,14 +33,7 @@ def serve(
 ) -> None:
     """Serve models over HTTP, as `transformers serve` does.
 
-    Takes the OPTIONS of `transformers serve`, and options of its own:
-
-    \b
-    --api-key KEY        requests have to carry this key [FUNDAMENTALLM_API_KEY]
-    --limit-tokens N     new tokens of a request, at most [4096]
-    --limit-entries N    entries of a list, at most [1000]
-    --limit-beams N      beams of a request, at most [16]
-    --limit-waiting N    requests that may wait, at most [256]
+    Further OPTIONS are those of `transformers serve`, which `fundamentallm serve -- --help` lists.
 
     Requests are computed together. Every control is a field of a request. GET /metrics reports requests, tokens and
     the queue.

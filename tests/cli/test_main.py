@@ -102,6 +102,14 @@ def test_serving_without_its_packages_says_how_to_get_them(monkeypatch):
     assert "pip install 'fundamentallm-hf[serve]'" in result.stderr
 
 
+def test_the_help_of_serving_lists_its_own_options_without_its_packages(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run("serve", "--help")
+    assert result.exit_code == 0
+    for option in ("--api-key", "--limit-tokens", "--limit-entries", "--limit-beams", "--limit-waiting", "-- --help"):
+        assert option in " ".join(result.stdout.split())
+
+
 def test_escapes_in_stop_texts_become_characters_unless_told_otherwise():
     arguments = ("--prompt", "'tis true.", "--temperature", 0)
     whole = generate(*arguments).stdout
