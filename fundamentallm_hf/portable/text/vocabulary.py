@@ -89,8 +89,9 @@ class Vocabulary:
         return self._limited[size]
 
     def without(self, suppressed: frozenset[int]) -> "Vocabulary":
-        """The same, but no text is spelled in the `suppressed` tokens: a call may mask them."""
-        if not suppressed:
+        """The same, but no text is spelled in the `suppressed` tokens either: a call may mask them."""
+        suppressed = suppressed | self.suppressed
+        if suppressed == self.suppressed:
             return self
         if suppressed not in self.derived:
             self.derived[suppressed] = self._changed(suppressed=suppressed)

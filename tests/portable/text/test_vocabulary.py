@@ -328,3 +328,16 @@ def test_pieces_make_the_text_of_their_bytes(pieces):
     vocabulary = Vocabulary(tuple(pieces))
     raw = b"".join(piece if isinstance(piece, bytes) else piece.encode() for piece in pieces)
     assert vocabulary.text(range(len(pieces))) == raw.decode("utf-8", "replace")
+
+
+def test_suppressed_tokens_add_up():
+    """What one caller masks stays masked for the next, in whatever order they come."""
+    vocabulary = Vocabulary.of(byte_level())
+    spelled = vocabulary.spell("the cat ran") or []
+    assert len(spelled) > 2
+    one, other = frozenset(spelled[:2]), frozenset(spelled[1:3])
+    for narrowed in (vocabulary.without(one).without(other), vocabulary.without(other).without(one)):
+        assert narrowed.suppressed == one | other
+        assert not (one | other).intersection(narrowed.spell("the cat ran") or ())
+    assert vocabulary.without(one).without(one) is vocabulary.without(one)
+    assert vocabulary.without(one).without(frozenset()) is vocabulary.without(one)
