@@ -6,6 +6,7 @@ tensors, calls no modules, and builds a mask only where one is needed. `plain_ne
 equivalent for a model; if not, `forward()` is used.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules import module as global_hooks
 
+from ..decoding.network_step import Run
 from ..decoding.watched_states import watches_states
 from .lean_weights import LeanLayer, lean_layers, linears_of
 
@@ -167,41 +169,45 @@ class LeanStep:
         return self._logits(hidden)
 
     @torch.inference_mode()
-    def packed(
-        self, tokens: torch.Tensor, columns: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor
-    ) -> torch.Tensor:
+    def packed(self, runs: Sequence[Run]) -> torch.Tensor:
         """Compute tokens of rows that have different lengths. `length` does not change.
 
         Args:
-            tokens: (new,) token ids; those of a row are adjacent and in order.
-            columns: (new,) the column of each token in its row; earlier columns are computed already.
-            rows: (new,) the row of each token, ascending.
-            padding: (rows,) columns of padding before each row.
+            runs: the tokens of each row; no row has two.
 
         Returns:
-            (new, vocabulary) logits.
+            (new, vocabulary) logits of the tokens of all runs, one after the other.
         """
-        new, end = len(tokens), int(columns.max()) + 1
-        self._make_room(end)
-        counts = torch.bincount(rows, minlength=self.rows)
-        slots = torch.arange(new) - (counts.cumsum(dim=0) - counts)[rows]
-        # The last column each query of a row sees; unused slots see the row's first token.
-        last = padding[:, None].repeat(1, int(counts.max()))
-        last[rows, slots] = columns
-        every = torch.arange(end)
-        seen = (every <= last[:, :, None]) & (every >= padding[:, None, None])
-        mask = torch.zeros(seen.shape, dtype=self.cache.dtype).masked_fill_(~seen, -torch.inf)[:, None]
-        queries = torch.zeros(*last.shape, self.heads, self.head_dim, dtype=self.cache.dtype)
-        hidden = functional.embedding(tokens, self.tokens)
-        hidden += functional.embedding(columns - padding[rows], self.positions)
+        sizes = [len(run.tokens) for run in runs]
+        new, ends = sum(sizes), [run.column + size for run, size in zip(runs, sizes, strict=True)]
+        self._make_room(max(ends))
+        rows = torch.tensor([run.row for run in runs]).repeat_interleave(torch.tensor(sizes))
+        columns = [column for run, end in zip(runs, ends, strict=True) for column in range(run.column, end)]
+        positions = [position for run in runs for position in run.positions]
+        masks = [self._mask_of(run, end) for run, end in zip(runs, ends, strict=True)]
+        at = torch.tensor(columns)
+        hidden = functional.embedding(torch.tensor([token for run in runs for token in run.tokens]), self.tokens)
+        hidden += functional.embedding(torch.tensor(positions), self.positions)
+        seen = [(run.row, slice(run.padding, end), mask) for run, end, mask in zip(runs, ends, masks, strict=True)]
         for layer, cache in zip(self.layers, self.cache, strict=True):
             qkv = self._projected(layer, hidden).view(new, 3, self.heads, self.head_dim)
-            cache[:, rows, :, columns] = qkv[:, 1:]
-            queries[rows, slots] = qkv[:, 0]
-            keys, values = cache[:, :, :, :end].unbind(0)
-            attended = functional.scaled_dot_product_attention(queries.transpose(1, 2), keys, values, attn_mask=mask)
-            self._add(layer, hidden, attended.transpose(1, 2)[rows, slots].reshape(new, self.hidden))
+            cache[:, rows, :, at] = qkv[:, 1:]
+            keys, values = (each.split(1) for each in cache)
+            queries = qkv[None, :, 0].transpose(1, 2).split(sizes, dim=2)
+            # One product for each row costs less than one for all, which would need masks and filling.
+            found = [
+                functional.scaled_dot_product_attention(query, keys[row][:, :, part], values[row][:, :, part], mask)
+                for query, (row, part, mask) in zip(queries, seen, strict=True)
+            ]
+            self._add(layer, hidden, torch.cat(found, dim=2).transpose(1, 2).reshape(new, self.hidden))
         return self._logits(hidden)
+
+    def _mask_of(self, run: Run, end: int) -> torch.Tensor | None:
+        """The additive mask of a run, (1, 1, tokens, end - padding); None where none is needed."""
+        if run.visible is not None:
+            visible = run.visible[:, run.padding :]
+            return torch.zeros(visible.shape, dtype=self.cache.dtype).masked_fill_(~visible, -torch.inf)[None, None]
+        return self._visible(run.column - run.padding, len(run.tokens), None, first=True)
 
     @torch.inference_mode()
     def aside(
@@ -287,9 +293,16 @@ class LeanStep:
             most = max(self.columns, now + _GROWTH)
             self.cache = functional.pad(self.cache, (0, 0, 0, max(end, min(2 * now, most)) - now))
 
-    def _visible(self, start: int, new: int, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """The additive attention mask, (rows or 1, 1, new, start + new); None where none is needed."""
-        if mask is None and (new == 1 or start == 0):
+    def _visible(self, start: int, new: int, mask: torch.Tensor | None, first: bool = False) -> torch.Tensor | None:
+        """The additive attention mask, (rows or 1, 1, new, start + new); None where none is needed.
+
+        Args:
+            start: columns before the new ones.
+            new: number of new columns.
+            mask: as in `__call__`.
+            first: whether the first tokens of a text get a mask, too.
+        """
+        if mask is None and (new == 1 or (start == 0 and not first)):
             return None
         if mask is None and new <= _MASKED and start <= self.columns:
             if self.causal is None:
