@@ -365,12 +365,15 @@ class LeanLoop:
     def _read_ahead(
         self, texts: Texts, rows: list[int], asked: list[list[int]], sights: list[int]
     ) -> list[torch.Tensor] | None:
-        """Lookahead for `ModelLookahead`: one pass of the step if it covers every row, otherwise the call's cache."""
-        if texts.ids.shape != (self.rows, self.length) or len(set(rows)) < self.rows or self.held is not None:
+        """Lookahead for `ModelLookahead`: one pass of the step, where a row has one text."""
+        if texts.ids.shape != (self.rows, self.length) or self.held is not None:
             self._show_cache(self.read)
             return None
-        branches = Branches.of(rows, asked, sights, [self.read] * len(rows), self.step.length)
-        return branches.apart(self.step.aside(branches.tokens, branches.positions, branches.visible))
+        distinct = sorted(set(rows))
+        of_rows, reads = [distinct.index(row) for row in rows], [self.read] * len(rows)
+        branches = Branches.of(of_rows, asked, sights, reads, self.step.length)
+        runs = branches.runs(distinct)
+        return branches.apart(self.step.packed(runs).split([len(run.tokens) for run in runs]))
 
     def _show_cache(self, columns: int) -> None:
         """Set the call's cache to the contents that it would have in transformers' loop."""
