@@ -61,13 +61,18 @@ def plain_network(model: Any) -> bool:
             or not vars(module).keys().isdisjoint(_STEP_METHODS)
         ):
             return False
+        if not all(map(_is_plain_parameter, module._parameters.values())):
+            return False
         if any(not watches_states(hook) for name in _HOOKS for hook in getattr(module, name).values()):
             return False
     if not all(_is_known(kind, home) and _keeps_its_methods(kind) for kind in kinds):
         return False
-    return _fits(model) and all(
-        type(each) is nn.Parameter and each.dtype == torch.float32 and each.device.type == "cpu"
-        for each in model.parameters()
+    return _fits(model)
+
+
+def _is_plain_parameter(given: Any) -> bool:
+    return given is None or (
+        type(given) is nn.Parameter and given.dtype == torch.float32 and given.device.type == "cpu"
     )
 
 
