@@ -1,6 +1,7 @@
 """Decoding speed: compares the ways to run these models, in turn, in one process.
 
-    python benchmarks/decode.py --write    # a few minutes on two idle cores; docs/speed.md gets the tables
+    python benchmarks/decode.py --write    # docs/speed.md gets the tables
+    python benchmarks/decode.py --write --parts many --threads 1    # replaces those tables, and keeps the others
     python benchmarks/decode.py --quick    # under one minute
     python benchmarks/decode.py --clock cpu --parts shapes,controls    # processor time, on a busy machine
 
@@ -326,13 +327,21 @@ def bundled_model() -> Any:
     return ready(model, model.tokenizer)
 
 
+def _blocks(text: str) -> dict[str, str]:
+    """The tables of a page with what follows each, by their headings; the first one is the text before them."""
+    first, *others = text.strip().split("\n### ")
+    return {"": first.strip()} | {each.partition("\n")[0]: f"### {each.strip()}" for each in others}
+
+
 def write_page() -> None:
-    """Write the tables to docs/speed.md, and the bundled model's speeds to its picture."""
+    """Write the tables to docs/speed.md, in place of those with the same headings, and the picture of the speeds."""
     from matplotlib.figure import Figure
 
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
-    PAGE.write_text(before + BEGIN + "\n".join(PRINTED) + "\n\n" + END + rest.partition(END)[2], encoding="utf-8")
+    known, _, after = rest.partition(END)
+    blocks = _blocks(known) | _blocks("\n".join(PRINTED))
+    PAGE.write_text(before + BEGIN + "\n\n".join(blocks.values()) + "\n\n" + END + after, encoding="utf-8")
     if not PICTURE:
         return
     figure = Figure(figsize=(7, 3), layout="constrained")

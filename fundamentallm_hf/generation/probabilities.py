@@ -201,19 +201,23 @@ def token_predictions(
     if len(row) > given:
         blocks = [raw] if raw is not None else raw_log_probabilities(model, row[padding:-1], given - padding)
     for block in blocks:
-        for weights in block.exp():
-            known, token = recorder.likeliest(tokens[:position]), int(tokens[position])
-            *model_values, own = weights[[*known, token]].tolist()
+        known = [recorder.likeliest(tokens[: position + index]) for index in range(len(block))]
+        following = tokens[position : position + len(block)].tolist()
+        asked = [[*likely, token] for likely, token in zip(known, following, strict=True)]
+        sizes = [len(each) for each in asked]
+        at = torch.arange(len(block)).repeat_interleave(torch.tensor(sizes))
+        values = block[at, torch.tensor([token for each in asked for token in each])].exp().split(sizes)
+        for likely, token, weights in zip(known, following, values, strict=True):
+            *model_values, own = weights.tolist()
             # As in `next_predictions`: probable by either number, so that masked and raised tokens show.
-            listed = [
-                _prediction(names, each, final, value)
-                for (each, final), value in zip(known.items(), model_values, strict=True)
-            ]
-            listed.sort(key=lambda each: -max(each.probability, each.model_probability))
-            alternatives = sorted(listed[: recorder.top], key=lambda each: (-each.probability, -each.model_probability))
-            chance = recorder.chosen(tokens[: position + 1])
-            found.append(_prediction(names, token, chance, own, tuple(alternatives)))
+            listed = sorted(
+                zip(likely, likely.values(), model_values, strict=True), key=lambda each: -max(each[1], each[2])
+            )
+            listed = sorted(listed[: recorder.top], key=lambda each: (-each[1], -each[2]))
             position += 1
+            chance = recorder.chosen(tokens[:position])
+            alternatives = tuple(_prediction(names, *each) for each in listed)
+            found.append(_prediction(names, token, chance, own, alternatives))
     return tuple(found)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from fundamentallm_hf.portable.decoding.network_step import Run
 from fundamentallm_hf.portable.model.lean_step import LeanStep
 
 # Columns beyond the context window, for tokens that a lookahead computes without keeping them.
@@ -69,16 +70,14 @@ class SharedPasses:
             hidden size).
         """
         sizes = [len(each) for each in tokens]
-        columns = [step.length + index for step, size in zip(steps, sizes, strict=True) for index in range(size)]
-        rows = [step.row for step, size in zip(steps, sizes, strict=True) for _ in range(size)]
-        self.grow(max(columns) + 1)  # the network would extend only the part that it is given
+        runs = [
+            Run(step.row, each, step.length, range(step.length, step.length + len(each)))
+            for step, each in zip(steps, tokens, strict=True)
+        ]
+        # The network would extend only the part that it is given.
+        self.grow(max(step.length + size for step, size in zip(steps, sizes, strict=True)))
         self._network.cache = self.cache[:, :, : len(self.steps)]
-        logits = self._network.packed(
-            torch.tensor([token for each in tokens for token in each]),
-            torch.tensor(columns),
-            torch.tensor(rows),
-            torch.zeros(len(self.steps), dtype=torch.long),
-        )
+        logits = self._network.packed(runs)
         logits = logits.to(torch.float32, copy=True)
         states = self._network.states
         assert states is not None

@@ -63,6 +63,8 @@ class TokenTextStreamer(BaseStreamer):
             pieces are `TextPiece`s.
     """
 
+    takes_runs = True  # our loop may pass on several new tokens in one call
+
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
@@ -89,7 +91,7 @@ class TokenTextStreamer(BaseStreamer):
         self.prompt_end = self.handed_over = self.stops_from = 0
 
     def put(self, value: torch.Tensor) -> None:
-        """`value`: (1, length) for the prompt, (1,) for each new token, all on the CPU."""
+        """`value`: (1, length) for the prompt, (n,) for n new tokens, all on the CPU."""
         tokens = value.flatten().tolist()
         if not self.started:
             # The prompt comes first; decoding after it keeps the space that a SentencePiece token starts with.

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 KEY_FACTOR, KEY_BITS = 0x9E3779B1, 32
 KEY_MASK = (1 << KEY_BITS) - 1
 # Beyond this number the last drafted tokens cost more time than they save.
-MOST = 12
+MOST = 16
 # A token is drafted if it is kept with at least this probability. At this value its cost equals its benefit.
-_WORTH = 0.2
+_WORTH = 0.12
 # Prompt lookup: the number of tokens that must match, and the assumed probability that the next one is kept.
 _AGREEING, _ECHO = 8, 0.7
 # Acceptance statistics of a call: the weight of the prior in tokens, and the share of the statistics that every pass
@@ -134,6 +134,12 @@ class Draft(NamedTuple):
     tokens: list[int]
     suggested: int = 0
     probabilities: Sequence[float] = ()
+
+
+def matching(chosen: Sequence[int], drafted: Sequence[int]) -> int:
+    """How many of the first chosen tokens are the drafted ones."""
+    pairs = zip(chosen, drafted, strict=False)
+    return next((index for index, (token, draft) in enumerate(pairs) if token != draft), len(drafted))
 
 
 class Drafter:

@@ -19,7 +19,7 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
-from .drafts import Draft
+from .drafts import Draft, matching
 from .lookahead import Branches, ContinuationKey, Wishes
 from .recording import Recorder
 from .texts import JudgesTexts, Texts
@@ -155,7 +155,7 @@ class JudgedRuns:
                 found = judge_all(self.judging, part, logits[certain:stop].clone())
                 found, chosen = self._chosen(part, found)
                 drawn = chosen or self._drawn(found)
-                reached = _matching(drawn, drafted[certain : stop - 1])
+                reached = matching(drawn, drafted[certain : stop - 1])
                 asked = {name: (at + certain, sight) for name, (at, sight) in wishes.wanted.items() if at <= reached}
                 kept = min((at for at, _ in asked.values()), default=certain + reached + 1) - certain
                 scores.append(found[:kept])
@@ -236,9 +236,3 @@ class JudgedRuns:
         if first:
             self.ahead = Ahead(draft, logits.pop(0)[None].clone(), step.states, step.length)
         return dict(zip(wanted, logits, strict=True))
-
-
-def _matching(chosen: Sequence[int], drafted: Sequence[int]) -> int:
-    """How many of the first tokens are the drafted ones."""
-    pairs = zip(chosen, drafted, strict=False)
-    return next((index for index, (token, draft) in enumerate(pairs) if token != draft), len(drafted))

@@ -16,6 +16,7 @@ from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 from .context_window import view, window_start
 from .drafts import Draft, Drafter, NgramTable, SuggestsTokens, first_suggestion
 from .endings import EndCriteria
+from .free_runs import FreeRuns
 from .generate_call import Call
 from .judged_runs import JudgedRuns
 from .lookahead import Branches
@@ -90,6 +91,7 @@ class LeanLoop:
         # All depend only on the scores, so several steps can be computed at once.
         self.memoryless = all(type(each) in MEMORYLESS for each in self.processors)
         self.at_once = self.memoryless and self.rows == 1
+        self.free = FreeRuns(self)
         self.suggesting = [each for each in self.processors if isinstance(each, SuggestsTokens)]
         runs = JudgedRuns(self)
         self.runs = runs if self.drafter is not None and not self.at_once and runs.suits else None
@@ -293,7 +295,7 @@ class LeanLoop:
         """
         drafted = draft.tokens
         if self.at_once:
-            written = self._write_at_once(logits[0], drafted, chosen or self._choose_at_once(logits[0]))
+            written = self.free.write(logits[0], drafted, chosen)
         elif self.runs is not None:
             written = self.runs.write(logits, drafted)
         else:
@@ -302,35 +304,6 @@ class LeanLoop:
             self.drafter.learn(draft, min(written - 1, len(drafted)))
         self.step.length -= len(drafted) + 1 - written
         self.unread = 1
-
-    def _choose_at_once(self, logits: torch.Tensor) -> Chosen:
-        """Choose after every row of these logits, (steps, vocabulary), by processors that look at nothing else."""
-        scores = logits
-        for processor in self.processors:
-            scores = processor(None, scores)
-        if self.greedy:
-            return Chosen(scores, scores.argmax(dim=-1).tolist())
-        if self.chooser is not None:
-            return Chosen(scores, self.chooser.choose_run(self.length, scores))
-        return Chosen(scores, [])
-
-    def _write_at_once(self, logits: torch.Tensor, drafted: Sequence[int], chosen: Chosen) -> int:
-        start, written, streamer = self.length, len(drafted) + 1, self.streamer
-        if self.recorder is not None:
-            self.streamer = None  # it may ask for the probabilities that are recorded below
-        for index in range(len(drafted) + 1):
-            # Without a seed every choice uses a number from torch's generator, so only the necessary ones are made.
-            token = chosen.tokens[index] if chosen.tokens else self.choose(chosen.scores[index : index + 1])[0]
-            self.append([token])
-            if not any(self.going) or (index < len(drafted) and token != drafted[index]):
-                written = index + 1
-                break
-        if self.recorder is not None:
-            self.recorder.record_run(self.ids[0, : self.length], start, logits[:written], chosen.scores[:written])
-            self.streamer = streamer
-            if streamer is not None:
-                streamer.put(self.ids[0, start : self.length].cpu())
-        return written
 
     def choose(self, scores: torch.Tensor) -> list[int]:
         """Choose the next token of every row by its scores, (rows, vocabulary)."""
@@ -365,12 +338,15 @@ class LeanLoop:
     def _read_ahead(
         self, texts: Texts, rows: list[int], asked: list[list[int]], sights: list[int]
     ) -> list[torch.Tensor] | None:
-        """Lookahead for `ModelLookahead`: one pass of the step if it covers every row, otherwise the call's cache."""
-        if texts.ids.shape != (self.rows, self.length) or len(set(rows)) < self.rows or self.held is not None:
+        """Lookahead for `ModelLookahead`: one pass of the step, where a row has one text."""
+        if texts.ids.shape != (self.rows, self.length) or self.held is not None:
             self._show_cache(self.read)
             return None
-        branches = Branches.of(rows, asked, sights, [self.read] * len(rows), self.step.length)
-        return branches.apart(self.step.aside(branches.tokens, branches.positions, branches.visible))
+        distinct = sorted(set(rows))
+        of_rows, reads = [distinct.index(row) for row in rows], [self.read] * len(rows)
+        branches = Branches.of(of_rows, asked, sights, reads, self.step.length)
+        runs = branches.runs(distinct)
+        return branches.apart(self.step.packed(runs).split([len(run.tokens) for run in runs]))
 
     def _show_cache(self, columns: int) -> None:
         """Set the call's cache to the contents that it would have in transformers' loop."""

@@ -16,6 +16,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from .forward import forward
+from .network_step import Run
 from .texts import Texts
 
 # Returns how many of a row's tokens are visible to the model, given how many it has.
@@ -87,9 +88,24 @@ class Branches(NamedTuple):
             own.copy_(torch.ones(len(each), len(each), dtype=torch.bool).tril())
         return cls(tokens, positions, visible, places)
 
-    def apart(self, logits: torch.Tensor) -> list[torch.Tensor]:
-        """The logits of each continuation, of (rows, new, vocabulary)."""
-        return [logits[row, start:end] for row, start, end in self.places]
+    def runs(self, rows: Sequence[int]) -> list[Run]:
+        """The tokens without filling, given for each row the row of the cache that it is."""
+        columns = self.visible.shape[-1] - self.tokens.shape[1]
+        widths = [max(end for row, _, end in self.places if row == index) for index in range(len(rows))]
+        return [
+            Run(
+                row,
+                self.tokens[index, :width].tolist(),
+                columns,
+                self.positions[index, :width].tolist(),
+                visible=self.visible[index, 0, :width, : columns + width],
+            )
+            for index, (row, width) in enumerate(zip(rows, widths, strict=True))
+        ]
+
+    def apart(self, logits: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The logits of each continuation, given for each row (new, vocabulary)."""
+        return [logits[row][start:end] for row, start, end in self.places]
 
 
 class Wishes:

@@ -1,8 +1,30 @@
 """What a decoding loop needs of a network, and what is chosen from one of its passes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
+
+
+class Run(NamedTuple):
+    """New tokens of one row of a cache.
+
+    Attributes:
+        row: the row.
+        tokens: the tokens.
+        column: of the first of them; earlier columns are computed already.
+        positions: of the tokens.
+        padding: columns of padding before the row.
+        visible: (tokens, columns + tokens) bool, the columns that each token may attend to; by default the earlier
+            ones.
+    """
+
+    row: int
+    tokens: Sequence[int]
+    column: int
+    positions: Sequence[int]
+    padding: int = 0
+    visible: torch.Tensor | None = None
 
 
 class Step(Protocol):
@@ -19,9 +41,7 @@ class Step(Protocol):
         self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None = None, kept: int = 1
     ) -> torch.Tensor: ...
 
-    def packed(
-        self, tokens: torch.Tensor, columns: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor
-    ) -> torch.Tensor: ...
+    def packed(self, runs: Sequence[Run]) -> torch.Tensor: ...
 
     def aside(
         self, tokens: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, kept: int = 0

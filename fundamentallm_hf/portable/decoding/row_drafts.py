@@ -11,11 +11,12 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from .drafts import Draft, Drafter, NgramTable
 from .endings import EndCriteria
+from .network_step import Run
 from .seeded_sampling import SeededSampling
 
 # With one row, drafting a token saves time if it is kept with a probability of at least MOST_WORTH - GAIN. The more
 # rows share a pass, the less time a saved pass is worth.
-MOST_WORTH, GAIN, SHARED = 0.5, 0.3, 0.6
+MOST_WORTH, GAIN, SHARED = 0.5, 0.38, 0.6
 
 
 def worth(rows: int) -> float:
@@ -45,7 +46,6 @@ class RowDrafts:
         self.loop, self.limit = loop, limit
         self.drafters = [Drafter(table, worth(loop.rows)) for _ in range(loop.rows)]
         self.texts = [row[: loop.length].tolist() for row in loop.ids]
-        self.padding = torch.tensor(loop.call.padding)
         self.held = list(range(loop.rows))
         self.ended = [not going for going in loop.going]
         self.processors = LogitsProcessorList(loop.processors)
@@ -79,25 +79,22 @@ class RowDrafts:
     def _chosen(self, going: list[int], drafts: list[Draft]) -> list[int]:
         """The tokens chosen after the last token of each row and after each of its drafts, row by row."""
         loop = self.loop
-        tokens: list[int] = []
-        columns: list[int] = []
-        rows: list[int] = []
-        step_rows: list[int] = []
+        runs: list[Run] = []
         for row, (drafted, *_) in zip(going, drafts, strict=True):
-            tokens += [self.texts[row][-1], *drafted]
-            columns += range(len(self.texts[row]) - 1, len(self.texts[row]) + len(drafted))
-            rows += [row] * (len(drafted) + 1)
-            step_rows += [self.held.index(row)] * (len(drafted) + 1)
-        for counter in loop.counters:
-            counter.passes += 1
-        at = torch.tensor(columns)
-        logits = loop.step.packed(torch.tensor(tokens), at, torch.tensor(step_rows), self.padding[self.held])
+            text, padding = self.texts[row], loop.call.padding[row]
+            new, column = [text[-1], *drafted], len(text) - 1
+            positions = range(column - padding, column - padding + len(new))
+            runs.append(Run(self.held.index(row), new, column, positions, padding))
+        loop.count_pass(None)
+        logits = loop.step.packed(runs)
         scores = logits.to(torch.float32, copy=True)
         for processor in self.processors:
             scores = processor(None, scores)
         if loop.chooser is None:
             return scores.argmax(dim=-1).tolist()
-        return loop.chooser.choose_at(rows, [column + 1 for column in columns], scores)
+        rows = [row for row, run in zip(going, runs, strict=True) for _ in run.tokens]
+        lengths = [run.column + 1 + index for run in runs for index in range(len(run.tokens))]
+        return loop.chooser.choose_at(rows, lengths, scores)
 
     def _write(self, row: int, draft: Draft, chosen: list[int]) -> None:
         text, drafted, kept = self.texts[row], draft.tokens, 0

@@ -1,23 +1,22 @@
 """The forward pass of the network with few operations, for decoding on the CPU.
 
-`modeling_fundamentallm.py` is the readable network. This file does the same arithmetic on the same weights. It uses one
-projection for query, key and value, writes keys and values into preallocated tensors, calls no modules, and builds a
-mask only where one is needed. `plain_network` checks whether the two are equivalent for a model; if not, `forward()` is
-used.
+`modeling_fundamentallm.py` is the readable network. This file computes the same with the same weights, in the form that
+`lean_weights.py` gives them. It uses one projection for query, key and value, writes keys and values into preallocated
+tensors, calls no modules, and builds a mask only where one is needed. `plain_network` checks whether the two are
+equivalent for a model; if not, `forward()` is used.
 """
 
-import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules import module as global_hooks
-from transformers.activations import GELUActivation
 
+from ..decoding.network_step import Run
 from ..decoding.watched_states import watches_states
+from .lean_weights import LeanLayer, lean_layers, linears_of
 
 _STOCK = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.Dropout, nn.ModuleList)
 _NETWORK = (
@@ -37,9 +36,8 @@ _STEP_METHODS = ("forward", "prepare_inputs_for_generation", "_update_model_kwar
 _GROWTH = 64
 # Columns of a new cache. Most texts are far shorter than their call allows, and clearing columns takes time.
 _FIRST_COLUMNS = 256
-# The weights of query, key and value, copied into one matrix.
-_Fused = list[tuple[torch.Tensor, torch.Tensor]]
-_FUSED: "weakref.WeakKeyDictionary[Any, _Fused]" = weakref.WeakKeyDictionary()
+# The most new tokens for which the mask is kept from pass to pass.
+_MASKED = 32
 
 
 def plain_network(model: Any) -> bool:
@@ -63,13 +61,18 @@ def plain_network(model: Any) -> bool:
             or not vars(module).keys().isdisjoint(_STEP_METHODS)
         ):
             return False
+        if not all(map(_is_plain_parameter, module._parameters.values())):
+            return False
         if any(not watches_states(hook) for name in _HOOKS for hook in getattr(module, name).values()):
             return False
     if not all(_is_known(kind, home) and _keeps_its_methods(kind) for kind in kinds):
         return False
-    return _fits(model) and all(
-        type(each) is nn.Parameter and each.dtype == torch.float32 and each.device.type == "cpu"
-        for each in model.parameters()
+    return _fits(model)
+
+
+def _is_plain_parameter(given: Any) -> bool:
+    return given is None or (
+        type(given) is nn.Parameter and given.dtype == torch.float32 and given.device.type == "cpu"
     )
 
 
@@ -98,8 +101,8 @@ def _fits(model: Any) -> bool:
     linears = {model.lm_head: (config.hidden_size, False)}
     for layer in inner.layers:
         norms += [layer.input_layernorm, layer.post_attention_layernorm]
-        linears |= dict.fromkeys((*_projections(layer), layer.self_attn.o_proj), (config.hidden_size, True))
-        linears |= {layer.mlp.fc1: (config.hidden_size, True), layer.mlp.fc2: (config.intermediate_size, True)}
+        *before, last = linears_of(layer)
+        linears |= dict.fromkeys(before, (config.hidden_size, True)) | {last: (config.intermediate_size, True)}
     return (
         all(each.max_norm is None for each in embeddings)
         and all(each.eps == config.rms_norm_eps and each.weight is not None for each in norms)
@@ -107,53 +110,6 @@ def _fits(model: Any) -> bool:
             each.in_features == width and (each.bias is not None) == biased for each, (width, biased) in linears.items()
         )
     )
-
-
-def fused_projections(model: Any) -> _Fused:
-    """For each layer, the joined weight and bias of query, key and value; copied again when they change."""
-    known = _FUSED.get(model)
-    layers = model.model.layers
-    # Compares the values: a write through `.data` leaves no other trace.
-    if known is not None and len(known) == len(layers) and all(map(_holds, known, layers)):
-        return known
-    fused = []
-    for layer in layers:
-        parts = _projections(layer)
-        weight = torch.cat([part.weight.detach() for part in parts])
-        fused.append((weight, torch.cat([part.bias.detach() for part in parts])))
-    _FUSED[model] = fused
-    return fused
-
-
-def _projections(layer: Any) -> tuple[Any, Any, Any]:
-    attention = layer.self_attn
-    return attention.q_proj, attention.k_proj, attention.v_proj
-
-
-def _holds(fused: tuple[torch.Tensor, torch.Tensor], layer: Any) -> bool:
-    weight, bias = fused
-    if weight.dtype != layer.self_attn.q_proj.weight.dtype:
-        return False
-    parts = _projections(layer)
-    return all(
-        torch.equal(held, part.weight) and torch.equal(held_bias, part.bias)
-        for held, held_bias, part in zip(weight.chunk(3), bias.chunk(3), parts, strict=True)
-    )
-
-
-@dataclass(frozen=True)
-class _LeanLayer:
-    """The tensors of one layer, in the form its operations use."""
-
-    attention_norm: torch.Tensor
-    query: tuple[torch.Tensor, torch.Tensor]
-    key: tuple[torch.Tensor, torch.Tensor]
-    value: tuple[torch.Tensor, torch.Tensor]
-    out: tuple[torch.Tensor, torch.Tensor]
-    mlp_norm: torch.Tensor
-    up: tuple[torch.Tensor, torch.Tensor]
-    down: tuple[torch.Tensor, torch.Tensor]
-    activation: Callable[[torch.Tensor], torch.Tensor]
 
 
 class LeanStep:
@@ -175,18 +131,19 @@ class LeanStep:
         self.hidden, self.heads, self.eps = config.hidden_size, config.num_attention_heads, config.rms_norm_eps
         self.head_dim = self.hidden // self.heads
         self.columns = columns
-        self.model = model
-        self.fused: _Fused | None = None
         self.tokens = model.model.embed_tokens.weight
         positions = model.model.embed_positions
         self.positions = positions.weight if isinstance(positions, nn.Embedding) else positions.table.to(model.dtype)
         self.norm = model.model.norm.weight
         self.head = model.lm_head.weight
+        self.layers = lean_layers(model)
         with torch.inference_mode():
-            self.layers = [_read_layer(layer) for layer in model.model.layers]
             shape = (len(self.layers), 2, rows, self.heads, min(columns, _FIRST_COLUMNS), self.head_dim)
             # Unused columns are masked, but must be finite: 0 times NaN is NaN.
             self.cache = torch.zeros(shape, dtype=model.dtype)
+            self.mean = torch.full((self.hidden, 1), 1 / self.hidden, dtype=model.dtype)
+            self.added = torch.tensor(self.eps, dtype=model.dtype)
+        self.causal: torch.Tensor | None = None
         self.length = 0
         self.states: torch.Tensor | None = None
 
@@ -214,52 +171,48 @@ class LeanStep:
         visible = self._visible(start, new, mask)
         hidden = self._hidden(tokens, positions, visible, kept, causal=visible is None and new > 1)
         self.length += new
-        self.states = torch.rms_norm(hidden, (self.hidden,), self.norm, self.eps)
-        return functional.linear(self.states, self.head)
+        return self._logits(hidden)
 
     @torch.inference_mode()
-    def packed(
-        self, tokens: torch.Tensor, columns: torch.Tensor, rows: torch.Tensor, padding: torch.Tensor
-    ) -> torch.Tensor:
+    def packed(self, runs: Sequence[Run]) -> torch.Tensor:
         """Compute tokens of rows that have different lengths. `length` does not change.
 
         Args:
-            tokens: (new,) token ids; those of a row are adjacent and in order.
-            columns: (new,) the column of each token in its row; earlier columns are computed already.
-            rows: (new,) the row of each token, ascending.
-            padding: (rows,) columns of padding before each row.
+            runs: the tokens of each row; no row has two.
 
         Returns:
-            (new, vocabulary) logits.
+            (new, vocabulary) logits of the tokens of all runs, one after the other.
         """
-        new, end = len(tokens), int(columns.max()) + 1
-        self._make_room(end)
-        fused_layers = self._fused()
-        counts = torch.bincount(rows, minlength=self.rows)
-        slots = torch.arange(new) - (counts.cumsum(dim=0) - counts)[rows]
-        # The last column each query of a row sees; unused slots see the row's first token.
-        last = padding[:, None].repeat(1, int(counts.max()))
-        last[rows, slots] = columns
-        every = torch.arange(end)
-        seen = (every <= last[:, :, None]) & (every >= padding[:, None, None])
-        mask = torch.zeros(seen.shape, dtype=self.cache.dtype).masked_fill_(~seen, -torch.inf)[:, None]
-        queries = torch.zeros(*last.shape, self.heads, self.head_dim, dtype=self.cache.dtype)
-        hidden = functional.embedding(tokens, self.tokens)
-        hidden += functional.embedding(columns - padding[rows], self.positions)
-        shape = (self.hidden,)
-        for layer, fused, cache in zip(self.layers, fused_layers, self.cache, strict=True):
-            normed = torch.rms_norm(hidden, shape, layer.attention_norm, self.eps)
-            qkv = functional.linear(normed, *fused).view(new, 3, self.heads, self.head_dim)
-            cache[:, rows, :, columns] = qkv[:, 1:]
-            queries[rows, slots] = qkv[:, 0]
-            keys, values = cache[:, :, :, :end].unbind(0)
-            attended = functional.scaled_dot_product_attention(queries.transpose(1, 2), keys, values, attn_mask=mask)
-            attended = attended.transpose(1, 2)[rows, slots].reshape(new, self.hidden)
-            hidden += functional.linear(attended, *layer.out)
-            normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
-            hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
-        self.states = torch.rms_norm(hidden, shape, self.norm, self.eps)
-        return functional.linear(self.states, self.head)
+        sizes = [len(run.tokens) for run in runs]
+        new, ends = sum(sizes), [run.column + size for run, size in zip(runs, sizes, strict=True)]
+        self._make_room(max(ends))
+        rows = torch.tensor([run.row for run in runs]).repeat_interleave(torch.tensor(sizes))
+        columns = [column for run, end in zip(runs, ends, strict=True) for column in range(run.column, end)]
+        positions = [position for run in runs for position in run.positions]
+        masks = [self._mask_of(run, end) for run, end in zip(runs, ends, strict=True)]
+        at = torch.tensor(columns)
+        hidden = functional.embedding(torch.tensor([token for run in runs for token in run.tokens]), self.tokens)
+        hidden += functional.embedding(torch.tensor(positions), self.positions)
+        seen = [(run.row, slice(run.padding, end), mask) for run, end, mask in zip(runs, ends, masks, strict=True)]
+        for layer, cache in zip(self.layers, self.cache, strict=True):
+            qkv = self._projected(layer, hidden).view(new, 3, self.heads, self.head_dim)
+            cache[:, rows, :, at] = qkv[:, 1:]
+            keys, values = (each.split(1) for each in cache)
+            queries = qkv[None, :, 0].transpose(1, 2).split(sizes, dim=2)
+            # One product for each row costs less than one for all, which would need masks and filling.
+            found = [
+                functional.scaled_dot_product_attention(query, keys[row][:, :, part], values[row][:, :, part], mask)
+                for query, (row, part, mask) in zip(queries, seen, strict=True)
+            ]
+            self._add(layer, hidden, torch.cat(found, dim=2).transpose(1, 2).reshape(new, self.hidden))
+        return self._logits(hidden)
+
+    def _mask_of(self, run: Run, end: int) -> torch.Tensor | None:
+        """The additive mask of a run, (1, 1, tokens, end - padding); None where none is needed."""
+        if run.visible is not None:
+            visible = run.visible[:, run.padding :]
+            return torch.zeros(visible.shape, dtype=self.cache.dtype).masked_fill_(~visible, -torch.inf)[None, None]
+        return self._visible(run.column - run.padding, len(run.tokens), None, first=True)
 
     @torch.inference_mode()
     def aside(
@@ -277,12 +230,15 @@ class LeanStep:
             (rows, new, vocabulary) logits.
         """
         mask = torch.zeros(visible.shape, dtype=self.cache.dtype).masked_fill_(~visible, -torch.inf)
-        hidden = self._hidden(tokens, positions, mask, kept=tokens.shape[1])
-        states = torch.rms_norm(hidden, (self.hidden,), self.norm, self.eps)
+        before = self.states
+        logits = self._logits(self._hidden(tokens, positions, mask, kept=tokens.shape[1]))
         if kept:
             self.length += kept
-            self.states = states[:, :kept]
-        return functional.linear(states, self.head)
+            assert self.states is not None
+            self.states = self.states[:, :kept]
+        else:
+            self.states = before
+        return logits
 
     def _hidden(
         self,
@@ -296,49 +252,43 @@ class LeanStep:
         rows, new = tokens.shape
         start, end = self.length, self.length + new
         self._make_room(end)
-        # Comparing the copied weights takes as long as a pass over a short prompt, so the first token does without.
-        fused = self._fused() if start else [None] * len(self.layers)
         hidden = functional.embedding(tokens, self.tokens) + functional.embedding(positions, self.positions)
-        shape, asked = (self.hidden,), new
-        for index, (layer, joined, cache) in enumerate(zip(self.layers, fused, self.cache, strict=True)):
-            normed = torch.rms_norm(hidden, shape, layer.attention_norm, self.eps)
-            if index == len(self.layers) - 1 and (kept == 1 or not causal):
+        hidden, asked = hidden.view(rows * new, self.hidden), new
+        for index, (layer, cache) in enumerate(zip(self.layers, self.cache, strict=True)):
+            qkv = self._projected(layer, hidden).view(rows, new, 3, self.heads, self.head_dim)
+            qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, rows, heads, new, head_dim)
+            cache[:, :rows, :, start:end], query = qkv[1:], qkv[0]
+            if index == len(self.layers) - 1 and kept < new and (kept == 1 or not causal):
                 # The last layer needs the keys and values of all tokens, and all else of the kept ones.
-                asked, hidden, causal = kept, hidden[:, -kept:], False
+                query, asked, causal = query[:, :, -kept:], kept, False
+                hidden = hidden.view(rows, new, self.hidden)[:, -kept:].reshape(rows * kept, self.hidden)
                 visible = visible if visible is None else visible[:, :, -kept:]
-            query = self._project(layer, joined, normed, cache[:, :rows, :, start:end], asked)
             keys, values = cache[:, :rows, :, :end].unbind(0)
             attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=visible, is_causal=causal)
-            hidden += functional.linear(attended.transpose(1, 2).reshape(rows, asked, self.hidden), *layer.out)
-            normed = torch.rms_norm(hidden, shape, layer.mlp_norm, self.eps)
-            hidden += functional.linear(layer.activation(functional.linear(normed, *layer.up)), *layer.down)
-        return hidden[:, -kept:]
+            self._add(layer, hidden, attended.transpose(1, 2).reshape(rows * asked, self.hidden))
+        return hidden.view(rows, asked, self.hidden)[:, -kept:]
 
-    def _project(
-        self,
-        layer: _LeanLayer,
-        joined: tuple[torch.Tensor, torch.Tensor] | None,
-        normed: torch.Tensor,
-        cache: torch.Tensor,
-        asked: int,
-    ) -> torch.Tensor:
-        """Write keys and values, (2, rows, heads, new, head dim). Returns the queries of the last `asked` tokens."""
-        rows, new, _ = normed.shape
-        if joined is not None:
-            qkv = functional.linear(normed, *joined).view(rows, new, 3, self.heads, self.head_dim)
-            qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, rows, heads, new, head_dim)
-            cache[:] = qkv[1:]
-            return qkv[0, :, :, -asked:]
-        for held, projection in zip(cache, (layer.key, layer.value), strict=True):
-            held[:] = functional.linear(normed, *projection).view(rows, new, self.heads, -1).transpose(1, 2)
-        query = functional.linear(normed[:, -asked:], *layer.query)
-        return query.view(rows, asked, self.heads, -1).transpose(1, 2)
+    def _projected(self, layer: LeanLayer, hidden: torch.Tensor) -> torch.Tensor:
+        """Query, key and value of tokens, given their states, (tokens, hidden size); (tokens, 3 * hidden size)."""
+        normed = self._normed(hidden, layer.attention_norm)
+        found = [torch.addmm(bias, normed, weight) for weight, bias in layer.projections]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
-    def _fused(self) -> _Fused:
-        """The joined projections. Compared with the model's weights once, the step then uses them to its end."""
-        if self.fused is None:
-            self.fused = fused_projections(self.model)
-        return self.fused
+    def _add(self, layer: LeanLayer, hidden: torch.Tensor, attended: torch.Tensor) -> None:
+        """Add to the states **in place** what follows from attention, (tokens, hidden size), and the feed-forward."""
+        hidden += torch.addmm(layer.out[1], attended, layer.out[0])
+        raised = torch.addmm(layer.up[1], self._normed(hidden, layer.mlp_norm), layer.up[0])
+        hidden += torch.addmm(layer.down[1], layer.activation(raised), layer.down[0])
+
+    def _normed(self, hidden: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        """The RMS norm of states, (tokens, hidden size). For few tokens, torch's takes twice as long."""
+        normed = hidden * torch.rsqrt(torch.addmm(self.added, hidden * hidden, self.mean))
+        return normed if weight is None else normed * weight
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The logits of states, (…, hidden size)."""
+        self.states = torch.rms_norm(hidden, (self.hidden,), self.norm, self.eps)
+        return functional.linear(self.states, self.head)
 
     def _make_room(self, end: int) -> None:
         """Extend the cache to at least this many columns."""
@@ -348,10 +298,22 @@ class LeanStep:
             most = max(self.columns, now + _GROWTH)
             self.cache = functional.pad(self.cache, (0, 0, 0, max(end, min(2 * now, most)) - now))
 
-    def _visible(self, start: int, new: int, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """The additive attention mask, (rows or 1, 1, new, start + new); None where none is needed."""
-        if mask is None and (new == 1 or start == 0):
+    def _visible(self, start: int, new: int, mask: torch.Tensor | None, first: bool = False) -> torch.Tensor | None:
+        """The additive attention mask, (rows or 1, 1, new, start + new); None where none is needed.
+
+        Args:
+            start: columns before the new ones.
+            new: number of new columns.
+            mask: as in `__call__`.
+            first: whether the first tokens of a text get a mask, too.
+        """
+        if mask is None and (new == 1 or (start == 0 and not first)):
             return None
+        if mask is None and new <= _MASKED and start <= self.columns:
+            if self.causal is None:
+                shape = (_MASKED, self.columns + _MASKED)
+                self.causal = torch.full(shape, -torch.inf, dtype=self.cache.dtype).triu_(self.columns + 1)
+            return self.causal[None, None, :new, self.columns - start : self.columns + new]
         seen = torch.ones(new, start + new, dtype=torch.bool).tril(start)[None, None]
         if mask is not None:
             seen = seen & mask.bool()[:, None, None]
@@ -369,19 +331,3 @@ class LeanStep:
     def keep_rows(self, rows: list[int]) -> None:
         """Keep only these rows."""
         self.cache = self.cache[:, :, rows]
-
-
-def _read_layer(layer: Any) -> _LeanLayer:
-    mlp, out = layer.mlp, layer.self_attn.o_proj
-    query, key, value = ((each.weight, each.bias) for each in _projections(layer))
-    return _LeanLayer(
-        attention_norm=layer.input_layernorm.weight,
-        query=query,
-        key=key,
-        value=value,
-        out=(out.weight, out.bias),
-        mlp_norm=layer.post_attention_layernorm.weight,
-        up=(mlp.fc1.weight, mlp.fc1.bias),
-        down=(mlp.fc2.weight, mlp.fc2.bias),
-        activation=functional.gelu if type(mlp.activation) is GELUActivation else mlp.activation,
-    )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM
+from fundamentallm_hf.portable.decoding.network_step import Run
 from fundamentallm_hf.portable.model.lean_step import LeanStep, plain_network
 
 WINDOW = 24
@@ -274,13 +275,12 @@ def test_rows_of_different_lengths_are_packed_into_one_pass():
     mask = (torch.arange(3) >= padding[:, None]).long()
     step(prompts, (mask.cumsum(dim=-1) - 1).clamp(min=0), mask)
     texts = [[1, 2, 3, 7, 8, 4], [9, 5, 6, 2]]
-    rows, columns = torch.tensor([0, 0, 0, 1]), torch.tensor([3, 4, 5, 3])
-    found = step.packed(torch.tensor([7, 8, 4, 2]), columns, rows, padding)
+    found = step.packed([Run(0, [7, 8, 4], 3, [3, 4, 5]), Run(1, [2], 3, [2], padding=1)])
     for row, after in ((0, slice(0, 3)), (1, slice(3, 4))):
         whole = torch.tensor([texts[row][int(padding[row]) :]])
         expected = model(whole).logits[0, -(after.stop - after.start) :]
         torch.testing.assert_close(found[after], expected, atol=1e-5, rtol=0)
     # The second row continues at its own column, over the first row's drafts.
-    found = step.packed(torch.tensor([3, 1, 5]), torch.tensor([4, 4, 5]), torch.tensor([0, 1, 1]), padding)
+    found = step.packed([Run(0, [3], 4, [4]), Run(1, [1, 5], 4, [3, 4], padding=1)])
     expected = model(torch.tensor([[5, 6, 2, 1, 5]])).logits[0, -2:]
     torch.testing.assert_close(found[1:], expected, atol=1e-5, rtol=0)
