@@ -91,7 +91,8 @@ class Actions:
             checked, settings = self._read(prompt, values)
             texts: list[Written] = []
             for texts in self.writer.write(checked, settings, _ticket(request)):
-                yield [text_view.texts_html(texts), None, status_html(text_view.status_text(texts)), ""]
+                shown = text_view.texts_html(texts, settings=[settings] * len(texts))
+                yield [shown, None, status_html(text_view.status_text(texts)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
             yield [f"{RESTORE}<!-- {secrets.token_hex(8)} -->", None, *refusal_html(error)]
             return
@@ -113,18 +114,20 @@ class Actions:
             export.as_curl(prompt, settings, address),
         ]
 
-    def run_search(self, request: gr.Request, prompt: Any, *values: Any) -> list:
-        """Search with beams and draw the tree."""
+    def run_search(self, request: gr.Request, prompt: Any, *values: Any) -> Iterator[list]:
+        """Search with beams; show the best one so far, and draw the tree at the end."""
         try:
             checked, settings = self._read(prompt, values)
             if settings.beam_size == 1:
                 settings = read_settings(
                     settings.replace(beam_size=comparisons.BEAMS, num_samples=1, best=None).to_dict()
                 )
-            written, branches = self.writer.search(checked, settings, _ticket(request))
+            for written, branches in self.writer.search(checked, settings, _ticket(request)):
+                found = [written]
+                shown = beam_view.tree_html(checked, branches) if branches else text_view.texts_html(found)
+                yield [shown, status_html(text_view.status_text(found)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
-            return ["", *refusal_html(error)]
-        return [beam_view.tree_html(checked, branches), status_html(text_view.status_text([written])), ""]
+            yield ["", *refusal_html(error)]
 
     def run_compare(
         self, request: gr.Request, kind: Any, temperatures: Any, prompt: Any, *values: Any
@@ -137,10 +140,9 @@ class Actions:
             else:
                 columns = comparisons.by_temperature(settings, comparisons.read_temperatures(str(temperatures)[:200]))
             titles = [each.title for each in columns]
-            for texts in self.writer.compare(
-                checked, [each.settings for each in check_columns(columns)], _ticket(request)
-            ):
-                shown = text_view.texts_html(texts, titles, common=True)
+            each_settings = [each.settings for each in check_columns(columns)]
+            for texts in self.writer.compare(checked, each_settings, _ticket(request)):
+                shown = text_view.texts_html(texts, titles, common=True, settings=each_settings)
                 yield [shown, status_html(text_view.status_text(texts)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
             yield ["", *refusal_html(error)]

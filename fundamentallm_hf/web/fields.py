@@ -12,8 +12,8 @@ from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from fundamentallm_hf.settings.typed_values import read_value, show_value
 
+from .escaping import escape
 from .limits import LIMITS, OPEN
-from .text_view import escape
 
 # The page's defaults: the values that the guide recommends, and a fixed seed that can be passed on.
 START: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": 7}

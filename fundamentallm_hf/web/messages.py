@@ -3,8 +3,8 @@
 from fundamentallm_hf.portable.errors import UserError
 
 from .endpoints import sentence
+from .escaping import escape
 from .limits import field_of
-from .text_view import escape
 
 # After an error: the browser shows the text again that was there before.
 RESTORE = '<p class="restore"></p>'

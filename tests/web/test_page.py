@@ -221,11 +221,11 @@ def test_a_character_shows_what_it_was_chosen_from_and_the_text_goes_on_from_ano
     picture(page, "branch")
 
 
-def test_required_words_and_near_misses_are_marked_and_white_space_shows(visit):
+def test_required_words_are_marked_and_white_space_shows(visit):
     page = visit()
     example(page, "Words that always appear")
     page.wait_for_selector(".tok.required")
-    assert "✓ dragon" in page.locator(".found").first.inner_text().lower()
+    assert "✓ dragon" in page.locator(".words").first.inner_text().lower()
     assert not page.locator(".tok .sign").first.is_visible()
     page.get_by_label("show white space").check()
     picture(page, "required")
