@@ -132,13 +132,22 @@ class Actions:
     def run_compare(
         self, request: gr.Request, kind: Any, temperatures: Any, prompt: Any, *values: Any
     ) -> Iterator[list]:
-        """Generate the texts of a comparison."""
+        """Generate the texts of a comparison.
+
+        Args:
+            request: of the visitor.
+            kind: "temperatures", "controls", or the name of a setting to compare with and without.
+            temperatures: as they are typed.
+            prompt, values: of the fields.
+        """
         try:
             checked, settings = self._read(prompt, values)
             if kind == "controls":
                 columns = comparisons.without_each(settings)
-            else:
+            elif kind == "temperatures":
                 columns = comparisons.by_temperature(settings, comparisons.read_temperatures(str(temperatures)[:200]))
+            else:
+                columns = comparisons.with_and_without(settings, str(kind))
             titles = [each.title for each in columns]
             each_settings = [each.settings for each in check_columns(columns)]
             for texts in self.writer.compare(checked, each_settings, _ticket(request)):
@@ -218,6 +227,10 @@ class Actions:
         name = (event._data or {}).get("name")
         defaults = dict(zip(OPEN, show_fields({}), strict=True))
         return [defaults[each] if each == name else gr.skip() for each in OPEN]
+
+    def leave_out(self, event: gr.EventData) -> list:
+        """The setting to compare with and without, and the tab that shows both."""
+        return [str((event._data or {}).get("name")), gr.Tabs(selected="compare")]
 
     def make_json(self, result: Result | None) -> str:
         """The text of the download."""

@@ -41,8 +41,9 @@ def visit(browser, served):
     """Opens the page; nothing may be written on the console."""
     complaints, pages = [], []
 
-    def visit(query="", width=1280, height=900, dark=False):
-        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
+    def visit(query="", width=1280, height=900, dark=False, context=None):
+        screen = {"viewport": {"width": width, "height": height}, "color_scheme": "dark" if dark else "light"}
+        page = browser.new_page(**screen) if context is None else context.new_page()
         page.set_default_timeout(SECONDS)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))

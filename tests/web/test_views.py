@@ -12,9 +12,9 @@ from fundamentallm_hf import GenerationSettings
 from fundamentallm_hf.generation.beam_tree import Branch
 from fundamentallm_hf.generation.completion import Completion
 from fundamentallm_hf.generation.probabilities import Prediction, step_of
+from fundamentallm_hf.portable.decoding.control_effects import Turn
 from fundamentallm_hf.web.beam_view import lanes_of, tree_html
 from fundamentallm_hf.web.escaping import escape
-from fundamentallm_hf.portable.decoding.control_effects import Turn
 from fundamentallm_hf.web.growing_text import Turned
 from fundamentallm_hf.web.highlights import find_entry, find_required
 from fundamentallm_hf.web.runner import Written
