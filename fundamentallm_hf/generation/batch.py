@@ -4,17 +4,18 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextGenerationPipeline
 
 from fundamentallm_hf.portable.decoding.deferred import Deferred
-from fundamentallm_hf.portable.decoding.recording import Recorder
+from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, Recorder
 from fundamentallm_hf.portable.decoding.stop_strings import find_stop, settled
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
+from .beam_progress import TakeBest
 from .chat import ChatPrompt, encode
 from .generate_arguments import end_tokens, is_fundamentallm, token_budgets
 from .streaming import TokenTextStreamer
@@ -58,6 +59,7 @@ class Extras:
         recorder: sees the scores of every step.
         turn: called before every step, for computations that take turns.
         deferred: takes the loop, which others run.
+        progress: receives the best text of a beam search over one prompt while it runs.
     """
 
     scored: bool = False
@@ -67,10 +69,25 @@ class Extras:
     recorder: Recorder | None = None
     turn: Callable[[], None] | None = None
     deferred: Deferred | None = None
+    progress: TakeBest | None = None
 
     @property
     def interrupted(self) -> bool:
         return self.interrupt is not None and self.interrupt.is_set()
+
+    def streamed(
+        self,
+        prompt: str,
+        settings: GenerationSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        take: Callable[[str], None],
+    ) -> "Extras":
+        """With a streamer that passes on the pieces of a single text without beams; see `Generator.stream`."""
+        alone, recorder = isinstance(prompt, ChatPrompt), None
+        if self.probabilities and not alone:
+            recorder = ProbabilityRecorder(self.probabilities, greedy=not settings.sampled)
+        streamer = TokenTextStreamer(tokenizer, take, settings.stop, settings.min_tokens, alone, recorder)
+        return replace(self, streamer=streamer, recorder=recorder)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionEr
 from fundamentallm_hf.portable.errors import UsageError, UserError
 
 from .batch import Batch, CompletionPipeline, Extras, Row, RowReader, torch_seeded
+from .beam_progress import BeamProgress, TakeBest
 from .beam_tree import BeamRecorder
 from .completion import Completion, likeliest
-from .generate_arguments import generate_arguments, is_fundamentallm
+from .generate_arguments import end_tokens, generate_arguments, is_fundamentallm
 from .probabilities import TokenNames, log_probability, token_predictions
 from .streaming import EveryStep, StopWhenSet
 
@@ -119,6 +120,13 @@ class BatchRun:
         is_json, passes = bool(batch.settings.json_schema), self.counter.passes
         return Completion(prompt, read.text, reason, read.tokens, seed, score, found, index, is_json, passes)
 
+    def _progress(self, take: TakeBest) -> BeamProgress:
+        settings, ends = self.batch.settings, (self.blocked, self.complete)
+        given, stops = self.batch.lengths[0], settings.stop
+        return BeamProgress(
+            take, self.tokenizer, given, settings.beam_size, end_tokens(self.model), stops, ends, self.batch.is_chat
+        )
+
     def _generate_tokens(self) -> list[list[dict]]:
         """Run the pipeline: for each prompt, a record of `CompletionPipeline` for each sample."""
         batch, extras, criteria = self.batch, self.extras, self.criteria
@@ -130,6 +138,8 @@ class BatchRun:
             arguments["logits_processor"] = LogitsProcessorList([*processors, extras.recorder])
         if extras.interrupt is not None:
             criteria.append(StopWhenSet(extras.interrupt))
+        if extras.progress is not None and batch.beams and len(batch.prompts) == 1:
+            criteria.append(self._progress(extras.progress))
         if extras.turn is not None:
             criteria.append(EveryStep(extras.turn))
         if is_fundamentallm(self.model):

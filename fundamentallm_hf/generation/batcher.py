@@ -21,13 +21,13 @@ from fundamentallm_hf.portable.decoding.lean_loop import LeanLoop
 from fundamentallm_hf.portable.decoding.row_drafts import worth
 
 from .batch import Extras
-from .chat import ChatPrompt, Prompt, as_prompts
+from .beam_progress import TakeBest
+from .chat import Prompt, as_prompts
 from .completion import Completion
 from .generate_arguments import is_fundamentallm
 from .generator import Generator
 from .joint_choice import choose_together
 from .shared_passes import SharedPasses, TextStep
-from .streaming import TokenTextStreamer
 from .turns import TurnTaker
 
 # Texts and turns at a time; further ones wait. More rows hardly make a pass cheaper per token.
@@ -155,6 +155,7 @@ class Batcher:
         probabilities: int = 0,
         interrupt: threading.Event | None = None,
         take: Callable[[str], None] | None = None,
+        progress: TakeBest | None = None,
         **settings: Any,
     ) -> Request:
         """Ask for one text.
@@ -163,6 +164,7 @@ class Batcher:
             prompt: as in `Generator.generate`.
             scored, probabilities, interrupt: as in `Generator.complete`.
             take: called with every piece of the text, from the thread of the batcher, and must return at once.
+            progress: as in `Generator.complete`; called like `take`.
             settings: in place of the generator's; the number of samples is 1.
 
         Raises:
@@ -173,11 +175,9 @@ class Batcher:
         chosen.check()
         (text,) = as_prompts(prompt, generator.tokenizer)
         stop = interrupt or threading.Event()
-        extras = Extras(scored, probabilities, stop)
+        extras = Extras(scored, probabilities, stop, progress=progress)
         if take is not None and chosen.beam_size == 1:
-            reply = isinstance(text, ChatPrompt)
-            streamer = TokenTextStreamer(generator.tokenizer, take, chosen.stop, chosen.min_tokens, alone=reply)
-            extras = replace(extras, streamer=streamer)
+            extras = extras.streamed(text, chosen, generator.tokenizer, take)
 
         def begin(deferred: Deferred) -> Callable[[], Completion]:
             return generator.begin(text, chosen, replace(extras, deferred=deferred)).finish

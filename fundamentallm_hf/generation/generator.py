@@ -4,7 +4,6 @@ import secrets
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +17,9 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .batch import Batch, CompletionPipeline, Extras
 from .batch_run import BatchRun
+from .beam_progress import TakeBest
 from .beam_tree import BeamRecorder, Branch
-from .chat import ChatPrompt, Prompt, as_prompt, as_prompts, encode
+from .chat import Prompt, as_prompt, as_prompts, encode
 from .completion import Completion, all_parts, in_batches
 from .file_run import FileOptions, FileSummary, run_file
 from .generate_arguments import end_tokens
@@ -31,7 +31,7 @@ from .probabilities import (
 )
 from .prompt_files import PromptsFile
 from .resumable_output import ResumableFile
-from .streaming import TextStream, TokenTextStreamer, pieces_of
+from .streaming import TextStream, pieces_of
 
 
 class Generator:
@@ -99,6 +99,7 @@ class Generator:
         probabilities: int = 0,
         interrupt: threading.Event | None = None,
         turn: Callable[[], None] | None = None,
+        progress: TakeBest | None = None,
         **settings: Any,
     ) -> list[Completion]:
         """Generate `num_samples` texts for each prompt, all in one batch, and keep the `best` of them.
@@ -109,6 +110,8 @@ class Generator:
             probabilities: compute the probabilities of every token, with this many alternatives to each; 0 is off.
             interrupt: ends the computation at the next token once another thread sets it.
             turn: called before every step.
+            progress: called during a beam search over one prompt, with what the best beam adds so far and how many of
+                these characters are certain.
             settings: for this call, in place of the generator's.
 
         Returns:
@@ -117,9 +120,8 @@ class Generator:
         Raises:
             UserError: as in `generate`.
         """
-        return self._run(
-            self._texts(prompts), self._for_call(settings), Extras(scored, probabilities, interrupt, turn=turn)
-        )
+        extras = Extras(scored, probabilities, interrupt, turn=turn, progress=progress)
+        return self._run(self._texts(prompts), self._for_call(settings), extras)
 
     def iterate(
         self,
@@ -213,13 +215,14 @@ class Generator:
         *,
         interrupt: threading.Event | None = None,
         turn: Callable[[], None] | None = None,
+        progress: TakeBest | None = None,
         **settings: Any,
     ) -> tuple[Completion, list[Branch]]:
         """Search with beams for one text, and return the other beams too.
 
         Args:
             prompt: as in `generate`.
-            interrupt, turn: as in `complete`.
+            interrupt, turn, progress: as in `complete`.
             settings: for this call, in place of the generator's; `beam_size` has to be at least 2.
 
         Returns:
@@ -233,7 +236,7 @@ class Generator:
             line = f"beam-size has to be at least 2 for a search but is {chosen.beam_size}"
             raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
         recorder = BeamRecorder(end_tokens(self.model))
-        extras = Extras(scored=True, interrupt=interrupt, recorder=recorder, turn=turn)
+        extras = Extras(scored=True, interrupt=interrupt, recorder=recorder, turn=turn, progress=progress)
         completion = self._run(self._texts(prompt), chosen, extras)[0]
         return completion, recorder.branches(TokenNames(self.tokenizer).text)
 
@@ -278,12 +281,7 @@ class Generator:
                 for piece in pieces_of(completion):
                     take(piece)
                 return completion
-            alone, chance = isinstance(text, ChatPrompt), None
-            if probabilities and not alone:
-                recorder = ProbabilityRecorder(probabilities, greedy=not chosen.sampled)
-                extras, chance = replace(extras, recorder=recorder), recorder.chosen
-            streamer = TokenTextStreamer(self.tokenizer, take, chosen.stop, chosen.min_tokens, alone, chance)
-            return self._run([text], chosen, replace(extras, streamer=streamer))[0]
+            return self._run([text], chosen, extras.streamed(text, chosen, self.tokenizer, take))[0]
 
         return TextStream(work, interrupt)
 

@@ -7,13 +7,14 @@ after settings and controls come from a `ProbabilityRecorder`.
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fundamentallm_hf.portable.decoding.context_window import can_slide, window_start
+from fundamentallm_hf.portable.decoding.control_effects import Turn
 from fundamentallm_hf.portable.decoding.forward import forward
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary, as_bytes
@@ -47,6 +48,9 @@ class Prediction:
             0 or 1; in beam search it is the weight that the step gives to the beam.
         model_probability: the raw probability, by the model alone.
         alternatives: the most probable tokens at the same position, by the model alone or after settings and controls.
+        effects: by what acted ("ban", "require", "guide", "structure", "ending", "repetition"), the factor by which it
+            changed this token's probability; 0 took it away. Without what changed nothing.
+        turns: of a token in a text, the controls that moved at least a tenth of the probability at its position.
     """
 
     token: int
@@ -55,11 +59,20 @@ class Prediction:
     probability: float
     model_probability: float
     alternatives: "tuple[Prediction, ...]" = ()
+    effects: dict[str, float] = field(default_factory=dict)
+    turns: tuple[Turn, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name; the alternatives only if there are any."""
-        made: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name != "alternatives"}
-        return made | {"alternatives": [each.to_dict() for each in self.alternatives]} if self.alternatives else made
+        """The fields by name; the last three only if there are any."""
+        optional = ("alternatives", "effects", "turns")
+        made: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name not in optional}
+        if self.alternatives:
+            made["alternatives"] = [each.to_dict() for each in self.alternatives]
+        if self.effects:
+            made["effects"] = dict(self.effects)
+        if self.turns:
+            made["turns"] = [asdict(each) for each in self.turns]
+        return made
 
 
 class TokenNames:
@@ -214,11 +227,18 @@ def token_predictions(
                 zip(likely, likely.values(), model_values, strict=True), key=lambda each: -max(each[1], each[2])
             )
             listed = sorted(listed[: recorder.top], key=lambda each: (-each[1], -each[2]))
+            before = tokens[:position]
             position += 1
             chance = recorder.chosen(tokens[:position])
-            alternatives = tuple(_prediction(names, *each) for each in listed)
-            found.append(_prediction(names, token, chance, own, alternatives))
+            alternatives = tuple(_with_effects(_prediction(names, *each), recorder, before) for each in listed)
+            made = _with_effects(_prediction(names, token, chance, own, alternatives), recorder, before)
+            found.append(replace(made, turns=recorder.effects.after(before).turns))
     return tuple(found)
+
+
+def _with_effects(prediction: Prediction, recorder: ProbabilityRecorder, before: torch.Tensor) -> Prediction:
+    found = recorder.effects.of_token(before, prediction.token)
+    return replace(prediction, effects=found) if found else prediction
 
 
 def _prediction(

@@ -14,6 +14,8 @@ import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from fundamentallm_hf.portable.decoding.control_effects import Turn
+from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 from fundamentallm_hf.portable.decoding.stop_strings import find_held, find_stop
 
 if TYPE_CHECKING:
@@ -25,24 +27,29 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class TextPiece(str):
-    """A piece of a text that knows how probable it was.
+    """A piece of a text that knows how probable it was, and where controls have turned it.
 
     Attributes:
         probability: of its token when it was chosen, after settings and controls; of several tokens the lowest.
+        turns: each with the index in the piece of the first character of its token.
     """
 
-    __slots__ = ("probability",)
+    __slots__ = ("probability", "turns")
     probability: float
+    turns: tuple[tuple[int, Turn], ...]
 
-    def __new__(cls, text: str, probability: float) -> "TextPiece":
+    def __new__(cls, text: str, probability: float, turns: tuple[tuple[int, Turn], ...] = ()) -> "TextPiece":
         piece = super().__new__(cls, text)
-        piece.probability = probability
+        piece.probability, piece.turns = probability, turns
         return piece
 
 
 def pieces_of(completion: "Completion") -> list[str]:
     """What a completion adds, as pieces: one for each token where the probabilities are known, otherwise one."""
-    pieces: list[str] = [TextPiece(each.text, each.probability) for each in completion.probabilities or ()]
+    pieces: list[str] = [
+        TextPiece(each.text, each.probability, tuple((0, turn) for turn in each.turns))
+        for each in completion.probabilities or ()
+    ]
     # The bytes of one character are several tokens, whose texts do not make up the whole.
     return pieces if "".join(pieces) == completion.completion else [completion.completion]
 
@@ -59,8 +66,7 @@ class TokenTextStreamer(BaseStreamer):
         stops: texts that end the text.
         min_tokens: a stop text counts behind that many new tokens.
         alone: what is added is a text by itself, as the reply in a chat.
-        probability: returns the probability with which the last token of a row, (length,), was chosen; with it,
-            pieces are `TextPiece`s.
+        recorder: records the probabilities of the call; with it, pieces are `TextPiece`s.
     """
 
     takes_runs = True  # our loop may pass on several new tokens in one call
@@ -72,14 +78,15 @@ class TokenTextStreamer(BaseStreamer):
         stops: Sequence[str] = (),
         min_tokens: int = 0,
         alone: bool = False,
-        probability: Callable[[torch.Tensor], float] | None = None,
+        recorder: ProbabilityRecorder | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.take = take
         self.alone = alone
-        self.probability = probability
+        self.recorder = recorder
         # Of each token that has not been passed on as a whole: where its text starts and ends, and its probability.
         self.held: list[tuple[int, int, float]] = []
+        self.turns: list[tuple[int, Turn]] = []  # those not passed on, each with the start of its token
         self.stops = stops
         self.free_tokens = min_tokens
         # Tokens from the first of these on are decoded at every step; the text of those before the second is known.
@@ -105,8 +112,10 @@ class TokenTextStreamer(BaseStreamer):
             self.tokens.append(token)
             start = len(self.text)
             self.text += self._completed(token)
-            if self.probability is not None:
-                self.held.append((start, len(self.text), self.probability(torch.tensor(self.tokens))))
+            if self.recorder is not None:
+                row = torch.tensor(self.tokens)
+                self.held.append((start, len(self.text), self.recorder.chosen(row)))
+                self.turns += [(start, turn) for turn in self.recorder.effects.after(row[:-1]).turns]
             if self.free_tokens:
                 self.free_tokens -= 1
                 self.stops_from = len(self.text)
@@ -145,8 +154,11 @@ class TokenTextStreamer(BaseStreamer):
     def _hand_over(self, end: int) -> None:
         if end > self.handed_over:
             piece = self.text[self.handed_over : end]
-            if self.probability is not None:
-                piece = TextPiece(piece, min((chance for start, _, chance in self.held if start < end), default=1.0))
+            if self.recorder is not None:
+                chance = min((chance for start, _, chance in self.held if start < end), default=1.0)
+                turns = tuple((max(0, at - self.handed_over), turn) for at, turn in self.turns if at < end)
+                piece = TextPiece(piece, chance, turns)
+                self.turns = [each for each in self.turns if each[0] >= end]
                 self.held = [each for each in self.held if each[1] > end or each[0] >= end]
             self.take(piece)
             self.handed_over = end

@@ -91,7 +91,8 @@ class Actions:
             checked, settings = self._read(prompt, values)
             texts: list[Written] = []
             for texts in self.writer.write(checked, settings, _ticket(request)):
-                yield [text_view.texts_html(texts), None, status_html(text_view.status_text(texts)), ""]
+                shown = text_view.texts_html(texts, settings=[settings] * len(texts))
+                yield [shown, None, status_html(text_view.status_text(texts)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
             yield [f"{RESTORE}<!-- {secrets.token_hex(8)} -->", None, *refusal_html(error)]
             return
@@ -113,34 +114,44 @@ class Actions:
             export.as_curl(prompt, settings, address),
         ]
 
-    def run_search(self, request: gr.Request, prompt: Any, *values: Any) -> list:
-        """Search with beams and draw the tree."""
+    def run_search(self, request: gr.Request, prompt: Any, *values: Any) -> Iterator[list]:
+        """Search with beams; show the best one so far, and draw the tree at the end."""
         try:
             checked, settings = self._read(prompt, values)
             if settings.beam_size == 1:
                 settings = read_settings(
                     settings.replace(beam_size=comparisons.BEAMS, num_samples=1, best=None).to_dict()
                 )
-            written, branches = self.writer.search(checked, settings, _ticket(request))
+            for written, branches in self.writer.search(checked, settings, _ticket(request)):
+                found = [written]
+                shown = beam_view.tree_html(checked, branches) if branches else text_view.texts_html(found)
+                yield [shown, status_html(text_view.status_text(found)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
-            return ["", *refusal_html(error)]
-        return [beam_view.tree_html(checked, branches), status_html(text_view.status_text([written])), ""]
+            yield ["", *refusal_html(error)]
 
     def run_compare(
         self, request: gr.Request, kind: Any, temperatures: Any, prompt: Any, *values: Any
     ) -> Iterator[list]:
-        """Generate the texts of a comparison."""
+        """Generate the texts of a comparison.
+
+        Args:
+            request: of the visitor.
+            kind: "temperatures", "controls", or the name of a setting to compare with and without.
+            temperatures: as they are typed.
+            prompt, values: of the fields.
+        """
         try:
             checked, settings = self._read(prompt, values)
             if kind == "controls":
                 columns = comparisons.without_each(settings)
-            else:
+            elif kind == "temperatures":
                 columns = comparisons.by_temperature(settings, comparisons.read_temperatures(str(temperatures)[:200]))
+            else:
+                columns = comparisons.with_and_without(settings, str(kind))
             titles = [each.title for each in columns]
-            for texts in self.writer.compare(
-                checked, [each.settings for each in check_columns(columns)], _ticket(request)
-            ):
-                shown = text_view.texts_html(texts, titles, common=True)
+            each_settings = [each.settings for each in check_columns(columns)]
+            for texts in self.writer.compare(checked, each_settings, _ticket(request)):
+                shown = text_view.texts_html(texts, titles, common=True, settings=each_settings)
                 yield [shown, status_html(text_view.status_text(texts)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
             yield ["", *refusal_html(error)]
@@ -216,6 +227,10 @@ class Actions:
         name = (event._data or {}).get("name")
         defaults = dict(zip(OPEN, show_fields({}), strict=True))
         return [defaults[each] if each == name else gr.skip() for each in OPEN]
+
+    def leave_out(self, event: gr.EventData) -> list:
+        """The setting to compare with and without, and the tab that shows both."""
+        return [str((event._data or {}).get("name")), gr.Tabs(selected="compare")]
 
     def make_json(self, result: Result | None) -> str:
         """The text of the download."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fundamentallm_hf.generation.beam_tree import Branch
 
-from .text_view import escape
+from .escaping import escape
 
 # Width of a letter and height of a line, in the picture's units.
 WIDTH, HEIGHT = 8.4, 24.0

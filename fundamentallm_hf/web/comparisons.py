@@ -58,12 +58,29 @@ def without_each(settings: GenerationSettings, limits: Limits = LIMITS) -> list[
         default = SETTINGS[name].default
         if getattr(settings, name) == default or (name == "top_p" and settings.top_p == 1):
             continue
-        refining = [control.name for control in CONTROLS.values() if control.refines == (name,)]
-        changes = {each: SETTINGS[each].default for each in (name, *refining)}
-        found.append(Column(f"without {SETTINGS[name].label}", alone.replace(**changes)))
+        found.append(_without(alone, name))
     if len(found) == 1:
         raise UsageError("there is no control to leave out: set one, for instance bad-words")
     return found[: limits.columns]
+
+
+def with_and_without(settings: GenerationSettings, name: str) -> list[Column]:
+    """A text with a setting, and one without it.
+
+    Args:
+        settings: of both.
+        name: of the setting; one of `REMOVABLE`.
+    """
+    if name not in REMOVABLE:
+        raise UsageError(f"{SETTINGS[name].label if name in SETTINGS else name} cannot be left out")
+    alone = settings.replace(num_samples=1, best=None)
+    return [Column(f"with {SETTINGS[name].label}", alone), _without(alone, name)]
+
+
+def _without(settings: GenerationSettings, name: str) -> Column:
+    refining = [control.name for control in CONTROLS.values() if control.refines == (name,)]
+    changes = {each: SETTINGS[each].default for each in (name, *refining)}
+    return Column(f"without {SETTINGS[name].label}", settings.replace(**changes))
 
 
 def read_temperatures(typed: str) -> list[Any]:

@@ -1,25 +1,45 @@
-// The text on screen and the tree next to it: what the buttons do. It follows tree.js and script.js in one script.
+// The text on screen and the tree next to it: what the buttons do. The scripts before it in panels.py are in one with it.
 
 const tools = () => document.getElementById("tools");
 const branches = () => document.getElementById("branches");
 const shownIn = () => element.querySelector(".run");
 const seenRuns = new Set();
-// What the server made of a text: its tokens with their alternatives. Too much for the browser's storage.
-const views = new Map();
+const views = new Views();
 const folded = new Set();
-let tree = new Tree(null);
+const kept = new KeptTree({
+  getItem: (key) => localStorage.getItem(key), // where it is blocked, even naming it fails
+  setItem: (key, text) => localStorage.setItem(key, text),
+});
+let tree = kept.tree;
 let asked = null; // the prompt that a text was asked for with, and the id of the text that it came from
 let removed = null; // the tree before the last texts were deleted
 
 const say = (...parts) => branches().querySelector(".say").replaceChildren(...parts);
 
 const save = () => {
+  kept.tree = tree;
   try {
-    localStorage.setItem(KEY, tree.toString());
+    kept.write();
+    // Which text is shown is a matter of each tab.
+    sessionStorage.setItem(KEY, JSON.stringify([tree.history, tree.position]));
   } catch {
     say("The browser's storage is full: download the texts, and delete some.");
   }
 };
+
+// Another tab has saved.
+window.addEventListener("storage", (event) => {
+  if (event.key !== KEY || !element.isConnected) return;
+  const shown = tree.current;
+  try {
+    if (kept.read()) kept.write();
+  } catch {
+    return; // another version of this page
+  }
+  tree = kept.tree;
+  if (tree.current === shown || !shownIn() || element.querySelector(".editing")) drawTree();
+  else draw();
+});
 
 const button = (text, act, label) => {
   const made = make("button", "act", text);
@@ -29,97 +49,14 @@ const button = (text, act, label) => {
   return made;
 };
 
-const facts = (node) => {
-  if (!("tokens" in node)) return "";
-  const parts = [`${node.tokens} token${node.tokens === 1 ? "" : "s"}`];
-  if (node.seed !== null) parts.push(`seed ${node.seed}`);
-  if (node.perplexity !== null) parts.push(`perplexity ${node.perplexity.toFixed(2)}`);
-  return parts.join(" · ");
-};
-
-// The settings of a text that not all texts have.
-const differing = () => {
-  const shown = (node) => Object.entries(node.settings).map(([name, value]) => `${name.replaceAll("_", "-")}=${value}`);
-  const written = [...tree.nodes.values()].filter((node) => "tokens" in node);
-  let shared = null;
-  for (const node of written) {
-    const own = new Set(shown(node));
-    shared = new Set([...(shared || own)].filter((each) => own.has(each)));
-  }
-  return (node) => ("tokens" in node ? shown(node).filter((each) => !shared.has(each)) : []);
-};
-
-const drawTree = () => {
-  const list = branches().querySelector(".list");
-  const focused = document.activeElement && list.contains(document.activeElement) ? document.activeElement.dataset : null;
-  const drawn = document.createDocumentFragment();
-  const own = differing();
-  let hiddenBelow = null;
-  for (const { node, depth, children } of tree.depths()) {
-    if (hiddenBelow !== null && isBelow(node, hiddenBelow)) continue;
-    hiddenBelow = folded.has(node.id) ? node.id : null;
-    const row = make("li", node === tree.current ? "branch here" : "branch");
-    row.dataset.id = node.id;
-    row.style.setProperty("--depth", Math.min(depth, 8));
-    const go = button(node.name, "go");
-    go.className = "name";
-    if (node === tree.current) go.setAttribute("aria-current", "true");
-    const about = [facts(node), ...own(node)].filter(Boolean).join(" · ");
-    go.title = about || "a prompt, or an edited text";
-    if (children) {
-      const fold = button(folded.has(node.id) ? "▸" : "▾", "fold", `${folded.has(node.id) ? "unfold" : "fold"} ${node.name}`);
-      fold.setAttribute("aria-expanded", String(!folded.has(node.id)));
-      row.append(fold);
-    } else row.append(make("span", "leaf"));
-    row.append(go);
-    const side = button("compare", "compare", `compare with ${node.name}`);
-    side.classList.add("side");
-    row.append(make("small", "", about));
-    if (tree.current && node !== tree.current) row.append(side);
-    if (node === tree.current) {
-      const more = make("span", "more");
-      more.append(button("rename", "rename", `rename ${node.name}`), button("delete", "delete", `delete ${node.name}`));
-      row.append(more);
-    }
-    drawn.append(row);
-  }
-  list.replaceChildren(drawn);
-  requestAnimationFrame(() => {
-    const here = list.querySelector(".here");
-    if (!here) return;
-    const [top, end] = [here.offsetTop - list.offsetTop, here.offsetTop - list.offsetTop + here.offsetHeight];
-    if (top < list.scrollTop) list.scrollTop = top;
-    else if (end > list.scrollTop + list.clientHeight) list.scrollTop = end - list.clientHeight;
-  });
-  if (focused && focused.do) {
-    const again = list.querySelector(".here .name");
-    if (again) again.focus();
-  }
-  for (const [name, able] of [
-    ["undo", tree.position > 0],
-    ["redo", tree.position < tree.history.length - 1],
-    ["more", tree.current],
-    ["retry", tree.current],
-    ["download", tree.nodes.size],
-  ])
-    for (const each of document.querySelectorAll(`[data-do="${name}"]`)) each.disabled = !able;
-};
-
-const isBelow = (node, id) => {
-  while (node && node.parent !== null) {
-    if (node.parent === id) return true;
-    node = tree.nodes.get(node.parent);
-  }
-  return false;
-};
-
 // Show the current text: as the server made it, or plain where that is not known any more.
 const draw = () => {
   const run = make("div", "run");
   const node = tree.current;
   if (!node) run.append(make("p", "empty", "What the model writes appears here."));
-  else if (views.has(node.id)) {
-    run.innerHTML = views.get(node.id); // made by the server, where all text was escaped
+  else if (views.at(views.key(tree, node))) {
+    run.innerHTML = views.at(views.key(tree, node)); // made by the server, where all text was escaped
+    run.querySelector(".see").dataset.id = node.id;
   } else {
     const see = make("section", "see");
     const text = make("p", "text");
@@ -127,6 +64,8 @@ const draw = () => {
     see.append(text, make("p", "foot", facts(node)));
     if ("tokens" in node) see.append(button("Show the probabilities: write it again with its settings", "again"));
     run.append(see);
+    if ("tokens" in node)
+      views.fetch(views.key(tree, node)).then((found) => found && tree.current === node && run.isConnected && draw());
   }
   const place = shownIn() || element.querySelector(".empty, .cards, .restore");
   if (place) place.replaceWith(run);
@@ -158,7 +97,7 @@ const take = (run) => {
     see.dataset.id = node.id;
   }
   const legend = run.querySelector(".legend");
-  sections.forEach((see, index) => views.set(nodes[index].id, see.outerHTML + (legend ? legend.outerHTML : "")));
+  sections.forEach((see, index) => views.keep(views.key(tree, nodes[index]), see.outerHTML + (legend ? legend.outerHTML : "")));
   if (nodes.length) tree.go(nodes[0].id);
   // The button that was pressed went away with the text that it belonged to.
   const first = run.querySelector(".tok");
@@ -252,7 +191,10 @@ const acts = {
     const field = make("input", "rename");
     field.value = node.name;
     field.setAttribute("aria-label", "name of the text");
+    let ended = false; // a field that is taken away loses the focus once more
     const done = (renames) => {
+      if (ended) return;
+      ended = true;
       if (renames && field.value.trim()) node.name = field.value.trim();
       save();
       drawTree();
@@ -274,7 +216,10 @@ const acts = {
     say(`${count - tree.nodes.size} deleted. `, button("Bring back", "restore"));
   },
   restore: () => {
-    tree = Tree.read(removed);
+    const before = Tree.read(removed);
+    tree.adopt(before);
+    // Ids are those of before, as long as no other text has taken one.
+    if (before.history.every((id) => id === null || tree.nodes.has(id))) [tree.history, tree.position] = [before.history, before.position];
     say();
     move();
   },
@@ -296,9 +241,10 @@ document.addEventListener("change", (event) => {
 });
 
 document.addEventListener("fundamentallm-texts", (event) => {
+  removed = tree.nodes.size ? tree.toString() : null;
   tree = Tree.read(event.detail);
-  views.clear();
   move();
+  if (removed) say("The texts of the file took the place of those that were here. ", button("Bring back", "restore"));
 });
 
 document.addEventListener("keydown", (event) => {
@@ -334,9 +280,12 @@ const arrived = () => {
   if (!start || seenRuns.has("start")) return;
   seenRuns.add("start");
   tree.model = start.dataset.model || null;
+  views.version = start.dataset.version;
   try {
-    const saved = localStorage.getItem(KEY);
-    if (saved) tree = Tree.read(saved);
+    kept.read();
+    tree = kept.tree;
+    const [history, position] = JSON.parse(sessionStorage.getItem(KEY) || "[[], 0]");
+    if (history.length && history.every((id) => id === null || tree.nodes.has(id))) [tree.history, tree.position] = [history, position];
   } catch {
     say("The texts that were kept in this browser cannot be read.");
   }

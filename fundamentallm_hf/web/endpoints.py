@@ -207,7 +207,7 @@ class Endpoints:
             The record of the chosen text, and the branches of the tree, of which the first is that text.
         """
         read = read_prompt(prompt), read_settings(settings)
-        written, branches = self.writer.search(*read)
+        *_, (written, branches) = self.writer.search(*read)
         return {"chosen": record(written), "branches": [each.to_dict() for each in branches]}
 
     def compare(self, prompt: str, temperatures: list[float] = [], **settings: Any) -> list[dict[str, Any]]:  # noqa: B006

@@ -12,13 +12,21 @@ from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from fundamentallm_hf.settings.typed_values import read_value, show_value
 
+from .comparisons import REMOVABLE
+from .escaping import escape
 from .limits import LIMITS, OPEN
-from .text_view import escape
 
 # The page's defaults: the values that the guide recommends, and a fixed seed that can be passed on.
 START: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": 7}
 # Always visible; all others are collapsed.
 ESSENTIAL = ("temperature", "max_tokens", "bad_words", "must_include", "guide_attribute")
+# Names of these for visitors who do not know the settings.
+_PLAIN = {
+    "max_tokens": "length",
+    "bad_words": "banned words",
+    "must_include": "required words",
+    "guide_attribute": "mood",
+}
 # Sliders: from, to, step. The settings may have wider ranges, which programs can use.
 _SLIDERS = {
     "temperature": (0, 2, 0.05),
@@ -50,7 +58,8 @@ def make_field(setting: Setting, attributes: list[str]) -> gr.components.Compone
         attributes: names of those that the model has.
     """
     value = START.get(setting.name, setting.default)
-    common: dict[str, Any] = {"label": setting.label, "info": help_of(setting), "elem_id": f"field-{setting.name}"}
+    label = f"{_PLAIN[setting.name]} ({setting.label})" if setting.name in _PLAIN else setting.label
+    common: dict[str, Any] = {"label": label, "info": help_of(setting), "elem_id": f"field-{setting.name}"}
     if setting.name in _SLIDERS:
         low, high, step = _SLIDERS[setting.name]
         start = value if value is not None else low
@@ -136,6 +145,8 @@ def show_fields(values: Mapping[str, Any]) -> list[Any]:
 def chips_html(values: Mapping[str, Any]) -> str:
     """The fields that differ from the page's defaults, each with a button that takes it back.
 
+    What can be left out has another one, which writes a text with it and one without it.
+
     Args:
         values: as the fields show them.
     """
@@ -146,9 +157,11 @@ def chips_html(values: Mapping[str, Any]) -> str:
             continue
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         label, shown = OPEN[name].label, escape(shown if len(shown) <= 24 else f"{shown[:23]}…")
+        title = f"Write with and without {label}"
+        side = f'<button type="button" class="side" data-compare="{name}" title="{title}">compare</button>'
         chips.append(
-            f'<li>{label} <b>{shown}</b> <button type="button" data-name="{name}" aria-label="remove {label}">✕'
-            "</button></li>"
+            f"<li>{label} <b>{shown}</b> {side if name in REMOVABLE else ''}"
+            f'<button type="button" data-name="{name}" aria-label="remove {label}">✕</button></li>'
         )
     return f'<ul aria-label="settings that differ">{"".join(chips)}</ul>' if chips else ""
 

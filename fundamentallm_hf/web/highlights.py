@@ -1,4 +1,4 @@
-"""Finds the words of a list in a finished text: required words, and near-misses of banned ones.
+"""Finds the words of a list in a text: required words, and the word that a text was about to write.
 
 The matchers of the controls find them, so the page shows exactly what the controls match.
 """
@@ -6,6 +6,7 @@ The matchers of the controls find them, so the page shows exactly what the contr
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fundamentallm_hf.portable.text.characters import fold_text, is_word
 from fundamentallm_hf.portable.text.text_patterns import TextPatterns
@@ -15,11 +16,8 @@ from fundamentallm_hf.portable.text.word_matcher import SPACE, STAR, Entry
 
 from .limits import split_parts
 
-# The start of a banned entry is a near-miss if it has at least this share of it, and this many characters.
-NEAR_SHARE, NEAR_LEAST = 2 / 3, 2
 # Longer matches are not searched for.
 _LONGEST = 80
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def find_required(text: str, begin: int, entries: Sequence[str], case_sensitive:
     """
     found: list[Mark] = []
     for entry in entries:
-        patterns = TextPatterns(split_parts(entry), not case_sensitive, WordCounts({}))
+        patterns = _patterns(tuple(split_parts(entry)), case_sensitive)
         for end in _ends(text, patterns):
             if end <= begin:
                 continue
@@ -107,60 +105,67 @@ def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def find_near_misses(text: str, begin: int, entries: Sequence[str], case_sensitive: bool = False) -> list[Mark]:
-    """Where the text started a banned entry and continued differently, or has one inside a longer word.
+def find_entry(text: str, entries: Sequence[str], case_sensitive: bool = False) -> str | None:
+    """The entry that the end of a text starts or completes: of several the one with the longest part of it.
 
     Args:
-        text: prompt and completion.
-        begin: index where the completion starts.
-        entries: in the form of `bad_words`; regular expressions have no near-misses.
+        text: up to the end in question.
+        entries: in the form of `bad_words` or `must_include`.
         case_sensitive: whether case matters.
 
     Example:
 
     ```python
-    >>> from fundamentallm_hf.web.highlights import find_near_misses
-    >>> [mark.end for mark in find_near_misses("The rat, very sad, ran a class", 0, ["rag", "very happy", "ass"])]
-    [7, 17, 22, 30]
+    >>> from fundamentallm_hf.web.highlights import find_entry
+    >>> find_entry("The dog was very ha", ["hat", "very happy", "*ing"])
+    'very happy'
 
     ```
     """
+    return _find_entry(text[-_LONGEST:], tuple(entries), case_sensitive)
+
+
+@lru_cache(maxsize=4096)
+def _find_entry(text: str, entries: tuple[str, ...], case_sensitive: bool) -> str | None:
     folded = "".join(_one(char, case_sensitive) for char in text)
-    found = []
-    for source in entries:
-        if is_regex(source):
-            continue
-        try:
-            items = Entry.parse(source).items
-        except ValueError:
-            continue
-        core = "".join(_one(item, case_sensitive) for item in items if item != STAR)
-        if not core:
-            continue
-        for word in _WORD.finditer(folded):
-            mark = _near(folded, word.start(), word.end(), core, items[0] == STAR, items[-1] == STAR)
-            if mark is not None and mark[1] > begin:
-                found.append(Mark(max(begin, mark[0]), mark[1], source))
-    return sorted(set(found), key=lambda mark: (mark.start, mark.end, mark.entry))
+    best, longest = None, 0
+    for entry in entries:
+        for part in split_parts(entry):
+            if is_regex(part):
+                patterns = _patterns((part,), case_sensitive)
+                length = 1 if patterns.read(patterns.start, text)[1] else 0
+            else:
+                found = _start_of(part, case_sensitive).search(folded)
+                length = len(found[0]) if found else 0
+            if length > longest:
+                best, longest = entry, length
+    return best
 
 
-def _near(text: str, start: int, end: int, core: str, before: bool, after: bool) -> tuple[int, int] | None:
-    """The near-miss in the word from `start` to `end`, if there is one."""
-    word = text[start:end]
-    same = 0
-    while same < len(core) and start + same < len(text) and text[start + same] == core[same]:
-        same += 1
-    last = start + same
-    if same == len(core):
-        # The whole entry: banned where the word ends here, but allowed inside a longer word.
-        return (start, end) if last < end and not after else None
-    # Of a phrase, the first word is enough.
-    if same >= max(NEAR_LEAST, NEAR_SHARE * len(core)) or SPACE in core[:same]:
-        within = _WORD.search(text, last)
-        return start, max(end, last if within is None or within.start() > last else within.end())
-    if not before and len(core) < len(word) and core in word:
-        return start, end
-    return None
+@lru_cache(maxsize=1024)
+def _start_of(entry: str, case_sensitive: bool) -> re.Pattern[str]:
+    """Matches a started entry at the end of a text, and a complete one with a character after it."""
+    try:
+        items = list(Entry.parse(entry).items)
+    except ValueError:
+        return re.compile(r"(?!)")
+    anywhere = bool(items) and items[0] == STAR
+    while items and items[0] == STAR:
+        items.pop(0)
+    if not items:
+        return re.compile(r"(?!)")
+    kinds = {STAR: r"\w*", SPACE: r"\s+"}
+    parts = [kinds.get(each) or re.escape(_one(each, case_sensitive)) for each in items]
+    nested = ""
+    for part in reversed(parts[1:]):
+        nested = f"(?:{part}{nested})?"
+    begin = "" if anywhere or not is_word(items[0]) else r"(?<!\w)"
+    return re.compile(rf"{begin}(?:{parts[0]}{nested}|{''.join(parts)}\W)\Z")
+
+
+@lru_cache(maxsize=256)
+def _patterns(parts: tuple[str, ...], case_sensitive: bool) -> TextPatterns:
+    return TextPatterns(parts, not case_sensitive, WordCounts({}))
 
 
 def _one(char: str, case_sensitive: bool) -> str:

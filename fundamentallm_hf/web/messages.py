@@ -1,11 +1,16 @@
 """The page's messages about a request: its status, and errors next to their fields."""
 
+import hashlib
+from functools import cache
+from pathlib import Path
+
 from fundamentallm_hf.portable.errors import UserError
 
 from .endpoints import sentence
+from .escaping import escape
 from .limits import field_of
-from .text_view import escape
 
+HERE = Path(__file__).parent
 # After an error: the browser shows the text again that was there before.
 RESTORE = '<p class="restore"></p>'
 EMPTY = '<p class="empty">What the model writes appears here.</p>'
@@ -35,4 +40,14 @@ def start_html(what: str, model: str | None) -> str:
         what: "write" for a link, whose text is written; "open" where a text of an earlier visit is shown, if any.
         model: the operator's name for the model.
     """
-    return f'<p class="empty" data-start="{what}" data-model="{escape(model or "")}">The first text comes …</p>'
+    return (
+        f'<p class="empty" data-start="{what}" data-model="{escape(model or "")}" data-version="{page_version()}">'
+        "The first text comes …</p>"
+    )
+
+
+@cache
+def page_version() -> str:
+    """Differs where this page shows texts differently, so that the browser uses no view of an older page."""
+    files = (HERE / name for name in ("text_view.py", "word_list.py", "script.js"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

@@ -106,6 +106,10 @@ class Page:
         events = [each.change for each in fields]
         gr.on(events, self.actions.show_chips, fields, [chips], trigger_mode="always_last", **self.now)
         chips.remove(self.actions.remove_chip, None, fields, **self.now)
+        shown, actions = self.shown, self.actions
+        left_out = chips.compare(actions.leave_out, None, [shown.left_out, shown.tabs], **self.checked)
+        compared = [shown.left_out, shown.temperatures, *self.request]
+        self._finally(self._compute(left_out.success, actions.run_compare, compared, [shown.columns]))
 
     def _connect_write(self, trigger: Any, prompt: gr.Textbox | None = None) -> None:
         shown = self.shown

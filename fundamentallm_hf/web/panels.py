@@ -38,9 +38,12 @@ BRANCHES = (
     '<input type="file" accept=".json,application/json" aria-label="a file of texts" tabindex="-1" hidden></div>'
 )
 CHIPS = """element.addEventListener("click", (event) => {
-  const name = event.target.dataset && event.target.dataset.name;
+  const { name, compare } = event.target.dataset || {};
   if (name) trigger("remove", { name });
+  if (compare) trigger("compare", { name: compare });
 });"""
+# The scripts of the text and its tree, which run as one.
+SURFACE = ("script.js", "tree.js", "kept_tree.js", "views.js", "branch_list.js", "desk.js")
 HELP = '<label><input type="checkbox"> explain the settings</label>'
 EXPLAIN = """element.addEventListener("change", (event) =>
   document.getElementById("settings").classList.toggle("explained", event.target.checked));"""
@@ -108,7 +111,7 @@ class ResultPanel:
 
     def __init__(self, endpoints: Mapping[str, Callable]) -> None:
         self.status = gr.HTML(status_html(""), elem_id="status", padding=False)
-        with gr.Tabs(elem_id="views"):
+        with gr.Tabs(elem_id="views") as self.tabs:
             self._build_write()
             self._build_beams()
             self._build_compare()
@@ -119,7 +122,7 @@ class ResultPanel:
         with gr.Tab("Text", id="write"), gr.Row(elem_id="surface"):
             with gr.Column(min_width=260):
                 gr.HTML(TOOLS, elem_id="tools", padding=False)
-                desk = "\n".join(script(name) for name in ("script.js", "tree.js", "desk.js"))
+                desk = "\n".join(map(script, SURFACE))
                 self.texts = gr.HTML(EMPTY, elem_id="texts", padding=False, js_on_load=desk)
             with gr.Column(min_width=200):
                 gr.HTML(BRANCHES, elem_id="branches", padding=False)
@@ -153,6 +156,8 @@ class ResultPanel:
                     elem_id="field-temperatures",
                 )
             self.compare = gr.Button("Compare", elem_id="compare")
+            # The setting to leave out, when a chip asked for it.
+            self.left_out = gr.Textbox(visible="hidden", elem_id="left-out", label="left out")
             self.columns = gr.HTML("", elem_id="columns")
 
     def _build_export(self) -> None:

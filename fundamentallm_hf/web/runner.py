@@ -15,10 +15,11 @@ from fundamentallm_hf.generation.batcher import Batcher, Request
 from fundamentallm_hf.generation.beam_tree import Branch
 from fundamentallm_hf.generation.completion import Completion, likeliest
 from fundamentallm_hf.generation.generator import Generator
-from fundamentallm_hf.generation.probabilities import Prediction
+from fundamentallm_hf.generation.probabilities import Prediction, TokenNames
 from fundamentallm_hf.portable.decoding.context_window import can_slide, slides
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
+from .growing_text import GrowingText, Turned, find_turned
 from .limits import LIMITS, Limits
 
 # Seconds between two updates of a text that is being generated, and of a place in the queue.
@@ -104,6 +105,8 @@ class Written:
         seconds: from the start of its computation until now.
         slides: how often the model's window has moved; None while it is not finished.
         ahead: how many requests are before it in the queue; None once it has started.
+        settled: how many characters of `text` are certain, during a beam search; None where all are.
+        turned: where controls have turned the text.
     """
 
     prompt: str
@@ -112,6 +115,8 @@ class Written:
     seconds: float = 0.0
     slides: int | None = None
     ahead: int | None = None
+    settled: int | None = None
+    turned: tuple[Turned, ...] = ()
 
 
 class Writer:
@@ -151,7 +156,9 @@ class Writer:
             return self._batcher
 
     def write(self, prompt: str, settings: GenerationSettings, ticket: str = "") -> Iterator[list[Written]]:
-        """Generate all samples and show them as they grow; beams, and the best of several, once all are finished.
+        """Generate all samples and show them as they grow; the best of several once all are finished.
+
+        Of several samples of a beam search, only the best one is shown before the end.
 
         Args:
             prompt: the start of the texts.
@@ -190,9 +197,12 @@ class Writer:
     def _write(self, prompt: str, settings: GenerationSettings, ticket: str) -> Iterator[list[Written]]:
         with self._working(ticket) as clock:
             if settings.beam_size > 1 and settings.num_samples > 1:
-                yield [Written(prompt)] * (settings.best or settings.num_samples)
-                found = self._in_turns(clock, self.generator.complete, prompt, settings, **self._extras)
-                yield [self._finished(each, clock.seconds) for each in found]
+                others = [Written(prompt)] * ((settings.best or settings.num_samples) - 1)
+                growing = self._growing()
+                request = self._take_turns(clock, self.generator.complete, prompt, settings, growing, **self._extras)
+                for _ in self._ticks([request], [growing], clock):
+                    yield [self._unfinished(prompt, growing, request, clock), *others]
+                yield [self._finished(each, clock.seconds) for each in request.future.result()]
                 return
             parts = [
                 settings.replace(
@@ -213,12 +223,21 @@ class Writer:
         with self._working(ticket) as clock:
             yield from self._stream(prompt, [each.replace(num_samples=1, best=None) for each in columns], clock)
 
-    def search(self, prompt: str, settings: GenerationSettings, ticket: str = "") -> tuple[Written, list[Branch]]:
-        """Search with beams for one text, and report the others."""
+    def search(
+        self, prompt: str, settings: GenerationSettings, ticket: str = ""
+    ) -> Iterator[tuple[Written, list[Branch]]]:
+        """Search with beams for one text, and show the best one so far.
+
+        Yields:
+            The text, and at the end all branches.
+        """
         with self._working(ticket) as clock:
-            chosen = settings.replace(num_samples=1, best=None)
-            completion, branches = self._in_turns(clock, self.generator.search, prompt, chosen)
-            return self._finished(completion, clock.seconds), branches
+            chosen, growing = settings.replace(num_samples=1, best=None), self._growing()
+            request = self._take_turns(clock, self.generator.search, prompt, chosen, growing)
+            for _ in self._ticks([request], [growing], clock):
+                yield self._unfinished(prompt, growing, request, clock), []
+            completion, branches = request.future.result()
+            yield self._finished(completion, clock.seconds), branches
 
     def next_tokens(self, prompt: str, settings: GenerationSettings, top: int) -> list[Prediction]:
         """The most probable next tokens, by the raw model and after settings."""
@@ -242,51 +261,71 @@ class Writer:
     def _extras(self) -> dict[str, Any]:
         return {"scored": True, "probabilities": self.limits.alternatives}
 
+    def _growing(self) -> GrowingText:
+        return GrowingText(TokenNames(self.generator.tokenizer))
+
     def _stream(self, prompt: str, parts: list[GenerationSettings], clock: "Clock") -> Iterator[list[Written]]:
         """Generate a text with each of these settings, together."""
-        changed, ended, batcher = threading.Event(), threading.Event(), self.batcher
-        pieces: list[list[str]] = [[] for _ in parts]
-        requests = []
+        growing, requests = [self._growing() for _ in parts], list[Request]()
+        finished: dict[int, Written] = {}
 
-        def taker(index: int) -> Callable[[str], None]:
-            def take(piece: str) -> None:
-                pieces[index].append(piece)
-                if not changed.is_set():
-                    changed.set()
+        def texts() -> list[Written]:
+            for index, request in enumerate(requests):
+                if index not in finished and request.future.done():
+                    finished[index] = self._finished(replace(request.future.result(), sample=index), clock.seconds)
+            pairs = enumerate(zip(growing, requests, strict=True))
+            return [finished.get(index) or self._unfinished(prompt, *pair, clock) for index, pair in pairs]
 
-            return take
+        try:
+            for text, settings in zip(growing, parts, strict=True):
+                show = {"take": text.take} if settings.beam_size == 1 else {"progress": text.show_best}
+                options = self._extras | show | settings.to_dict()
+                requests.append(self.batcher.submit(prompt, interrupt=clock.stop, **options))
+            for _ in self._ticks(requests, growing, clock):
+                yield texts()
+            yield texts()
+        except BaseException:  # one of the texts has failed
+            clock.stop.set()
+            raise
+
+    def _ticks(self, requests: list[Request], growing: list[GrowingText], clock: "Clock") -> Iterator[None]:
+        """Whenever there may be more to show, until all requests have ended. Whoever leaves before that stops them."""
+        changed, ended = threading.Event(), threading.Event()
 
         def report(_: object) -> None:
             changed.set()
             ended.set()
 
+        for text in growing:
+            text.changed = changed
+        for request in requests:
+            request.future.add_done_callback(report)
         try:
-            for index, settings in enumerate(parts):
-                options = self._extras | settings.to_dict()
-                requests.append(batcher.submit(prompt, interrupt=clock.stop, take=taker(index), **options))
-                requests[-1].future.add_done_callback(report)
-            yield [Written(prompt, ahead=batcher.ahead(each)) for each in requests]
-            finished: dict[int, Written] = {}
-            while len(finished) < len(parts):
+            yield
+            while not all(each.future.done() for each in requests):
                 changed.wait(WAITING_PACE)
-                ended.wait(PACE * max(1.0, batcher.counts.running / VISITORS))
+                ended.wait(PACE * max(1.0, self.batcher.counts.running / VISITORS))
                 changed.clear()
                 ended.clear()
                 clock.look(any(each.started.is_set() for each in requests))
-                for index, request in enumerate(requests):
-                    if index not in finished and request.future.done():
-                        made = replace(request.future.result(), sample=index)
-                        finished[index] = self._finished(made, clock.seconds)
-                yield [
-                    finished.get(index) or Written(prompt, "".join(pieces[index]), None, clock.seconds, None, ahead)
-                    for index, ahead in enumerate(map(batcher.ahead, requests))
-                ]
-        finally:  # the visitor has left, or one of the texts has failed
+                yield
+        finally:
             if not all(each.future.done() for each in requests):
                 clock.stop.set()
 
-    def _in_turns(self, clock: "Clock", work: Callable, prompt: str, settings: GenerationSettings, **more: Any) -> Any:
-        """The result of a method of the generator, computed in turns with the texts."""
+    def _unfinished(self, prompt: str, growing: GrowingText, request: Request, clock: "Clock") -> Written:
+        return Written(prompt, seconds=clock.seconds, ahead=self.batcher.ahead(request), **growing.fields())
+
+    def _take_turns(
+        self,
+        clock: "Clock",
+        work: Callable,
+        prompt: str,
+        settings: GenerationSettings,
+        growing: GrowingText,
+        **more: Any,
+    ) -> Request:
+        """Ask for a method of the generator that searches with beams, computed in turns with the texts."""
 
         def compute(turn: Callable[[], None] | None) -> Any:
             def look() -> None:
@@ -294,9 +333,10 @@ class Writer:
                 if turn is not None:
                     turn()
 
-            return work(prompt, interrupt=clock.stop, turn=look, **more, **settings.to_dict())
+            options = more | settings.to_dict()
+            return work(prompt, interrupt=clock.stop, turn=look, progress=growing.show_best, **options)
 
-        return self.batcher.add(Request(compute, interrupt=clock.stop)).future.result()
+        return self.batcher.add(Request(compute, interrupt=clock.stop))
 
     def _cut_short(self, written: Written) -> Written:
         """A text that was stopped from outside, as far as it was generated."""
@@ -312,7 +352,8 @@ class Writer:
             window = self.generator.model.config.max_position_embeddings
             given = max(1, len(self.generator.tokenizer(completion.prompt, verbose=False).input_ids))
             count = slides(given, given + completion.tokens, window)
-        return Written(completion.prompt, completion.completion, completion, seconds, count)
+        turned = find_turned(completion.probabilities or (), TokenNames(self.generator.tokenizer))
+        return Written(completion.prompt, completion.completion, completion, seconds, count, turned=turned)
 
 
 def _whole(written: Written) -> Completion:

@@ -22,6 +22,11 @@ const bar = (cls, number) => {
   return made;
 };
 
+const effect = (control, factor) => {
+  if (factor < 0.005) return `${control} took it away`;
+  return `${control} made it ${factor < 1 ? `${+(1 / factor).toPrecision(2)} times less likely` : `${+factor.toPrecision(2)} times likelier`}`;
+};
+
 const show = (see, index, focus) => {
   const tokens = see.querySelectorAll(".tok");
   if (index < 0 || index >= tokens.length) return;
@@ -32,15 +37,17 @@ const show = (see, index, focus) => {
   if (focus) tokens[index].focus();
 
   see.parsed = see.parsed || JSON.parse(see.dataset.tokens);
-  const [label, after, before, alternatives] = see.parsed[index];
+  const [label, after, before, alternatives, , turns] = see.parsed[index];
   const panel = see.querySelector(".panel");
   panel.replaceChildren();
   const head = make("p", "head");
   head.append(make("b", "", label), " was chosen with a probability of ", make("b", "", percent(after)),
     "; the raw model gives it ", make("b", "", percent(before)), ".");
   panel.append(head);
+  for (const [control, entry, away, towards] of turns)
+    panel.append(make("p", "why", `${control} turned the text here${entry ? ` for “${entry}”` : ""}: away from ${away}, towards ${towards}.`));
   const list = make("ul", "bars");
-  alternatives.forEach(([name, final, raw, same, text], choice) => {
+  alternatives.forEach(([name, final, raw, same, text, effects], choice) => {
     // The long tail is not informative, but a few tokens are always shown.
     if (choice > 3 && !same && Math.max(raw, final) < 0.001) return;
     const row = make("li", same ? "row same" : final === 0 ? "row masked" : "row");
@@ -64,6 +71,8 @@ const show = (see, index, focus) => {
       go.setAttribute("aria-label", "continue from " + name);
       row.append(go);
     }
+    const did = effects.filter(([, factor]) => factor < 0.9 || factor > 1.1);
+    if (did.length) row.append(make("span", "did", did.map(([control, factor]) => effect(control, factor)).join(", ")));
     list.append(row);
   });
   panel.append(list);
@@ -134,4 +143,32 @@ element.addEventListener("change", (event) => {
   apply();
 });
 
-watch("value", apply);
+// What an item of the list of words is about is marked in the text, also while the text grows.
+let shownItem = null;
+const nameOf = (item) => item.parentElement.className + item.querySelector("b").textContent;
+const markItem = (item) => {
+  for (const each of element.querySelectorAll(".marked")) each.classList.remove("marked");
+  shownItem = item && [nameOf(item), document.activeElement === item];
+  if (!item) return;
+  const places = new Set(item.dataset.at.split(" "));
+  for (const each of item.closest(".see, .card").querySelectorAll("[data-c]")) each.classList.toggle("marked", places.has(each.dataset.c));
+};
+for (const [begins, ends] of [["mouseover", "mouseout"], ["focusin", "focusout"]]) {
+  element.addEventListener(begins, (event) => event.target.closest(".show") && markItem(event.target.closest(".show")));
+  element.addEventListener(ends, (event) => event.target.isConnected && event.target.closest(".show") && markItem(null));
+}
+element.addEventListener("click", (event) => {
+  const item = event.target.closest(".show");
+  const see = item && item.closest(".see");
+  const first = see && [...see.querySelectorAll(".tok")].find((each) => item.dataset.at.split(" ").includes(each.dataset.c));
+  if (first) show(see, +first.dataset.i, true);
+});
+const markAgain = () => {
+  if (!shownItem) return;
+  const again = [...element.querySelectorAll(".show")].find((each) => nameOf(each) === shownItem[0]);
+  if (!again) return;
+  if (shownItem[1]) again.focus({ preventScroll: true });
+  markItem(again);
+};
+
+watch("value", () => { apply(); markAgain(); });

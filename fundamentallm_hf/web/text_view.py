@@ -3,19 +3,20 @@
 All text is escaped here and never used as a template. `script.js` handles clicks, `style.css` the style.
 """
 
-import html
 import json
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
-from fundamentallm_hf.generation.completion import Completion
+from fundamentallm_hf.generation.beam_progress import common_length
 from fundamentallm_hf.generation.probabilities import STEP_NAMES, Prediction, step_of
 from fundamentallm_hf.generation.text_tree import facts_of
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
-from .highlights import Mark, find_near_misses, find_required
+from .escaping import escape
 from .runner import Written
+from .word_list import FULL, entry_of, find_pulls, labels_of, required_marks, words_html
 
 REASONS = {
     "eos": "the model ended the text",
@@ -28,57 +29,60 @@ REASONS = {
 }
 
 
-def escape(text: str) -> str:
-    """Escape text for HTML. Braces and dollar signs are escaped too, because gradio's templates use them.
-
-    Example:
-
-    ```python
-    >>> from fundamentallm_hf.web.text_view import escape
-    >>> escape("<b> ${1}")
-    '&lt;b&gt; &#36;&#123;1&#125;'
-
-    ```
-    """
-    escaped = html.escape(text, quote=True).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;")
-    return escaped.replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def texts_html(texts: Sequence[Written], titles: Sequence[str] = (), common: bool = False) -> str:
+def texts_html(
+    texts: Sequence[Written],
+    titles: Sequence[str] = (),
+    common: bool = False,
+    settings: Sequence[GenerationSettings] = (),
+) -> str:
     """Texts next to each other, each with its finish reason.
 
     Args:
         texts: finished or not.
         titles: what makes each text different.
         common: show the part that a text shares with the start of the first one in a paler colour.
+        settings: of each text; what their controls did is listed.
     """
     if not texts:
         return ""
     cards = []
     for number, written in enumerate(texts):
         title = titles[number] if titles else f"Sample {number + 1}" if len(texts) > 1 else ""
-        same = _common(texts[0].text, written.text) if common and number else 0
-        added = f'<span class="same">{escape(written.text[:same])}</span>' if same else ""
-        added += escape(written.text[same:])
+        same = common_length(texts[0].text, written.text) if common and number else 0
+        added = _growing_html(written, same)
         busy = written.completion is None
         caret = '<span class="caret" aria-hidden="true"></span>' if busy and written.text else ""
         heading = f"<h3>{escape(title)}</h3>" if title else ""
+        words = (
+            words_html(written.prompt, written.text, settings[number], written.turned, busy=busy) if settings else ""
+        )
         waits = '<span class="waits">waiting</span>' if busy and not written.text else ""
         cards.append(
-            f'<article class="card" aria-busy="{str(busy).lower()}">{heading}<p class="text">'
+            f'<article class="card" aria-busy="{str(busy).lower()}">{heading}{words}<p class="text">'
             f'<span class="prompt">{escape(written.prompt)}</span>{added}{caret}{waits}</p>'
             f"{_foot(written)}</article>"
         )
     return f'<div class="cards n{min(len(cards), 6)}">{"".join(cards)}</div>'
 
 
-def _common(first: str, second: str) -> int:
-    length = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        length += 1
-    return length
+def _growing_html(written: Written, same: int) -> str:
+    """A text with what it shares with another one, what may still change, and where controls turned it."""
+    text, settled = written.text, written.settled
+    turned = {each.start: each.phase for each in written.turned if each.phase != "guide"}
+    cuts = {0, same, len(text), len(text) if settled is None else settled}
+    cuts |= {cut for start in turned for cut in (start, start + 1)}
+    found = sorted(cut for cut in cuts if cut <= len(text))
+    parts = []
+    for start, end in pairwise(found):
+        classes = ["same"] if start < same else []
+        classes += [] if settled is None or start < settled else ["unsettled"]
+        place = ""
+        if start in turned:
+            classes += ["turned", turned[start]]
+            place = f' data-c="{start}"'
+        inside = escape(text[start:end])
+        parts.append(f'<span class="{" ".join(classes)}"{place}>{inside}</span>' if classes else inside)
+    return "".join(parts)
 
 
 def _foot(written: Written) -> str:
@@ -124,7 +128,7 @@ def status_text(texts: Sequence[Written]) -> str:
 
 
 def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
-    """The finished texts: every token coloured by its probability, with required words and near-misses marked.
+    """The finished texts: every token coloured by its probability, with what the controls did.
 
     The browser takes each text into its tree when it meets a new value of `data-run`.
     """
@@ -133,8 +137,9 @@ def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
         return ""
     many = len(found) > 1
     parts = [_finished_card(each, number, settings, many) for number, each in enumerate(found)]
-    turned = any(" turned" in part for part in parts)
-    legend = _LEGEND.replace("<!-- turned -->", _TURNED if turned else "")
+    keys = [_TURNED if any(" turned" in part for part in parts) else ""]
+    keys += [_PULLED if any("--pull" in part for part in parts) else ""]
+    legend = _LEGEND.replace("<!-- keys -->", "".join(keys))
     return f'<div class="run n{len(found)}" data-run="{secrets.token_hex(8)}">{"".join(parts)}{legend}</div>'
 
 
@@ -150,44 +155,53 @@ def _finished_card(written: Written, number: int, settings: GenerationSettings, 
     if completion.probabilities is None:  # a text that was stopped in another process
         inside, data = f'<p class="text">{escape(completion.text)}</p>', "[]"
     else:
-        inside, data = _tokens(completion, settings)
+        inside, data = _tokens(written, settings)
     return (
         f'<section class="see" data-tokens="{escape(data)}" data-node="{escape(json.dumps(node))}">{heading}'
         f'{inside}{_foot(written)}<div class="panel" aria-live="polite"></div></section>'
     )
 
 
-def _tokens(completion: Completion, settings: GenerationSettings) -> tuple[str, str]:
+def _tokens(written: Written, settings: GenerationSettings) -> tuple[str, str]:
     """The text as HTML with every token, and the data of its tokens as JSON."""
+    completion = written.completion
+    assert completion is not None
     assert completion.probabilities is not None
-    begin = len(completion.prompt)
-    words = settings.case_sensitive
-    required = find_required(completion.text, begin, settings.must_include, words)
-    near = find_near_misses(completion.text, begin, settings.bad_words, words)
-    spans, start = [], begin
-    for index, token in enumerate(completion.probabilities):
-        end = start + len(token.text)
+    tokens, begin, pulls = completion.probabilities, len(completion.prompt), find_pulls(completion.probabilities)
+    pull_at = {index: pull for pull in pulls for index in range(pull.start, pull.end)}
+    required = required_marks(completion.text, begin, settings)
+    turned = {each.start: each.phase for each in written.turned if each.phase != "guide"}
+    labels = labels_of(settings)
+    spans, packed, index_at, start = list[str](), list[list](), dict[int, int](), 0
+    for index, token in enumerate(tokens):
+        end, index_at[start] = start + len(token.text), index
+        packed.append(_packed(token, labels))
         classes = [f"p{step_of(token.probability)}", f"m{step_of(token.model_probability)}"]
-        # One more class for a position where the settings masked the raw model's first choice.
-        best = max(token.alternatives, key=lambda each: each.model_probability, default=None)
-        if best is not None and best.model_probability > 0.1 and best.probability == 0:
-            classes.append("turned")
-        for name, marks in (("required", required), ("near", near)):
-            if any(mark.start < end and mark.end > start for mark in marks):
-                classes.append(name)
+        classes += ["turned", turned[start]] if start in turned and token.turns else []
+        if any(mark.start < begin + end and mark.end > begin + start for mark in required):
+            classes.append("required")
+        strength = ""
+        if (pull := pull_at.get(start)) is not None:
+            classes.append("towards" if pull.nats > 0 else "away")
+            strength = f' style="--pull:{min(1.0, abs(pull.nats) / FULL):.2f}"'
         # Only one token of a text is reached with Tab; the arrow keys move from there.
         focus = 0 if index == 0 else -1
         spans.append(
-            f'<span role="button" tabindex="{focus}" class="tok {" ".join(classes)}" data-i="{index}" '
-            f'aria-label="{escape(_spoken(token))}">{_shown(token)}</span>'
+            f'<span role="button" tabindex="{focus}" class="tok {" ".join(classes)}"{strength} data-i="{index}" '
+            f'data-c="{start}" aria-label="{escape(_spoken(token))}">{_shown(token)}</span>'
         )
         start = end
-    data = json.dumps([_packed(token) for token in completion.probabilities], separators=(",", ":"))
+    for each in written.turned:
+        if each.start in index_at:
+            entry = entry_of(each, completion.text, begin, settings)
+            what = [labels.get(each.phase, each.phase), entry, _quoted(each.away), _quoted(each.towards)]
+            packed[index_at[each.start]][5].append(what)
     text = (
         f'<p class="text tokens" role="group" aria-label="The tokens of the text">'
         f'<span class="prompt">{escape(completion.prompt)}</span>{"".join(spans)}</p>'
     )
-    return text + _found(completion.text, required, near, settings), data
+    words = words_html(completion.prompt, completion.completion, settings, written.turned, pulls)
+    return words + text, json.dumps(packed, separators=(",", ":"))
 
 
 def _spoken(token: Prediction) -> str:
@@ -211,8 +225,12 @@ def _shown(token: Prediction) -> str:
     return "".join(parts)
 
 
-def _packed(token: Prediction) -> list:
-    """The panel's data for a token: label, probability, raw probability, alternatives with the same, and its text."""
+def _packed(token: Prediction, labels: Mapping[str, str]) -> list:
+    """The panel's data for a token.
+
+    Label, probability, raw probability, alternatives with the same, whether it was chosen, its text and what the
+    controls did to it; the token's text, and where controls turned the text here.
+    """
     return [
         token.label,
         _round(token.probability),
@@ -224,42 +242,32 @@ def _packed(token: Prediction) -> list:
                 _round(each.model_probability),
                 int(each.token == token.token),
                 each.text,
+                [[labels.get(phase, phase), _round(factor)] for phase, factor in each.effects.items()],
             ]
             for each in token.alternatives
         ],
         token.text,
+        [],
     ]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _round(number: float) -> float:
     return float(f"{number:.3g}")
 
 
-def _found(text: str, required: Sequence[Mark], near: Sequence[Mark], settings: GenerationSettings) -> str:
-    """The marked words in one line each, for visitors who cannot see the marks and those who count."""
-    lines = []
-    if settings.must_include:
-        words = []
-        for entry in settings.must_include:
-            found = [text[mark.start : mark.end] for mark in required if mark.entry == entry]
-            counted = f", {len(found)} times" if len(found) > 1 else ""
-            sign = f"✓ {found[0]}{counted}" if found else "not written"
-            words.append(f"<li><b>{escape(entry)}</b> {escape(sign)}</li>")
-        lines.append(f'<div class="found"><span class="key required">required</span><ul>{"".join(words)}</ul></div>')
-    if near:
-        listed = dict.fromkeys((text[mark.start : mark.end], mark.entry) for mark in near)
-        words = [f"<li>{escape(word)} <i>({escape(entry)})</i></li>" for word, entry in list(listed)[:12]]
-        lines.append(f'<div class="found"><span class="key near">near-miss</span><ul>{"".join(words)}</ul></div>')
-    return "".join(lines)
-
-
-_TURNED = (
-    '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> the raw model\'s first choice was masked</span>'
+_TURNED = '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> a control turned the text here</span>'
+_PULLED = (
+    '<span class="key"><span class="towards" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> made likelier by the guide, '
+    '<span class="away" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> less likely</span>'
 )
 _LEGEND = (
     '<div class="legend"><div class="scale" role="img" aria-label="Colours: from unlikely to likely">'
     + "".join(f'<span class="p{step}">{name}</span>' for step, name in enumerate(STEP_NAMES))
-    + '</div><!-- turned --><div class="switches">'
+    + '</div><!-- keys --><div class="switches">'
     '<label><input type="checkbox" data-switch="plain" checked> colours</label>'
     '<label><input type="checkbox" data-switch="spaces"> show white space</label>'
     '<label><input type="checkbox" data-switch="raw"> colour by raw model probability</label>'

@@ -3,6 +3,7 @@
 
 const KEY = "fundamentallm-tree";
 const STEPS = 1000;
+const MARKS = new WeakMap(); // of texts, once computed: what a mark follows from never changes
 
 const firstWords = (text, length = 40) => {
   const line = text.split(/\s+/u).filter(Boolean).join(" ");
@@ -118,7 +119,54 @@ class Tree {
     });
     [this.history, this.position] = [history, position];
   }
+
+  // A mark for each text, which is the same in every tab: it follows from the text and those that it came from.
+  marks() {
+    const found = new Map([[null, 0]]);
+    for (const { node } of this.depths()) {
+      const [above, last] = [found.get(node.parent), MARKS.get(node)];
+      if (!last || last.above !== above) {
+        const { prompt, completion, seed = null, settings = null } = node;
+        MARKS.set(node, { above, mark: digest(JSON.stringify([above, prompt, completion, seed, settings])) });
+      }
+      found.set(node.id, MARKS.get(node).mark);
+    }
+    found.delete(null);
+    return found;
+  }
+
+  // Add the texts of another tree that are missing here, if they are `wanted`, and those that they came from.
+  adopt(theirs, wanted = () => true) {
+    const their = theirs.marks();
+    const here = new Map([...this.marks()].map(([id, mark]) => [mark, id]));
+    const bring = (node) => {
+      if (node === undefined) return null;
+      const mark = their.get(node.id);
+      if (!here.has(mark)) {
+        const parent = bring(theirs.nodes.get(node.parent ?? undefined));
+        const id = this.nodes.has(node.id) ? Math.max(...this.nodes.keys(), ...theirs.nodes.keys()) + 1 : node.id;
+        here.set(mark, id);
+        this.nodes.set(id, { ...node, id, parent });
+      }
+      return here.get(mark);
+    };
+    for (const node of theirs.nodes.values()) if (wanted(their.get(node.id))) bring(node);
+    return new Set(their.values());
+  }
 }
+
+// 53 bits of a text.
+const digest = (text) => {
+  let [one, other] = [0xdeadbeef, 0x41c6ce57];
+  for (let index = 0; index < text.length; index += 1) {
+    const code = text.charCodeAt(index);
+    one = Math.imul(one ^ code, 2654435761);
+    other = Math.imul(other ^ code, 1597334677);
+  }
+  one = Math.imul(one ^ (one >>> 16), 2246822507) ^ Math.imul(other ^ (other >>> 13), 3266489909);
+  other = Math.imul(other ^ (other >>> 16), 2246822507) ^ Math.imul(one ^ (one >>> 13), 3266489909);
+  return 4294967296 * (2097151 & other) + (one >>> 0);
+};
 
 // The differences between two texts by words: [sign, text], as text_tree.compare returns them.
 const compare = (first, second) => {

@@ -3,7 +3,7 @@
 import pytest
 
 from fundamentallm_hf.portable.errors import UsageError
-from fundamentallm_hf.web.comparisons import by_temperature, read_temperatures, without_each
+from fundamentallm_hf.web.comparisons import by_temperature, read_temperatures, with_and_without, without_each
 from fundamentallm_hf.web.limits import LIMITS, OPEN, field_of, read_prompt, read_settings
 
 
@@ -66,6 +66,15 @@ def test_temperatures_stand_side_by_side():
 
 def test_each_control_is_left_out_in_turn():
     settings = read_settings({"bad_words": ["a"], "must_include": ["b", "c"], "must_include_ordered": True, "seed": 1})
+    assert [column.title for column in with_and_without(settings, "bad_words")] == [
+        "with bad-words",
+        "without bad-words",
+    ]
+    assert with_and_without(settings, "bad_words")[1].settings.bad_words == ()
+    with pytest.raises(UsageError, match="max-tokens cannot be left out"):
+        with_and_without(settings, "max_tokens")
+    with pytest.raises(UsageError, match="nothing cannot be left out"):
+        with_and_without(settings, "nothing")
     with_all, without_ban, without_words = without_each(settings)
     assert with_all.settings == settings
     assert without_ban.settings == settings.but(bad_words=())

@@ -42,6 +42,30 @@ def test_texts_grow(writer):
         assert all(later.text.startswith(earlier.text) for earlier, later in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("changes", [{}, {"num_samples": 2}])
+def test_the_best_beam_is_shown_while_it_may_still_change(writer, slow_model, changes):
+    updates = list(writer.write("To be", settings(beam_size=3, max_tokens=40, temperature=None, seed=None, **changes)))
+    growing = [texts[0] for texts in updates if texts[0].completion is None and texts[0].text]
+    assert len(growing) > 3
+    for each in growing:
+        assert updates[-1][0].text.startswith(each.text[: each.settled])
+    assert any(each.settled < len(each.text) for each in growing)
+    *parts, (written, branches) = writer.search("To be", settings(beam_size=3, max_tokens=40))
+    assert any(part.text and not found for part, found in parts)
+    assert branches[0].text == written.text
+
+
+def test_where_controls_turn_a_text_is_known_while_it_grows(writer, slow_model):
+    changes = settings(bad_words=["the", "a*"], must_include=["king"], max_tokens=60)
+    updates = [texts[0] for texts in writer.write("To be", changes)]
+    last, growing = updates[-1], [each for each in updates if each.completion is None and each.turned]
+    assert growing
+    assert last.turned
+    assert {each.phase for each in last.turned} <= {"ban", "require"}
+    for each in growing:
+        assert each.turned == tuple(turned for turned in last.turned if turned.start < len(each.text))
+
+
 def test_a_stop_ends_all_texts_of_a_request(writer, slow_model):
     writer.stops.open("me")
     updates = writer.write("To be", settings(max_tokens=400, num_samples=3), "me")
@@ -85,7 +109,7 @@ def test_time_is_limited(shakespeare, slow_model):
     assert last[0].completion.finish_reason == "interrupted"
     *_, last = writer.write("To be", settings(max_tokens=2000, num_samples=2, best=1))
     assert last[0].completion.finish_reason == "interrupted"
-    written, branches = writer.search("To be", settings(max_tokens=2000, beam_size=3))
+    *_, (written, branches) = writer.search("To be", settings(max_tokens=2000, beam_size=3))
     assert written.completion.finish_reason == "interrupted"
     assert branches
 
@@ -115,12 +139,12 @@ def test_what_goes_to_another_process_and_comes_back_can_be_sent(shakespeare, sl
             for each in function(prompt, settings, ""):  # the ticket means nothing over there
                 yield pickle.loads(pickle.dumps(each))
 
-        return stream if function.__name__ in ("_write", "_compare") else call
+        return stream if function.__name__ in ("_write", "_compare", "search") else call
 
     writer = Writer(Generator(shakespeare, notice=lambda text: None), apart=apart)
     *_, last = writer.write("To be", settings())
     assert last[0].completion.finish_reason == "length"
-    assert writer.search("To be", settings(beam_size=2), "")[0].completion.tokens == 30
+    assert list(writer.search("To be", settings(beam_size=2), ""))[-1][0].completion.tokens == 30
     assert writer.next_tokens("To be", settings(), 3)
     writer.stops.open("me")
     updates = writer.write("To be", settings(max_tokens=500), "me")

@@ -12,10 +12,14 @@ from fundamentallm_hf import GenerationSettings
 from fundamentallm_hf.generation.beam_tree import Branch
 from fundamentallm_hf.generation.completion import Completion
 from fundamentallm_hf.generation.probabilities import Prediction, step_of
+from fundamentallm_hf.portable.decoding.control_effects import Turn
 from fundamentallm_hf.web.beam_view import lanes_of, tree_html
-from fundamentallm_hf.web.highlights import find_near_misses, find_required
+from fundamentallm_hf.web.escaping import escape
+from fundamentallm_hf.web.growing_text import Turned
+from fundamentallm_hf.web.highlights import find_entry, find_required
 from fundamentallm_hf.web.runner import Written
-from fundamentallm_hf.web.text_view import escape, status_text, texts_html, tokens_html
+from fundamentallm_hf.web.text_view import status_text, texts_html, tokens_html
+from fundamentallm_hf.web.word_list import Pull, words_html
 
 TEXT = "The class ran to the dragon. Dragons, a King and 2024 rats were very sad."
 
@@ -39,27 +43,69 @@ def test_required_words_are_found_as_the_control_means_them(entry, found):
 
 
 @pytest.mark.parametrize(
-    ("entry", "found"),
+    ("text", "entries", "found"),
     [
-        ("ass", ["class"]),
-        ("rag", ["ran", "dragon", "Dragons", "rats"]),
-        ("very happy", ["very sad"]),
-        ("dragonfly", ["dragon", "Dragons"]),
-        ("ran", ["rats"]),
-        ("curs*", []),
-        ("/rat/", []),
-        ("*", []),
+        ("The dog r", ["rag", "sad"], "rag"),
+        ("The dog ra", ["rag", "ran*"], "rag"),
+        ("The dog ran", ["rag", "ran*"], "ran*"),
+        ("The dog ran ", ["ran"], "ran"),
+        ("The dog r ", ["ran"], None),
+        ("The clas", ["ass"], None),
+        ("The clas", ["*ass"], "*ass"),
+        ("It was Very  h", ["hat", "very happy"], "very happy"),
+        ("A quee", ["king|queen", "que*"], "king|queen"),
+        ("A queen", ["king|queen", "que*"], "king|queen"),
+        ("In 2024", ["/[0-9]{4}/"], "/[0-9]{4}/"),
+        ("In 202", ["/[0-9]{4}/"], None),
+        ("(", ["(", "a"], "("),
+        ("", ["a"], None),
+        ("a", ["*"], None),
     ],
 )
-def test_near_misses_begin_like_a_banned_word_or_hold_it(entry, found):
-    marks = find_near_misses(TEXT, 0, [entry])
-    assert [TEXT[mark.start : mark.end] for mark in marks] == found
+def test_the_end_of_a_text_says_which_word_it_starts(text, entries, found):
+    assert find_entry(text, entries) == found
 
 
 @given(st.text(max_size=40), st.lists(st.text(min_size=1, max_size=8), max_size=3))
-def test_near_misses_lie_within_the_text(text, entries):
-    for mark in find_near_misses(text, 3, entries):
-        assert 3 <= mark.start < mark.end <= len(text)
+def test_what_a_text_starts_is_an_entry_or_nothing(text, entries):
+    assert find_entry(text, entries) in (None, *entries)
+
+
+@given(st.from_regex(r"[a-z]{1,6}( [a-z]{1,6})?", fullmatch=True), st.text("ab c.", max_size=9), st.data())
+def test_every_start_of_a_word_is_found(entry, before, data):
+    length = data.draw(st.integers(1, len(entry)))
+    start = entry[:length]
+    if not start.endswith(" "):
+        assert find_entry(f"{before} {start}", [entry]) == entry
+
+
+def test_the_words_of_the_controls_are_listed_with_where_they_turned_the_text():
+    settings = GenerationSettings(bad_words=["ran", "sat"], must_include=["dragon*", "castle"], guide_attribute="joy")
+    turned = (
+        Turned(4, "ban", "r", "w"),
+        Turned(11, "ban", "n", "t"),
+        Turned(15, "require", "x", "d"),
+        Turned(17, "ban", "q", "r"),
+    )
+    added = "dog walk ra. A dragons x"
+    listed = words_html("The ", added, settings, turned, [Pull(0, 3, 0.5), Pull(4, 8, -1.0)], busy=True)
+    items = re.findall(r'<li class="(\w+)">(?:<button[^>]*data-at="([^"]*)">)?<b>([^<]*)</b>([^<]*)', listed)
+    assert items == [
+        ("written", "15 16 17 18 19 20 21", "✓ dragons", ""),
+        ("missing", "", "castle", " still missing"),
+        ("kept", "4 11", "ran", " kept away twice"),
+        ("kept", "", "sat", " banned"),
+        ("other", "17", "bad-words", " turned the text at 1 place"),
+        ("pull", "0 1 2 4 5 6 7", "joy", " made 1 word likelier, 1 less likely"),
+    ]
+    assert "not written" in words_html("The ", added, settings, turned)
+    assert words_html("The ", added, GenerationSettings(), ()) == ""
+
+
+def test_a_growing_text_shows_what_may_still_change_and_where_it_was_turned():
+    written = Written("a", "bcdef", settled=3, turned=(Turned(1, "ban", "x", "y"), Turned(2, "guide", "x", "y")))
+    assert '>b<span class="turned ban" data-c="1">c</span>' in texts_html([written]).replace("</span>b", ">b")
+    assert '<span class="unsettled">ef</span>' in texts_html([written])
 
 
 @given(st.text())
@@ -96,9 +142,16 @@ def test_no_view_lets_markup_through():
 def test_tokens_have_the_class_of_their_probability():
     assert [step_of(each) for each in (0, 0.019, 0.02, 0.1, 0.3, 0.7, 1)] == [0, 0, 1, 2, 3, 4, 4]
     view = tokens_html([finished()], GenerationSettings())
-    assert view.count('class="tok p1 m3 turned') == 3
+    assert view.count('class="tok p1 m3"') == 3
     assert view.count('tabindex="0"') == 1
-    assert "first choice was masked" in view
+    assert "a control turned the text" not in view
+    turned = replace(finished(), turned=(Turned(1, "ban", "x", "y"),))
+    token = replace(turned.completion.probabilities[1], turns=(Turn("ban", 0.5, 1, 2),), effects={"ban": 1.5})
+    tokens = (turned.completion.probabilities[0], token, turned.completion.probabilities[2])
+    turned = replace(turned, completion=replace(turned.completion, probabilities=tokens))
+    view = tokens_html([turned], GenerationSettings(bad_words=["ran"]))
+    assert view.count('class="tok p1 m3 turned ban"') == 1
+    assert "a control turned the text" in view
 
 
 def test_what_is_shared_with_the_first_text_is_paler():

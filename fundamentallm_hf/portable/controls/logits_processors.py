@@ -42,7 +42,7 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
             Phase.END,
             OpenEndLogitsProcessor(call.closing_token, closed, call.is_sequential, silent, complete=complete),
         )
-    processors[:] = step.in_order()
+    processors[:] = step.observed()
 
 
 def _add_dead_ends(step: CallProcessors, silent: Iterable[int]) -> None:

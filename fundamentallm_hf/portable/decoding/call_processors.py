@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from ..text.word_lists import split_entries
+from .control_effects import OBSERVED
 from .endings import CompleteEndCriteria, EndCriteria
 from .generate_call import Call
 from .phases import Phase
@@ -78,6 +79,18 @@ class CallProcessors:
         """All processors in the order in which they act."""
         return [each for phase in Phase for each in self._by_phase[phase]]
 
+    def observed(self) -> list[LogitsProcessor]:
+        """All processors in their order, with those of the recorders around the controls."""
+        found: list[LogitsProcessor] = []
+        for phase in Phase:
+            inside = self._by_phase[phase]
+            for recorder in self._by_phase[Phase.RECORD] if inside and phase in OBSERVED else ():
+                shape = self._warped if phase < Phase.WARP else _unchanged
+                pair = recorder.around(phase, shape) if isinstance(recorder, Recorder) else None
+                inside = inside if pair is None else [pair[0], *inside, pair[1]]
+            found += inside
+        return found
+
     def criterion(self, kind: type[Criterion]) -> Criterion:
         """The criterion of this kind that the caller has passed, or else a new one, which is added."""
         for found in self.criteria:
@@ -134,11 +147,18 @@ class CallProcessors:
         def chosen(logits: torch.Tensor) -> torch.Tensor:
             if self.call.is_greedy:
                 return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
-            for warper in self.warpers:
-                logits = warper(None, logits)
-            return logits.softmax(dim=-1)
+            return self._warped(logits).softmax(dim=-1)
 
         return chosen
+
+    def _warped(self, logits: torch.Tensor) -> torch.Tensor:
+        for warper in self.warpers:
+            logits = warper(None, logits)
+        return logits
+
+
+def _unchanged(logits: torch.Tensor) -> torch.Tensor:
+    return logits
 
 
 def read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:

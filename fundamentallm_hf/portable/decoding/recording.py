@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor
 
+from .control_effects import ControlEffects, Shape
+from .phases import Phase
 from .row_states import row_key
 
 # Raw probabilities of every step are kept up to this number of scores: those of a character model.
@@ -23,6 +25,15 @@ class Recorder(LogitsProcessor):
 
     def first_look(self) -> LogitsProcessor | None:
         """A processor that sees the raw scores of every step; None where none is needed."""
+        return None
+
+    def around(self, phase: Phase, shape: Shape) -> tuple[LogitsProcessor, LogitsProcessor] | None:
+        """Processors that see the scores before and after a phase of controls; None where none are needed.
+
+        Args:
+            phase: which one.
+            shape: returns what the warpers that are still to come will make of scores.
+        """
         return None
 
 
@@ -65,6 +76,7 @@ class ProbabilityRecorder(Recorder):
 
     Attributes:
         first: (vocabulary,) the probabilities after the first row's prompt; None before the first step.
+        effects: what each phase of the controls did.
     """
 
     def __init__(self, top: int, greedy: bool = False, beams: bool = False) -> None:
@@ -76,6 +88,11 @@ class ProbabilityRecorder(Recorder):
         self._likeliest: dict[bytes, dict[int, float]] = {}
         self._chosen: dict[bytes, float] = {}
         self._look = FirstLook(top)
+        self.effects = ControlEffects(greedy)
+
+    def around(self, phase: Phase, shape: Shape) -> tuple[LogitsProcessor, LogitsProcessor]:
+        """Observes every phase."""
+        return self.effects.around(phase, shape)
 
     def first_look(self) -> LogitsProcessor:
         """Notes which tokens are most probable in the raw scores."""
@@ -92,6 +109,7 @@ class ProbabilityRecorder(Recorder):
                 self._chosen[key] = float(parent[int(row[-1])])
             self._whole[key] = whole
             self._likeliest[key] = best
+        self.effects.record(input_ids, likeliest)
         return scores
 
     def record_run(self, row: torch.Tensor, start: int, raw: torch.Tensor, scores: torch.Tensor) -> None:

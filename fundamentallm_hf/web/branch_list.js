@@ -1,0 +1,106 @@
+// The list of branches next to the text, as desk.js has them.
+
+const facts = (node) => {
+  if (!("tokens" in node)) return "";
+  const parts = [`${node.tokens} token${node.tokens === 1 ? "" : "s"}`];
+  if (node.seed !== null) parts.push(`seed ${node.seed}`);
+  if (node.perplexity !== null) parts.push(`perplexity ${node.perplexity.toFixed(2)}`);
+  return parts.join(" · ");
+};
+
+// The settings of a text that not all texts have.
+const differing = () => {
+  const shown = (node) => Object.entries(node.settings).map(([name, value]) => `${name.replaceAll("_", "-")}=${value}`);
+  const written = [...tree.nodes.values()].filter((node) => "tokens" in node);
+  let shared = null;
+  for (const node of written) {
+    const own = new Set(shown(node));
+    shared = new Set([...(shared || own)].filter((each) => own.has(each)));
+  }
+  return (node) => ("tokens" in node ? shown(node).filter((each) => !shared.has(each)) : []);
+};
+
+const drawRow = ({ id, name, about, depth, children, isFolded, isHere, compares }) => {
+  const row = make("li", isHere ? "branch here" : "branch");
+  row.dataset.id = id;
+  row.style.setProperty("--depth", depth);
+  const go = button(name, "go");
+  go.className = "name";
+  if (isHere) go.setAttribute("aria-current", "true");
+  go.title = about || "a prompt, or an edited text";
+  if (children) {
+    const fold = button(isFolded ? "▸" : "▾", "fold", `${isFolded ? "unfold" : "fold"} ${name}`);
+    fold.setAttribute("aria-expanded", String(!isFolded));
+    row.append(fold);
+  } else row.append(make("span", "leaf"));
+  row.append(go, make("small", "", about));
+  if (compares) {
+    const side = button("compare", "compare", `compare with ${name}`);
+    side.classList.add("side");
+    row.append(side);
+  }
+  if (isHere) {
+    const more = make("span", "more");
+    more.append(button("rename", "rename", `rename ${name}`), button("delete", "delete", `delete ${name}`));
+    row.append(more);
+  }
+  return row;
+};
+
+// The rows of the list as they were drawn, so that only what differs is drawn again.
+const drawnRows = new Map();
+
+const drawTree = () => {
+  const list = branches().querySelector(".list");
+  const focused = document.activeElement && list.contains(document.activeElement) ? document.activeElement.dataset : null;
+  const own = differing();
+  let hiddenBelow = null;
+  let at = list.firstElementChild;
+  const seen = new Set();
+  for (const { node, depth, children } of tree.depths()) {
+    if (hiddenBelow !== null && isBelow(node, hiddenBelow)) continue;
+    const isFolded = folded.has(node.id);
+    hiddenBelow = isFolded ? node.id : null;
+    const about = [facts(node), ...own(node)].filter(Boolean).join(" · ");
+    const isHere = node === tree.current;
+    const shows = { id: node.id, name: node.name, about, depth: Math.min(depth, 8), children: children > 0, isFolded, isHere };
+    shows.compares = Boolean(tree.current) && !isHere;
+    const [before, what] = [drawnRows.get(node.id), JSON.stringify(shows)];
+    const isSame = before && before.what === what && before.row.querySelector(".name");
+    const row = isSame ? before.row : drawRow(shows);
+    drawnRows.set(node.id, { what, row });
+    seen.add(node.id);
+    if (row === at) at = at.nextElementSibling;
+    else list.insertBefore(row, at);
+  }
+  for (const id of drawnRows.keys()) if (!seen.has(id)) drawnRows.delete(id);
+  const rows = new Set([...drawnRows.values()].map(({ row }) => row));
+  for (const row of [...list.children]) if (!rows.has(row)) row.remove();
+  requestAnimationFrame(() => {
+    const here = list.querySelector(".here");
+    if (!here) return;
+    const [top, end] = [here.offsetTop - list.offsetTop, here.offsetTop - list.offsetTop + here.offsetHeight];
+    if (top < list.scrollTop) list.scrollTop = top;
+    else if (end > list.scrollTop + list.clientHeight) list.scrollTop = end - list.clientHeight;
+  });
+  if (focused && focused.do) {
+    const again = list.querySelector(".here .name");
+    if (again) again.focus();
+  }
+  for (const [name, able] of [
+    ["undo", tree.position > 0],
+    ["redo", tree.position < tree.history.length - 1],
+    ["more", tree.current],
+    ["retry", tree.current],
+    ["download", tree.nodes.size],
+  ])
+    for (const each of document.querySelectorAll(`[data-do="${name}"]`)) each.disabled = !able;
+};
+
+const isBelow = (node, id) => {
+  while (node && node.parent !== null) {
+    if (node.parent === id) return true;
+    node = tree.nodes.get(node.parent);
+  }
+  return false;
+};

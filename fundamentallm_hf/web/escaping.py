@@ -1,0 +1,19 @@
+"""Escapes text for the page."""
+
+import html
+
+
+def escape(text: str) -> str:
+    """Escape text for HTML. Braces and dollar signs are escaped too, because gradio's templates use them.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.web.escaping import escape
+    >>> escape("<b> ${1}")
+    '&lt;b&gt; &#36;&#123;1&#125;'
+
+    ```
+    """
+    escaped = html.escape(text, quote=True).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;")
+    return escaped.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,0 +1,166 @@
+"""The words of the controls beside a text: written, missing, kept away; where controls turned it; a guide's pull.
+
+`desk.js` marks in the text what a list item is about.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fundamentallm_hf.generation.probabilities import Prediction
+from fundamentallm_hf.portable.controls.control_table import CONTROLS
+from fundamentallm_hf.settings.generation_settings import GenerationSettings
+
+from .escaping import escape
+from .growing_text import Turned
+from .highlights import Mark, find_entry, find_required
+
+# A word is pulled where the guide made it at least this much more or less likely, in nats; the line is full at the
+# second.
+PULLED, FULL = 0.1, 2.0
+# Banned entries that are listed although nothing was kept away.
+LISTED = 12
+_WORD = re.compile(r"\w+")
+
+
+class Pull(NamedTuple):
+    """How much the guides moved a word.
+
+    Attributes:
+        start, end: of the word, in characters of the completion.
+        nats: the log of the factor by which they made it more likely.
+    """
+
+    start: int
+    end: int
+    nats: float
+
+
+def labels_of(settings: GenerationSettings) -> dict[str, str]:
+    """By phase, the controls that act in it with these settings, by their names for users."""
+    found: dict[str, list[str]] = {}
+    for control in CONTROLS.values():
+        if control.phase is not None and getattr(settings, control.name) != control.default and not control.refines:
+            found.setdefault(control.phase.name.lower(), []).append(control.label)
+    return {phase: " and ".join(labels) for phase, labels in found.items()}
+
+
+def find_pulls(tokens: Sequence[Prediction]) -> list[Pull]:
+    """The words of a completion that guides have pulled."""
+    text, starts, start = "".join(token.text for token in tokens), list[int](), 0
+    for token in tokens:
+        starts.append(start)
+        start += len(token.text)
+    pulls = []
+    for word in _WORD.finditer(text):
+        nats = sum(
+            math.log(token.effects["guide"])
+            for token, at in zip(tokens, starts, strict=True)
+            if word.start() <= at < word.end() and token.effects.get("guide")
+        )
+        if abs(nats) >= PULLED:
+            pulls.append(Pull(word.start(), word.end(), nats))
+    return pulls
+
+
+def entry_of(turned: Turned, text: str, begin: int, settings: GenerationSettings) -> str | None:
+    """The entry of a list for which a ban or a requirement turned a text; None where it cannot be said.
+
+    Args:
+        turned: where.
+        text: prompt and completion.
+        begin: index where the completion starts.
+        settings: of the text.
+    """
+    entries = {"ban": settings.bad_words, "require": settings.must_include}.get(turned.phase, ())
+    token = turned.away if turned.phase == "ban" else turned.towards
+    found = find_entry(text[: begin + turned.start] + token, entries, settings.case_sensitive)
+    return found or (entries[0] if len(entries) == 1 else None)
+
+
+def words_html(
+    prompt: str,
+    added: str,
+    settings: GenerationSettings,
+    turned: Sequence[Turned],
+    pulls: Sequence[Pull] = (),
+    busy: bool = False,
+) -> str:
+    """The list of words above a text, finished or not; nothing where no control is about words.
+
+    Args:
+        prompt, added: the text.
+        settings: of the text.
+        turned: where controls have turned it.
+        pulls: what guides did.
+        busy: the text is not finished.
+    """
+    text, begin = prompt + added, len(prompt)
+    places: dict[tuple[str, str | None], list[int]] = {}
+    for each in turned:
+        places.setdefault((each.phase, entry_of(each, text, begin, settings)), []).append(each.start)
+    items = _required(text, begin, settings, places, busy) + _banned(settings, places) + _others(settings, places)
+    if pulls:
+        towards = sum(pull.nats > 0 for pull in pulls)
+        starts = [index for pull in pulls for index in range(pull.start, pull.end)]
+        about = f"made {towards} word{'' if towards == 1 else 's'} likelier, {len(pulls) - towards} less likely"
+        items.append(_item("pull", ", ".join(settings.guide_attribute), about, starts))
+    if not items:
+        return ""
+    return f'<ul class="words" aria-label="What the controls did">{"".join(items)}</ul>'
+
+
+def _required(
+    text: str, begin: int, settings: GenerationSettings, places: dict[tuple[str, str | None], list[int]], busy: bool
+) -> list[str]:
+    items, marks = [], required_marks(text, begin, settings)
+    for entry in settings.must_include:
+        own = [mark for mark in marks if mark.entry == entry]
+        at = [index - begin for mark in own for index in range(mark.start, mark.end)] + places.get(
+            ("require", entry), []
+        )
+        if own:
+            again = f", {len(own)} times" if len(own) > 1 else ""
+            items.append(_item("written", f"✓ {text[own[0].start : own[0].end]}{again}", "", at))
+        else:
+            items.append(_item("missing", entry, "still missing" if busy else "not written", at))
+    return items
+
+
+def _banned(settings: GenerationSettings, places: dict[tuple[str, str | None], list[int]]) -> list[str]:
+    items = []
+    for number, entry in enumerate(settings.bad_words):
+        at = places.get(("ban", entry), [])
+        if at or number < LISTED:
+            items.append(_item("kept", entry, _kept_away(len(at)), at))
+    return items
+
+
+def _kept_away(times: int) -> str:
+    return f"kept away{' twice' if times == 2 else f' {times} times' if times > 2 else ''}" if times else "banned"
+
+
+def _others(settings: GenerationSettings, places: dict[tuple[str, str | None], list[int]]) -> list[str]:
+    items = []
+    for phase, label in labels_of(settings).items():
+        at = places.get((phase, None), [])
+        if at and phase != "guide":
+            count = f"{len(at)} place{'' if len(at) == 1 else 's'}"
+            items.append(_item("other", label, f"turned the text at {count}", at))
+    return items
+
+
+def required_marks(text: str, begin: int, settings: GenerationSettings) -> list[Mark]:
+    """The required words of a text that count."""
+    first = 0 if settings.must_include_prompt else begin
+    return find_required(text, first, settings.must_include, settings.case_sensitive)
+
+
+def _item(kind: str, name: str, about: str, at: Sequence[int]) -> str:
+    inside = f"<b>{escape(name)}</b>{f' {escape(about)}' if about else ''}"
+    at = sorted({index for index in at if index >= 0})
+    if not at:
+        return f'<li class="{kind}">{inside}</li>'
+    listed = " ".join(map(str, at))
+    return f'<li class="{kind}"><button type="button" class="show" data-at="{listed}">{inside}</button></li>'
