@@ -36,6 +36,9 @@ if TYPE_CHECKING:
         WholeTextLogitsProcessor as WholeTextLogitsProcessor,
     )
     from fundamentallm_hf.settings.generation_settings import GenerationSettings as GenerationSettings
+    from fundamentallm_hf.training.attribute_training import AttributeSamples as AttributeSamples
+    from fundamentallm_hf.training.attribute_training import AttributeSource as AttributeSource
+    from fundamentallm_hf.training.attribute_training import train_attribute as train_attribute
 
     from .evaluation import evaluate as evaluate
 
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Attribute": "portable.guides.attributes",
+    "AttributeSamples": "training.attribute_training",
+    "AttributeSource": "training.attribute_training",
     "BadWordsLogitsProcessor": "portable.controls.bad_words",
     "Completion": "generation.completion",
     "FundamentaLLMConfig": "portable.model.configuration_fundamentallm",
@@ -59,6 +64,7 @@ _HOME = {
     "convert_checkpoint": "model_io.checkpoint",
     "evaluate": "evaluation",
     "load_model": "model_io.loading",
+    "train_attribute": "training.attribute_training",
 }
 __all__ = sorted(_HOME)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fundamentallm_hf.files import is_local, local_path
+from fundamentallm_hf.files import is_local, local_path, read_lines
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import BUNDLED, known_attributes
 from fundamentallm_hf.portable.guides.attributes import FOLDER, Attribute
@@ -30,55 +30,92 @@ WHERE = {"model": "next to the model", "user": "your own", "package": "comes wit
 )
 @click.option("--classifier", metavar="NAME", help="A text classifier instead of texts: its folder or Hub id.")
 @click.option("--label", metavar="NAME", help="Label of the classifier to guide towards.")
-@click.option("--openings", metavar="FILE", help="With --kind experts: prompts for the model, one per line.")
-@click.option("--texts", metavar="N", type=click.IntRange(min=8), help="Completions to learn from.  [default: 4000]")
+@click.option("--openings", metavar="FILE", help="For experts: prompts for the model, one per line.")
+@click.option(
+    "--texts",
+    metavar="N",
+    type=click.IntRange(min=8),
+    help="Texts that the model writes to learn from.  [default: 4000]",
+)
 @click.option("--tokens", metavar="N", type=click.IntRange(min=1), help="Tokens of each, at most.  [default: 300]")
-@click.option("--model", metavar="MODEL", help="Save it next to this model, so that it travels with it.")
-@click.option("--description", default="", help="Description in one line.")
+@click.option(
+    "--measure",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Texts at each strength that is tried, to suggest one; 0 tries none.  [default: 48]",
+)
+@click.option("--model", metavar="MODEL", help="Model of the experts; the attribute is saved next to it.")
+@click.option("--description", default="", help="Description in one line. Without texts and classifier, the source.")
+@click.option("--opposite", default="", help="Description of the opposite, where the description is the source.")
 @click.option("--force", is_flag=True, help="Replace an attribute of this name.")
 def train_attribute(name: str, **options: Any) -> None:
     """Make the attribute NAME, for generate --guide-attribute NAME, from texts that have it and texts that lack it.
 
     Without --model it is saved among your own attributes, where every model finds it, and experts are trained on the
-    bundled story model. Held-out texts measure how well it separates the two sides.
+    bundled story model. Experts for a model on the Hub are saved there, too. Held-out texts measure how well an
+    attribute separates the two sides. For experts, the command also suggests a strength: that at which 90% of the
+    model's texts lean towards the attribute.
 
     A classifier guides by itself, but has to be evaluated at every step. With --kind experts it is only the teacher:
     the model generates texts, the classifier labels them, and experts learn from those at both ends.
+
+    A --description alone is enough for a model that follows instructions. It completes the words "a text that is". The
+    model writes texts that fit it, and texts that fit the --opposite, and keeps those that it finds clearest.
 
     \b
     fundamentallm train-attribute formal --with letters.txt --without chats.txt
     fundamentallm train-attribute formal --with letters.txt --without chats.txt --kind experts --model my_model_hf
     fundamentallm train-attribute glad --classifier user/reviews --label POSITIVE
     fundamentallm train-attribute glad --classifier user/reviews --label POSITIVE --kind experts --openings starts.txt
+    fundamentallm train-attribute glad --description "happy and cheerful" --opposite "sad and gloomy" --model user/chat
     """
     of_texts = {each: options.pop(each) for each in ("with_file", "without_file")}
     of_classifier = {each: options.pop(each) for each in ("classifier", "label")}
-    samples = {each: options.pop(each) for each in ("openings", "texts", "tokens")}
-    kind = options.pop("kind")
-    _check(of_texts, of_classifier, samples, kind)
-    from fundamentallm_hf.training.make_attribute import (
-        Destination,
-        Samples,
-        from_classifier,
-        from_own_texts,
-        from_texts,
-    )
+    samples = {each: options.pop(each) for each in ("openings", "texts", "tokens", "measure")}
+    kind, opposite = options.pop("kind"), options.pop("opposite")
+    described = _check(of_texts, of_classifier, samples, kind, options["description"], opposite)
+    from fundamentallm_hf.training.make_attribute import Destination, from_classifier, words_from_texts
 
     to, notes = Destination(name, **options), Notes()
-    classifier, label = of_classifier["classifier"], of_classifier["label"] or ""
     facts: dict[str, str] = {}
     with _progress(notes) as show:
-        if classifier is None:
-            made = from_texts(to, **of_texts, kind=kind or "words", progress=show, notice=notes.say)
-        elif kind == "experts":
-            made = from_own_texts(to, classifier, label, Samples(**samples), show, notes.say)
-            facts["teacher"] = made[0].about["teacher"]
+        if described or kind == "experts":
+            made = _train_experts(to, {**of_texts, **of_classifier, "opposite": opposite}, samples, show, notes)
+        elif of_classifier["classifier"] is None:
+            made = words_from_texts(to, **of_texts, progress=show)
         else:
-            made = from_classifier(to, classifier, label)
-            facts["classifier"] = classifier
+            made = from_classifier(to, of_classifier["classifier"], of_classifier["label"] or "")
+            facts["classifier"] = of_classifier["classifier"]
     attribute, folder = made
     for what, value in (facts | _facts(attribute) | {"written to": str(folder)}).items():
         click.echo(f"{what:14}{value}")
+
+
+def _train_experts(
+    to: Any, source: dict[str, Any], samples: dict[str, Any], show: Callable[[str, int, int], None], notes: Notes
+) -> tuple[Attribute, Path]:
+    from fundamentallm_hf.training.attribute_training import MEASURED, AttributeSamples, AttributeSource
+    from fundamentallm_hf.training.make_attribute import experts_from
+
+    texts = {f"{side}_texts": source[f"{side}_file"] for side in ("with", "without")}
+    return experts_from(
+        to,
+        AttributeSource(
+            to.description,
+            source["opposite"],
+            **{side: None if file is None else read_lines(file) for side, file in texts.items()},
+            classifier=source["classifier"] or "",
+            label=source["label"] or "",
+        ),
+        AttributeSamples(
+            () if samples["openings"] is None else read_lines(samples["openings"]),
+            samples["texts"],
+            samples["tokens"],
+            MEASURED if samples["measure"] is None else samples["measure"],
+        ),
+        show,
+        notes.say,
+    )
 
 
 @click.command(context_settings=CONTEXT)
@@ -99,28 +136,44 @@ def attributes(model: str | None, revision: str | None) -> None:
 
 
 def _check(
-    of_texts: dict[str, str | None], of_classifier: dict[str, str | None], samples: dict[str, Any], kind: str | None
-) -> None:
-    """Refuse options that do not go together.
+    of_texts: dict[str, str | None],
+    of_classifier: dict[str, str | None],
+    samples: dict[str, Any],
+    kind: str | None,
+    description: str,
+    opposite: str,
+) -> bool:
+    """Refuse options that do not go together. Returns whether the description is the source.
 
     Raises:
         UsageError: they do not.
     """
     classifier, label = of_classifier["classifier"], of_classifier["label"]
-    if any(each is not None for each in samples.values()) and (classifier is None or kind != "experts"):
-        raise UsageError(
-            "--openings, --texts and --tokens are for what a model generates: give --classifier and --kind experts"
-        )
-    if classifier is not None:
-        if any(each is not None for each in of_texts.values()) or kind == "words":
-            raise UsageError(
-                "--classifier cannot be combined with --with, --without and --kind words: give a classifier or texts"
-            )
-        return
-    if label is not None:
+    has_texts = any(each is not None for each in of_texts.values())
+    if label is not None and classifier is None:
         raise UsageError("--label names a label of a classifier, and there is none: give --classifier, too")
-    if None in of_texts.values():
-        raise UsageError("an attribute is made out of texts, --with FILE and --without FILE, or of a --classifier")
+    if classifier is not None and (has_texts or kind == "words"):
+        raise UsageError(
+            "--classifier cannot be combined with --with, --without and --kind words: give a classifier or texts"
+        )
+    described = classifier is None and not has_texts and kind != "words" and bool(description.strip())
+    if classifier is None and not described and None in of_texts.values():
+        raise UsageError(
+            "an attribute is made out of texts, --with FILE and --without FILE, of a --classifier, or, with a model "
+            "that follows instructions, of a --description"
+        )
+    if opposite.strip() and not described:
+        raise UsageError("--opposite is for an attribute out of a --description alone: give no texts and no classifier")
+    if samples["texts"] is not None and has_texts:
+        raise UsageError(
+            "--texts is for texts that a model writes, and --with and --without give the texts: leave it out"
+        )
+    if any(each is not None for each in samples.values()) and not (described or kind == "experts"):
+        raise UsageError(
+            "--openings, --texts, --tokens and --measure are for what a model writes: give --kind experts, with "
+            "--classifier or texts, or a --description alone"
+        )
+    return described
 
 
 @contextmanager
@@ -152,11 +205,32 @@ def _facts(attribute: Attribute) -> dict[str, str]:
             "tokens": f"{tokens['with']:,} with, {tokens['without']:,} without",
             "size": f"{len(attribute.experts):,} bytes",
         }
+        if "teacher" in attribute.about:
+            facts["teacher"] = attribute.about["teacher"]
     separation = attribute.about.get("held_out_auc")
     facts["held-out AUC"] = (
         "too few texts to hold some out" if separation is None else f"{separation:.3f} (0.5 is chance)"
     )
-    return facts
+    return facts | _leaning(attribute)
+
+
+def _leaning(attribute: Attribute) -> dict[str, str]:
+    """How many texts lean towards a new attribute by strength, and the strength that is suggested."""
+    effect = attribute.about.get("effect")
+    if effect is None:
+        return {}
+    shares = effect["shares"]
+    told = ", ".join(f"{share:.0%} at {strength.replace('+0', '0')}" for strength, share in shares.items())
+    perplexity = ", ".join(f"{ratio:.2f}" for ratio in attribute.about["perplexity"].values())
+    suggested = attribute.about.get("suggested_strength")
+    advice = "none: no strength made 90% of the texts lean" if suggested is None else f"{suggested:g} is suggested"
+    if suggested == 0:
+        advice = "none: 90% of the texts lean without a guide"
+    return {
+        "leaning": f"{told} ({effect['what'].rstrip(',')})",
+        "perplexity": f"{perplexity} (the model's own, relative to no guide)",
+        "strength": advice,
+    }
 
 
 def _extremes(weights: Mapping[str, float], number: int = 8) -> tuple[str, str]:
@@ -169,7 +243,11 @@ def _extremes(weights: Mapping[str, float], number: int = 8) -> tuple[str, str]:
 def _what(attribute: Attribute) -> str:
     words = f"{len(attribute.words)} words"
     if attribute.kind == "experts":
-        return f"experts, {words} for other models" if attribute.words else "experts"
+        strength = attribute.about.get("suggested_strength")
+        experts = (
+            f"experts for a strength of {strength:g}" if isinstance(strength, int | float) and strength else "experts"
+        )
+        return f"{experts}, {words} for other models" if attribute.words else experts
     if attribute.kind == "classifier":
         name = "a classifier" if isinstance(attribute.classifier, Path) else attribute.classifier
         return f"{name}: {attribute.label}" if attribute.label else name

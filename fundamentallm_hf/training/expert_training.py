@@ -3,6 +3,10 @@
 The model reads every text once, and the outputs of its last layer are kept. On these each adapter learns, as a language
 model, to predict the next token in texts of one kind, which takes seconds whatever the size of the model. Most of the
 time is spent on reading.
+
+A passage may have a teacher: a prompt that makes the model itself write such texts. The model then reads the passage
+after that prompt, too, and the adapter learns the probabilities that it gives there to every token, not only which one
+came: knowledge distillation (Hinton et al. 2015), which needs far fewer texts.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fundamentallm_hf.generation.chat import ChatPrompt
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.output_experts import (
     BOTTLENECK,
@@ -20,8 +25,10 @@ from fundamentallm_hf.portable.guides.output_experts import (
     OutputAdapter,
     OutputWeights,
     expert_logs,
+    output_logs,
 )
 
+from .text_likelihood import behind
 from .word_training import area_under_curve
 
 SIDES = ("with", "without")
@@ -43,10 +50,18 @@ class Passage:
     Attributes:
         text: the whole text.
         spans: (first, last) characters of the parts; None for all of it.
+        teacher: a prompt in place of the text before the first part, after which the model writes as the expert should;
+            "" for none. It may be a `ChatPrompt`.
     """
 
     text: str
     spans: Sequence[tuple[int, int]] | None = None
+    teacher: str = ""
+
+    @property
+    def taught(self) -> str:
+        """What the teacher reads: its prompt, and the text from the first part on."""
+        return behind(self.teacher, self.text[self.spans[0][0] if self.spans else 0 :])
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,7 @@ def train_experts(
     pair = ExpertPair(sides[0].states.shape[1], bottleneck, output.signature)
     for name, adapter, side, out in zip(SIDES, (pair.having, pair.lacking), sides, held, strict=True):
         report = partial(progress, f"learning texts {name}")
-        _learn(adapter, output, side.states[~out], side.targets[~out], report, seed, batch)
+        _learn(adapter, output, side.only(~out), report, seed, batch)
     pair.eval().requires_grad_(False)
     # The states are kept in half precision, so the experts are measured and returned in it.
     pair = ExpertPair.from_bytes(pair.to_bytes())
@@ -136,12 +151,27 @@ def _read_side(
 
 @dataclass(frozen=True)
 class _Side:
-    """The states and tokens of one side: (tokens, hidden size) states, (tokens,) next tokens, (tokens,) passages."""
+    """The states and tokens of one side.
+
+    Attributes:
+        states: (tokens, hidden size).
+        teachers: (tokens, hidden size) the states after the teacher's prompt, nan where there is none; None where no
+            passage has a teacher.
+        targets: (tokens,) the next tokens.
+        owners: (tokens,) the passage of each.
+        passages: their number.
+    """
 
     states: torch.Tensor
+    teachers: torch.Tensor | None
     targets: torch.Tensor
     owners: torch.Tensor
     passages: int
+
+    def only(self, picked: torch.Tensor) -> "_Side":
+        """Some of the tokens; `picked` is (tokens,) bool."""
+        teachers = None if self.teachers is None else self.teachers[picked]
+        return _Side(self.states[picked], teachers, self.targets[picked], self.owners[picked], self.passages)
 
 
 class _Reader:
@@ -153,7 +183,8 @@ class _Reader:
         self.window = min(positions, _LONGEST)
 
     def read(self, passages: Sequence[Passage], progress: Callable[[int, int], None]) -> _Side:
-        states, targets, owners = [], [], []
+        states, teachers, targets, owners = [], [], [], []
+        has_teachers = any(each.teacher for each in passages)
         count, number = 0, 0
         # Texts of one length are read together.
         order = sorted(range(len(passages)), key=lambda index: len(passages[index].text))
@@ -164,26 +195,48 @@ class _Reader:
             if count >= self.most:
                 break
             group = [passages[index] for index in groups[picked]]
-            for found, following in self._read_group(group):
+            for found, taught, following in self._read_both(group):
                 if len(following):
                     states.append(found)
+                    teachers += [taught] if has_teachers else []
                     targets.append(following)
                     owners.append(torch.full((len(following),), number))
                     count += len(following)
                     number += 1
             progress(max(done + 1, count * len(groups) // self.most), len(groups))
         if not states:
-            return _Side(torch.zeros(0, 1), torch.zeros(0), torch.zeros(0), 0)
-        return _Side(torch.cat(states), torch.cat(targets), torch.cat(owners), number)
+            return _Side(torch.zeros(0, 1), None, torch.zeros(0), torch.zeros(0), 0)
+        of_teachers = torch.cat(teachers) if has_teachers else None
+        return _Side(torch.cat(states), of_teachers, torch.cat(targets), torch.cat(owners), number)
+
+    def _read_both(self, group: Sequence[Passage]) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """For each passage the states before the tokens of its parts, those of its teacher, and these tokens."""
+        plain = self._read_group(group)
+        asked = [index for index, each in enumerate(group) if each.teacher]
+        taught = dict(zip(asked, self._read_group([_after_teacher(group[index]) for index in asked]), strict=True))
+        found = []
+        for index, (states, following) in enumerate(plain):
+            teachers, theirs = taught.get(index, (states, following[:0]))
+            # A tokenizer may divide the text in another way after another prompt.
+            fits = torch.equal(theirs, following)
+            found.append((states, teachers if fits else torch.full_like(states, torch.nan), following))
+        return found
 
     @torch.no_grad()
     def _read_group(self, group: Sequence[Passage]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """For each passage the states before the tokens of its parts, and these tokens."""
-        read = self.tokenizer([each.text for each in group], return_offsets_mapping=True, verbose=False)
-        rows = [(ids[: self.window], offsets) for ids, offsets in zip(read.input_ids, read.offset_mapping, strict=True)]
-        width = max(len(ids) for ids, _ in rows)
+        rows = []
+        for each in group:
+            read = self.tokenizer(
+                each.text,
+                return_offsets_mapping=True,
+                verbose=False,
+                add_special_tokens=not isinstance(each.text, ChatPrompt),
+            )
+            rows.append((read.input_ids[: self.window], read.offset_mapping))
+        width = max((len(ids) for ids, _ in rows), default=0)
         if width < 2:
-            return []
+            return [(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)) for _ in group]
         device = self.model.device
         filler = next(token for ids, _ in rows for token in ids)
         # Padding comes last, where a causal model does not attend to it.
@@ -208,16 +261,25 @@ class _Reader:
         return found
 
 
+def _after_teacher(passage: Passage) -> Passage:
+    """The passage as its teacher reads it."""
+    start = passage.spans[0][0] if passage.spans else 0
+    spans = passage.spans or [(0, len(passage.text))]
+    moved = len(passage.teacher) - start
+    return Passage(passage.taught, [(first + moved, last + moved) for first, last in spans])
+
+
 def _learn(
     adapter: OutputAdapter,
     output: OutputWeights,
-    states: torch.Tensor,
-    targets: torch.Tensor,
+    side: _Side,
     progress: Callable[[int, int], None],
     seed: int,
     batch: int,
 ) -> None:
-    """Train one expert to continue like the texts of its side."""
+    """Train one expert to continue like the texts of its side, or like their teachers."""
+    states, targets = side.states, side.targets
+    output = OutputWeights(output.weight.float(), None if output.bias is None else output.bias.float())
     generator = torch.Generator().manual_seed(seed)
     device = output.weight.device
     adapter.to(device)
@@ -235,7 +297,13 @@ def _learn(
         for step in range(steps):
             picked = torch.randint(len(targets), (min(size, len(targets)),), generator=generator)
             logs = expert_logs(adapter, states[picked].to(device, torch.float32), output)
-            loss = nn.functional.nll_loss(logs, targets[picked].to(device))
+            losses = nn.functional.nll_loss(logs, targets[picked].to(device), reduction="none")
+            if side.teachers is not None:
+                taught = side.teachers[picked].to(device, torch.float32)
+                with torch.no_grad():
+                    chances = output_logs(taught.nan_to_num(), output).exp()
+                losses = torch.where(taught.isnan().any(dim=1), losses, -(chances * logs).sum(dim=1))
+            loss = losses.mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -5,12 +5,16 @@ Experts trained on them model how the model generates text that the classifier r
     whose second model estimates the classifier's verdict.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from fundamentallm_hf.generation.batch import torch_seeded
+from fundamentallm_hf.generation.chat import encode
+from fundamentallm_hf.generation.generate_arguments import is_fundamentallm
+from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate
 from fundamentallm_hf.portable.errors import UserError
 
 from .expert_training import Passage
@@ -49,6 +53,7 @@ def write_texts(
     progress: Callable[[int, int], None] = lambda *_: None,
     rows: int | None = None,
     seed: int = 0,
+    controls: Mapping[str, Any] | None = None,
 ) -> list[OwnText]:
     """Let a model generate texts, at temperature 0.8 and top-p 0.9.
 
@@ -56,24 +61,29 @@ def write_texts(
         model: a causal language model.
         tokenizer: the tokenizer of the model.
         openings: prompts, used in turn from the first on, as often as needed; an empty one is the model's start-of-text
-            token, if it has one.
+            token, if it has one. A `ChatPrompt` has its special tokens written out.
         number: number of texts.
         tokens: most tokens of each text.
         progress: called with the number of generated texts, and the total.
         rows: texts generated at once; by default as many as a small machine or a GPU can handle.
         seed: of the random numbers; the same one gives the same texts.
+        controls: fields of the generation config, such as `guide_attribute`.
 
     Raises:
         UserError: there is no opening that the model can continue.
     """
     begin = model.generation_config.bos_token_id
-    read = {each: tokenizer(each, verbose=False).input_ids or ([] if begin is None else [begin]) for each in openings}
+    of_openings = zip(openings, encode(openings, tokenizer), strict=True)
+    read = {each: ids or ([] if begin is None else [begin]) for each, ids in of_openings}
     given = [each for each in openings if read[each]]
     if not given:
         raise UserError("there is no opening to write on from: give some, one a line")
     most = _MOST_ROWS if model.device.type == "cpu" else _MOST_ROWS_OF_GPU
     rows = rows or max(1, min(most, _MOST_WORK // sum(each.numel() for each in model.parameters())))
     filler = next(each for each in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if each is not None)
+    how = {**_SAMPLING, **(controls or {})}
+    if controls and not is_fundamentallm(model):
+        how["custom_generate"] = partial(controlled_generate, tokenizer=tokenizer)
     found: list[OwnText] = []
     with torch_seeded(seed, model.device):
         for start in range(0, number, rows):
@@ -88,12 +98,19 @@ def write_texts(
                 attention_mask=mask.to(model.device),
                 pad_token_id=filler,
                 max_new_tokens=tokens,
-                **_SAMPLING,
+                **how,
             )
-            texts = tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+            texts = [_added(tokenizer, ids, width) for ids in written.tolist()]
             found += [OwnText(*each) for each in zip(part, texts, strict=True)]
             progress(len(found), number)
     return found
+
+
+def _added(tokenizer: Any, ids: list[int], width: int) -> str:
+    """The text after the first `width` tokens, as it reads behind them: with the space that a decoder drops first."""
+    before = tokenizer.decode(ids[:width], skip_special_tokens=True)
+    whole = tokenizer.decode(ids, skip_special_tokens=True)
+    return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(ids[width:], skip_special_tokens=True)
 
 
 def sort_texts(

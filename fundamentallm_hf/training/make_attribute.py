@@ -1,10 +1,9 @@
-"""Creates attributes from texts or with a text classifier, and saves them where they are found.
+"""Creates attributes from texts, classifiers or descriptions, and saves them where they are found.
 
 torch and transformers are imported where a model is used, so that attributes of words do not need them.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +14,10 @@ from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import user_folder
 from fundamentallm_hf.portable.guides.attributes import FOLDER, Attribute, check_name
 
-from .word_training import Training, train_words
+from .word_training import train_words
 
 if TYPE_CHECKING:
-    from fundamentallm_hf.portable.guides.text_classifier import TextClassifier
-
-    from .expert_training import ExpertTraining, Passage
-    from .labelled_samples import OwnText
-
-# Number of texts that a model generates for its experts by default, and most tokens of each.
-TEXTS, TOKENS = 4000, 300
-# Texts that are classified between two reports of progress.
-_CLASSIFIED = 128
+    from .attribute_training import AttributeSamples, AttributeSource
 
 Progress = Callable[[str, int, int], None]
 Notice = Callable[[str], None]
@@ -49,15 +40,18 @@ class Destination:
     description: str = ""
     force: bool = False
 
-    def folder(self) -> Path:
+    def folder(self, on_hub: bool = False) -> Path:
         """The folder of the attribute, checked before any work starts.
+
+        Args:
+            on_hub: whether the model may be on the Hub, where nothing can be written next to it.
 
         Raises:
             UserError: the name is invalid, there is no such model, or the attribute exists.
         """
         check_name(self.name)
         parent = user_folder()
-        if self.model is not None:
+        if self.model is not None and not (on_hub and not is_local(self.model)):
             beside = local_path(self.model)
             if not beside.exists():
                 raise UserError(
@@ -71,38 +65,16 @@ class Destination:
         return folder
 
 
-@dataclass(frozen=True)
-class Samples:
-    """The texts that a model generates for its experts.
-
-    Attributes:
-        openings: a file of prompts, one per line; without it the model starts without a prompt.
-        texts: number of texts.
-        tokens: most tokens of each.
-    """
-
-    openings: str | None = None
-    texts: int | None = None
-    tokens: int | None = None
-
-
-def from_texts(
-    to: Destination,
-    with_file: str,
-    without_file: str,
-    kind: str = "words",
-    progress: Progress = lambda *_: None,
-    notice: Notice = lambda _: None,
+def words_from_texts(
+    to: Destination, with_file: str, without_file: str, progress: Progress = lambda *_: None
 ) -> tuple[Attribute, Path]:
-    """Create an attribute from two files with one text per line.
+    """Create an attribute of the kind words from two files with one text per line.
 
     Args:
         to: the target.
         with_file: texts that have the attribute.
         without_file: texts that lack it.
-        kind: "words" or "experts".
         progress: called with the name of the current step, the work done, and the total.
-        notice: called with lines for the user about the model.
 
     Returns:
         The attribute, and its folder.
@@ -111,22 +83,15 @@ def from_texts(
         UserError: a file cannot be read, the attribute exists, or nothing separates the texts of the two files.
     """
     folder = to.folder()
-    texts, others = read_lines(with_file), read_lines(without_file)
-    description = to.description or f"{kind} that tell {to.name} apart"
-    if kind == "words":
-        made = train_words(texts, others, partial(progress, "weighing words"))
-        about = _about("log-odds ratios with an informative Dirichlet prior", made)
-        attribute = Attribute("words", description, made.weights, about=about)
-    else:
-        from fundamentallm_hf.model_io.loading import load_model
-
-        from .expert_training import train_experts
-
-        words = _words_for_other_models(texts, others)
-        model = load_model(to.model, notice=notice)
-        attribute = _expert_attribute(
-            train_experts(model, model.tokenizer, texts, others, progress), words, description
-        )
+    made = train_words(read_lines(with_file), read_lines(without_file), partial(progress, "weighing words"))
+    about: dict[str, Any] = {
+        "method": "log-odds ratios with an informative Dirichlet prior",
+        "texts": {"with": made.texts[0], "without": made.texts[1]},
+    }
+    if made.separation is not None:
+        about["held_out_auc"] = round(made.separation, 4)
+    description = to.description or f"words that tell {to.name} apart"
+    attribute = Attribute("words", description, made.weights, about=about)
     return attribute, _save(attribute, folder)
 
 
@@ -146,8 +111,10 @@ def from_classifier(to: Destination, classifier: str, label: str) -> tuple[Attri
     """
     from fundamentallm_hf.portable.guides.text_classifier import TextClassifier
 
+    from .attribute_training import locate_classifier
+
     folder = to.folder()
-    location, source = _locate_classifier(classifier)
+    location, source = locate_classifier(classifier)
     attribute = Attribute("classifier", to.description, about={"source": source}, classifier=location, label=label)
     label = TextClassifier.load(location, label).label
     description = to.description or f"texts that {source} calls {label}"
@@ -155,92 +122,39 @@ def from_classifier(to: Destination, classifier: str, label: str) -> tuple[Attri
     return attribute, _save(attribute, folder)
 
 
-def from_own_texts(
+def experts_from(
     to: Destination,
-    classifier: str,
-    label: str,
-    samples: Samples,
+    source: "AttributeSource",
+    samples: "AttributeSamples",
     progress: Progress = lambda *_: None,
     notice: Notice = lambda _: None,
 ) -> tuple[Attribute, Path]:
-    """Create experts from texts that the model itself generates, sorted by a text classifier.
+    """Create an attribute of the kind experts; see `train_attribute`.
 
     Args:
-        to: the target.
-        classifier: see `from_classifier`; it is not kept.
-        label: one of its labels.
-        samples: the texts to generate.
-        progress, notice: as in `from_texts`.
+        to: the target. A model on the Hub is trained for, too; its experts are written to the folder of the user's
+            attributes.
+        source: what the attribute is made of.
+        samples: the texts that the model writes.
+        progress: as in `words_from_texts`.
+        notice: called with lines for the user about the model.
 
     Returns:
         The attribute, and its folder.
 
     Raises:
-        UserError: the classifier or the prompts cannot be read, the attribute exists, or the classifier scores all
-            texts alike.
+        UserError: the classifier cannot be read, the attribute exists, or nothing tells the two sides apart.
     """
     from fundamentallm_hf.model_io.loading import load_model
-    from fundamentallm_hf.portable.guides.text_classifier import TextClassifier
 
-    from .expert_training import train_experts
-    from .labelled_samples import sort_texts, write_texts
+    from .attribute_training import train_attribute
 
-    folder = to.folder()
-    openings = [""] if samples.openings is None else read_lines(samples.openings)
-    location, source = _locate_classifier(classifier)
-    judge = TextClassifier.load(location, label)
+    folder = to.folder(on_hub=True)
     model = load_model(to.model, notice=notice)
-    judge.model.to(model.device)
-    number, tokens = samples.texts or TEXTS, samples.tokens or TOKENS
-    written = write_texts(model, model.tokenizer, openings, number, tokens, partial(progress, "writing texts"))
-    having, lacking = sort_texts(written, _classify(judge, written, progress))
-    made = train_experts(model, model.tokenizer, _passages(having), _passages(lacking), progress)
-    words = _words_for_other_models([each.text for each in having], [each.text for each in lacking])
-    attribute = _expert_attribute(made, words, to.description or f"texts that {source} calls {judge.label}")
-    about = {**attribute.about, "teacher": source, "label": judge.label, "written": len(written)}
-    attribute = replace(attribute, about=about)
+    attribute = train_attribute(model, source, samples, progress)
+    if not attribute.description:
+        attribute = replace(attribute, description=f"experts that tell {to.name} apart")
     return attribute, _save(attribute, folder)
-
-
-def _classify(judge: "TextClassifier", written: "Sequence[OwnText]", progress: Progress) -> list[float]:
-    """The classifier's score of each text."""
-    scores: list[float] = []
-    while len(scores) < len(written):
-        scores += judge([each.text for each in written[len(scores) : len(scores) + _CLASSIFIED]])
-        progress("judging texts", len(scores), len(written))
-    return scores
-
-
-def _passages(texts: "Sequence[OwnText]") -> "list[Passage]":
-    return [each.passage for each in texts]
-
-
-def _locate_classifier(classifier: str) -> tuple[Path | str, str]:
-    """A classifier's folder or its name on the Hub, and its name in descriptions."""
-    if is_local(classifier):
-        path = local_path(classifier)
-        return path, path.resolve().name
-    return classifier, classifier
-
-
-def _words_for_other_models(texts: list[str], others: list[str]) -> dict[str, float]:
-    """Words for models other than that of the experts; none where single words do not separate the texts."""
-    with suppress(UserError):
-        return train_words(texts, others).weights
-    return {}
-
-
-def _expert_attribute(made: "ExpertTraining", words: dict[str, float], description: str) -> Attribute:
-    about = _about("output-layer experts (adapters with a bottleneck), contrasted as in DExperts", made)
-    about["tokens"] = {"with": made.tokens[0], "without": made.tokens[1]}
-    return Attribute("experts", description, words, about=about, experts=made.experts.to_bytes())
-
-
-def _about(method: str, made: "Training | ExpertTraining") -> dict[str, Any]:
-    about: dict[str, Any] = {"method": method, "texts": {"with": made.texts[0], "without": made.texts[1]}}
-    if made.separation is not None:
-        about["held_out_auc"] = round(made.separation, 4)
-    return about
 
 
 def _save(attribute: Attribute, folder: Path) -> Path:

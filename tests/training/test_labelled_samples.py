@@ -102,7 +102,7 @@ def test_the_command_makes_experts_of_a_classifier(tmp_path, monkeypatch):
     folder, openings = saved_classifier(tmp_path / "words"), tmp_path / "openings.txt"
     openings.write_text("\n".join([*OPENINGS, ""]))
     of_it = ["train-attribute", "joy", "--classifier", folder, "--label", "positive", "--kind", "experts"]
-    made = run(*of_it, "--openings", openings, "--texts", "48", "--tokens", "40")
+    made = run(*of_it, "--openings", openings, "--texts", "48", "--tokens", "40", "--measure", "8")
     assert made.exit_code == 0, made.stderr
     assert "held-out AUC" in made.stdout
     own = tmp_path / "data" / "fundamentallm" / "attributes" / "joy"
@@ -122,9 +122,13 @@ def test_the_command_makes_experts_of_a_classifier(tmp_path, monkeypatch):
         (
             ["--texts", "48"],
             2,
-            "--openings, --texts and --tokens are for what a model generates: give --classifier",
+            "an attribute is made out of texts, --with FILE and --without FILE, of a --classifier, or",
         ),
-        (["--classifier", "FOLDER", "--tokens", "9"], 2, "give --classifier and --kind experts"),
+        (
+            ["--classifier", "FOLDER", "--tokens", "9"],
+            2,
+            "--openings, --texts, --tokens and --measure are for what a model writes: give --kind experts",
+        ),
         (
             ["--classifier", "FOLDER", "--kind", "words"],
             2,

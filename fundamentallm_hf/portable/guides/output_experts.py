@@ -102,7 +102,7 @@ class ExpertPair(nn.Module):
             (rows, vocabulary) the log of the ratio of the two experts' probabilities, in nats.
         """
         states = states.float()
-        having, lacking = _output_logs(torch.stack([self.having(states), self.lacking(states)]), output)
+        having, lacking = output_logs(torch.stack([self.having(states), self.lacking(states)]), output)
         return having - lacking
 
     def swapped(self) -> "ExpertPair":
@@ -158,9 +158,10 @@ class ExpertPair(nn.Module):
 
 def expert_logs(adapter: OutputAdapter, states: torch.Tensor, output: OutputWeights) -> torch.Tensor:
     """(rows, vocabulary) log-probabilities of one expert; `states` are (rows, hidden size) in float32."""
-    return _output_logs(adapter(states), output)
+    return output_logs(adapter(states), output)
 
 
-def _output_logs(states: torch.Tensor, output: OutputWeights) -> torch.Tensor:
+def output_logs(states: torch.Tensor, output: OutputWeights) -> torch.Tensor:
+    """(..., vocabulary) log-probabilities that an output layer gives; `states` are (..., hidden size) in float32."""
     bias = None if output.bias is None else output.bias.float()
     return nn.functional.linear(states, output.weight.float(), bias).log_softmax(dim=-1)

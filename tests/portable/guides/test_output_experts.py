@@ -10,7 +10,7 @@ from writing import token_ids as run
 from writing import whole_texts as texts
 
 from fundamentallm_hf import Attribute, UserError, load_model
-from fundamentallm_hf.portable.guides.output_experts import ExpertPair, OutputWeights
+from fundamentallm_hf.portable.guides.output_experts import ExpertPair, OutputWeights, expert_logs, output_logs
 from fundamentallm_hf.portable.guides.output_states import OutputStates
 from fundamentallm_hf.training import expert_training as training
 from fundamentallm_hf.training.expert_training import Passage, train_experts
@@ -68,6 +68,40 @@ def test_only_the_parts_of_a_passage_are_learnt_from():
     made = train_experts(model, model.tokenizer, spans, [Passage(text, [(0, 3)])], bottleneck=4)
     assert made.tokens == (13, 2)
     assert made.separation is None
+
+
+def test_an_expert_learns_the_probabilities_of_its_teacher():
+    """Behind the same texts, but without the prompt, it comes closer to them than the model does."""
+    model = load_model(device="cpu")
+    prompts = {side: f"Everyone was {side}. " * 3 for side in ("happy", "sad")}
+    opening = "Then Tim"
+    texts = [
+        f" {verb} to the {thing}." for verb in ("went", "ran", "came") for thing in ("park", "house", "lake", "tree")
+    ]
+    span = [(len(opening), len(opening) + 9)]
+    sides = [[Passage(opening + text, span, prompt + opening) for text in texts] for prompt in prompts.values()]
+    made = train_experts(model, model.tokenizer, *sides, bottleneck=64)
+    assert made.tokens == (90, 90)
+
+    def states(context):
+        with torch.no_grad():
+            ids = model.tokenizer(context + " went to", return_tensors="pt").input_ids
+            return model.model(ids).last_hidden_state[0, -9:-1]
+
+    output, plain = OutputWeights.of(model), states(opening)
+    base = output_logs(plain, output)
+    for adapter, prompt in zip((made.experts.having, made.experts.lacking), prompts.values(), strict=True):
+        taught = output_logs(states(prompt + opening), output)
+        apart = [float((taught.exp() * (taught - each)).sum()) for each in (expert_logs(adapter, plain, output), base)]
+        assert apart[0] < 0.5 * apart[1]
+
+
+def test_a_teacher_that_reads_other_tokens_gives_way_to_the_text(other):
+    """A tokenizer may join the first letters of a text to what stands before them."""
+    passages = [Passage("upon a time", [(0, 11)], teacher) for teacher in ("once ", "o", "the end of t")] * 4
+    made = train_experts(other, other.tokenizer, passages, GRIM * 2, bottleneck=4)
+    assert made.tokens[0] > 0
+    assert all(each.isfinite().all() for each in made.experts.parameters())
 
 
 def test_a_budget_of_tokens_is_kept(monkeypatch):
@@ -202,10 +236,11 @@ def test_the_command_trains_experts_that_generate_finds(tmp_path, monkeypatch):
     (tmp_path / "with.txt").write_text("\n".join(GLAD * 2))
     (tmp_path / "without.txt").write_text("\n".join(GRIM * 2))
     sides = ["--with", tmp_path / "with.txt", "--without", tmp_path / "without.txt"]
-    made = run_command("train-attribute", "glad", *sides, "--kind", "experts")
+    made = run_command("train-attribute", "glad", *sides, "--kind", "experts", "--measure", "8", "--tokens", "40")
     assert made.exit_code == 0, made.stderr
     assert "held-out AUC  1.000 (0.5 is chance)" in made.stdout
-    assert "experts that tell glad apart (experts, " in run_command("attributes").stdout
+    assert "of 8 texts lean towards it, by their words" in made.stdout
+    assert "experts that tell glad apart (experts" in run_command("attributes").stdout
     how = ["generate", "--prompt", "Tim was", "--temperature", "0", "--max-tokens", "40", "-q"]
     plain, guided = run_command(*how), run_command(*how, "--guide-attribute", "glad:-3")
     assert guided.exit_code == 0, guided.stderr
