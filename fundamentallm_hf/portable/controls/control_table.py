@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..decoding.phases import Phase
 from ..guides.attributes import STRONGEST
-from .end_settings import END_UNITS
+from .end_settings import END_UNITS, MOST_SENTENCES, MOST_WORDS
 from .setting import Setting
 
 if TYPE_CHECKING:
@@ -298,6 +298,8 @@ _ROWS = (
         default=None,
         help="The text has exactly so many sentences, or as many as a range allows (3 or 2-4).",
         group="Length",
+        low=1,
+        high=MOST_SENTENCES,
         is_range=True,
         reads_text=True,
         phase=Phase.ENDING,
@@ -309,6 +311,8 @@ _ROWS = (
         default=None,
         help="The text has exactly so many words, or as many as a range allows (50 or 40-60).",
         group="Length",
+        low=1,
+        high=MOST_WORDS,
         is_range=True,
         reads_text=True,
         phase=Phase.ENDING,

@@ -7,6 +7,7 @@ from typing import Any
 from ..decoding.phases import WHOLE_TEXT_FIELDS
 from ..errors import UserError
 from ..text.text_units import TextUnits, UnitState
+from .setting import read_range
 
 END_UNITS = ("word", "sentence", "line", "paragraph")
 # The most words and sentences that can be asked for: the graph has a node for each.
@@ -42,8 +43,8 @@ class EndSettings:
         if end_at not in (None, "", *END_UNITS):
             line = f"end_at has to be one of {', '.join(END_UNITS)} but is {end_at!r}"
             raise UserError(line, setting="end_at", value=end_at)
-        word_range = read_range("words", words, MOST_WORDS)
-        sentence_range = read_range("sentences", sentences, MOST_SENTENCES)
+        word_range = _counted("words", words, MOST_WORDS)
+        sentence_range = _counted("sentences", sentences, MOST_SENTENCES)
         if word_range and sentence_range and sentence_range[0] > word_range[1]:
             raise UserError(
                 f"sentences: {sentence_range[0]} sentences need a word each, but words allows {word_range[1]}: ask for "
@@ -76,7 +77,7 @@ class EndSettings:
         return state.breaks >= 1 + (self.unit == "paragraph") and (self.unit == "line" or state.after_sentence)
 
 
-def read_range(name: str, value: object, most: int) -> tuple[int, int] | None:
+def _counted(name: str, value: object, most: int) -> tuple[int, int] | None:
     """The least and the greatest number of a field like 50 or "40-60"; None where it is not set.
 
     Raises:
@@ -84,13 +85,11 @@ def read_range(name: str, value: object, most: int) -> tuple[int, int] | None:
     """
     if value in (None, ""):
         return None
-    parts = str(value).replace("\N{EN DASH}", "-").split("-")
-    numbers = [int(part) for part in parts if part.strip().isascii() and part.strip().isdigit()]
-    valid = not isinstance(value, bool) and len(numbers) == len(parts) <= 2
-    if not valid or not 1 <= numbers[0] <= numbers[-1] <= most:
-        expected = f"a number from 1 to {most}, or a range such as 40-60"
-        raise UserError(f"{name} has to be {expected}, but is {value!r}", setting=name, value=value, expected=expected)
-    return numbers[0], numbers[-1]
+    found = read_range(value, 1, most)
+    if found is None:
+        expected = f"a whole number from 1 to {most}, or a range such as 40-60"
+        raise UserError(f"{name} has to be {expected} but is {value!r}", setting=name, value=value, expected=expected)
+    return found
 
 
 def check_ending(fields: Mapping[str, Any], least: int) -> EndSettings | None:
