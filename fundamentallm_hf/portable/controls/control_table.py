@@ -98,6 +98,12 @@ def _text_ending(step: "CallProcessors") -> None:
     add_text_ending(step)
 
 
+def _first_text(step: "CallProcessors") -> None:
+    from .first_text import add_first_text
+
+    add_first_text(step)
+
+
 def _word_repetition(step: "CallProcessors") -> None:
     from .word_repetition import add_word_repetition
 
@@ -170,6 +176,30 @@ _ROWS = (
         help="Match the case of bad words and required words.",
         group="Control",
         refines=("bad_words", "must_include"),
+    ),
+    Control(
+        name="starts_with",
+        kind=tuple,
+        default=(),
+        help="The added text starts with these words, exactly as written; may be given several times, for any one of "
+        "them.",
+        group="Control",
+        escaped=True,
+        reads_text=True,
+        phase=Phase.BEGINNING,
+        apply=_first_text,
+    ),
+    Control(
+        name="ends_with",
+        kind=tuple,
+        default=(),
+        help="The added text ends with these words, exactly as written and within max-tokens; may be given several "
+        "times, for any one of them.",
+        group="Control",
+        escaped=True,
+        reads_text=True,
+        phase=Phase.ENDING,
+        apply=_text_ending,
     ),
     Control(
         name="guide_attribute",
