@@ -10,7 +10,7 @@ ENDING_FIELDS = ("end_at", "words", "sentences", "ends_with")
 
 def is_given(value: object) -> bool:
     """Whether the value of a field asks for anything."""
-    return value is not None and value not in ("", [], ())
+    return value is not None and value not in ("", [], (), {})
 
 
 class Phase(IntEnum):
