@@ -13,6 +13,7 @@ from ..text.unit_tables import UnitTables
 from ..text.vocabulary import Vocabulary
 from .bad_words import BadWordsLogitsProcessor
 from .end_settings import EndSettings, check_ending
+from .ending_pace import word_rate
 from .ending_plan import EndingPlan
 from .last_text import LastText
 from .must_include import MustIncludeLogitsProcessor, suppressed_tokens
@@ -71,7 +72,10 @@ def _processor(
     plan = call.kept(("ending", settings, suppressed, spelled, room if counted else 0), make)
     including = next(iter(step.acting(MustIncludeLogitsProcessor)), None)
     least = call.config.min_new_tokens or 0
-    closing = LastText(plan, call.prompt_columns, banning, step.stop_strings, least) if last else None
+    closing = None
+    if last:
+        rate = word_rate(plan.tables.vocabulary)
+        closing = LastText(plan, call.prompt_columns, banning, step.stop_strings, least, call.lookahead, rate)
     return TextEndLogitsProcessor(
         plan,
         call.remaining,

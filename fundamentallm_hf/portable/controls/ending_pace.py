@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from ..text.unit_tables import UnitText
+from ..text.vocabulary import Vocabulary
 from .ending_plan import EndingPlan
 
 # Tokens of a word on average and of nearly any word, with characters as tokens and with parts of words.
@@ -24,6 +25,11 @@ _SAFE = 0.98
 _SEPARATORS = " \n*,-"
 
 
+def word_rate(vocabulary: Vocabulary) -> float:
+    """Tokens of a word on average."""
+    return _WORD_RATES[vocabulary.longest > 1]
+
+
 class EndingPace:
     """What fits into the remaining budget, judged by the text so far.
 
@@ -36,8 +42,8 @@ class EndingPace:
 
     def __init__(self, plan: EndingPlan) -> None:
         self.plan, self.tables, self.unit = plan, plan.tables, plan.unit
-        fine = self.tables.vocabulary.longest <= 1
-        self.word_rate, self.word_room = _WORD_RATES[not fine], _WORD_ROOMS[not fine]
+        self.word_rate = word_rate(self.tables.vocabulary)
+        self.word_room = _WORD_ROOMS[self.tables.vocabulary.longest > 1]
         groups = self.tables.groups
         self._separating = np.array([any(char in _SEPARATORS for char in text) for text in groups], dtype=bool)
         self._after_sentence = np.array([state.after_sentence for state in self.tables.states])

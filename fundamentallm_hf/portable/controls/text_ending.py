@@ -107,7 +107,8 @@ class TextEndLogitsProcessor(JudgesTexts):
         self._blank = np.array([text in (" ", "\n") for text in self.tables.groups], dtype=bool)
         counts = plan.words is not None or plan.sentences is not None
         # No number of tokens is ample where words or sentences are counted.
-        self._ample = math.inf if counts else plan.most_needed + _OTHERS_AMPLE
+        ahead = 0 if last is None else last.offers
+        self._ample = math.inf if counts else plan.most_needed + ahead + _OTHERS_AMPLE
 
     def _advance(self, state: UnitText, token: int) -> UnitText:
         if state.over or (token in self._over and not self.tables.vocabulary.piece(token)):
@@ -208,7 +209,10 @@ class TextEndLogitsProcessor(JudgesTexts):
                 changed, ends, _ = self._row(state, room, unfinished, given, row, [])
             else:
                 begins = [] if self._lacks(unfinished) else self.last.starts(texts, index, state, room)
-                changed, ends, begun = self._row(state, room, unfinished, given, row, begins)
+                if begun := self.last.apt(texts, index, state, begins, given, room):
+                    changed, ends = self._finish(begun, given)
+                else:
+                    changed, ends, begun = self._row(state, room, unfinished, given, row, begins)
                 self.last.begin(texts.keys[index], begun)
             scores[index] = torch.from_numpy(changed * self.temperature).to(scores.device, scores.dtype)
             over += [index] * ends
