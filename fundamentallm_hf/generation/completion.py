@@ -25,7 +25,7 @@ class Completion:
         finish_reason: why it ended: "eos" (the model ended the text), "stop" (a stop string was generated; it and what
             follows are cut off), "length" (`max_tokens` were generated), "window" (the context window is full and
             `overflow` is "stop"), "complete" (it matches `pattern`, `json_schema` or `grammar`, or ends as
-            `end_at`, `words` and `sentences` ask, and cannot continue or has used up its tokens),
+            `end_at`, `words`, `sentences` and `ends_with` ask, and cannot continue or has used up its tokens),
             "blocked" (the controls left no continuation) or "interrupted".
         tokens: number of tokens added, without an end-of-text token and those of a stop string.
         seed: reproduces the text with the same settings; None if nothing was sampled. Beams share one random number

@@ -12,7 +12,7 @@ from typing import Any
 
 from fundamentallm_hf.files import read_text
 from fundamentallm_hf.portable.controls.control_table import CONTROLS
-from fundamentallm_hf.portable.controls.end_settings import check_ending
+from fundamentallm_hf.portable.controls.end_settings import check_beginning, check_ending
 from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.decoding.phases import ENDING_FIELDS, WHOLE_TEXT_FIELDS
 from fundamentallm_hf.portable.errors import UsageError, UserError
@@ -200,7 +200,10 @@ class GenerationSettings(_Fields):
 
     def _check_ending(self) -> None:
         try:
-            check_ending({name: getattr(self, name) for name in (*ENDING_FIELDS, *WHOLE_TEXT_FIELDS)}, self.min_tokens)
+            names = ("starts_with", *ENDING_FIELDS, *WHOLE_TEXT_FIELDS)
+            fields = {name: getattr(self, name) for name in names}
+            check_beginning(fields)
+            check_ending(fields, self.min_tokens)
         except ValueError as error:
             raise UsageError.of(error) from error
 

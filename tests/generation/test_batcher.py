@@ -42,6 +42,7 @@ def drawn(chance):
         {"must_include": ["night|day", "blood"], "bad_words": ["the*", "s*"], "max_tokens": 80},
         {"end_at": "sentence", "max_tokens": 70},
         {"words": "4-9", "must_include": ["king"], "max_tokens": 90},
+        {"starts_with": "the king", "ends_with": ["The end.", "my lord"], "max_tokens": 60},
         {"repetition_penalty": 1.2},
         {"no_repeat_ngram": 2},
         {"stop": ["e"], "min_tokens": 4},

@@ -71,6 +71,7 @@ REQUESTS = [
     {"length_penalty": 2.0, "temperature": 0.9, "seed": 4, "min_tokens": 5},
     {"end_at": "word", "temperature": 0.8, "seed": 2},
     {"words": "2-3", "temperature": 0.8, "seed": 3},
+    {"starts_with": "there was", "ends_with": ["The end.", "a cat"], "max_tokens": 60, "temperature": 0.8, "seed": 5},
     {"sentences": 1, "max_tokens": 120, "temperature": 0.8, "seed": 4},
 ]
 

@@ -9,61 +9,15 @@ imports only descriptions of controls, so that `--help` needs neither torch nor 
 """
 
 import textwrap
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..decoding.phases import Phase
 from ..guides.attributes import STRONGEST
-from .end_settings import END_UNITS
-from .setting import Setting
+from .control import Control
+from .end_settings import END_UNITS, MOST_SENTENCES, MOST_WORDS
 
 if TYPE_CHECKING:
     from ..decoding.call_processors import CallProcessors
-
-Apply = Callable[["CallProcessors"], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Control(Setting):
-    """A setting that this library applies to the text.
-
-    Attributes:
-        field: its name in the generation config, if that differs: a field of transformers.
-        stock: transformers has the field too, and applies it where this library does not.
-        taken_over: the field is hidden from transformers, which would warn that it has no effect.
-        any_model: it works with every causal language model, not only with FundamentaLLM models.
-        refines: controls that it refines: without one of them it has no effect.
-        reads_text: it works on text and needs the model's tokenizer.
-        off_when: values of other fields with which it has no effect.
-        shapes_text: it changes the text, other than by sampling or by length.
-        phase: when its processor acts in a step; None where it has none.
-        apply: adds its implementation to a call; None where the controls that it refines read it.
-    """
-
-    field: str = ""
-    stock: bool = False
-    taken_over: bool = False
-    any_model: bool = True
-    refines: tuple[str, ...] = ()
-    reads_text: bool = False
-    off_when: tuple[tuple[str, Any], ...] = ()
-    shapes_text: bool = True
-    phase: Phase | None = None
-    apply: Apply | None = None
-
-    @property
-    def config_field(self) -> str:
-        """Its name in the generation config."""
-        return self.field or self.name
-
-    def is_set(self, values: Mapping[str, Any]) -> bool:
-        """Whether fields, by name, use this control."""
-        value = values.get(self.config_field)
-        if value is None or value == self.default or value in ("", [], ()):
-            return False
-        return all(values.get(name) != off for name, off in self.off_when)
-
 
 # Imported when a control is applied, because the command line reads this table without torch.
 
@@ -96,6 +50,12 @@ def _text_ending(step: "CallProcessors") -> None:
     from .end_control import add_text_ending
 
     add_text_ending(step)
+
+
+def _first_text(step: "CallProcessors") -> None:
+    from .first_text import add_first_text
+
+    add_first_text(step)
 
 
 def _word_repetition(step: "CallProcessors") -> None:
@@ -170,6 +130,30 @@ _ROWS = (
         help="Match the case of bad words and required words.",
         group="Control",
         refines=("bad_words", "must_include"),
+    ),
+    Control(
+        name="starts_with",
+        kind=tuple,
+        default=(),
+        help="The added text starts with these words, exactly as written; may be given several times, for any one of "
+        "them.",
+        group="Control",
+        escaped=True,
+        reads_text=True,
+        phase=Phase.BEGINNING,
+        apply=_first_text,
+    ),
+    Control(
+        name="ends_with",
+        kind=tuple,
+        default=(),
+        help="The added text ends with these words, exactly as written and within max-tokens; may be given several "
+        "times, for any one of them.",
+        group="Control",
+        escaped=True,
+        reads_text=True,
+        phase=Phase.ENDING,
+        apply=_text_ending,
     ),
     Control(
         name="guide_attribute",
@@ -298,6 +282,8 @@ _ROWS = (
         default=None,
         help="The text has exactly so many sentences, or as many as a range allows (3 or 2-4).",
         group="Length",
+        low=1,
+        high=MOST_SENTENCES,
         is_range=True,
         reads_text=True,
         phase=Phase.ENDING,
@@ -309,6 +295,8 @@ _ROWS = (
         default=None,
         help="The text has exactly so many words, or as many as a range allows (50 or 40-60).",
         group="Length",
+        low=1,
+        high=MOST_WORDS,
         is_range=True,
         reads_text=True,
         phase=Phase.ENDING,

@@ -1,6 +1,7 @@
-"""Adds `end_at`, `words` and `sentences` to a call."""
+"""Adds `end_at`, `words`, `sentences` and `ends_with` to a call."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -12,8 +13,11 @@ from ..text.unit_tables import UnitTables
 from ..text.vocabulary import Vocabulary
 from .bad_words import BadWordsLogitsProcessor
 from .end_settings import EndSettings, check_ending
+from .ending_pace import word_rate
 from .ending_plan import EndingPlan
+from .last_text import LastText
 from .must_include import MustIncludeLogitsProcessor, suppressed_tokens
+from .spelled_text import Spelling, spelled_within
 from .text_ending import TextEndLogitsProcessor
 
 
@@ -29,21 +33,50 @@ def add_text_ending(step: CallProcessors) -> None:
     if settings is None:
         return
     _check_stops(settings, step.stop_strings)
+    masked = suppressed_tokens(call.config)
+    last = spelled_within("ends_with", settings.last, step)
+    processor = _processor(step, settings, masked, last)
+    try:
+        processor.check(call.prompts)
+    except UserError:
+        if settings.lead == "word":
+            raise
+        # Last words that are a sentence may still fit behind a word.
+        processor = _processor(step, replace(settings, lead="word"), masked, last)
+        processor.check(call.prompts)
+    # The others have to be done while there is room for the end.
+    for each in (*step.acting(BadWordsLogitsProcessor), *step.acting(MustIncludeLogitsProcessor)):
+        if each.remaining is not None:
+            each.remaining = _less(each.remaining, processor.plan.most_needed)
+    step.add(Phase.ENDING, processor)
+
+
+def _processor(
+    step: CallProcessors, settings: EndSettings, masked: frozenset[tuple[int, ...]], last: list[list[Spelling]]
+) -> TextEndLogitsProcessor:
+    call = step.call
     banning = step.acting(BadWordsLogitsProcessor)
     room = max(call.remaining(call.prompts), default=0)
-    suppressed = frozenset(tokens[0] for tokens in suppressed_tokens(call.config) if len(tokens) == 1)
+    suppressed = frozenset(tokens[0] for tokens in masked if len(tokens) == 1)
     for ban in banning:
         # What is banned by itself is banned nearly everywhere, so no way to the end may need it.
         suppressed |= frozenset(ban.tables.table(ban.tables.start).completing.tolist())
 
     def make() -> EndingPlan:
         vocabulary = Vocabulary.of(call.reader)
-        return EndingPlan(UnitTables(vocabulary, call.size, settings.make_units(), suppressed), settings, room)
+        tables = UnitTables(vocabulary, call.size, settings.make_units(), suppressed)
+        return EndingPlan(tables, settings, room, last)
 
     counted = settings.words is not None
-    plan = call.kept(("ending", settings, suppressed, room if counted else 0), make)
+    spelled = tuple(map(tuple, last))
+    plan = call.kept(("ending", settings, suppressed, spelled, room if counted else 0), make)
     including = next(iter(step.acting(MustIncludeLogitsProcessor)), None)
-    processor = TextEndLogitsProcessor(
+    least = call.config.min_new_tokens or 0
+    closing = None
+    if last:
+        rate = word_rate(plan.tables.vocabulary)
+        closing = LastText(plan, call.prompt_columns, banning, step.stop_strings, least, call.lookahead, rate)
+    return TextEndLogitsProcessor(
         plan,
         call.remaining,
         end_tokens=call.end_tokens,
@@ -53,17 +86,10 @@ def add_text_ending(step: CallProcessors) -> None:
         temperature=step.temperature,
         requirements=None if including is None else including.requirements,
         progress=None if including is None else including.states,
-        spare=plan.most_needed + 2 if banning or including is not None else 0,
-        bad_stops=_bad_stops(plan, step.stop_strings, call.prompt_columns) if step.stop_strings else None,
+        spare=plan.most_needed - plan.last_cost + 2 if banning or including is not None else 0,
+        bad_stops=_bad_stops(plan, step.stop_strings, call.prompt_columns, closing) if step.stop_strings else None,
+        last=closing,
     )
-    processor.check(call.prompts)
-    # The others have to be done while there is room for the end.
-    others: list[MustIncludeLogitsProcessor | BadWordsLogitsProcessor] = [*banning]
-    others += [] if including is None else [including]
-    for each in others:
-        if each.remaining is not None:
-            each.remaining = _less(each.remaining, plan.most_needed)
-    step.add(Phase.ENDING, processor)
 
 
 def _check_stops(settings: EndSettings, stops: Sequence[str]) -> None:
@@ -79,10 +105,17 @@ def _less(remaining: Callable[[torch.Tensor], Sequence[int]], kept: int) -> Call
     return lambda input_ids: [min(room, max(1, room - kept)) for room in remaining(input_ids)]
 
 
-def _bad_stops(plan: EndingPlan, stops: Sequence[str], columns: int) -> Callable[[list[int]], list[int]]:
+def _bad_stops(
+    plan: EndingPlan, stops: Sequence[str], columns: int, last: LastText | None
+) -> Callable[[list[int]], list[int]]:
     """Finds the tokens that would complete a stop text where the text before it must not end."""
     tables = plan.tables
     vocabulary, longest = tables.vocabulary, max(map(len, stops))
+
+    def may_end(text: str, start: int, length: int) -> bool:
+        state, words, sentences = tables.units.read(tables.units.start, text[start:])
+        end = tables.start._replace(place=tables.index(state), words=words, sentences=sentences, length=length)
+        return plan.may_end(end) and (last is None or last.closes_text(text[start:], text))
 
     def found(row: list[int]) -> list[int]:
         added = row[columns:]
@@ -93,15 +126,8 @@ def _bad_stops(plan: EndingPlan, stops: Sequence[str], columns: int) -> Callable
             for token in vocabulary.completing(before[-longest:], stop):
                 text = vocabulary.text([*row, token])
                 cut = find_stop(text, stops, len(before))
-                if cut is not None and not _may_end(plan, text[start : max(start, cut)], len(added)):
+                if cut is not None and not may_end(text[: max(start, cut)], start, len(added)):
                     bad.append(token)
         return bad
 
     return found
-
-
-def _may_end(plan: EndingPlan, text: str, length: int) -> bool:
-    tables = plan.tables
-    state, words, sentences = tables.units.read(tables.units.start, text)
-    end = tables.start._replace(place=tables.index(state), words=words, sentences=sentences, length=length)
-    return end.place < len(plan.ends) and plan.may_end(end)

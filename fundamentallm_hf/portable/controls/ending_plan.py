@@ -5,14 +5,37 @@ and a token is one of a few hundred kinds of steps in it. The least number of st
 computed once for a setting.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from ..text.character_classes import characters_behind
+from ..text.characters import needs_boundary
+from ..text.text_units import EMPTY, UnitState
 from ..text.unit_tables import UnitTables, UnitText
 from .end_settings import EndSettings
+from .spelled_text import Spelling
 
 # More tokens than any text may have.
 NEVER = 1 << 30
+
+
+class Goal(NamedTuple):
+    """States from which a text can end.
+
+    Attributes:
+        at: (states,) bool, the states.
+        cost: the tokens that have to follow there, those of the last words.
+        words, sentences: (states,) how many of them those tokens add.
+        open_ends: (states,) 1 where the last sentence counts only because the text ends then, else 0.
+    """
+
+    at: np.ndarray
+    cost: int
+    words: np.ndarray
+    sentences: np.ndarray
+    open_ends: np.ndarray
 
 
 class EndingPlan:
@@ -22,23 +45,40 @@ class EndingPlan:
         tables: what every token does.
         settings: what the end has to be.
         room: the most tokens that any text may get; counts beyond it are out of reach.
+        last: the ways to write each of the texts of which one has to come last; none for any.
 
     Attributes:
-        ends: (states,) bool, whether a text in a state has such an end.
+        unit: what a text is led to the end of: what it ends with or, if there are last words, what comes before them.
+        ends: (states,) bool, whether a text in a state has the end of one.
         open_ends: (states,) 1 where the last sentence counts only if the text ends here, else 0.
         words, sentences: the ranges in `settings`, None for any. Numbers of words that `room` tokens cannot reach are
             all replaced by the least of them.
         needs: (words + 1, sentences + 1, states) tokens to an end, by how many words and sentences may still come.
         needs_after: the same where at least one token has to come.
         most_needed: the most tokens that an end takes from any state, its numbers aside.
+        last_cost, last_words: the most tokens and words of the last words.
     """
 
-    def __init__(self, tables: UnitTables, settings: EndSettings, room: int) -> None:
-        self.tables, self.settings = tables, settings
+    def __init__(
+        self, tables: UnitTables, settings: EndSettings, room: int, last: Sequence[Sequence[Spelling]] = ()
+    ) -> None:
+        self.tables, self.settings, self.last = tables, settings, [list(ways) for ways in last]
         tables.explore()
-        self.ends = np.array([settings.ends(state) for state in tables.states])
         self.open_ends = np.array([int(state.open_end) for state in tables.states])
-        free = _Distances(tables, self.ends, self.open_ends, None, None)
+        self._final = np.array([settings.ends(state) for state in tables.states])
+        self.unit = settings.unit
+        zeros = np.zeros_like(self.open_ends)
+        self.ends, goals = self._final, [Goal(self._final, 0, zeros, zeros, self.open_ends)]
+        if self.last:
+            self.unit = settings.lead
+            after = self.unit == "sentence"
+            self.ends = np.array(
+                [state.after_sentence if after else state.has_word and not state.in_word for state in tables.states]
+            )
+            goals = [self._goal(ways) for ways in self.last]
+        self.last_cost = max((goal.cost for goal in goals), default=0)
+        self.last_words = max((int(goal.words.max()) for goal in goals), default=0)
+        free = _Distances(tables, goals, None, None)
         reached = free.needs[0, 0]
         self.most_needed = int(reached[reached < NEVER].max(initial=0))
         words, sentences = settings.words, settings.sentences
@@ -49,8 +89,25 @@ class EndingPlan:
         self.words, self.sentences = words, sentences
         counted = free
         if words is not None or sentences is not None:
-            counted = _Distances(tables, self.ends, self.open_ends, words, sentences)
+            counted = _Distances(tables, goals, words, sentences)
         self.needs, self.needs_after = counted.needs, counted.needs_after
+
+    def _goal(self, ways: Sequence[Spelling]) -> Goal:
+        """The states after which last words may come, written in the longest of these ways."""
+        text = ways[-1].text  # the one with a space, if there is one
+        read = [self.tables.units.read(state, text) for state in self.tables.states]
+        afters = [after for after, _, _ in read]
+        good = [self.settings.may_end(after) for after in afters]
+        at = [self.may_lead(text, state) and fine for state, fine in zip(self.tables.states, good, strict=True)]
+        words, sentences = (np.array([row[part] for row in read]) for part in (1, 2))
+        cost = max(len(way.tokens) for way in ways)
+        return Goal(np.array(at), cost, words, sentences, np.array([int(after.open_end) for after in afters]))
+
+    def may_lead(self, text: str, state: UnitState) -> bool:
+        """Whether last words may follow in this state."""
+        if state.in_word and needs_boundary(text[0]):
+            return False
+        return self.unit != "sentence" or state.after_sentence or state.phase == EMPTY
 
     def left(self, text: UnitText) -> tuple[int, int]:
         """How many words and sentences may still come; below 0 where there are too many."""
@@ -70,16 +127,19 @@ class EndingPlan:
         return min(NEVER, to_complete + int(table[words, sentences, text.place]))
 
     def is_end(self, state: UnitText) -> bool:
-        """Whether the text has ended as asked for; a word has ended once another character follows it."""
-        return not state.pending and bool(self.ends[state.place]) and self.counts_hold(state)
+        """Whether the text has ended as asked for; a word has ended once another character follows it.
+
+        With last words, whether they may begin here.
+        """
+        if state.pending or not self.ends[state.place]:
+            return False
+        return self.need(state) <= self.last_cost if self.last else self.counts_hold(state)
 
     def may_end(self, text: UnitText) -> bool:
-        """Whether the text may end here; unlike for `is_end`, nothing has to follow a word."""
-        if text.pending or not self.counts_hold(text):
+        """Whether the text may end here, its last words aside; unlike for `is_end`, nothing has to follow a word."""
+        if text.pending or text.place >= len(self.ends) or not self.counts_hold(text):
             return False
-        if self.settings.unit == "word":
-            return self.tables.states[text.place].has_word
-        return bool(self.ends[text.place])
+        return self.settings.may_end(self.tables.states[text.place])
 
     def counts_hold(self, text: UnitText) -> bool:
         """Whether the text has as many words and sentences as asked for, if it ends here."""
@@ -104,8 +164,7 @@ class _Distances:
     def __init__(
         self,
         tables: UnitTables,
-        ends: np.ndarray,
-        open_ends: np.ndarray,
+        goals: Sequence[Goal],
         words: tuple[int, int] | None,
         sentences: tuple[int, int] | None,
     ) -> None:
@@ -116,14 +175,14 @@ class _Distances:
         self.needs, self.needs_after = np.full(shape, NEVER), np.full(shape, NEVER)
         # So many words and sentences may be left out at the end.
         word_slack, sentence_slack = (0 if each is None else each[1] - each[0] for each in (words, sentences))
-        good = np.zeros(shape[1:], dtype=bool)
-        for left in range(shape[1]):
-            # The sentence that the text ends with may not be counted yet.
-            whole = left - (open_ends if sentences is not None else 0)
-            good[left] = ends & (whole >= 0) & (whole <= sentence_slack)
+        counts = np.arange(shape[1])[:, None]
         for left in range(shape[0]):
-            done = good if left <= word_slack else np.zeros_like(good)
-            self.needs[left][done] = 0
+            for goal in goals:
+                others = left - goal.words * (words is not None)
+                # The sentence that the text ends with may not be counted yet.
+                whole = counts - (goal.sentences + goal.open_ends) * (sentences is not None)
+                done = goal.at & (others >= 0) & (others <= word_slack) & (whole >= 0) & (whole <= sentence_slack)
+                self.needs[left][done] = np.minimum(self.needs[left][done], goal.cost)
             self._relax(left)
 
     def _relax(self, left: int) -> None:

@@ -273,7 +273,9 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         tail = self.placement.spellings.tail(row)
         for token in tried:
             after = requirements.advance(progress, token)
-            rest = requirements.plan(after)
+            # From behind its own first token, the plan may look longer: with a space that a mark there asks for.
+            planned = [token] == plan[:1] and len(plan) <= room
+            rest = plan[1:] if planned else requirements.plan(after)
             if rest is None or len(rest) > room - 1 or self._bars(progress, token):
                 continue
             # A text in which nothing is missing may end the last word in any way.

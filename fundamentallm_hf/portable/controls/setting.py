@@ -28,10 +28,23 @@ def is_text(text: str) -> bool:
     return True
 
 
-def _is_range(text: str) -> bool:
-    """Whether it is a whole number above 0, or two that grow, with a hyphen between them."""
-    found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
-    return found is not None and 1 <= int(found[1]) <= int(found[2] or found[1])
+def read_range(value: object, low: float, high: float) -> tuple[int, int] | None:
+    """The least and the greatest number of a value such as 50, "50" or "40-60"; an en dash is a hyphen, too.
+
+    Args:
+        value: as it was given.
+        low, high: the numbers that it may hold.
+
+    Returns:
+        None where it is neither a number nor a range of growing ones.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    found = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:[-\u2013]\s*([0-9]{1,9})\s*)?", str(value))
+    if found is None:
+        return None
+    least, most = int(found[1]), int(found[2] or found[1])
+    return (least, most) if low <= least <= most <= high else None
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class Setting:
         comma_separated: one text given for a list is split at its commas (see `split_entries`), not one entry.
         from_file: the command's option takes a file that holds the value; every other interface takes the value itself.
         is_json: a dict may be given too, and is converted to JSON text.
-        is_range: its text is a whole number or a range of two; a number may be given too.
+        is_range: its text is a whole number from `low` to `high`, or a range of two; a number may be given too.
         follows: the setting of the same group that it is listed after, if not in the order of the table.
         escaped: where it is typed, `\\n` and the like are read as escapes unless escapes are turned off.
     """
@@ -81,7 +94,7 @@ class Setting:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.is_range:
-            return "a whole number above 0, or a range such as 40-60"
+            return f"a whole number from {self.low} to {self.high}, or a range such as 40-60"
         noun = "a dict or JSON text" if self.is_json else NOUNS[self.kind]
         if self.low is None:
             return noun
@@ -115,10 +128,10 @@ class Setting:
             except (TypeError, ValueError):
                 raise refusal from None
         if self.is_range:
-            if isinstance(value, int) and not isinstance(value, bool):
-                value = str(value)
-            if not (isinstance(value, str) and _is_range(value)):
+            numbers = read_range(value, self.low or 0, self.high or math.inf)
+            if numbers is None:
                 raise refusal
+            return "-".join(map(str, dict.fromkeys(numbers)))
         if self.kind is bool:
             switch = value if isinstance(value, bool) else SWITCH.get(str(value).lower())
             if switch is None:

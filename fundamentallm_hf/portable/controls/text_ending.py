@@ -10,6 +10,9 @@ the token budget are masked. Long before that matters, three things lead to an e
   the remaining budget, if sentences ended at a constant rate. That is the distribution of the next token given that the
   end comes in time.
 - Where the text must not end, the probability of an end token goes to the marks, if one is possible there.
+
+The first token of last words (`last_text.py`) takes the part of an end token: what comes before them is led to its end,
+with so many tokens less. Where the model would end the text, and where nothing else fits, they begin.
 """
 
 import math
@@ -24,26 +27,16 @@ from ..decoding.row_states import RowStates, row_key
 from ..decoding.texts import JudgesTexts, OneByOne, Texts
 from ..errors import UserError
 from ..text.unit_tables import UnitText
+from .ending_pace import EndingPace
 from .ending_plan import NEVER, EndingPlan
 from .ending_scores import give_to, last_way, log_sum
+from .last_text import LastText
 from .must_include_plan import Progress, Requirements
 
-# Tokens of a word on average and of nearly any word, with characters as tokens and with parts of words.
-_WORD_RATES, _WORD_ROOMS = (5.3, 1.35), (14, 4)
-# Words in a unit, before anything is known of the text.
-_USUAL_WORDS = {"word": 1.0, "sentence": 12.0, "line": 15.0, "paragraph": 40.0}
-# A unit is started if the remaining budget holds this many average ones.
-_AMPLE = 1.1
-# The greatest factor, in nats, by which an end is made more probable before it is forced.
-_MOST_PUSHED = 6.0
-# If an end in the remaining budget is more probable than this, nothing is reweighted.
-_SAFE = 0.98
 # With budget for this many units nothing is reweighted; an end this many nats below the best token is only masked.
 _EARLY, _UNLIKELY = 4.0, 8.0
 # With this many tokens left after an end, tokens that are parts of characters need not be examined one by one.
 _OTHERS_AMPLE = 8
-# White space and separators, in the groups of tokens.
-_SEPARATORS = " \n*,-"
 # Tokens that are examined where required words are missing and the room is short.
 _EXAMINED = 48
 
@@ -63,6 +56,10 @@ class TextEndLogitsProcessor(JudgesTexts):
         progress: returns the progress of each row in them.
         spare: tokens that are kept where possible, because other controls may mask the shortest way.
         bad_stops: for the tokens of a row, those that would complete a stop text where the text must not end.
+        last: the words that have to come last.
+
+    Attributes:
+        is_busy: whether a text, by its key, has to go on in a certain way first.
     """
 
     def __init__(
@@ -79,6 +76,7 @@ class TextEndLogitsProcessor(JudgesTexts):
         progress: Callable[[torch.Tensor | Texts], Sequence[Progress]] | None = None,
         spare: int = 0,
         bad_stops: Callable[[list[int]], Sequence[int]] | None = None,
+        last: LastText | None = None,
     ) -> None:
         self.plan, self.tables, self.settings = plan, plan.tables, plan.settings
         self.remaining = remaining
@@ -90,6 +88,9 @@ class TextEndLogitsProcessor(JudgesTexts):
         self.requirements, self.progress = requirements, progress
         self.spare = spare
         self.bad_stops = bad_stops
+        self.last = last
+        self.is_busy: Callable[[bytes], bool] = lambda key: False
+        self.pace = EndingPace(plan)
         closing = () if self.end_tokens or closing_token is None else (closing_token,)
         self._over = {end for end in (*self.end_tokens, *closing) if end < self.tables.size}
         start = self.tables.start
@@ -97,22 +98,17 @@ class TextEndLogitsProcessor(JudgesTexts):
             start, self._advance, prompt_columns=prompt_columns, advance_prompt=lambda state, token: state
         )
         vocabulary = self.tables.vocabulary
-        fine = vocabulary.longest <= 1
-        self.word_rate, self.word_room = _WORD_RATES[not fine], _WORD_ROOMS[not fine]
         self._group_of = np.where(self.tables.group_of < 0, 0, self.tables.group_of)
         self._others = np.flatnonzero(self.tables.group_of < 0)
         # Special tokens add nothing; those that end the text are dealt with apart.
         beyond = range(len(vocabulary.pieces), self.tables.size)
         self._silent = np.array([*vocabulary.silent, *beyond, *self._over], dtype=np.int64)
         self._others = np.setdiff1d(self._others, self._silent)
-        groups = self.tables.groups
-        self._separating = np.array([any(char in _SEPARATORS for char in text) for text in groups], dtype=bool)
-        self._after_sentence = np.array([state.after_sentence for state in self.tables.states])
-        self._blank = np.array([text in (" ", "\n") for text in groups], dtype=bool)
-        self._space = next((group for group, text in enumerate(groups) if text == " "), None)
+        self._blank = np.array([text in (" ", "\n") for text in self.tables.groups], dtype=bool)
         counts = plan.words is not None or plan.sentences is not None
         # No number of tokens is ample where words or sentences are counted.
-        self._ample = math.inf if counts else plan.most_needed + _OTHERS_AMPLE
+        ahead = 0 if last is None else last.offers
+        self._ample = math.inf if counts else plan.most_needed + ahead + _OTHERS_AMPLE
 
     def _advance(self, state: UnitText, token: int) -> UnitText:
         if state.over or (token in self._over and not self.tables.vocabulary.piece(token)):
@@ -124,7 +120,14 @@ class TextEndLogitsProcessor(JudgesTexts):
 
     def is_complete(self, tokens: Sequence[int]) -> bool:
         """Whether a row of these tokens, its prompt included, has such an end."""
-        return self.plan.may_end(self.states.read(list(tokens)))
+        return self._may_end(self.states.read(list(tokens)), torch.tensor(tokens))
+
+    def _may_end(self, state: UnitText, row: torch.Tensor) -> bool:
+        return self.plan.may_end(state) and (self.last is None or self.last.closes(row.tolist()))
+
+    def _lacks(self, unfinished: Progress | None) -> bool:
+        """Whether a required word is missing."""
+        return unfinished is not None and self.requirements is not None and bool(self.requirements.missing(unfinished))
 
     def check(self, input_ids: torch.Tensor) -> None:
         """Check that such a text fits into the tokens that may be added after every prompt, `(rows, length)`.
@@ -191,19 +194,36 @@ class TextEndLogitsProcessor(JudgesTexts):
         states, rooms, progress = self.states(texts), texts.room(self.remaining), self._unfinished(texts)
         scores, over = scores.clone(), []
         for index, (state, room, unfinished) in enumerate(zip(states, rooms, progress, strict=True)):
-            if not state.over and not (unfinished is None and self._is_early(state, room, scores[index])):
-                row = scores[index].detach().double().cpu().numpy() / self.temperature
-                changed, ends = self._row(state, room, unfinished, row, texts.tokens(index))
-                scores[index] = torch.from_numpy(changed * self.temperature).to(scores.device, scores.dtype)
-                over += [index] * ends
+            if state.over or self.is_busy(texts.keys[index]):
+                continue
+            rests = [] if self.last is None else self.last.rests(texts.keys[index])
+            if self.last is not None and not rests:
+                self.last.begin(texts.keys[index], [])
+            row = texts.tokens(index)
+            if not rests and unfinished is None and self._is_early(state, room, scores[index], row):
+                continue
+            given = scores[index].detach().double().cpu().numpy() / self.temperature
+            if rests:
+                changed, ends = self._finish(rests, given)
+            elif self.last is None:
+                changed, ends, _ = self._row(state, room, unfinished, given, row, [])
+            else:
+                begins = [] if self._lacks(unfinished) else self.last.starts(texts, index, state, room)
+                if begun := self.last.apt(texts, index, state, begins, given, room):
+                    changed, ends = self._finish(begun, given)
+                else:
+                    changed, ends, begun = self._row(state, room, unfinished, given, row, begins)
+                self.last.begin(texts.keys[index], begun)
+            scores[index] = torch.from_numpy(changed * self.temperature).to(scores.device, scores.dtype)
+            over += [index] * ends
         return scores, over
 
-    def _is_early(self, state: UnitText, room: int, scores: torch.Tensor) -> bool:
+    def _is_early(self, state: UnitText, room: int, scores: torch.Tensor, row: torch.Tensor) -> bool:
         """Whether there is so much room that only an end here could be wrong; it is masked **in place**."""
-        if self.bad_stops is not None or room < _EARLY * self._unit_length(state) + self._ample:
+        if self.bad_stops is not None or room < _EARLY * self.pace.unit_length(state) + self._ample:
             return False
         ends = list(self._over)
-        if self.plan.may_end(state):
+        if self._may_end(state, row):
             if not self.end_tokens:
                 scores[ends] = -torch.inf
             return True
@@ -213,16 +233,26 @@ class TextEndLogitsProcessor(JudgesTexts):
         return True
 
     def _row(
-        self, state: UnitText, room: int, unfinished: Progress | None, scores: np.ndarray, row: torch.Tensor
-    ) -> tuple[np.ndarray, bool]:
-        """The scores of one row, given and returned before temperature, and whether it has to end."""
+        self,
+        state: UnitText,
+        room: int,
+        unfinished: Progress | None,
+        scores: np.ndarray,
+        row: torch.Tensor,
+        begins: list[tuple[int, ...]],
+    ) -> tuple[np.ndarray, bool, list[tuple[int, ...]]]:
+        """The scores of one row, given and returned before temperature.
+
+        Returns:
+            The scores, whether the row has to end, and in which of the ways `begins` its last words have to begin.
+        """
         size = self.tables.size
         given = scores[:size].copy()
         needs = self._needs(state, room)
         ends = np.array(sorted(self._over), dtype=np.int64)
-        lacks = unfinished is not None and self.requirements is not None and bool(self.requirements.missing(unfinished))
-        may_end = not lacks and self.plan.may_end(state)
-        can_end = may_end and bool(np.isfinite(given[ends]).any())
+        lacks = self._lacks(unfinished)
+        can_end = not lacks and self._may_end(state, row) and bool(np.isfinite(given[ends]).any())
+        closes = can_end or bool(begins)
         fits = needs <= room - 1
         fits[self._silent] = False
         if self.bad_stops is not None:
@@ -233,23 +263,54 @@ class TextEndLogitsProcessor(JudgesTexts):
         if not lacks:
             fits = self._with_spare(fits, needs, given, room)
             wanted = fits & ~self._unwise(state, room)
-            if not (np.isfinite(given) & wanted).any() and not can_end:
+            if not (np.isfinite(given) & wanted).any() and not closes:
                 wanted = fits
         changed = np.where(wanted, given, -np.inf)
         closers = (needs < self.plan.need(state)) & wanted & np.isfinite(given)
         lost = log_sum(np.where(wanted, -np.inf, given))
         if not lacks and not self.plan.is_end(state):
-            self._push(state, room, changed, closers)
-            if not can_end:
+            self.pace.push(state, room, changed, closers)
+            if not closes:
                 give_to(changed, closers, lost)
-        over = False
+        over, begun = False, list[tuple[int, ...]]()
         if can_end:
             over = self._end(changed, given, ends, lost)
-        elif not np.isfinite(changed).any():
+        elif begins:
+            begun = self._begin(changed, given, begins, lost)
+        if not over and not np.isfinite(changed).any():
             changed = last_way(needs, given)
         scores = np.full_like(scores, -np.inf)
         scores[:size] = changed
-        return scores, over
+        return scores, over, begun
+
+    def _begin(
+        self, changed: np.ndarray, given: np.ndarray, begins: list[tuple[int, ...]], lost: float
+    ) -> list[tuple[int, ...]]:
+        """Give the first token of last words the probability of what would go on, in `changed`.
+
+        Returns:
+            The ways in which they have to go on if that token is chosen. None where the model itself would choose it
+            more often than that.
+        """
+        best = max((way[0] for way in begins), key=lambda token: float(given[token]))
+        weight = max(lost, float(given[best]))
+        if np.isfinite(changed).any() and (weight == -np.inf or lost < given[best]):
+            return []
+        changed[best] = weight if math.isfinite(weight) else 0.0
+        return [way for way in begins if way[0] == best]
+
+    def _finish(self, rests: list[tuple[int, ...]], given: np.ndarray) -> tuple[np.ndarray, bool]:
+        """The scores of a row whose last words have begun: only their rest is left, and whether it has to end."""
+        over = () in rests
+        tokens = sorted({rest[0] for rest in rests if rest})
+        if over:
+            tokens = sorted(self._over)
+        changed = np.full_like(given, -np.inf)
+        changed[tokens] = given[tokens]
+        if not np.isfinite(changed).any():
+            # Other controls, such as one against repetition, may mask them.
+            changed[tokens] = 0.0
+        return changed, over
 
     def _with_spare(self, fits: np.ndarray, needs: np.ndarray, given: np.ndarray, room: int) -> np.ndarray:
         """(size,) bool: of the tokens that fit, those that leave spare tokens, as many as possible."""
@@ -278,82 +339,9 @@ class TextEndLogitsProcessor(JudgesTexts):
 
     def _unwise(self, state: UnitText, room: int) -> np.ndarray:
         """(size,) bool: the tokens that begin what is likely not to fit, and those that lead to nothing else."""
-        base = self.tables.flushed(state)
-        unwise = self._too_long(base, room)
-        if not self._goes_on(base, room):
-            effects, behind = self.tables.effects(base.place), self.plan.needs_behind(base.place, self.plan.left(base))
-            here = 0 if self.plan.may_end(base) else self.plan.need(base)
-            idle = self._separating
-            if self.tables.states[base.place].after_sentence:
-                idle = idle | ~self._after_sentence[effects.after]
-            unwise |= idle & (effects.words == 0) & (behind >= here)
-        found = unwise[self._group_of]
+        found = self.pace.unwise(self.tables.flushed(state), room)[self._group_of]
         found[self._others] = False
         return found
-
-    def _too_long(self, state: UnitText, room: int) -> np.ndarray:
-        """(groups,) bool: those that begin a word, a sentence or the like for which there is hardly room."""
-        effects = self.tables.effects(state.place)
-        reserve = np.where(effects.words > 0, self.word_room, 0).astype(float)
-        here = self.tables.states[state.place]
-        if self.settings.unit != "word" and bool(self.plan.ends[state.place]):
-            leaves = ~self.plan.ends[effects.after]
-            reserve[leaves] = np.maximum(reserve[leaves], _AMPLE * self._unit_length(state))
-        elif self.settings.follows_sentences and here.after_sentence:
-            begins = effects.words > 0
-            reserve[begins] = np.maximum(self.word_room, _AMPLE * self._sentence_length(state))
-        left = np.full(len(reserve), room - 1.0)
-        if self.plan.words is not None:
-            in_words = (self.plan.left(state)[0] - effects.words) * self._rate(state)
-            left = np.where(reserve > self.word_room, np.minimum(left, in_words), left)
-        behind, need = self.plan.needs_behind(state.place, self.plan.left(state)), self.plan.need(state)
-        return (reserve > 0) & (left - reserve < behind) & ((behind >= need) | (need == 0))
-
-    def _goes_on(self, state: UnitText, room: int) -> bool:
-        """Whether a word could start after white space; if a sentence may end here, one of a new sentence."""
-        if self._space is None:
-            return True
-        effects = self.tables.effects(state.place)
-        spaced = state._replace(
-            place=int(effects.after[self._space]), sentences=state.sentences + int(effects.sentences[self._space])
-        )
-        behind = self.tables.effects(spaced.place)
-        opens = behind.words > 0
-        here = self.tables.states[spaced.place]
-        if self.settings.follows_sentences and here.open_end:
-            opens &= behind.sentences > 0
-        fits = self.plan.needs_behind(spaced.place, self.plan.left(spaced)) <= room - 2
-        return bool((opens & fits & ~self._too_long(spaced, room - 1)).any())
-
-    def _rate(self, state: UnitText) -> float:
-        """Tokens of a word of this text."""
-        return (state.length + 10 * self.word_rate) / (state.words + 10)
-
-    def _unit_length(self, state: UnitText) -> float:
-        """Tokens of a sentence, line or paragraph of this text: the mean, with two usual ones before them."""
-        usual = _USUAL_WORDS[self.settings.unit] * self._rate(state)
-        return (2 * usual + state.ended_at) / (2 + state.ends)
-
-    def _sentence_length(self, state: UnitText) -> float:
-        """Tokens of a sentence of this text."""
-        if self.settings.unit == "sentence":
-            return self._unit_length(state)
-        return (2 * _USUAL_WORDS["sentence"] * self._rate(state) + state.length) / (2 + state.sentences)
-
-    def _push(self, state: UnitText, room: int, changed: np.ndarray, closers: np.ndarray) -> None:
-        """Make an end more probable the less room is left, in `changed`."""
-        if self.settings.unit == "word" or not closers.any():
-            return
-        in_sentence = self.settings.follows_sentences and not self.tables.states[state.place].after_sentence
-        length = self._sentence_length(state) if in_sentence else self._unit_length(state)
-        left = float(room)
-        if self.plan.words is not None:
-            left = min(left, self.plan.left(state)[0] * self._rate(state) + 1)
-        chance, later = (1 - (1 - 1 / length) ** max(0.0, tokens) for tokens in (left, left - 1))
-        if chance >= _SAFE:
-            return
-        changed[closers] += min(_MOST_PUSHED, -math.log(max(chance, 1e-9)))
-        changed[~closers] += max(-_MOST_PUSHED, math.log(max(later, 1e-9) / max(chance, 1e-9)))
 
     def _end(self, changed: np.ndarray, given: np.ndarray, ends: np.ndarray, lost: float) -> bool:
         """Give the end the probability of what would go on, in `changed`. Returns whether nothing else is left."""
@@ -381,7 +369,7 @@ class TextEndLogitsProcessor(JudgesTexts):
         after = reduce(self._advance, way, state)
         words, sentences = after.words - state.words, after.sentences - state.sentences
         left = self.plan.left(state)
-        tight = len(way) + self.plan.most_needed + self.word_room + 2 >= room
+        tight = len(way) + self.plan.most_needed + self.pace.word_room + 2 >= room
         tight |= self.plan.words is not None and left[0] - words <= 3
         tight |= self.plan.sentences is not None and left[1] - sentences <= 1
         if not tight:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from transformers import (
@@ -13,7 +13,7 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
-from ..text.word_lists import split_entries
+from ..text.word_lists import read_texts
 from .control_effects import OBSERVED
 from .endings import CompleteEndCriteria, EndCriteria
 from .generate_call import Call
@@ -23,7 +23,7 @@ from .warpers import is_warper
 
 Criterion = TypeVar("Criterion", bound=EndCriteria)
 Kind = TypeVar("Kind", bound=LogitsProcessor)
-CONSTRAINTS = (Phase.REPETITION, Phase.LENGTH, Phase.STRUCTURE, Phase.REQUIRE, Phase.BAN, Phase.ENDING)
+CONSTRAINTS = (Phase.REPETITION, Phase.LENGTH, Phase.STRUCTURE, Phase.REQUIRE, Phase.BAN, Phase.ENDING, Phase.BEGINNING)
 
 
 class CallProcessors:
@@ -159,21 +159,3 @@ class CallProcessors:
 
 def _unchanged(logits: torch.Tensor) -> torch.Tensor:
     return logits
-
-
-def read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
-    """Reads a field that holds a list of texts; with `split`, one text is a list with commas, else a single item.
-
-    Raises:
-        ValueError: it holds anything else.
-    """
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return tuple(split_entries(value)) if split else (value,)
-    if not isinstance(value, list | tuple | set | frozenset):
-        raise ValueError(f"{name} has to be a list of texts but is {value!r}")
-    for entry in value:
-        if not isinstance(entry, str) or not entry:
-            raise ValueError(f"{name} has to be a list of texts but holds {entry!r}")
-    return tuple(value)

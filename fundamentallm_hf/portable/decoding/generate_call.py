@@ -12,7 +12,7 @@ from transformers.generation import GenerationMode
 
 from .context_window import WindowFullCriteria
 from .lookahead import InSight, ModelLookahead
-from .phases import ENDING_FIELDS, WHOLE_TEXT_FIELDS
+from .phases import ENDING_FIELDS, WHOLE_TEXT_FIELDS, is_given
 
 Made = TypeVar("Made")
 # A list of thousands is compiled once for a tokenizer, not once a call.
@@ -68,7 +68,7 @@ class Call:
     @property
     def has_structure(self) -> bool:
         """Whether the added text has to match something as a whole or end in some way, and so ends by itself."""
-        return any(self.field(name) not in (None, "") for name in (*WHOLE_TEXT_FIELDS, *ENDING_FIELDS))
+        return any(is_given(self.field(name)) for name in (*WHOLE_TEXT_FIELDS, *ENDING_FIELDS))
 
     @property
     def is_sequential(self) -> bool:

@@ -5,7 +5,12 @@ from enum import IntEnum
 # The fields that constrain the added text as a whole; at most one of them may be set.
 WHOLE_TEXT_FIELDS = ("pattern", "json_schema", "grammar")
 # The fields that decide how the added text ends.
-ENDING_FIELDS = ("end_at", "words", "sentences")
+ENDING_FIELDS = ("end_at", "words", "sentences", "ends_with")
+
+
+def is_given(value: object) -> bool:
+    """Whether the value of a field asks for anything."""
+    return value is not None and value not in ("", [], (), {})
 
 
 class Phase(IntEnum):
@@ -17,6 +22,7 @@ class Phase(IntEnum):
         REPETITION, LENGTH: penalties.
         STRUCTURE, REQUIRE, BAN: masks and lookahead of the text-level controls.
         ENDING: leads to an end as asked for, through what the others allow.
+        BEGINNING: writes the first words as asked for, which were checked before; the others come after them.
         END: decides what happens where the controls leave no continuation.
         WARP: temperature, top-k, top-p and the like.
         GUIDE: shifts the tokens that are still allowed; nothing is cut off afterwards.
@@ -33,9 +39,10 @@ class Phase(IntEnum):
     REQUIRE = 5
     BAN = 6
     ENDING = 7
-    END = 8
-    WARP = 9
-    GUIDE = 10
-    FINISH = 11
-    RECORD = 12
-    CHOOSE = 13
+    BEGINNING = 8
+    END = 9
+    WARP = 10
+    GUIDE = 11
+    FINISH = 12
+    RECORD = 13
+    CHOOSE = 14

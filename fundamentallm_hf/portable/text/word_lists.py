@@ -1,6 +1,7 @@
 """Parses lists of words written as one text."""
 
 import re
+from typing import Any
 
 _REGEX = re.compile(r"/(?:\\.|[^\\])+/", re.DOTALL)
 _ENTRY = re.compile(r"\s*(?:(/(?:\\.|[^\\])*?/)(?=\s*(?:,|\Z))|((?:\\,|[^,])*))\s*(?:,|\Z)", re.DOTALL)
@@ -55,3 +56,21 @@ def split_alternatives(entry: str) -> list[str]:
     if not all(parts):
         raise ValueError(f"an entry has to hold words between its | but is {entry!r}")
     return parts
+
+
+def read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
+    """Reads a field that holds a list of texts; with `split`, one text is a list with commas, else a single item.
+
+    Raises:
+        ValueError: it holds anything else.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(split_entries(value)) if split else (value,)
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise ValueError(f"{name} has to be a list of texts but is {value!r}")
+    for entry in value:
+        if not isinstance(entry, str) or not entry:
+            raise ValueError(f"{name} has to be a list of texts but holds {entry!r}")
+    return tuple(value)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fundamentallm_hf import FundamentaLLMForCausalLM, controlled_generate
-from fundamentallm_hf.portable.controls.control_table import CONTROLS, Control, describe_controls
+from fundamentallm_hf.portable.controls.control import Control
+from fundamentallm_hf.portable.controls.control_table import CONTROLS, describe_controls
 from fundamentallm_hf.portable.decoding.phases import Phase
 from fundamentallm_hf.settings.generation_settings import SETTINGS
 

@@ -10,12 +10,16 @@ import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from text_matcher import violations
 from toy_tokenizers import FAMILIES, toy_model
 from unit_checker import wrong_end
 
 from fundamentallm_hf import Generator, controlled_generate, load_model
+from fundamentallm_hf.portable.controls.end_settings import check_ending
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.generation_settings import SETTINGS
 
 DRAWS = int(os.environ.get("ENDING_DRAWS", "160"))
 FIRST = int(os.environ.get("ENDING_FIRST", "0"))
@@ -114,9 +118,9 @@ REFUSED = [
     ({"words": 50, "max_tokens": 20}, "words: such a text needs at least"),
     ({"sentences": 9, "max_tokens": 12}, "sentences: such a text needs at least"),
     ({"end_at": "verse"}, "end-at has to be one of word, sentence, line, paragraph but is 'verse'"),
-    ({"words": "60-40"}, "words has to be a whole number above 0, or a range"),
-    ({"words": 2.5}, "words has to be a whole number above 0, or a range"),
-    ({"sentences": 0}, "sentences has to be a whole number above 0, or a range"),
+    ({"words": "60-40"}, "words has to be a whole number from 1 to "),
+    ({"words": 2.5}, "words has to be a whole number from 1 to "),
+    ({"sentences": 0}, "sentences has to be a whole number from 1 to "),
     ({"words": 3, "sentences": 5}, "5 sentences need a word each"),
     ({"words": 5, "min_tokens": 3}, "words and min_tokens (3) both decide"),
     ({"end_at": "word", "pattern": "a+"}, "end_at and pattern both decide where the text ends"),
@@ -176,3 +180,19 @@ def test_generate_refuses_a_value_that_asks_for_nothing(name, value):
     ids = model.tokenizer("Once", return_tensors="pt").input_ids
     with pytest.raises(UserError, match=f"{name} has to be "):
         model.generate(ids, max_new_tokens=20, tokenizer=model.tokenizer, **{name: value})
+
+
+_NUMBERS = st.integers(-2, 30_000)
+_RANGES = st.builds("{}{}{}".format, _NUMBERS, st.sampled_from(["-", "\u2013", " - ", "--", " "]), _NUMBERS)
+
+
+@given(st.sampled_from(["words", "sentences"]), _NUMBERS | _NUMBERS.map(str) | _RANGES | st.booleans() | st.text())
+def test_a_number_or_range_is_read_alike_by_the_settings_and_by_generate(name, value):
+    read = []
+    for parse in (SETTINGS[name].parse, lambda value: value):
+        try:
+            found = check_ending({name: parse(value)}, 0)
+            read.append(found and (found.words, found.sentences))
+        except UserError:
+            read.append("refused")
+    assert read[0] == read[1] or value == ""

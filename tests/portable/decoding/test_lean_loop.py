@@ -81,6 +81,7 @@ CONTROLS = st.sampled_from(
         {"end_at": "sentence"},
         {"words": "3-9", "end_at": "word", "bad_words": ["king"]},
         {"end_at": "word", "must_include": ["sword"]},
+        {"starts_with": ["my", "so"], "ends_with": "the sun", "bad_words": ["king"]},
     ]
 )
 
@@ -94,7 +95,7 @@ CONTROLS = st.sampled_from(
     tokens=st.integers(1, 40),
 )
 def test_the_text_is_that_of_transformers_loop_with_and_without_drafts(model, how, controls, prompts, samples, tokens):
-    needed = 60 if {"must_include", "pattern", "end_at"} & controls.keys() else 0
+    needed = 60 if {"must_include", "pattern", "end_at", "starts_with"} & controls.keys() else 0
     how = {**how, **controls, "max_new_tokens": needed + tokens}
     if samples and how["do_sample"]:
         how["num_return_sequences"] = samples

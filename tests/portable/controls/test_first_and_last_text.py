@@ -1,0 +1,178 @@
+"""`starts_with` and `ends_with` with all families of tokenizers, drawn beside other controls.
+
+A draw is a family, a mode, first and last words, other controls and a length; draw `i` is always the same. The texts
+are judged by their characters alone. `BOUNDS_DRAWS=2000` asks for that many draws.
+"""
+
+import os
+import random
+import re
+
+import pytest
+from test_text_ending import MODES, PROMPTS, added_texts, promised
+from text_matcher import violations
+from toy_tokenizers import FAMILIES, toy_model
+from unit_checker import wrong_end
+
+from fundamentallm_hf import Generator, load_model
+from fundamentallm_hf.portable.errors import UserError
+
+DRAWS = int(os.environ.get("BOUNDS_DRAWS", "160"))
+FIRST = int(os.environ.get("BOUNDS_FIRST", "0"))
+STARTS = [None, "the cat", "big", ["Paris", "Rome"], "\nthe dog", "42 and", "ca", "日本", ", and", "très bien", " a"]
+LASTS = [None, "the dog", "ran.", ["big cat", "Rome"], "The dog ran!", "3.14", "猫", "très", "Paris\n", "! ?", "é"]
+PARTNERS = [
+    {},
+    {},
+    {"bad_words": ["the", "ran*", "*a*"]},
+    {"bad_words": ["big dog", "t", "/\\w$/"]},
+    {"bad_words": ["cat big", "/[xyz]/"]},
+    {"must_include": ["cat"]},
+    {"must_include": ["dog|Paris", "sun"]},
+    {"must_include": ["sun"], "bad_words": ["*o*"]},
+    {"end_at": "sentence"},
+    {"end_at": "word", "stop": ["."]},
+    {"end_at": "line"},
+    {"words": "4-9"},
+    {"words": 6},
+    {"sentences": 1},
+    {"sentences": "1-3", "must_include": ["sun"]},
+    {"stop": ["e", "\n"]},
+    {"suppress_tokens": [5, 6, 7, 30]},
+    {"no_repeat_ngram_size": 2},
+    {"min_new_tokens": 20},
+]
+
+
+def draw(number):
+    """The case with this number: family, prompts and arguments of `generate()`."""
+    dice = random.Random(number)
+    family = dice.choice(list(FAMILIES))
+    how = dict(dice.choice(MODES)) | dict(dice.choice(PARTNERS))
+    first, last = random.Random(number // 2).choice([(1, 0), (0, 1), (1, 1)])
+    chosen = {"starts_with": first and dice.choice(STARTS[1:]), "ends_with": last and dice.choice(LASTS[1:])}
+    how |= {name: value for name, value in chosen.items() if value}
+    how["max_new_tokens"] = dice.choice([16, 40, 60])
+    rows = 1 if "prompt_lookup_num_tokens" in how else dice.choice([1, 1, 3])
+    return family, dice.sample(PROMPTS, rows), how
+
+
+def added_to(model, prompts, how):
+    """The text of each prompt, and what follows it up to a stop string."""
+    for prompt, whole, added in added_texts(model, prompts, how):
+        # A decoder may discard bytes at the end of a prompt along with those after it.
+        added = whole[len(prompt) :] if whole.startswith(prompt) else added
+        cut = re.search("|".join(map(re.escape, how.get("stop", []))) or r"\Z", added)
+        yield prompt, added[: cut.start()] if cut else added
+
+
+def _listed(value):
+    return [value] if isinstance(value, str) else value or []
+
+
+def _joined(before, after):
+    """Whether two characters belong to one word."""
+    unspaced = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+    both = (before[-1:], after[:1])
+    return all(re.fullmatch(r"\w", each) and not unspaced.match(each) for each in both)
+
+
+def begins_as_asked(prompt, added, texts):
+    """Whether an added text begins with one of these, with one space before it at most, as words of their own."""
+    for text in _listed(texts):
+        for space in ("", " "):
+            rest = added.removeprefix(space + text)
+            if added.startswith(space + text) and not _joined(prompt, space + text) and not _joined(text, rest):
+                return True
+    return False
+
+
+def ends_as_asked(prompt, added, texts):
+    """Whether an added text ends with one of these, as words of their own."""
+    return any(added.endswith(text) and not _joined(prompt + added.removesuffix(text), text) for text in _listed(texts))
+
+
+@pytest.mark.parametrize("number", range(FIRST, FIRST + DRAWS))
+def test_every_text_begins_and_ends_as_asked_for(number):
+    family, prompts, how = draw(number)
+    refusal, texts = "", []
+    try:
+        texts = list(added_to(toy_model(family), prompts, how))
+    except ValueError as error:
+        refusal = str(error)
+    # A budget, an alphabet or another control leaves no such text.
+    assert "\n" not in refusal
+    assert not refusal or re.match("starts_with|ends_with|end_at|words|sentences|must_include|stop", refusal), refusal
+    for prompt, added in texts:
+        whole = prompt + added
+        shown = (prompt, added, how, family)
+        assert "starts_with" not in how or begins_as_asked(prompt, added, how["starts_with"]), shown
+        assert "ends_with" not in how or ends_as_asked(prompt, added, how["ends_with"]), shown
+        if {"end_at", "words", "sentences"} & how.keys():
+            assert not wrong_end(added, **promised(how)), shown
+        for entry in how.get("must_include", ()):
+            assert any(violations(whole, len(prompt), [part]) for part in entry.split("|")), shown
+        assert not violations(whole, len(prompt), how.get("bad_words", ())), shown
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_every_family_begins_and_ends_with_words_in_every_mode(family, mode):
+    how = mode | {"starts_with": "the cat", "ends_with": "big dog", "max_new_tokens": 40}
+    for prompt, added in added_to(toy_model(family), ["Paris"], how):
+        assert begins_as_asked(prompt, added, how["starts_with"]), added
+        assert ends_as_asked(prompt, added, how["ends_with"]), added
+
+
+REFUSED = [
+    ({"ends_with": "The end", "max_tokens": 6}, "ends_with: such a text needs at least 8 tokens but 6 may be added"),
+    ({"starts_with": "Suddenly", "max_tokens": 6}, "starts_with: 'Suddenly' needs 9 tokens but 6 may be added"),
+    ({"starts_with": "He ran", "bad_words": ["ran"]}, "starts_with: 'He ran' cannot be written without a bad word"),
+    ({"ends_with": "He ran", "bad_words": ["ran"]}, "ends_with: 'He ran' cannot be written without a bad word"),
+    ({"starts_with": "time", "bad_words": ["a time time"]}, "cannot be written after the prompt without a bad word"),
+    ({"ends_with": "The end.", "stop": ["end"]}, "ends_with: 'The end.' contains 'end', which stops the text"),
+    ({"starts_with": "The end", "stop": ["end"]}, "starts_with: 'The end' contains 'end', which stops the text"),
+    ({"starts_with": "end", "stop": ["time end"]}, "starts_with: 'end' completes a text that stops the text"),
+    ({"ends_with": "日本"}, "ends_with: '日本' cannot be written with the model's alphabet"),
+    ({"starts_with": "日本"}, "starts_with: '日本' cannot be written with the model's alphabet"),
+    ({"ends_with": " \n"}, "ends_with has to be text with more than white space but is ' \\n'"),
+    ({"ends_with": ["a", ""]}, "ends-with has to be text, or a list of texts, none empty"),
+    ({"ends_with": "the end", "end_at": "sentence"}, "cannot be written with the model's alphabet and the other"),
+    ({"ends_with": "one two three", "words": 2}, "cannot be written with the model's alphabet and the other"),
+    ({"ends_with": "The end.", "pattern": "a+"}, "ends_with and pattern both decide where the text ends"),
+    ({"starts_with": "The", "json_schema": {"type": "object"}}, "starts_with and json_schema both decide how"),
+    ({"starts_with": "The old", "must_include": ["dragon"], "max_tokens": 12}, "starts_with: after 'The old', must"),
+    ({"starts_with": "The old", "words": 2, "ends_with": "The end"}, "starts_with: after 'The old', "),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
+def test_what_cannot_be_is_refused_in_one_line_before_the_first_step(settings, message):
+    with pytest.raises(UserError, match=re.escape(message)) as refused:
+        Generator(load_model(device="cpu")).generate("Once upon a time", **settings)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0}, {"temperature": 0.8, "seed": 4}, {"beam_size": 3}])
+def test_the_bundled_model_is_led_to_its_last_words_and_says_that_it_is_complete(how):
+    done = Generator(load_model(device="cpu")).complete(
+        "Once upon a time", max_tokens=160, starts_with=", in a forest,", ends_with="The end.", **how
+    )[0]
+    assert done.completion.startswith(", in a forest,")
+    assert re.search(r'[.!?]"?\s+The end\.\Z', done.completion)
+    assert done.finish_reason == "complete"
+    assert done.tokens <= 160
+
+
+def test_one_of_several_texts_comes_first():
+    found = Generator(load_model(device="cpu")).complete(
+        "Once upon a time", max_tokens=24, starts_with=["there was a frog", "there was a cat"], num_samples=4, seed=1
+    )
+    assert all(re.match(r" there was a (frog|cat)\b", each.completion) for each in found)
+
+
+def test_drafted_texts_with_first_and_last_words_are_like_those_that_are_not():
+    generator = Generator(load_model(device="cpu"))
+    how = {"max_tokens": 150, "starts_with": "Tim and Tom", "ends_with": "The end.", "temperature": 0}
+    texts = [generator.generate("One day, ", speculate=each, **how) for each in (True, False)]
+    assert texts[0] == texts[1]
