@@ -211,9 +211,11 @@ def _ask(request: Request, escape: bool, notes: Notes) -> None:
         load_named,
         request.model,
         request.settings,
-        [prompt for prompt in request.prompts if isinstance(prompt, str)],  # there is no loop of chats
+        request.prompts,
         escape=escape,
         batch_size=request.batch_size,
         quiet=notes.quiet,
         resumed=request.resumed,
+        chat=request.chat,
+        system=request.system,
     )

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # The alternatives to options that cannot be combined with --interactive.
 INSTEAD = {
     "prompts-file": "give its lines on stdin",
-    "chat": "give the messages without it",
     "output-file": "send stdout there",
     "format": "texts are written as they are",
     "show-probs": "/probs shows them",
@@ -51,6 +50,8 @@ class Request:
         probs_only: only show those.
         attributes: those given by their folders.
         resumed: the texts of the last session of the prompt loop; None where it is not resumed.
+        chat: the prompts are messages of chats.
+        system: the system message of the chats.
     """
 
     prompts: list[str] | list[Messages]
@@ -65,6 +66,8 @@ class Request:
     probs_only: bool
     attributes: dict[str, Attribute]
     resumed: SavedTree | None = None
+    chat: bool = False
+    system: str | None = None
 
     @property
     def kept(self) -> int:
@@ -123,6 +126,8 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
         probs_only=options["probs_only"],
         attributes=_read_attributes(settings),
         resumed=resumed,
+        chat=options["chat"],
+        system=_system(options),
     )
 
 
@@ -143,12 +148,10 @@ def _prompts_file_and_format(options: dict[str, Any], explicit: dict[str, Any]) 
 
 def _prompts(options: dict[str, Any], explicit: dict[str, Any], saved: SavedSettings) -> list[str] | list[Messages]:
     """The prompts that were given, or the saved one; as chats where a chat was asked for."""
-    system = options["system"]
+    system = _system(options)
     given = "prompt" in explicit or options["prompts_file"] is not None
     if not options["chat"] and saved.messages is None and system is not None:
         raise UsageError("system is set without chat, which it is the first message of: add --chat")
-    if system is not None and options["escape"]:
-        system = unescape(system)
     if saved.messages is not None and not given:
         return [with_system(check_messages(saved.messages, "the chat of the config"), system)]
     if options["prompts_file"] is not None:
@@ -165,6 +168,11 @@ def _prompts(options: dict[str, Any], explicit: dict[str, Any], saved: SavedSett
     if prompts == [""]:
         raise UsageError("chat is set but there is no message to answer: give it as --prompt")
     return [user_chat(prompt, system) for prompt in prompts]
+
+
+def _system(options: dict[str, Any]) -> str | None:
+    system = options["system"]
+    return unescape(system) if system is not None and options["escape"] else system
 
 
 def _prompts_file(options: dict[str, Any], explicit: dict[str, Any]) -> PromptsFile | None:

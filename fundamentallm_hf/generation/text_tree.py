@@ -38,6 +38,7 @@ class Node:
         tokens: number of tokens that the model added.
         perplexity: of those tokens under the model alone; None where it is not known.
         finish_reason: why the completion ended, as in `Completion`; None where nothing was generated.
+        messages: the chat that `prompt` was made of; None for any other text.
     """
 
     id: int
@@ -50,6 +51,7 @@ class Node:
     tokens: int = 0
     perplexity: float | None = None
     finish_reason: str | None = None
+    messages: tuple[Mapping[str, str], ...] | None = None
 
 
 class TextTree:
@@ -139,6 +141,16 @@ class TextTree:
             return node.prompt
         assert node.parent is not None
         return self.text(node.parent)
+
+    def chat(self, number: int) -> list[dict[str, str]] | None:
+        """The messages of a chat up to the reply that a node holds, if it holds one; None for any other text."""
+        node, reply = self[number], ""
+        while node.prompt is None and node.parent is not None:
+            node, reply = self._nodes[node.parent], node.completion + reply
+        if node.messages is None:
+            return None
+        reply = node.completion + reply
+        return [*map(dict, node.messages), *([{"role": "assistant", "content": reply}] if reply else [])]
 
     def children(self, number: int | None) -> list[Node]:
         """The texts that came from a text; for None those that came from none."""

@@ -17,7 +17,8 @@
 ```
 
 The text of a node is its prompt and its completion; a prompt that is null is the text of the parent. `settings` are
-those that differ from the defaults. A file is read strictly: what is missing, unknown or of another type is an error.
+those that differ from the defaults. A node with a prompt that was made of a chat has the chat as `messages`. A file is
+read strictly: what is missing, unknown or of another type is an error.
 """
 
 import json
@@ -30,6 +31,7 @@ from typing import Any
 from fundamentallm_hf.files import OutputFile, json_text, read_text
 from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.chat_messages import is_chat
 from fundamentallm_hf.settings.generation_settings import SETTINGS, find_setting
 
 from .text_tree import Node, TextTree
@@ -74,7 +76,9 @@ def tree_text(saved: SavedTree) -> str:
 
 def _as_fields(node: Node) -> dict[str, Any]:
     fields = asdict(node)
-    order = ("id", "parent", "name", "prompt", "completion")
+    if node.messages is None:
+        del fields["messages"]
+    order = ("id", "parent", "name", "prompt", "completion", *(["messages"] if node.messages is not None else []))
     if not node.completion and node.finish_reason is None:
         return {name: fields[name] for name in order}
     return {name: fields[name] for name in (*order, *(name for name in fields if name not in order))}
@@ -151,6 +155,7 @@ _TEXT: _Check = (lambda value: isinstance(value, str) and is_text(value), "text"
 _COUNT: _Check = (lambda value: _is_whole(value) and value >= 0, "a whole number of at least 0")
 _ID: _Check = (lambda value: _is_whole(value) and value >= 1, "a whole number of at least 1")
 _SETTINGS: _Check = (lambda value: isinstance(value, dict), "settings by name")
+_MESSAGES: _Check = (lambda value: is_chat(value) and all(map(_is_message, value)), "a list of messages of a chat")
 _PERPLEXITY: _Check = (lambda value: _is_number(value) and value >= 1, "a number of at least 1")
 
 
@@ -180,7 +185,12 @@ _COMPLETION_FIELDS: dict[str, _Check] = {
     "tokens": _COUNT,
     "perplexity": _or_null(_PERPLEXITY),
     "finish_reason": _or_null(_TEXT),
+    "messages": _MESSAGES,
 }
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"role", "content"} and all(map(_TEXT[0], value.values()))
 
 
 def _is_whole(value: Any) -> bool:
@@ -228,6 +238,8 @@ def _read_node(fields: Any, nodes: Mapping[int, Node], where: str) -> Node:
     read = dict(fields)
     if "settings" in read:
         read["settings"] = _read_settings(read["settings"], f"{where}: ")
+    if "messages" in read:
+        read["messages"] = tuple(read["messages"])
     if read.get("perplexity") is not None:
         read["perplexity"] = float(read["perplexity"])
     return Node(**read)

@@ -47,7 +47,6 @@ def test_a_file_holds_one_chat_per_line(tmp_path):
     [
         (["--chat"], "there is no message to answer"),
         (["--system", "Be brief.", "--prompt", "To be"], "add --chat"),
-        (["--chat", "--interactive"], "chat cannot be combined with interactive"),
         (["--chat", "--prompts-file", "bad.jsonl"], "line 2 of the prompts file 'bad.jsonl' is not JSON"),
         (["--chat", "--prompts-file", "roles.jsonl"], "one of system, user, assistant but is 'robot'"),
         (["--chat", "--prompts-file", "missing.jsonl"], "cannot read the prompts file 'missing.jsonl'"),
@@ -64,8 +63,30 @@ def test_what_cannot_be_answered_is_refused_in_one_line(arguments, expected, tmp
     assert not result.stdout
 
 
+def test_the_loop_answers_messages_as_the_command_does():
+    one = chat("--prompt", "To be", "--system", "Be brief.").stdout
+    two = chat("--interactive", "--quiet", "--system", "Be brief.", stdin="To be\nWhy?\n/chat off\nTo be\n").stdout
+    first, second, plain = two.splitlines()
+    assert first + "\n" == one
+    file = json.dumps(
+        [
+            {"role": "system", "content": "Be brief."},
+            *ASKED,
+            {"role": "assistant", "content": first},
+            {"role": "user", "content": "Why?"},
+        ]
+    )
+    assert chat("--prompts-file", "-", stdin=file).stdout == second + "\n"
+    assert plain.startswith("To be")
+    given = chat("--interactive", "--quiet", "--prompt", "To be", "--system", "Be brief.", stdin="Why?\n").stdout
+    assert given == f"{first}\n{second}\n"
+
+
 def test_a_model_without_a_template_says_so(monkeypatch):
     monkeypatch.setattr(fundamentallm_hf.model_io.loading.load_model(MODEL).tokenizer, "chat_template", None)
     result = chat("--prompt", "To be")
     assert "has no chat template" in result.stderr
     assert (result.stdout, result.exit_code == 0) == ("", False)
+    loop = chat("--interactive", "--quiet", stdin="To be\n")
+    assert (loop.stdout, loop.stderr.count("\n")) == ("", 1)
+    assert "has no chat template" in loop.stderr

@@ -53,6 +53,8 @@ COMMANDS = {
         Command("diff", "N [M]", "Show how text N, or text M, differs from the current text, or from text N"),
         Command("rename", "N NAME", "Give text N another name in /branches"),
         Command("delete", "N", "Delete text N and all texts that came from it"),
+        Command("chat", "[off]", "Begin a chat: answer what is typed as messages; off ends it"),
+        Command("system", "[MESSAGE]", "Show the system message of the next chat, or give it one; off removes it"),
         Command("probs", "[TEXT]", "Show the most probable next tokens after the last text, or after TEXT"),
         Command("model", "[PATH]", f"Switch to another model; {BUNDLED} is the one in this package"),
         Command("clear", "", "Clear the screen"),

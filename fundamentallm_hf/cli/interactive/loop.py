@@ -20,6 +20,7 @@ from fundamentallm_hf.cli.output import prediction_lines
 from fundamentallm_hf.cli.terminal import console, uses_color
 from fundamentallm_hf.generation.tree_file import SavedTree
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.chat_messages import Messages
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .commands import suggestions
@@ -194,12 +195,14 @@ def run_loop(
     load: "Callable[[str | None], PreTrainedModel]",
     model: str | None,
     settings: GenerationSettings,
-    prompts: Sequence[str] = (),
+    prompts: Sequence[str | Messages] = (),
     *,
     escape: bool = True,
     batch_size: int = 32,
     quiet: bool = False,
     resumed: SavedTree | None = None,
+    chat: bool = False,
+    system: str | None = None,
 ) -> None:
     """Read input until it ends or the user quits.
 
@@ -207,11 +210,13 @@ def run_loop(
         load: loads the model of a path or Hub id, and shows that it takes time; None is the bundled one.
         model: the first model.
         settings: the initial settings.
-        prompts: the first prompts, unchanged.
+        prompts: the first prompts, unchanged; texts, or chats.
         escape: read escapes such as `\\n` in input.
         batch_size: samples to generate at a time, at most.
         quiet: only show requested output, and errors.
         resumed: the texts of an earlier session, to go on with.
+        chat: answer what is typed as messages of a chat.
+        system: the system message of a chat.
 
     Raises:
         UserError: the settings contradict each other, the model cannot be loaded, or stdin is not text.
@@ -220,7 +225,7 @@ def run_loop(
     screen = Screen(terminal, quiet)
     # Scripts leave no files behind.
     file = SessionFile() if terminal else None
-    session = Session(load, model, settings, screen, escape, batch_size, resumed, file)
+    session = Session(load, model, settings, screen, escape, batch_size, resumed, file, chat, system)
     with _notices_of_the_library(session.notice):
         if terminal:
             _converse(session, screen, prompts)
@@ -228,11 +233,11 @@ def run_loop(
             _work_through(session, sys.stdin.buffer, prompts)
 
 
-def _converse(session: Session, screen: Screen, prompts: Sequence[str]) -> None:
+def _converse(session: Session, screen: Screen, prompts: Sequence[str | Messages]) -> None:
     screen.banner()
     editor = LineEditor(screen.talk.file, lambda text: suggestions(text, session.settings), uses_color())  # type: ignore[arg-type]
 
-    def do(act: Callable[[str], bool], entry: str) -> bool:
+    def do(act: Callable[[Any], bool], entry: str | Messages) -> bool:
         goes_on = True
         try:
             with silent_keys():
@@ -263,7 +268,7 @@ def _converse(session: Session, screen: Screen, prompts: Sequence[str]) -> None:
     screen.done("Goodbye!")
 
 
-def _work_through(session: Session, stdin: BinaryIO, prompts: Sequence[str]) -> None:
+def _work_through(session: Session, stdin: BinaryIO, prompts: Sequence[str | Messages]) -> None:
     for prompt in prompts:
         session.begin(prompt)
     for entry in read_entries(stdin):

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from fundamentallm_hf.cli.output import TOP, end_note
 from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.chat_messages import Messages
 from fundamentallm_hf.settings.generation_settings import GenerationSettings, find_setting
 from fundamentallm_hf.settings.typed_values import list_settings, read_assignment, show_value, unescape
 
+from .chat_commands import ChatCommands
 from .commands import ALIASES, BUNDLED, COMMANDS, HELP_END, SHOW_PROBS, describe_setting, find_command
 from .session_files import SessionFile
 from .session_output import SessionOutput
-from .tree_commands import Request, TreeCommands
+from .tree_commands import Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,7 +45,7 @@ REASONS = {
 }
 
 
-class Session(TreeCommands):
+class Session(ChatCommands):
     """The state of a prompt loop, and the effects of its input lines.
 
     Args:
@@ -55,6 +57,8 @@ class Session(TreeCommands):
         batch_size: samples to generate at a time, at most.
         resumed: the texts of an earlier session.
         file: saves the texts after every change; None saves none.
+        chat: answer what is typed as messages of a chat.
+        system: the system message of a chat.
 
     Raises:
         UserError: the settings contradict each other, or the model cannot be loaded.
@@ -70,9 +74,11 @@ class Session(TreeCommands):
         batch_size: int = 32,
         resumed: "SavedTree | None" = None,
         file: SessionFile | None = None,
+        chat: bool = False,
+        system: str | None = None,
     ) -> None:
         settings.check()
-        super().__init__(output, resumed, file)
+        super().__init__(output, resumed, file, system)
         self.load_model = load
         self.escape = escape
         self.batch_size = batch_size
@@ -83,6 +89,8 @@ class Session(TreeCommands):
         self._waiting: list[str] = []
         self.generator = self._open(model, settings)
         self.model_name = model
+        if chat:
+            self.begin_chat(anew=resumed is None)
 
     @property
     def colours(self) -> bool:
@@ -104,7 +112,7 @@ class Session(TreeCommands):
             if not entry.strip():
                 return True
             if not entry.startswith("/") or entry.startswith("//"):
-                self.write(self._read(entry[1:] if entry.startswith("//") else entry))
+                self.take(self._read(entry[1:] if entry.startswith("//") else entry))
                 return True
             found = ENTRY.fullmatch(entry)
             command, argument = find_command(found[1]), found[2]  # type: ignore[index]
@@ -119,10 +127,10 @@ class Session(TreeCommands):
             getattr(self, f"do_{command.name}")(argument)
         return True
 
-    def begin(self, prompt: str) -> bool:
-        """Generate from a prompt that is taken literally, even if it starts with a slash."""
+    def begin(self, prompt: str | Messages) -> bool:
+        """Generate from a prompt, or answer a chat; taken literally, even if it starts with a slash."""
         with self._errors_told():
-            self.write(prompt)
+            self.take(prompt)
         return True
 
     @contextmanager
@@ -214,7 +222,9 @@ class Session(TreeCommands):
 
     def _begin(self, request: Request) -> None:
         self._midway, prompt = True, request.prompt
-        if request.continued:
+        if request.chat and not request.continued:
+            self.output.given("")  # only the reply is shown, below what was typed
+        elif request.continued:
             last = prompt[prompt.rfind("\n") + 1 :]
             self.output.context(("…" if len(last) < len(prompt) or len(last) > TAIL else "") + last[-TAIL:])
         else:
@@ -322,7 +332,7 @@ class Session(TreeCommands):
             facts.insert(2, f"window of {self._window()} tokens")
         model_line = f"Model: {self.model_name or 'the bundled story model'} ({', '.join(facts)})"
         shown = ["", f"* {SHOW_PROBS.label}={self.show_probs}"] if self.colours else []
-        self.output.reply("\n".join([model_line, *list_settings(self.settings), *shown]))
+        self.output.reply("\n".join([model_line, *self.chat_status(), *list_settings(self.settings), *shown]))
 
     def do_reset(self, argument: str) -> None:
         self.generator.settings = self.start
@@ -333,7 +343,7 @@ class Session(TreeCommands):
         node = self.text_to_continue(number)
         # A model that has ended a text would end it again immediately.
         beyond = {"min_tokens": max(1, self.settings.min_tokens)} if node.finish_reason == "eos" else {}
-        self.write(self.tree.text(node.id), True, node.id, **beyond)
+        self.write(self.prompt_of(node.id, whole=True), True, node.id, **beyond)
 
     def do_retry(self, argument: str) -> None:
         if (request := self.request) is None:
@@ -347,7 +357,7 @@ class Session(TreeCommands):
 
     def do_probs(self, text: str) -> None:
         current = self.tree.current
-        text = self._read(text) if text else "" if current is None else self.tree.text(current.id)
+        text = self._read(text) if text else "" if current is None else self.prompt_of(current.id, whole=True)
         found = self.generator.next_tokens(text, top=TOP)
         self.output.predictions(found, more=self.generator.model.config.get_text_config().vocab_size > len(found))
 

@@ -41,6 +41,12 @@ class Request:
         used_seed: the last seed that was used; None where none was set.
     """
 
+    @property
+    def chat(self) -> dict[str, Any]:
+        """The field of a `Node` that holds the messages of a chat; empty for any other prompt."""
+        messages = getattr(self.prompt, "messages", None)
+        return {} if messages is None else {"messages": tuple(messages)}
+
     prompt: str
     continued: bool = False
     parent: int | None = None
@@ -77,10 +83,11 @@ class TreeCommands:
 
     def remember(self, request: Request, completions: "Sequence[Completion]", settings: GenerationSettings) -> None:
         """Add texts that were just generated, and make the first of them the current one."""
-        parent = self.tree.add_prompt(request.prompt).id if request.parent is None else request.parent
+        parent = self._parent(self.tree, request)
         self.samples = []
         for each in completions:
-            node = self.tree.add(parent, request.prompt, each.completion, **facts_of(each, settings))
+            facts = facts_of(each, settings) | ({} if request.continued else request.chat)
+            node = self.tree.add(parent, request.prompt, each.completion, **facts)
             self.samples.append(node.id)
         self.tree.go(self.samples[0])
         self.save()
@@ -104,11 +111,32 @@ class TreeCommands:
         if self.file is None or time.monotonic() - self._saved < max(PACE, SHARE * self._cost):
             return
         tree = self.tree.copy()
-        parent = tree.add_prompt(request.prompt).id if request.parent is None else request.parent
+        parent = self._parent(tree, request)
         tokens = len(self.generator.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
         facts = {"seed": settings.seed, "settings": differing(settings), "finish_reason": "interrupted"}
+        facts |= {} if request.continued else request.chat
         tree.go(tree.add(parent, request.prompt, text, tokens=tokens, **facts).id)
         self.save(tree)
+
+    def _parent(self, tree: TextTree, request: Request) -> int:
+        """The id of the text that a text comes from: its prompt, if it comes from no other."""
+        if request.parent is not None:
+            return request.parent
+        if not request.chat:
+            return tree.add_prompt(request.prompt).id
+        alike = (node for node in tree.children(None) if node.prompt == request.prompt and node.messages is not None)
+        name = first_words(request.chat["messages"][-1]["content"])
+        return (next(alike, None) or tree.add(None, request.prompt, name=name, **request.chat)).id
+
+    def prompt_of(self, number: int, whole: bool = False) -> str:
+        """The prompt of a text, or all of it, as it is given to the model: of a chat with its messages."""
+        text = self.tree.text(number) if whole else self.tree.prompt(number)
+        messages = self.tree.chat(number)
+        if messages is None:
+            return text
+        from fundamentallm_hf.generation.chat import ChatPrompt
+
+        return ChatPrompt(text, messages if messages[-1]["role"] == "user" else messages[:-1])
 
     def text_to_continue(self, number: str) -> Node:
         """The text that `/more` continues: the current one, or one of several samples.
@@ -279,12 +307,14 @@ class TreeCommands:
             self.output.aside("no text: type a prompt")
             return
         self.request = self._request_of(node)
-        self.output.recall(self.tree.text(node.id))
+        chat = self.tree.chat(node.id)
+        text = self.tree.text(node.id) if chat is None else "\n\n".join(map("{role}: {content}".format_map, chat))
+        self.output.recall(text)
         facts = ", ".join(filter(None, [f"text {node.id}", _facts(node, set()), "/more goes on"]))
         self.output.aside(facts)
 
     def _request_of(self, node: Node) -> Request:
-        prompt, parent = self.tree.prompt(node.id), node.parent
+        prompt, parent = self.prompt_of(node.id), node.parent
         siblings = [node]
         if not node.completion:  # a typed prompt, or an edited text
             parent, siblings = node.id, []

@@ -172,6 +172,10 @@ class BadWordsLogitsProcessor(JudgesTexts):
         self._close_ends(texts, states, tables, shift)
         return shift == -torch.inf
 
+    def unfinished(self, input_ids: torch.Tensor) -> list[bool]:
+        """Whether a banned word would be complete if each row of `input_ids`, (rows, length), ended."""
+        return [self.tables.ends(state) for state in self.states(input_ids)]
+
     def _material(self, scores: torch.Tensor, tables: list[TokenTable]) -> dict[int, dict[int, float]]:
         """The rows in which a bad word could well be next: the tokens that would start it, and their probabilities."""
         found: dict[int, dict[int, float]] = {}
@@ -316,7 +320,10 @@ class BadWordsLogitsProcessor(JudgesTexts):
         prompt = vocabulary.text(row[:columns])
         begin = max((index + 1 for index in range(columns) if vocabulary.is_border(row[index])), default=0)
         state = patterns.forget(patterns.read(patterns.start, vocabulary.text(row[begin:columns]))[0])
-        return len(text) > len(prompt) and patterns.ends(patterns.read(state, text[len(prompt) :])[0])
+        added = text[len(prompt) :]
+        by_itself = added.removeprefix(" ") if vocabulary.strips_leading_space else added
+        ways = ((state, added), (patterns.start, by_itself))
+        return bool(added) and any(patterns.ends(patterns.read(*way)[0]) for way in ways)
 
 
 def _log_of_rest(chance: float) -> float:

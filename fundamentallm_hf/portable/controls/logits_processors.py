@@ -38,27 +38,37 @@ def apply_controls(processors: LogitsProcessorList, criteria: StoppingCriteriaLi
         complete = step.complete if step.any_in((Phase.STRUCTURE, Phase.ENDING)) else None
         silent = Vocabulary.of(call.tokenizer).silent if call.tokenizer is not None else ()
         _add_dead_ends(step, silent)
-        step.add(
-            Phase.END,
-            OpenEndLogitsProcessor(call.closing_token, closed, call.is_sequential, silent, complete=complete),
-        )
+        bans = next(iter(step.acting(BadWordsLogitsProcessor)), None)
+        unfinished = None if bans is None else bans.unfinished
+        ending = OpenEndLogitsProcessor(call.closing_token, closed, call.is_sequential, silent, complete, unfinished)
+        step.add(Phase.END, ending)
     processors[:] = step.observed()
 
 
 def _add_dead_ends(step: CallProcessors, silent: Iterable[int]) -> None:
-    """Look ahead through all controls together, where a structure or a function allows few tokens next to a ban.
+    """Look ahead through all controls together, where a structure or a function allows few tokens next to words.
 
-    A structure respects bans in its plans, but uses those only when the budget gets short.
+    A structure respects words in its plans, but uses those only when the budget gets short.
     """
     call = step.call
-    bans, stock = step.acting(BadWordsLogitsProcessor), step.acting(PrefixConstrainedLogitsProcessor)
-    whole = step.acting(WholeTextLogitsProcessor)
-    if not bans or not (stock or whole):
+    stock, whole = step.acting(PrefixConstrainedLogitsProcessor), step.acting(WholeTextLogitsProcessor)
+    bans = next(iter(step.acting(BadWordsLogitsProcessor)), None)
+    including = next((each for each in step.acting(MustIncludeLogitsProcessor) if each.has_deadline), None)
+    if (bans is None and including is None) or not (stock or whole):
         return
-    chain: list[Closes] = [*map(Wrapped, whole), *step.acting(MustIncludeLogitsProcessor), bans[0]]
+    words: list[Closes] = [*step.acting(MustIncludeLogitsProcessor), *([] if bans is None else [bans])]
     closing = call.closing_token
     ends = [*step.end_tokens, *([] if closing is None else [closing])]
-    looking = DeadEndLogitsProcessor(stock, chain, bans[0], ends, tuple(silent), next(iter(whole), None))
+    looking = DeadEndLogitsProcessor(
+        stock,
+        [*map(Wrapped, whole), *words],
+        bans,
+        including,
+        call.remaining if bans is None or bans.remaining is None else bans.remaining,
+        ends,
+        tuple(silent),
+        next(iter(whole), None),
+    )
     # A function that allows tokens needs to see every beam.
     looking.check(call.prompts.repeat_interleave(call.config.num_beams or 1, dim=0), call.size)
     step.add(Phase.END, looking)

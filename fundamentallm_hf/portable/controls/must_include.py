@@ -26,7 +26,7 @@ from ..decoding.texts import JudgesTexts, Texts
 from ..errors import UserError
 from ..text.pieces import MOST_BYTES
 from .bad_words import compiled_bad_words
-from .must_include_horizon import End, Horizon
+from .must_include_horizon import LEAST_OWED, End, Horizon, repaid
 from .must_include_placement import MARGIN, SURE, Outlook, Placement, later_chance
 from .must_include_plan import Progress, Requirements
 from .must_include_spelling import IN_WORD, Tail
@@ -144,6 +144,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
             self.checked = True
         states = self.states(texts)
         waiting = [self.requirements.waiting(progress) for progress in states]
+        scores = self._repay(texts, scores, waiting)
         if not any(waiting):
             return scores
         rooms = texts.room(self.remaining)
@@ -165,6 +166,22 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
             self._weigh(weighed, left[index], shift[index])
             self._close(progress, rooms[index], texts.tokens(index), scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
+
+    def _repay(self, texts: Texts, scores: torch.Tensor, waiting: Sequence[list[int]]) -> torch.Tensor:
+        """Scores with more likely ends for the texts that have passed their natural end for the sake of an entry."""
+        owed = self.horizon.owed(texts)
+        rows = [index for index, each in enumerate(owed) if each >= LEAST_OWED and not waiting[index]]
+        ends = [end for end in self.end_tokens if end < scores.shape[-1]]
+        if not rows or not ends:
+            return scores
+        probabilities = (scores[rows].float() / self.temperature).softmax(dim=-1)[:, ends].sum(dim=-1).tolist()
+        tails = [self.placement.spellings.tail(texts.tokens(index)).text for index in rows]
+        found = [repaid(tail, end, owed[row]) for tail, end, row in zip(tails, probabilities, rows, strict=True)]
+        if any(found):
+            scores = scores.clone()
+            for row, shift in zip(rows, found, strict=True):
+                scores[row, ends] += self.temperature * shift
+        return scores
 
     def suggested(self, input_ids: torch.Tensor) -> list[list[int]]:
         """See `SuggestsTokens`: the rest of an entry that is as good as begun, and all that is missing at the end."""

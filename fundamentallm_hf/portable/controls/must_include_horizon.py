@@ -1,9 +1,13 @@
 """Predicts where a text would end naturally, since missing words must appear before that, not just within the budget.
 
 The prediction uses the lengths of this model's texts, and the model's probability of an end in each step. As soon as
-the text would have ended with a probability above one half, each missing word gets one more sentence.
+the text would have ended with a probability above one half, each missing word gets one more sentence. Once all words
+are there, a text that would have ended before is owed that end: it comes with the same probability at the next sentence
+that the model might end at.
 """
 
+import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,8 +25,14 @@ _NEAR, _BEYOND = 0.1, 0.5
 _SHORTEST = 0.15
 # For a model of unknown text lengths: positions up to the end at the start, and their growth with the text.
 _UNKNOWN, _GROWTH = 45.0, 0.5
+# An end that would have come with less than this is not owed.
+LEAST_OWED = 0.1
+# No end is surer than this.
+_SURE = 0.99
 # Word positions in a sentence.
 _SENTENCE = 15.0
+# The end of a sentence, after which the text may end.
+_SENTENCE_ENDS = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*\s*\Z")
 
 
 class End(NamedTuple):
@@ -71,7 +81,8 @@ class Horizon:
             here, before = self._known.setdefault(length, {}), self._known.get(length - 1, {})
             written, key = length - self.prompt_columns, texts.keys[index]
             survives, beyond = before.get(texts.parents[index], (1.0, None))
-            survives *= 1.0 - end if end >= _COUNTED else 1.0
+            # Where nothing is missing the text may end, so an end that does not come is no end that was refused.
+            survives *= 1.0 - end if entries and end >= _COUNTED else 1.0
             if beyond is None and survives < 1.0 - _BEYOND:
                 beyond = written
             here[key] = survives, beyond
@@ -85,6 +96,21 @@ class Horizon:
             found.append(End(room, end >= _WANTS_END))
         return found
 
+    def owed(self, texts: Texts) -> list[float]:
+        """For each text in which nothing is missing, the probability with which it would have ended before.
+
+        It is that of the last step in which something was missing, and 0 where nothing ever was.
+        """
+        for old in texts.far(self._known):
+            del self._known[old]
+        found = []
+        for index, length in enumerate(texts.lengths):
+            before = self._known.get(length - 1, {}).get(texts.parents[index])
+            if before is not None:
+                self._known.setdefault(length, {})[texts.keys[index]] = before
+            found.append(0.0 if before is None else 1.0 - before[0])
+        return found
+
     def expected(self, written: int) -> float:
         """A cautious estimate of the tokens until the end of a text that has `written` tokens."""
         longer = [length for length in self.lengths if length > written]
@@ -93,3 +119,16 @@ class Horizon:
         if self.lengths:
             return _SENTENCE / self.rate
         return max(_UNKNOWN / self.rate, _GROWTH * written)
+
+
+def repaid(text: str, end: float, owed: float) -> float:
+    """By how much the log-odds of an end grow where a text is owed one.
+
+    Args:
+        text: the end of the text.
+        end: the model's probability of an end here.
+        owed: the probability of an end that the text is owed.
+    """
+    if not _COUNTED <= end < owed or not _SENTENCE_ENDS.search(text):
+        return 0.0
+    return math.log(min(owed, _SURE) / (1.0 - min(owed, _SURE))) - math.log(end / (1.0 - end))

@@ -4,9 +4,11 @@ A text that matches as a whole and contains a word needs a position for it, and 
 not end after its last letter. So every plan that completes the text is checked against both lists.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
+from ..text.character_classes import CharacterClasses
+from ..text.text_patterns import PatternState
 from ..text.token_tables import TextState, TokenTables
 from .must_include_plan import Progress, Requirements
 
@@ -27,6 +29,15 @@ class Words(NamedTuple):
     barred: TextState | None
 
 
+def contradiction(requirements: Requirements | None, barred: bool) -> str:
+    """What a call is refused with whose other controls allow no text with these required words, and without bans."""
+    if requirements is None:
+        return "bad_words: nothing that the other controls allow can be written without a bad word: change one of them"
+    entries = ", ".join(map(repr, requirements.sources))
+    bans = " without a bad word" if barred else ""
+    return f"must_include: nothing that the other controls allow includes {entries}{bans}: change one of them"
+
+
 class WordPartner:
     """The words of one call.
 
@@ -37,6 +48,7 @@ class WordPartner:
 
     def __init__(self, requirements: Requirements | None, barred: TokenTables | None) -> None:
         self.requirements, self.barred = requirements, barred
+        self.as_letters: LettersOfWords | None = None
         self._steps: dict[tuple[Words, int], Words | None] = {}
         self.start = Words(
             None if requirements is None else requirements.start, None if barred is None else barred.start
@@ -47,7 +59,8 @@ class WordPartner:
         if state is None:
             return None
         progress, barred = state
-        if self.requirements is not None and progress is not None and self.requirements.missing(progress):
+        # A word at the end of the text is not missing there, but another letter may make it part of a longer one.
+        if self.requirements is not None and progress is not None and self.requirements.waiting(progress):
             progress = self.requirements.advance(progress, token)
         return Words(progress, self._past(barred, token))
 
@@ -59,8 +72,8 @@ class WordPartner:
         if known is _NOT_STEPPED:
             if len(self._steps) >= _MOST_STEPS:
                 self._steps.clear()
-            hit = self.barred is not None and state.barred is not None and self.barred.read(state.barred, token)[1]
-            known = self._steps[state, token] = None if hit else self.advance(state, token)
+            hit = None if self.barred is None or state.barred is None else self.barred.complete(state.barred, [token])
+            known = self._steps[state, token] = self.advance(state, token) if hit is None else None
         return known
 
     def _past(self, barred: TextState | None, token: int) -> TextState | None:
@@ -73,7 +86,7 @@ class WordPartner:
         progress, barred = state
         if self.requirements is not None and progress is not None:
             progress = self.requirements.prompt_end(progress)
-        return Words(progress, None if self.barred is None or barred is None else self.barred.forget(barred))
+        return Words(progress, None if self.barred is None or barred is None else self.barred.prompt_end(barred))
 
     def allows(self, state: Words | None, tokens: Iterable[int]) -> bool:
         """Whether the text may continue with these tokens and end after them."""
@@ -93,3 +106,110 @@ class WordPartner:
         if self.requirements is None or state.progress is None or not self.requirements.missing(state.progress):
             return []
         return self.requirements.plan(state.progress) or []
+
+    def letters(self, state: Words | None) -> tuple["LettersOfWords", "LetterState"] | None:
+        """The words character by character, and where they are; None within a character."""
+        if state is None:
+            return None
+        progress, barred = state
+        places = [] if progress is None else list(progress.places)
+        alone = None if barred is None else barred.alone
+        opening = alone is not None and alone.fresh
+        if opening and self.barred is not None and self.barred.vocabulary.openings:
+            alone, opening = None, False  # the text by itself cannot be read by characters
+        read = [place for place in (*places, barred) if place is not None]
+        read += [] if alone is None else [alone._replace(fresh=False)]
+        if any(place.pending or place.fresh or place.unspaced is not None for place in read):
+            return None
+        if self.as_letters is None:
+            self.as_letters = LettersOfWords(self.requirements, self.barred)
+        missing = [
+            None if place is None or (progress is not None and index in progress.held) else place.patterns
+            for index, place in enumerate(places)
+        ]
+        bars = tuple(each.patterns for each in (barred, None if opening else alone) if each is not None)
+        first = alone.patterns if opening and alone is not None else None
+        return self.as_letters, self.as_letters.core(LetterState(tuple(missing), bars, first))
+
+
+class LetterState(NamedTuple):
+    """The state of a text of whole characters.
+
+    Attributes:
+        places: for every required entry its state; None where it has appeared.
+        barred: the states of the banned words, behind the prompt and without it.
+        opening: the latter at the start of a text, from which the decoder removes a space.
+    """
+
+    places: tuple[PatternState | None, ...]
+    barred: tuple[PatternState, ...]
+    opening: PatternState | None = None
+
+
+class LettersOfWords:
+    """Required and banned words, character by character: see `WordsOfText`.
+
+    Args:
+        requirements: the required words.
+        barred: the banned words.
+
+    Attributes:
+        classes: the characters as the words group them.
+    """
+
+    def __init__(self, requirements: Requirements | None, barred: TokenTables | None) -> None:
+        self._entries = [] if requirements is None else [table.patterns for table in requirements.tables]
+        self._ordered = requirements is not None and requirements.ordered
+        self._barred = None if barred is None else barred.patterns
+        self._all = [*self._entries, *([] if self._barred is None else [self._barred])]
+
+    @property
+    def classes(self) -> list[CharacterClasses]:
+        """The characters as each list of words groups them."""
+        return [patterns.classes for patterns in self._all]
+
+    def key(self, char: str) -> Hashable:
+        """See `WordsOfText`."""
+        return tuple(patterns.key(char) for patterns in self._all)
+
+    def core(self, state: LetterState) -> LetterState:
+        """The same state, without what only tells probabilities."""
+        places = [place and patterns.core(place) for patterns, place in zip(self._entries, state.places, strict=True)]
+        barred = state.barred if self._barred is None else map(self._barred.core, state.barred)
+        return LetterState(tuple(places), tuple(dict.fromkeys(barred)), state.opening)
+
+    def step(self, state: LetterState, char: str) -> LetterState | None:
+        """See `WordsOfText`."""
+        barred: list[PatternState] = []
+        if state.opening is not None and char == " ":
+            barred.append(state.opening)
+        for bar in (*state.barred, *([state.opening] if state.opening is not None and char != " " else [])):
+            assert self._barred is not None
+            after, hit = self._barred.step(bar, char)
+            if hit:
+                return None
+            barred.append(after)
+        places: list[PatternState | None] = []
+        waiting = False
+        for patterns, place in zip(self._entries, state.places, strict=True):
+            if place is None:
+                places.append(None)
+                continue
+            after, hit = patterns.step(place, char)
+            if self._ordered and waiting:
+                after, hit = patterns.neutral(after), False
+            waiting = waiting or not hit
+            places.append(None if hit else after)
+        return self.core(LetterState(tuple(places), tuple(barred)))
+
+    def may_end(self, state: LetterState) -> bool:
+        """See `WordsOfText`."""
+        if any(self._barred is not None and self._barred.ends(bar) for bar in state.barred):
+            return False
+        pairs = zip(self._entries, state.places, strict=True)
+        return all(place is None or patterns.ends(place) for patterns, place in pairs)
+
+    def distance(self, state: LetterState) -> int:
+        """See `WordsOfText`."""
+        pairs = zip(self._entries, state.places, strict=True)
+        return max((patterns.distance(place) for patterns, place in pairs if place is not None), default=0)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 import torch
 from transformers import StoppingCriteria
@@ -105,6 +106,7 @@ class OpenEndLogitsProcessor(JudgesTexts):
         tell: log a warning; off for beams, where other texts continue.
         silent_tokens: ids that add no text and so are no continuation, such as those of special tokens.
         complete: knows the rows in which only an end should be allowed.
+        unfinished: called with the token ids `(rows, length)`, returns which rows must not end.
     """
 
     def __init__(
@@ -114,7 +116,9 @@ class OpenEndLogitsProcessor(JudgesTexts):
         tell: bool = True,
         silent_tokens: Sequence[int] = (),
         complete: CompleteEndCriteria | None = None,
+        unfinished: Callable[[torch.Tensor], Sequence[bool]] | None = None,
     ) -> None:
+        self.unfinished = unfinished
         self.closing_token = closing_token
         self.silent_tokens = torch.tensor(list(silent_tokens), dtype=torch.long)
         self._silent = frozenset(silent_tokens)
@@ -140,7 +144,7 @@ class OpenEndLogitsProcessor(JudgesTexts):
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with an allowed token in every row.
 
         Raises:
-            ValueError: every score of a row is masked and the model has no token to end it with.
+            ValueError: every score of a row is masked, and it must not end, or the model has no token to end it with.
         """
         if self._are_open(scores):
             return scores
@@ -158,8 +162,15 @@ class OpenEndLogitsProcessor(JudgesTexts):
             )
         rows = self.criteria.rows
         # A row that has ended is still scored while others continue.
-        fresh = any(row_key(row) not in rows and row_key(row[:-1]) not in rows for row in input_ids[closed])
-        if self.tell and self.criteria.tell and fresh:
+        fresh = [
+            bool(is_closed) and row_key(row) not in rows and row_key(row[:-1]) not in rows
+            for row, is_closed in zip(input_ids, closed, strict=True)
+        ]
+        if self.unfinished is not None and any(compress(self.unfinished(input_ids), fresh)):
+            raise ValueError(
+                "bad_words: the other controls leave no continuation but to end in a bad word: change one of them"
+            )
+        if self.tell and self.criteria.tell and any(fresh):
             logger.warning("The controls leave no continuation of the text, so it ends here: loosen them to go on.")
         rows |= {row_key(row) for row in input_ids[closed]}
         scores = scores.masked_fill(closed[:, None], -torch.inf)

@@ -8,6 +8,7 @@ from .grammar_tokens import GrammarTokens
 from .json_position import JsonPositions
 from .json_schemas import SchemaReader
 from .pattern_position import PatternPositions
+from .pattern_words import WordsOfText
 from .schema_texts import SchemaTexts
 
 
@@ -67,6 +68,9 @@ class Partner(Protocol):
 
     def missing(self, state: Any) -> list[int]:
         """Tokens that write what still has to appear."""
+
+    def letters(self, state: Any) -> tuple[WordsOfText, Any] | None:
+        """The same controls character by character, and their state; None within a character."""
 
 
 def find_guide(grammar: str, pattern: str | None, tokens: GrammarTokens) -> Guide | None:

@@ -13,6 +13,8 @@ import torch
 from .grammar_guides import Guide, Partner
 from .grammar_search import GrammarSearch, Plan
 from .grammar_tokens import GrammarTokens
+from .pattern_position import PatternPositions
+from .pattern_words import Joint, PatternWords
 
 # States that a search examines at most at the start, where it runs once, and in every other state.
 FIRST_EFFORT, EFFORT = 4000, 120
@@ -77,6 +79,7 @@ class PlanMaker:
     def __init__(self) -> None:
         # By position: the plan, and the effort of the search for it if there was none.
         self._made: dict[Any, tuple[Plan | None, int]] = {}
+        self._words: PatternWords | None = None
 
     def advance(self, state: GrammarState, token: int) -> GrammarState:
         """The state after one more token."""
@@ -166,6 +169,9 @@ class PlanMaker:
         plan = self.make_plan(after, 0, state.plan)
         if plan is not None and len(plan) <= limit:
             return plan, effort
+        if effort > 0 and isinstance(self.guide, PatternPositions) and beside is not None:
+            plan, looked = self._with_words(after, effort)
+            return (plan if plan is not None and len(plan) <= limit else None), effort - looked - 1
         # Where all of the schema is known, a search finds nothing that is shorter.
         if effort > 0 and not self.settled(position):
             ended = self.search(after.matcher, limit, effort)
@@ -266,6 +272,25 @@ class PlanMaker:
                 if self._holds(state, plan):
                     return plan
         return None
+
+    def joint(self, state: GrammarState, effort: int) -> Joint:
+        """What is known of the texts that complete an expression and keep to the partner's words."""
+        unknown = Joint(None, False, 0)
+        if not isinstance(self.guide, PatternPositions) or self.partner is None or state.position is None:
+            return unknown
+        found, (lead, inner) = self.partner.letters(state.beside), state.position
+        if found is None or lead:
+            return unknown
+        words, there = found
+        if self._words is None or self._words.words is not words:
+            self._words = self.guide.joined(words, self.tokens.vocabulary)
+        return self.guide.with_words(inner, self._words, there, effort)
+
+    def _with_words(self, state: GrammarState, effort: int) -> tuple[Plan | None, int]:
+        """A plan by the letters of an expression and of the words, and the states that were looked at for it."""
+        found = self.joint(state, effort)
+        plan = None if found.text is None else self._spelled(found.text.encode())
+        return (plan if plan is not None and self._holds(state, plan) else None), found.looked
 
     def _searched(self, state: GrammarState, limit: int, effort: int) -> Plan | None:
         for every in (False, True):

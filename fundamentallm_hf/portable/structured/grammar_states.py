@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .grammar_guides import Partner, behind_space, find_guide
-from .grammar_plans import ENDED, FIRST_EFFORT, LONGEST_PLAN, SHORTER_EFFORT, GrammarState, PlanMaker, left_of
+from .grammar_plans import EFFORT, ENDED, FIRST_EFFORT, LONGEST_PLAN, SHORTER_EFFORT, GrammarState, PlanMaker, left_of
 from .grammar_search import GrammarSearch, Plan
 from .grammar_tokens import GrammarTokens
 
@@ -61,7 +61,7 @@ class GrammarAutomaton(PlanMaker):
         joint = copy.copy(self)
         joint.partner = partner
         joint.before = GrammarState(None, silent=True, beside=partner.start)
-        joint._starts, joint._made = {}, {}
+        joint._starts, joint._made, joint._words = {}, {}, None
         return joint
 
     def advance(self, state: GrammarState, token: int) -> GrammarState:
@@ -155,6 +155,8 @@ class GrammarAutomaton(PlanMaker):
             hint = state.hint
             if hint is not None and (plan is None or len(hint) < len(plan)) and self._holds(state, hint):
                 plan = hint
+            if plan is None and self.partner is not None:
+                plan, _ = self._with_words(state, FIRST_EFFORT if state in self._starts.values() else EFFORT)
             missing = self.partner is not None and bool(self.partner.missing(state.beside))
             # A search does not know the required words.
             if plan is None and not missing and not self.lacking() and not self.endless:
@@ -174,6 +176,10 @@ class GrammarAutomaton(PlanMaker):
     def endless(self) -> bool:
         """Whether it is proven that no text that matches has an end."""
         return self.guide is not None and self.guide.endless
+
+    def contradicts(self, state: GrammarState) -> bool:
+        """Whether it is proven that no text both matches and keeps to the partner's words."""
+        return self.joint(state, FIRST_EFFORT).proven
 
     def impossible(self, state: GrammarState) -> bool:
         """Whether no text of the model's tokens completes the text so far; False also where that is not known."""

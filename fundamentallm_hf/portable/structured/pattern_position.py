@@ -3,8 +3,10 @@
 import codecs
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ..text.vocabulary import Vocabulary
+from .pattern_words import Joint, PatternWords, WordsOfText
 from .schema_scalars import Spelling, rests_of_character
 from .shortest_match import Expression, Threads
 
@@ -93,6 +95,14 @@ class PatternPositions:
             for way in ways:
                 text = way.decode()
                 yield from (text[:cut].encode() for cut in range(len(text) + 1))
+
+    def with_words(self, position: PatternPosition, words: PatternWords, state: Any, effort: int) -> Joint:
+        """The shortest text that completes a match and keeps to words of which the text has this state."""
+        return Joint(None, False, 0) if position.pending else words(position.threads, state, effort)
+
+    def joined(self, words: WordsOfText, vocabulary: Vocabulary) -> PatternWords:
+        """The search for texts of this expression with some words."""
+        return PatternWords(self._expression, words, vocabulary)
 
     @property
     def endless(self) -> bool:

@@ -5,10 +5,12 @@ the expression shows it. It is converted to a graph whose edges are characters, 
 The standard library is enough for that.
 """
 
+import math
 import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 
 # The parser of `re` itself, because its nodes are needed. It has no public name.
 from re import _parser  # type: ignore[attr-defined]
@@ -24,6 +26,8 @@ _MOST_STEPS = 400_000
 _ACCEPT, _ACCEPT_AT_END = 0, 1
 _CHAR_FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII
 _ANY = r"[\s\S]"
+# In the test of a character: a category, or the mark of a property.
+_VAGUE = re.compile(r"\\[dDwWsS]|\\U00(?:0f|10)[0-9a-f]{4}")
 
 Threads = frozenset[int]
 
@@ -91,30 +95,36 @@ class Expression:
 
     @property
     def tests(self) -> list[re.Pattern[str]]:
-        """The tests of single characters.
-
-        Raises:
-            ValueError: some stand for characters that they do not list.
-        """
+        """The tests of single characters; a ValueError if some stand for characters that they do not list."""
         if self._properties or any(test.flags & re.IGNORECASE for test in self._tests):
             raise ValueError("the characters of a test are not listed")
         return self._tests
 
-    def step(self, threads: Threads, char: str) -> Threads:
-        """The state after one more character; empty where it can no longer match."""
+    @property
+    def all_tests(self) -> list[re.Pattern[str]]:
+        """The same, where a class that `re` does not have is a mark."""
+        return self._tests
+
+    def step(self, threads: Threads, char: str, loosely: bool = False) -> Threads:
+        """The state after one more character; empty where it can no longer match.
+
+        Loosely, all but the printable characters of ASCII pass each test that Rust may read otherwise: by a category,
+        or without case.
+        """
         after: set[int] = set()
         for node in threads:
             reads = self._reads[node]
-            if reads is not None and self._passes(reads[0], char):
+            if reads is not None and self._passes(reads[0], char, loosely and not " " <= char <= "~"):
                 after |= self._closure(reads[1])
         return frozenset(after)
 
+    def key(self, char: str) -> tuple[bool, ...]:
+        """The results of all tests for a character."""
+        return tuple(self._passes(number, char) for number in range(len(self._tests)))
+
     def read(self, text: str) -> Threads:
         """The state after a text."""
-        threads = self.start
-        for char in text:
-            threads = self.step(threads, char)
-        return threads
+        return reduce(self.step, text, self.start)
 
     def accepts(self, threads: Threads) -> bool:
         """Whether the text so far matches."""
@@ -126,9 +136,9 @@ class Expression:
         if not ways:
             return None
         way, node = min(ways)
-        if way >= least:
-            return self._shortest(node) if most is None or way <= most else None
-        return self._of_length(threads, least, most)
+        if way < least:
+            return self._of_length(threads, least, most)
+        return self._shortest(node) if most is None or way <= most else None
 
     def lacking(self, threads: Threads) -> list[str]:
         """The characters that every completion needs and that cannot be written; one for each choice of several."""
@@ -145,11 +155,11 @@ class Expression:
                     step[before] = (node, self._any_of(test) if test is not None and lacks else "")
                     (queue.append if lacks else queue.appendleft)(before)
         node = min((node for node in threads if node in cost), key=cost.__getitem__, default=_ACCEPT)
-        found = []
+        found: dict[str, None] = {}
         while node in step:
             node, char = step[node]
-            found += [char] if char and char not in found else []
-        return found
+            found |= {char: None} if char else {}
+        return list(found)
 
     # Construction of the graph.
 
@@ -174,8 +184,7 @@ class Expression:
         return len(self._reads) - 1
 
     def _test(self, source: str, flags: int, literals: Sequence[str] = ()) -> int:
-        key = (source, flags)
-        if key not in self._test_numbers:
+        if (key := (source, flags)) not in self._test_numbers:
             self._test_numbers[key] = len(self._tests)
             self._tests.append(re.compile(source, flags))
             self._literals.append(list(literals))
@@ -233,25 +242,25 @@ class Expression:
 
     # Paths through the graph.
 
-    def _passes(self, test: int, char: str) -> bool:
+    def _passes(self, test: int, char: str, loosely: bool = False) -> bool:
+        if loosely and (self._tests[test].flags & re.IGNORECASE or _VAGUE.search(self._tests[test].pattern)):
+            return True
         verdict = self._verdicts.get((test, char))
         if verdict is None:
-            expression = self._tests[test]
-            has = any(
-                f"{ord(mark):08x}" in expression.pattern and holds(char) for mark, holds in self._properties.items()
-            )
+            expression, source = self._tests[test], self._tests[test].pattern
+            has = any(f"{ord(mark):08x}" in source and holds(char) for mark, holds in self._properties.items())
             verdict = expression.fullmatch(char) is not None
-            verdict = verdict and not has if expression.pattern.startswith("[^") else verdict or has
+            verdict = verdict and not has if source.startswith("[^") else verdict or has
             self._verdicts[test, char] = verdict
         return verdict
 
     def _choose(self, test: int) -> str | None:
-        known = (*self._literals[test], *self._letters) if len(self._literals[test]) == 1 else self._letters
-        both = (*known, *self._literals[test])
+        known = self._literals[test] if len(self._literals[test]) == 1 else ()
+        both = (*known, *self._letters, *self._literals[test])
         return next((letter for letter in both if self._passes(test, letter) and self._can(letter)), None)
 
     def _any_of(self, test: int) -> str:
-        """A character that passes the test, whether or not it can be written."""
+        """A character that passes, whether or not it can be written."""
         return next((char for char in (*self._literals[test], *self._letters) if self._passes(test, char)), "?")
 
     def _closure(self, node: int) -> Threads:
@@ -333,9 +342,13 @@ class Expression:
                     return piece, after
         return None
 
+    def distance(self, threads: Threads) -> float:
+        """Characters in the shortest completion; infinite if none can be written."""
+        return min(map(self._order, threads), default=math.inf)
+
     def _order(self, node: int) -> float:
         distance = self._distance[node]
-        return float("inf") if distance is None else distance
+        return math.inf if distance is None else distance
 
     def _of_length(self, threads: Threads, least: int, most: int | None) -> str | None:
         """A text of at least this many characters: one text for each node after so many characters."""
@@ -369,15 +382,6 @@ def shortest_match(pattern: str, letters: Iterable[str], can: Callable[[str], bo
 
     Returns:
         The text; None where none is found, or the pattern is not a valid Python regular expression.
-
-    Example:
-
-    ```python
-    >>> from fundamentallm_hf.portable.structured.shortest_match import shortest_match
-    >>> shortest_match(r"[A-Z][a-z]{3,}( and .+)?\.|.{20}", "abcABC")
-    'Aaaa.'
-
-    ```
     """
     try:
         expression = Expression(pattern, list(letters), can)

@@ -47,7 +47,7 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         complete: records the rows that can only end.
         stop_strings: texts that end the text; not completed unless the text matches with and without them.
         prompt_columns: width of the prompts in tokens; by default that of the first call.
-        partner: words that must and must not appear; respected if any text can satisfy them.
+        partner: words that must and must not appear; respected if a text that satisfies them is known.
 
     Raises:
         ValueError: the grammar is not valid.
@@ -106,25 +106,26 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         self.complete.judge = self.is_complete
         self.stop_strings = list(stop_strings)
         self._prompt_columns = prompt_columns
-        self._heed(whole if partner is None else whole.with_partner(partner))
+        self.heed(partner)
 
-    def _heed(self, automaton: GrammarAutomaton) -> None:
+    def _budget(self, input_ids: torch.Tensor) -> list[int]:
+        return self.states.budget(input_ids, self.max_new_tokens)
+
+    def heed(self, partner: Partner | None) -> None:
+        """Let plans satisfy this partner from now on."""
+        automaton = self._automaton if partner is None else self._automaton.with_partner(partner)
         self.automaton = automaton
         self.states: RowStates[GrammarState] = RowStates(
             automaton.before, automaton.advance, automaton.prompt_end, self._prompt_columns
         )
 
-    def _budget(self, input_ids: torch.Tensor) -> list[int]:
-        return self.states.budget(input_ids, self.max_new_tokens)
-
     def heeds(self, input_ids: torch.Tensor) -> bool:
-        """Whether a text that satisfies the partner is known after every prompt, `(rows, length)`; if not, none is."""
-        if self.automaton.partner is None:
-            return False
-        if all(self.automaton.plan(state) is not None for state in self.states(input_ids)):
-            return True
-        self._heed(self._automaton)
-        return False
+        """Whether a text that satisfies the partner is known after every prompt, (rows, length)."""
+        return all(self.automaton.plan(state) is not None for state in self.states(input_ids))
+
+    def contradicts(self, input_ids: torch.Tensor) -> bool:
+        """Whether it is proven that after some prompt, (rows, length), no text satisfies the partner."""
+        return any(map(self.automaton.contradicts, self.states(input_ids)))
 
     def check(self, input_ids: torch.Tensor, name: str = "the text") -> None:
         """Check that a complete text fits into the tokens that may be added after every prompt, `(rows, length)`.
@@ -295,11 +296,19 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         if self.automaton.partner is None or state.matcher is None:
             return list(tokens)
         left = [token for token in tokens if token not in state.plans or len(state.plans[token]) >= room]
-        needed = len(state.plan) if state.plan is not None else self.automaton.bound(state)
-        if left and self.automaton.unlimited(state) and self.automaton.closable(state) and room > needed + ROUND:
-            left = [token for token in left if not self.automaton.tokens.plain[token]]
+        always = self.always_completed(input_ids, index) if left else None
+        left = left if always is None else [token for token in left if not always[token]]
         found = self.automaton.plans_behind(state, left, room - 1, effort=0) if left else {}
         return [token for token in left if token not in found]
+
+    def always_completed(self, input_ids: torch.Tensor, index: int) -> torch.Tensor | None:
+        """(size,) bool: the tokens after which a completion is known without looking at them; None if none are."""
+        state, room = self.states(input_ids)[index], self.remaining(input_ids)[index]
+        if self.automaton.partner is None or state.matcher is None:
+            return None
+        needed = len(state.plan) if state.plan is not None else self.automaton.bound(state)
+        free = self.automaton.unlimited(state) and self.automaton.closable(state) and room > needed + ROUND
+        return self.automaton.tokens.plain if free else None
 
     def has_completion(self, input_ids: torch.Tensor, index: int) -> bool:
         """Whether a completion is known after the row `index` of `input_ids`, (rows, length)."""

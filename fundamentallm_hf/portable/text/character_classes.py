@@ -8,7 +8,7 @@ same state, and one of them is enough.
 import codecs
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -24,6 +24,9 @@ _ASSIGNED = ((0, 0x20000), (0xE0000, 0xE1000))
 _MOST_CLASSES = 1 << 20
 # Characters that are tried before all that start with the same bytes, less one.
 _SAMPLES = 7
+# Characters that are looked at together.
+_TOGETHER = 64
+_ONE_CODE_POINT = re.compile(r"\[?\\U([0-9a-f]{8})\]?")
 
 
 @lru_cache(maxsize=1)
@@ -54,14 +57,24 @@ class CharacterClasses:
             if not known.isdisjoint(parts):
                 seen = (int(_kinds(ignore_case)[code]), *(part if part in known else kind_of(part) for part in parts))
                 keys[code] = most + 1 + spelled.setdefault(seen, len(spelled))
-        for test in tests:
-            if 2 * int(keys.max()) >= _MOST_CLASSES:
-                keys = _renumbered(keys)
-            keys *= 2
-            for run in re.finditer(f"(?:{test.pattern})+", all_characters(), test.flags):
-                keys[run.start() : run.end()] += 1
-        self._classes = _renumbered(keys)
+        self._classes = _divided(keys, tests)
         self._found: dict[tuple[int, int], tuple[str, ...]] = {}
+
+    @classmethod
+    def crossed(
+        cls,
+        groupings: Sequence["CharacterClasses"],
+        tests: Sequence[re.Pattern[str]],
+        of_ascii: Callable[[str], Hashable],
+    ) -> "CharacterClasses":
+        """The characters grouped by groupings and tests at once; those of ASCII also by the results of a function."""
+        keys, numbers = np.zeros(CODE_POINTS, dtype=np.int64), dict[Hashable, int]()
+        keys[:128] = [numbers.setdefault(of_ascii(chr(code)), 1 + len(numbers)) for code in range(128)]
+        for each in groupings:
+            keys = np.unique(keys * (int(each._classes.max()) + 1) + each._classes, return_inverse=True)[1]
+        crossed = cls.__new__(cls)
+        crossed._classes, crossed._found = _divided(keys, tests), {}
+        return crossed
 
     def of(self, char: str) -> int:
         """The class of a character."""
@@ -129,9 +142,37 @@ def coarse_key(char: str, ignore_case: bool) -> Hashable:
     return tuple(part if part.isascii() else kind_of(part) for part in parts)
 
 
+def coarse_keys(chars: Iterable[str], ignore_case: bool) -> dict[str, Hashable]:
+    """The same for many characters. Most have no other form, which is found out for many together."""
+    ordered, found = sorted(chars), dict[str, Hashable]()
+    for start in range(0, len(ordered), _TOGETHER):
+        block = "".join(ordered[start : start + _TOGETHER])
+        alike = block.isalnum() and block[0] > "\x7f" and block.casefold() == block
+        if alike and unicodedata.is_normalized("NFKD", block) and INVISIBLE_CODES.isdisjoint(map(ord, block)):
+            found |= dict.fromkeys(block, ((True, False, False),))
+        else:
+            found |= {char: coarse_key(char, ignore_case) for char in block}
+    return found
+
+
 def kind_of(char: str) -> tuple[bool, bool, bool]:
     """Whether it is a word character, white space, ASCII."""
     return is_word(char), char.isspace(), char.isascii()
+
+
+def _divided(keys: np.ndarray, tests: Sequence[re.Pattern[str]]) -> np.ndarray:
+    """Classes, (code points,), divided by tests for exactly one character."""
+    for test in tests:
+        if 2 * int(keys.max()) >= _MOST_CLASSES:
+            keys = _renumbered(keys)
+        keys = keys * 2
+        one = _ONE_CODE_POINT.fullmatch(test.pattern)
+        if one is not None and not test.flags & re.IGNORECASE:
+            keys[int(one[1], 16)] += 1
+            continue
+        for run in re.finditer(f"(?:{test.pattern})+", all_characters(), test.flags):
+            keys[run.start() : run.end()] += 1
+    return _renumbered(keys)
 
 
 def _renumbered(keys: np.ndarray) -> np.ndarray:

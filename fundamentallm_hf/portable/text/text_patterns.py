@@ -187,7 +187,7 @@ class TextPatterns:
         words: Iterable[str] = counts.words
         if self.regex is None:
             runs = {self._longest_run(entry) for entry in entries}
-            words = (word for word in words if any(run in word for run in runs))
+            words = [word for word in words if any(map(word.__contains__, runs))]
         for word in words:
             shared = shared_length(before, word)
             del path[shared + 1 :]

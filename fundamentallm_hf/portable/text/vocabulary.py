@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .character_classes import characters_behind, coarse_key, is_surrogate
+from .character_classes import characters_behind, coarse_keys, is_surrogate
 from .pieces import MOST_BYTES, PiecesInOrder, add_piece, as_bytes, decode_run
 from .tokenizer_cache import token_texts
 
@@ -156,10 +156,8 @@ class Vocabulary:
     @cached_property
     def _reach(self) -> dict[str, int]:
         """The length of the longest token for each pair of first characters."""
-        found: dict[str, int] = {}
-        for piece in self._spelling:
-            found[piece[:2]] = max(len(piece), found.get(piece[:2], 0))
-        return found
+        # Of pieces by their length, the last one with a key is the longest.
+        return {piece[:2]: len(piece) for piece in sorted(self._spelling, key=len)}
 
     @cached_property
     def characters(self) -> frozenset[str]:
@@ -194,7 +192,12 @@ class Vocabulary:
         most = min(len(whole), self._reach.get(whole[:2], 1))
         prefixes = (whole[:end] for end in range(most, 0, -1))
         first = next((self._spelling[text] for text in prefixes if text in self._spelling), -1)
-        return first == token and self.spell(whole) is not None
+        return first == token and (self._single.issuperset(whole) or self.spell(whole) is not None)
+
+    @cached_property
+    def _single(self) -> frozenset[str]:
+        """The characters that are tokens: a text of them alone can be spelled."""
+        return frozenset(piece for piece in self._spelling if len(piece) == 1)
 
     def completing(self, tail: str, text: str) -> Iterator[int]:
         """The tokens that complete `text`, partly or wholly, after a text that ends in `tail`."""
@@ -258,7 +261,7 @@ class Vocabulary:
     def _coarse_keys(self, ignore_case: bool) -> dict[str, Hashable]:
         key = ("keys", ignore_case)
         if key not in self.derived:
-            self.derived[key] = {char: coarse_key(char, ignore_case) for char in self.characters}
+            self.derived[key] = coarse_keys(self.characters, ignore_case)
         found: dict[str, Hashable] = self.derived[key]
         return found
 

@@ -1,5 +1,6 @@
 """Characters of one class lead to the same state, and the first bytes of a character show which it can become."""
 
+import re
 import unicodedata
 
 import pytest
@@ -8,10 +9,13 @@ from hypothesis import strategies as st
 
 from fundamentallm_hf.portable.text.character_classes import (
     CODE_POINTS,
+    CharacterClasses,
     _folds,
     _kinds,
     all_characters,
     characters_behind,
+    coarse_key,
+    coarse_keys,
     continues,
 )
 from fundamentallm_hf.portable.text.characters import fold
@@ -74,3 +78,24 @@ def test_all_folds_and_marks_are_known_at_once(ignore_case, char):
     folded = fold(char, ignore_case)
     assert "".join(_folds(ignore_case).get(ord(char), char)) == folded
     assert bool(_kinds(ignore_case)[ord(char)] & 8) == unicodedata.category(char).startswith("M")
+
+
+@pytest.mark.parametrize("ignore_case", [True, False])
+@given(start=st.integers(0, CODE_POINTS - 2000))
+@settings(max_examples=30, deadline=None)
+def test_many_characters_have_the_keys_of_each(ignore_case, start):
+    chars = [char for char in all_characters()[start : start + 1000] if char != "\0"]
+    assert coarse_keys(chars, ignore_case) == {char: coarse_key(char, ignore_case) for char in chars}
+
+
+CROSSED = CharacterClasses.crossed([each.classes for each in LISTS[:2]], [re.compile("[a-cé]")], str.isalpha)
+
+
+@given(one=CHARACTERS | st.characters(max_codepoint=127), other=CHARACTERS | st.characters(max_codepoint=300))
+@settings(max_examples=200, deadline=None)
+def test_crossed_classes_tell_apart_what_any_of_them_does(one, other):
+    def seen(char):
+        parts = [each.classes.of(char) for each in LISTS[:2]]
+        return *parts, char in "abcé", char.isascii() and char.isalpha(), char.isascii()
+
+    assert (CROSSED.of(one) == CROSSED.of(other)) == (seen(one) == seen(other))
