@@ -16,7 +16,7 @@ from .pieces import REPLACEMENT
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # Tokens that are examined together to find an anchor, and the rank of an ideal one (see `_anchor`).
-_TOGETHER, _LETTER = 1024, (False, False, 1)
+_MOST_AT_ONCE, _LETTER = 1024, (False, False, 1)
 # With fewer rows than this, the faster decoder saves no time.
 _SLOW = 4096
 # Tokens with names that begin alike of which the text is read at the start of a text.
@@ -162,8 +162,8 @@ def _anchor(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> int:
     """The token to put around the others for decoding: ideally one letter that gets no space next to itself."""
     unfit: dict[int, tuple[bool, bool, int]] = {}
     texts: dict[int, str] = {}
-    for first in range(0, len(tokens), _TOGETHER):
-        block = tokens[first : first + _TOGETHER]
+    for first in range(0, len(tokens), _MOST_AT_ONCE):
+        block = tokens[first : first + _MOST_AT_ONCE]
         texts = dict(zip(block, _decode(tokenizer, [[token] for token in block]), strict=True))
         for token, text in texts.items():
             unfit[token] = (not text or REPLACEMENT in text, not text.isalpha(), len(text))
