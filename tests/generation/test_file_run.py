@@ -229,8 +229,9 @@ def test_a_run_does_not_continue_with_a_changed_model(change, name, fresh, tmp_p
         again()
 
 
-def test_two_copies_of_a_model_have_the_same_digests(fresh, generator):
+def test_two_copies_of_a_model_have_the_same_digests(fresh, generator, tmp_path):
     fresh.tokenizer(["a", "abc"], padding=True, truncation=True, max_length=2)
+    fresh.model.save_pretrained(tmp_path)
     first, second = (run_digests(each.model, each.tokenizer, each.settings) for each in (fresh, generator))
     assert first == second
     assert first["attribute"] == {}
