@@ -1,5 +1,6 @@
 """Chooses the next tokens of several texts at once, where their processors look at nothing but the scores."""
 
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +8,8 @@ import torch
 from fundamentallm_hf.portable.decoding.lean_loop import LeanLoop
 from fundamentallm_hf.portable.decoding.network_step import Chosen
 from fundamentallm_hf.portable.decoding.seeded_sampling import choose_by
+
+_KINDS: "weakref.WeakKeyDictionary[LeanLoop, str]" = weakref.WeakKeyDictionary()
 
 
 def choose_together(loops: Sequence[LeanLoop], logits: Sequence[torch.Tensor]) -> list[Chosen | None]:
@@ -53,5 +56,9 @@ def _tokens(loops: Sequence[LeanLoop], scores: torch.Tensor, sizes: Sequence[int
 
 
 def _kind(loop: LeanLoop) -> str:
-    """Equal for loops whose processors do the same."""
-    return repr([loop.greedy, *((type(each).__name__, sorted(vars(each).items())) for each in loop.processors)])
+    """Equal for loops whose processors do the same. Made once: the processors of a loop do not change."""
+    kind = _KINDS.get(loop)
+    if kind is None:
+        parts = ((type(each).__name__, sorted(vars(each).items())) for each in loop.processors)
+        kind = _KINDS[loop] = repr([loop.greedy, *parts])
+    return kind

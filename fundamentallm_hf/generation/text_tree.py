@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .completion import Completion
 
 # Steps that `undo` can take back.
-STEPS = 1000
+MOST_UNDONE = 1000
 NAME_LENGTH = 40
 # A word or a sign with the white space before it.
 _WORDS = re.compile(r"\s*\w+|\s*[^\w\s]|\s+")
@@ -202,7 +202,7 @@ class TextTree:
         number = self[number].id
         if self._history[self._position] == number:
             return
-        self._history = [*self._history[: self._position + 1], number][-STEPS - 1 :]
+        self._history = [*self._history[: self._position + 1], number][-MOST_UNDONE - 1 :]
         self._position = len(self._history) - 1
 
     def undo(self) -> None:

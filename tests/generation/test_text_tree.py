@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fundamentallm_hf import GenerationSettings
-from fundamentallm_hf.generation.text_tree import NAME_LENGTH, STEPS, TextTree, compare, differing, first_words
+from fundamentallm_hf.generation.text_tree import MOST_UNDONE, NAME_LENGTH, TextTree, compare, differing, first_words
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, read_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
 
@@ -135,9 +135,9 @@ def written(**facts):
 def test_a_history_has_an_end():
     tree = TextTree()
     numbers = [tree.add_prompt(text).id for text in "ab"]
-    for index in range(STEPS + 10):
+    for index in range(MOST_UNDONE + 10):
         tree.go(numbers[index % 2])
-    for _ in range(STEPS):
+    for _ in range(MOST_UNDONE):
         tree.undo()
     with pytest.raises(UserError):
         tree.undo()

@@ -20,7 +20,7 @@ from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
 from ..decoding.sidecar_files import own_word_counts
-from ..decoding.texts import TOKEN_BYTES, JudgesTexts, Texts
+from ..decoding.texts import JudgesTexts, Texts, longer_key
 from ..text.characters import is_word
 from ..text.text_patterns import TextPatterns
 from ..text.token_tables import CERTAIN, TextState, TokenTable, TokenTables
@@ -283,7 +283,7 @@ class BadWordsLogitsProcessor(JudgesTexts):
             chance = float(probabilities[-1, closed].sum())
         for cut in range(len(path) - 1, -1, -1):
             if needed is None or cut < needed:
-                key = row + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in path[:cut])
+                key = longer_key(row, path[:cut])
                 chances = self._asked.setdefault(length + cut, {}).setdefault(key, {})
                 chances[path[cut]] = min(CERTAIN, chances.get(path[cut], 0.0) + chance)
                 if cut:

@@ -31,8 +31,8 @@ LEAST_OWED = 0.1
 _SURE = 0.99
 # Word positions in a sentence.
 _SENTENCE = 15.0
-# The end of a sentence, after which the text may end.
-_SENTENCE_ENDS = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*\s*\Z")
+# The end of a sentence, after which the text may end. A number with a full stop often begins an item of a list.
+_SENTENCE_ENDS = re.compile(r"(?<![0-9])[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*\s*\Z")
 
 
 class End(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..decoding.lookahead import ModelLookahead
-from ..decoding.texts import TOKEN_BYTES, Texts
+from ..decoding.texts import Texts, longer_key
 from ..text.characters import is_word
 from ..text.token_tables import CERTAIN, TextState
 from .must_include_plan import Progress, Requirements
@@ -310,7 +310,7 @@ class Placement:
         follows = probabilities[range(len(path) - 1), path[1:]].tolist()
         chance = rest
         for cut in range(len(path) - 1, -1, -1):
-            key = row + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in path[:cut])
+            key = longer_key(row, path[:cut])
             chances = self._asked.setdefault(length + cut, {}).setdefault(key, {})
             chances[entry, path[cut]] = min(CERTAIN, chance)
             if cut:

@@ -4,6 +4,7 @@ A text that matches as a whole and contains a word needs a position for it, and 
 not end after its last letter. So every plan that completes the text is checked against both lists.
 """
 
+import operator
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
@@ -162,6 +163,14 @@ class LettersOfWords:
         self._ordered = requirements is not None and requirements.ordered
         self._barred = None if barred is None else barred.patterns
         self._all = [*self._entries, *([] if self._barred is None else [self._barred])]
+        self._made_of = (requirements, barred)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they are the same words: lists are kept between calls."""
+        return isinstance(other, LettersOfWords) and all(map(operator.is_, self._made_of, other._made_of))
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self._made_of)))
 
     @property
     def classes(self) -> list[CharacterClasses]:

@@ -101,6 +101,11 @@ class Texts:
         return [length for length in lengths if not first <= length <= last]
 
 
+def longer_key(key: bytes, tokens: Iterable[int]) -> bytes:
+    """The key of the text that continues the text of a key with some tokens."""
+    return key + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in tokens)
+
+
 class OneByOne(ValueError):
     """Raised by `judge_texts` where the texts have to be processed one by one, each after it has been written."""
 

@@ -14,7 +14,7 @@ from .grammar_guides import Guide, Partner
 from .grammar_search import GrammarSearch, Plan
 from .grammar_tokens import GrammarTokens
 from .pattern_position import PatternPositions
-from .pattern_words import Joint, PatternWords
+from .pattern_words import Joint
 
 # States that a search examines at most at the start, where it runs once, and in every other state.
 FIRST_EFFORT, EFFORT = 4000, 120
@@ -79,7 +79,6 @@ class PlanMaker:
     def __init__(self) -> None:
         # By position: the plan, and the effort of the search for it if there was none.
         self._made: dict[Any, tuple[Plan | None, int]] = {}
-        self._words: PatternWords | None = None
 
     def advance(self, state: GrammarState, token: int) -> GrammarState:
         """The state after one more token."""
@@ -282,9 +281,7 @@ class PlanMaker:
         if found is None or lead:
             return unknown
         words, there = found
-        if self._words is None or self._words.words is not words:
-            self._words = self.guide.joined(words, self.tokens.vocabulary)
-        return self.guide.with_words(inner, self._words, there, effort)
+        return self.guide.with_words(inner, self.guide.joined(words, self.tokens.vocabulary), there, effort)
 
     def _with_words(self, state: GrammarState, effort: int) -> tuple[Plan | None, int]:
         """A plan by the letters of an expression and of the words, and the states that were looked at for it."""

@@ -61,7 +61,7 @@ class GrammarAutomaton(PlanMaker):
         joint = copy.copy(self)
         joint.partner = partner
         joint.before = GrammarState(None, silent=True, beside=partner.start)
-        joint._starts, joint._made, joint._words = {}, {}, None
+        joint._starts, joint._made = {}, {}
         return joint
 
     def advance(self, state: GrammarState, token: int) -> GrammarState:

@@ -44,6 +44,7 @@ class PatternPositions:
         worst = self._expression.worst
         self._worst = math.inf if worst is None else worst * dearest + 4
         self._letters = letters
+        self._joined: PatternWords | None = None
         self.start = PatternPosition(self._expression.start, b"")
 
     def advance(self, position: PatternPosition, data: bytes) -> PatternPosition | None:
@@ -101,8 +102,11 @@ class PatternPositions:
         return Joint(None, False, 0) if position.pending else words(position.threads, state, effort)
 
     def joined(self, words: WordsOfText, vocabulary: Vocabulary) -> PatternWords:
-        """The search for texts of this expression with some words."""
-        return PatternWords(self._expression, words, vocabulary)
+        """The search for texts of this expression with some words, kept for the words that were asked about last."""
+        known = self._joined
+        if known is None or known.words != words:
+            known = self._joined = PatternWords(self._expression, words, vocabulary)
+        return known
 
     @property
     def endless(self) -> bool:

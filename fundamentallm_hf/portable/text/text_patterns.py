@@ -188,6 +188,9 @@ class TextPatterns:
         if self.regex is None:
             runs = {self._longest_run(entry) for entry in entries}
             words = [word for word in words if any(map(word.__contains__, runs))]
+        elif not entries:
+            least = self.regex.fewest(self.regex.start) - 2  # a match may hold the spaces around a word
+            words = [word for word in words if len(word) >= least]
         for word in words:
             shared = shared_length(before, word)
             del path[shared + 1 :]

@@ -66,5 +66,6 @@ def test_an_end_is_repaid_behind_a_sentence_that_the_model_might_end_at():
         assert odds / (1 + odds) == pytest.approx(debt)
     assert repaid('She said "a dragon!" ', 0.1, 0.5) > 0
     assert repaid("It was a dragon", 0.1, 0.5) == 0
+    assert repaid("Dragons:\n1.", 0.1, 0.5) == 0
     assert repaid("It was a dragon.", 0.001, 0.5) == 0
     assert repaid("It was a dragon.", 0.6, 0.5) == 0

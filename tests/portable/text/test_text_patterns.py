@@ -1,5 +1,7 @@
 """Words and expressions are found together, and every state has the probability that it completes an entry."""
 
+import re
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -226,3 +228,14 @@ def test_what_only_tells_probabilities_changes_nothing_that_is_found(texts, form
     for word in words if "*" in form else ():
         if violations(word, 0, entries):
             assert patterns.chance(patterns.read(patterns.start, f" {word[0]}")[0]) > 0.0
+
+
+@given(
+    words=st.lists(st.text("abcd", min_size=1, max_size=9), max_size=12),
+    pattern=st.sampled_from(["a.{3}b", "\\bc[ab]", "b\\b", " ab", "d{2}c?d", "[bc]a |cc", ".{6}", "\\ba.*d\\b"]),
+)
+@settings(deadline=None, max_examples=150)
+def test_the_words_expected_of_an_expression_are_those_that_it_is_found_in(words, pattern):
+    counts = WordCounts(dict.fromkeys(words, 1.0))
+    found = TextPatterns([f"/{pattern}/"], True, counts)._words_found([], counts)
+    assert {entry.source for entry in found} == {word for word in counts.words if re.search(pattern, f" {word} ")}
