@@ -1,7 +1,7 @@
 """Measures whether texts end as asked for, and what it costs in perplexity.
 
     python benchmarks/text_ending.py [--model demo] [--texts 24]
-        [--kinds sentence,words,sentences,range] [--modes greedy,sampled,"4 beams"]
+        [--kinds sentence,words,sentences,range,last,phrase] [--modes greedy,sampled,"4 beams"]
 
 Each text has a budget from 40 to 400 tokens, is generated greedily, by sampling or with 4 beams, and beside nothing, a
 list of bad words, required words or a guide, in turn. The same call without the control gives the free text, of which
@@ -47,6 +47,8 @@ KINDS = {
     "words": ({"words": 50}, {"demo": 400, "smollm2": 100}),
     "sentences": ({"sentences": 3}, {"demo": 400, "smollm2": 150}),
     "range": ({"words": "40-60", "end_at": "sentence"}, {"demo": 400, "smollm2": 100}),
+    "last": ({"ends_with": ["The end."]}, {"demo": 70, "smollm2": 40}),
+    "phrase": ({"ends_with": ["and they lived happily ever after."]}, {"demo": 100, "smollm2": 40}),
 }
 
 
@@ -71,6 +73,13 @@ def nats(model, given, added):
     return -float(scores.gather(1, torch.tensor(added)[:, None]).sum())
 
 
+def _wrong(text, ends_with=None, **asked):
+    """What is wrong with the end of an added text, if anything."""
+    if ends_with is None:
+        return wrong_end(text, **asked)
+    return "" if text.endswith(tuple(ends_with)) else f"does not end with {ends_with}"
+
+
 def measure(model, name, kind, texts, modes):
     """Print a line for each mode."""
     asked, least = KINDS[kind]
@@ -86,7 +95,7 @@ def measure(model, name, kind, texts, modes):
             prompt = PROMPTS[index % len(PROMPTS)]
             given, added = written(model, prompt, index, **call, **asked)
             text = model.tokenizer.decode(added, skip_special_tokens=True)
-            wrong = wrong_end(text, **asked)
+            wrong = _wrong(text, **asked)
             good += not wrong
             if wrong:
                 print(f"  {wrong}: {text!r} ({call})", flush=True)

@@ -136,7 +136,9 @@ def _ways_after(step: CallProcessors, row: int, spelled: Sequence[list[Spelling]
     """
     call, found, refusals = step.call, [], list[UserError]()
     prompt = call.prompts[row].tolist()
-    before = raw_end(prompt, Vocabulary.of(call.reader), len(prompt))
+    vocabulary = Vocabulary.of(call.reader)
+    # After a special token, as in a chat, another text begins.
+    before = "" if prompt and vocabulary.is_border(prompt[-1]) else raw_end(prompt, vocabulary, len(prompt))
     for ways in spelled:
         text = ways[0].text
         usual = [way for way in in_usual_order(ways, before) if _comes_out(way, prompt, call)]

@@ -53,9 +53,8 @@ class LastText:
         self.plan, self.vocabulary = plan, plan.tables.vocabulary
         self.prompt_columns = prompt_columns
         self.bans, self.stops, self.least = bans, stops, least
-        # Without the space that may come first.
-        self._texts = [ways[0].text if len(ways) > 1 else ways[0].text.removeprefix(" ") for ways in plan.last]
-        self._texts = [text or ways[0].text for text, ways in zip(self._texts, plan.last, strict=True)]
+        written = {way.text for ways in plan.last for way in ways}
+        self._texts = [text for text in plan.settings.last if {text, f" {text}"} & written]
         self._longest = max(len(way.tokens) for ways in plan.last for way in ways)
         # A character takes 4 bytes at most, and each may be a token.
         self._view = 4 * max(map(len, self._texts)) + 8

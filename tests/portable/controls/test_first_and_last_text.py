@@ -9,12 +9,14 @@ import random
 import re
 
 import pytest
+import torch
 from test_text_ending import MODES, PROMPTS, added_texts, promised
 from text_matcher import violations
 from toy_tokenizers import FAMILIES, toy_model
 from unit_checker import wrong_end
 
-from fundamentallm_hf import Generator, load_model
+from fundamentallm_hf import Generator, controlled_generate, load_model
+from fundamentallm_hf.portable.controls.last_text import LastText
 from fundamentallm_hf.portable.errors import UserError
 
 DRAWS = int(os.environ.get("BOUNDS_DRAWS", "160"))
@@ -176,3 +178,34 @@ def test_drafted_texts_with_first_and_last_words_are_like_those_that_are_not():
     how = {"max_tokens": 150, "starts_with": "Tim and Tom", "ends_with": "The end.", "temperature": 0}
     texts = [generator.generate("One day, ", speculate=each, **how) for each in (True, False)]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("family", ["byte_level", "characters", "gemma"])
+def test_no_space_comes_before_the_first_words_of_a_new_text(family):
+    model = toy_model(family)
+    ids = model.tokenizer("the cat", return_tensors="pt", add_special_tokens=False).input_ids
+    ids = torch.cat([ids, torch.tensor([[model.tokenizer.eos_token_id]])], dim=1)
+    how = {"custom_generate": controlled_generate, "max_new_tokens": 20, "do_sample": False}
+    row = model.generate(ids, attention_mask=torch.ones_like(ids), starts_with="the dog", **how)[0]
+    assert model.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True).startswith("the dog")
+
+
+def test_last_words_that_continue_a_sentence_come_where_the_model_finds_them_more_probable(monkeypatch):
+    model = load_model(device="cpu")
+    last = " to the park."
+
+    def log_probability(prompt):
+        ids = model.tokenizer(prompt, return_tensors="pt").input_ids
+        how = {"max_new_tokens": 100, "do_sample": False, "ends_with": last.strip(), "tokenizer": model.tokenizer}
+        row = model.generate(ids, **how)[0]
+        row = row[: len(row) - int(row[-1] == model.generation_config.eos_token_id)]
+        assert model.tokenizer.decode(row).endswith(last)
+        with torch.no_grad():
+            scores = model(row[None]).logits[0, :-1].log_softmax(dim=-1)
+        return float(scores.gather(1, row[1:, None])[-len(last) :].sum())
+
+    prompts = ["Once upon a time", "The dragon", "Tom and his dog", "One day, a girl"]
+    asked = sum(map(log_probability, prompts))
+    monkeypatch.setattr(LastText, "apt", lambda *given: [])
+    plain = sum(map(log_probability, prompts))
+    assert asked > plain + 8, (asked, plain)
