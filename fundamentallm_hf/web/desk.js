@@ -85,6 +85,7 @@ const move = () => {
 const take = (run) => {
   const sections = [...run.querySelectorAll(".see[data-node]")];
   const nodes = [];
+  const count = tree.nodes.size;
   for (const see of sections) {
     const { prompt, completion, ...known } = JSON.parse(see.dataset.node);
     const comes = asked !== null && asked.prompt === prompt && tree.nodes.has(asked.above);
@@ -99,6 +100,7 @@ const take = (run) => {
   const legend = run.querySelector(".legend");
   sections.forEach((see, index) => views.keep(views.key(tree, nodes[index]), see.outerHTML + (legend ? legend.outerHTML : "")));
   if (nodes.length) tree.go(nodes[0].id);
+  say(tree.nodes.size > count ? "" : "This text was here already: the same settings and seed write the same text. Retry takes another seed.");
   // The button that was pressed went away with the text that it belonged to.
   const first = run.querySelector(".tok");
   if (asked && first && document.activeElement === document.body) first.focus({ preventScroll: true });

@@ -18,7 +18,8 @@ TITLE = "FundamentaLLM-HF: see what every control does"
 # The batcher has a queue of its own, which shows a place in it; gradio lets everybody through who was not rejected.
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": WAITING + 8}
 INTRO = """# See what every control does
-Choose any character of the text to see its alternatives, and to continue from another one. Every text stays."""
+Ban or require words, and press *Write*. Choose any character to go on from another one. *Export* has the text as \
+Python."""
 
 
 class Page:
@@ -76,7 +77,10 @@ class Page:
     def _connect_model(self) -> None:
         """The buttons that compute."""
         start, shown, actions = self.start, self.shown, self.actions
-        self._connect_write(partial(gr.on, [start.write.click, start.prompt.submit]))
+        # Enter writes in every field of one line.
+        lines = [each for each in self.settings.fields.values() if isinstance(each, gr.Textbox) and each.lines == 1]
+        entered = [each.submit for each in (start.prompt, *lines)]
+        self._connect_write(partial(gr.on, [start.write.click, *entered]))
         self._finally(self._compute(shown.search.click, actions.run_search, self.request, [shown.beams]))
         compared = [shown.kind, shown.temperatures, *self.request]
         self._finally(self._compute(shown.compare.click, actions.run_compare, compared, [shown.columns]))

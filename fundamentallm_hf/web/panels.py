@@ -113,9 +113,9 @@ class ResultPanel:
         self.status = gr.HTML(status_html(""), elem_id="status", padding=False)
         with gr.Tabs(elem_id="views") as self.tabs:
             self._build_write()
-            self._build_beams()
             self._build_compare()
             self._build_export()
+            self._build_beams()
             self._build_programs(endpoints)
 
     def _build_write(self) -> None:

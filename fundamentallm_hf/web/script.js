@@ -78,6 +78,7 @@ const show = (see, index, focus) => {
   panel.append(list);
   const key = make("p", "foot");
   key.append(make("span", "dot raw"), " raw model  ", make("span", "dot final"), " after the settings");
+  if (alternatives.some(([, final]) => final === 0)) key.append(" · struck out: the settings leave it out here; it can be chosen all the same");
   panel.append(key);
   see.dataset.at = index;
 };

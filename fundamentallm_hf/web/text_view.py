@@ -119,7 +119,7 @@ def status_text(texts: Sequence[Written]) -> str:
         f"{tokens} token{'' if tokens == 1 else 's'}",
         f"{tokens / max(seconds, 1e-9):.0f} tokens/s",
         "; ".join(reasons),
-        f"the context slid {count} time{'' if count == 1 else 's'}" if count else "no context slide",
+        *([f"the context slid {count} time{'' if count == 1 else 's'}"] if count else []),
     ]
     passes = [each.passes for each in completions if each.passes is not None]
     if len(passes) == len(completions):

@@ -126,7 +126,7 @@ def test_a_text_comes_as_it_is_written_and_is_that_of_the_library(visit, served)
     assert len(set(page.evaluate("window.seen"))) > 3
     assert text == served[2].generator.generate("Once upon a time", max_tokens=250, temperature=0.8, top_p=0.9, seed=7)
     status = page.locator("#status [role=status]").inner_text()
-    ended = "max-tokens is reached · no context slide"
+    ended = "max-tokens is reached"
     assert re.fullmatch(rf"250 tokens · \d+ tokens/s · {ended} · \d+ passes of the model", status)
     picture(page, "write")
 

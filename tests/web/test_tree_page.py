@@ -247,6 +247,21 @@ def test_colours_are_switched_off_and_stay_off(visit):  # noqa: F811
     assert page.evaluate(colour) != "rgba(0, 0, 0, 0)"
 
 
+def test_enter_in_a_field_writes_and_the_same_text_is_said_to_be_the_same(visit):  # noqa: F811
+    page = visit()
+    fill(page, "max_tokens", 20)
+    fill(page, "bad_words", "there")
+    after(page, lambda: page.locator("#field-bad_words").locator("textarea, input").first.press("Enter"))
+    assert kept(page).current.settings["bad_words"] == ("there",)
+    count = len(kept(page))
+    write(page)
+    page.get_by_text("This text was here already").wait_for()
+    assert len(kept(page)) == count
+    after(page, lambda: press(page, "Retry"))
+    assert len(kept(page)) == count + 1
+    assert page.get_by_text("This text was here already").count() == 0
+
+
 def test_a_refused_text_leaves_the_one_that_was_there(visit):  # noqa: F811
     page = visit()
     fill(page, "max_tokens", 20)

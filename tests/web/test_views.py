@@ -163,7 +163,7 @@ def test_what_is_shared_with_the_first_text_is_paler():
 def test_the_status_line_tells_tokens_speed_reason_and_slides():
     assert status_text([]) == "waiting…"
     assert status_text([Written("a", "bcd")]) == "writing… 3 characters"
-    line = "3 tokens · 6 tokens/s · max-tokens is reached · no context slide"
+    line = "3 tokens · 6 tokens/s · max-tokens is reached"
     assert status_text([finished()]) == line
     counted = finished()
     counted = replace(counted, completion=replace(counted.completion, passes=2))
