@@ -24,8 +24,6 @@ from fundamentallm_hf.portable.guides.output_experts import (
     ExpertPair,
     OutputAdapter,
     OutputWeights,
-    expert_logs,
-    output_logs,
 )
 
 from .text_likelihood import behind
@@ -279,7 +277,13 @@ def _learn(
 ) -> None:
     """Train one expert to continue like the texts of its side, or like their teachers."""
     states, targets = side.states, side.targets
-    output = OutputWeights(output.weight.float(), None if output.bias is None else output.bias.float())
+    # Where the model computes in bfloat16, the product with its vocabulary does, too: most of the work is there.
+    dtype = torch.bfloat16 if output.weight.dtype == torch.bfloat16 else torch.float32
+    output = OutputWeights(output.weight.to(dtype), None if output.bias is None else output.bias.to(dtype))
+
+    def logs_of(states: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(states.to(dtype), *output).float().log_softmax(dim=-1)
+
     generator = torch.Generator().manual_seed(seed)
     device = output.weight.device
     adapter.to(device)
@@ -296,12 +300,12 @@ def _learn(
     with torch.enable_grad():
         for step in range(steps):
             picked = torch.randint(len(targets), (min(size, len(targets)),), generator=generator)
-            logs = expert_logs(adapter, states[picked].to(device, torch.float32), output)
+            logs = logs_of(adapter(states[picked].to(device, torch.float32)))
             losses = nn.functional.nll_loss(logs, targets[picked].to(device), reduction="none")
             if side.teachers is not None:
                 taught = side.teachers[picked].to(device, torch.float32)
                 with torch.no_grad():
-                    chances = output_logs(taught.nan_to_num(), output).exp()
+                    chances = logs_of(taught.nan_to_num()).exp()
                 losses = torch.where(taught.isnan().any(dim=1), losses, -(chances * logs).sum(dim=1))
             loss = losses.mean()
             optimizer.zero_grad()
