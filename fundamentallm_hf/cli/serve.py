@@ -21,6 +21,7 @@ CONTEXT = {"ignore_unknown_options": True, "show_default": True}
 @click.option("--limit-tokens", type=click.IntRange(1), default=4096, help="New tokens of a request, at most.")
 @click.option("--limit-entries", type=click.IntRange(1), default=1000, help="Entries of a list, at most.")
 @click.option("--limit-beams", type=click.IntRange(1), default=16, help="Beams of a request, at most.")
+@click.option("--limit-samples", type=click.IntRange(1), default=16, help="Texts of a request, at most.")
 @click.option("--limit-waiting", type=click.IntRange(1), default=256, help="Requests that may wait, at most.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[MODEL]")
 def serve(
@@ -28,6 +29,7 @@ def serve(
     limit_tokens: int,
     limit_entries: int,
     limit_beams: int,
+    limit_samples: int,
     limit_waiting: int,
     options: tuple[str, ...],
 ) -> None:
@@ -47,7 +49,13 @@ def serve(
     from fundamentallm_hf.serving.request_fields import ServerLimits
     from fundamentallm_hf.serving.server import prepare
 
-    limits = ServerLimits(tokens=limit_tokens, entries=limit_entries, beams=limit_beams, waiting=limit_waiting)
+    limits = ServerLimits(
+        tokens=limit_tokens,
+        entries=limit_entries,
+        beams=limit_beams,
+        samples=limit_samples,
+        waiting=limit_waiting,
+    )
     prepare(limits, api_key)
     sys.argv = ["transformers", "serve", *options]
     transformers_main()
