@@ -5,7 +5,8 @@ import sys
 
 import click
 
-from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.settings.generation_settings import DEVICE_MAPS
 
 CONTEXT = {"ignore_unknown_options": True, "show_default": True}
 
@@ -23,6 +24,11 @@ CONTEXT = {"ignore_unknown_options": True, "show_default": True}
 @click.option("--limit-beams", type=click.IntRange(1), default=16, help="Beams of a request, at most.")
 @click.option("--limit-samples", type=click.IntRange(1), default=16, help="Texts of a request, at most.")
 @click.option("--limit-waiting", type=click.IntRange(1), default=256, help="Requests that may wait, at most.")
+@click.option(
+    "--device-map",
+    type=click.Choice(DEVICE_MAPS),
+    help="Spread a model that is larger than one device, in place of --device.",
+)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[MODEL]")
 def serve(
     api_key: str | None,
@@ -31,6 +37,7 @@ def serve(
     limit_beams: int,
     limit_samples: int,
     limit_waiting: int,
+    device_map: str | None,
     options: tuple[str, ...],
 ) -> None:
     """Serve models over HTTP, as `transformers serve` does.
@@ -57,5 +64,9 @@ def serve(
         waiting=limit_waiting,
     )
     prepare(limits, api_key)
+    if device_map is not None:
+        if any(option.partition("=")[0] == "--device" for option in options):
+            raise UsageError("device-map decides where everything is: leave out device")
+        options = (*options, "--device", device_map)  # transformers takes a map there
     sys.argv = ["transformers", "serve", *options]
     transformers_main()

@@ -62,8 +62,8 @@ def test_options_that_are_shown_are_those_of_the_command():
     from fundamentallm_hf.cli.serve import serve
 
     shown = re.findall(r"^\| `(--[a-z-]+)` \| (\S+) ", PAGE, re.MULTILINE)
-    assert len(shown) == 6
+    assert len(shown) == 7
     for option in serve.params:
         if option.param_type_name == "option":
             default = dict(shown)[option.opts[0]]
-            assert default == ("none" if option.opts[0] == "--api-key" else str(option.default))
+            assert default == ("none" if option.opts[0] in ("--api-key", "--device-map") else str(option.default))
