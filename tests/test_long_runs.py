@@ -71,6 +71,7 @@ def environment():
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
         "RAY_memory_monitor_refresh_ms": "0",
     }
     return os.environ | more | {"PATH": path, "PYTHONPATH": library, "PYSPARK_PYTHON": sys.executable}

@@ -202,5 +202,6 @@ async def _merged(parts: Sequence[_Stream], streams: Sequence[AsyncIterator]) ->
                     event["usage"] = _sum([each.usage for each in parts if each.usage is not None])
             yield f"data: {json.dumps(event)}\n\n"
     finally:  # a client that leaves ends all texts
-        for task in tasks:
+        for task, part in zip(tasks, parts, strict=True):
             task.cancel()
+            part.sample.stop()
