@@ -108,8 +108,11 @@ def read_request(options: dict[str, Any], explicit: dict[str, Any]) -> Request:
     streamed = file if form == "jsonl" else None
     prompts = [] if streamed is not None else _prompts(options, explicit, saved)
     loading = {"trust_remote_code": options["trust_remote_code"]}
-    for name in ("device", "dtype", "revision"):
+    for name in ("device", "device_map", "dtype", "revision"):
         loading[name] = options[name] if name in explicit else saved.others.get(name, options[name])
+    for name, other in (("device", "device_map"), ("device_map", "device")):
+        if name in explicit and other not in explicit:  # it replaces what was saved
+            loading[other] = options[other]
     sample = saved.sample if "num_samples" not in typed and "best" not in typed else None
     if sample is not None and sample >= settings.num_samples:
         raise UsageError(f"sample is {sample} in the config, but num-samples writes only {settings.num_samples}")
@@ -257,7 +260,7 @@ def origin(request: Request, model: "PreTrainedModel") -> dict[str, Any]:
 
     Default values are left out. The permission to run a repository's code is never saved: it has to be given each time.
     """
-    usual = {"device": "auto", "dtype": "auto", "revision": None}
+    usual = {"device": "auto", "device_map": None, "dtype": "auto", "revision": None}
     told = {name: request.loading[name] for name in usual if request.loading[name] != usual[name]}
     commit = getattr(model.config, "_commit_hash", None)
     if request.model is None or commit is None:

@@ -71,6 +71,22 @@ class DeviceType(click.ParamType):
         return [CompletionItem(device) for device in DEVICES if device.startswith(incomplete)]
 
 
+class DeviceMapType(click.ParamType):
+    """A name, or JSON; it is kept as text, so that it can be saved."""
+
+    name = "map"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The map as it was given, if it is valid."""
+        from fundamentallm_hf.model_io.device_maps import read_device_map
+
+        try:
+            read_device_map(value)
+        except UserError as error:
+            self.fail(f"has to be {error.expected}, but is {value!r}", param, ctx)
+        return str(value)
+
+
 class GroupedOption(click.Option):
     """An option with a heading in the help."""
 
@@ -148,6 +164,13 @@ def model_options(command: Callable) -> Callable:
             default="auto",
             show_default=True,
             help="Precision of the weights; auto keeps the saved one.",
+        ),
+        option(
+            MODEL,
+            "--device-map",
+            type=DeviceMapType(),
+            metavar="MAP",
+            help="Spread a model that is larger than one device: auto, or JSON of devices by the names of modules.",
         ),
         option(
             MODEL,

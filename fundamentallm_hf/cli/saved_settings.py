@@ -18,7 +18,7 @@ from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSe
 from .prompts import read_stdin
 
 # Besides settings, a record identifies its text by the options with these names.
-OTHERS = ("model", "prompt", "revision", "device", "dtype")
+OTHERS = ("model", "prompt", "revision", "device", "device_map", "dtype")
 
 
 @dataclass(frozen=True)

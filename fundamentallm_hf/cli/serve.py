@@ -5,7 +5,8 @@ import sys
 
 import click
 
-from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.portable.errors import UsageError, UserError
+from fundamentallm_hf.settings.generation_settings import DEVICE_MAPS
 
 CONTEXT = {"ignore_unknown_options": True, "show_default": True}
 
@@ -21,14 +22,22 @@ CONTEXT = {"ignore_unknown_options": True, "show_default": True}
 @click.option("--limit-tokens", type=click.IntRange(1), default=4096, help="New tokens of a request, at most.")
 @click.option("--limit-entries", type=click.IntRange(1), default=1000, help="Entries of a list, at most.")
 @click.option("--limit-beams", type=click.IntRange(1), default=16, help="Beams of a request, at most.")
+@click.option("--limit-samples", type=click.IntRange(1), default=16, help="Texts of a request, at most.")
 @click.option("--limit-waiting", type=click.IntRange(1), default=256, help="Requests that may wait, at most.")
+@click.option(
+    "--device-map",
+    type=click.Choice(DEVICE_MAPS),
+    help="Spread a model that is larger than one device, in place of --device.",
+)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[MODEL]")
 def serve(
     api_key: str | None,
     limit_tokens: int,
     limit_entries: int,
     limit_beams: int,
+    limit_samples: int,
     limit_waiting: int,
+    device_map: str | None,
     options: tuple[str, ...],
 ) -> None:
     """Serve models over HTTP, as `transformers serve` does.
@@ -47,7 +56,17 @@ def serve(
     from fundamentallm_hf.serving.request_fields import ServerLimits
     from fundamentallm_hf.serving.server import prepare
 
-    limits = ServerLimits(tokens=limit_tokens, entries=limit_entries, beams=limit_beams, waiting=limit_waiting)
+    limits = ServerLimits(
+        tokens=limit_tokens,
+        entries=limit_entries,
+        beams=limit_beams,
+        samples=limit_samples,
+        waiting=limit_waiting,
+    )
     prepare(limits, api_key)
+    if device_map is not None:
+        if any(option.partition("=")[0] == "--device" for option in options):
+            raise UsageError("device-map decides where everything is: leave out device")
+        options = (*options, "--device", device_map)  # transformers takes a map there
     sys.argv = ["transformers", "serve", *options]
     transformers_main()

@@ -70,7 +70,7 @@ def _prepare(
 ) -> tuple["Generator", "FileOptions"]:
     """Load the model; several processes use the GPUs of their host in turn."""
     loading = dict(request.loading)
-    if processes.size > 1 and loading["device"] == "auto":
+    if processes.size > 1 and loading["device"] == "auto" and loading["device_map"] is None:
         import torch
 
         if torch.cuda.is_available():

@@ -69,7 +69,9 @@ class Generator:
         self.settings = GenerationSettings().replace(**settings)
         self.model = model
         self.tokenizer = tokenizer or tokenizer_of(model)
-        self.pipeline = CompletionPipeline(model=model, tokenizer=self.tokenizer, device=model.device)
+        # A model that is spread over devices stays where it is.
+        device = None if getattr(model, "hf_device_map", None) else model.device
+        self.pipeline = CompletionPipeline(model=model, tokenizer=self.tokenizer, device=device)
         self._notice = notice or (lambda text: warnings.warn(text, stacklevel=4))
         self._told: set[str] = set()
         self._names: TokenNames | None = None

@@ -1,9 +1,9 @@
 """Loads models: FundamentaLLM checkpoints, Hugging Face folders, repositories on the Hub, and the bundled model."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -16,9 +16,11 @@ from fundamentallm_hf.hub.scan import check_index, check_weights
 from fundamentallm_hf.portable.decoding.sidecar_files import own_tokenizer
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import DEVICES, DTYPES
+from fundamentallm_hf.settings.typed_values import short_repr
 
 from . import registration as registration
 from .checkpoint import is_fundamentallm_source, load_checkpoint
+from .device_maps import DeviceMap, check_placement, read_device_map, refuse_for_checkpoint
 
 DEMO_MODEL = Path(__file__).parents[1] / "demo_model"
 
@@ -61,6 +63,7 @@ def load_model(
     source: str | Path | None = None,
     *,
     device: str = "auto",
+    device_map: str | Mapping[str, Any] | None = None,
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -73,6 +76,7 @@ def load_model(
         source: FundamentaLLM's `final_model.pt` or its folder, a Hugging Face folder, or a Hub id such as `user/name`
             or `user/name@revision`, of any causal language model. None: the bundled story model.
         device: "auto", "cpu", "cuda" or "mps".
+        device_map: in place of `device`, for a model larger than one; see `read_device_map`.
         dtype: precision of the weights, such as "bfloat16"; by default ("auto") the saved one.
         revision: branch, tag or commit on the Hub.
         trust_remote_code: run the code of a Hub repository or a folder. FundamentaLLM models never need it here, and
@@ -84,8 +88,8 @@ def load_model(
         The model in evaluation mode, its tokenizer as the attribute `tokenizer`.
 
     Raises:
-        UsageError: a revision is given for a model that has none, or two of them.
-        UserError: there is nothing at `source`, it is not a causal language model, or the device does not exist.
+        UsageError: a revision is given for a model that has none, or two of them; or both device and device map.
+        UserError: there is nothing at `source`, it is no causal language model, or the device or map does not fit it.
 
     Example:
 
@@ -97,6 +101,7 @@ def load_model(
     ```
     """
     target, dtype = choose_device(device), choose_dtype(dtype)
+    placement = read_device_map(device_map, device)
     name = str(source) if source is not None else str(DEMO_MODEL)
     path = local_path(name)
     if revision is not None and path.exists():
@@ -104,18 +109,16 @@ def load_model(
             f"revision is {revision!r}, but only a model on the Hub has revisions and {name} is a local model"
         )
     if is_fundamentallm_source(path):
+        refuse_for_checkpoint(placement, name)
         model, tokenizer = load_checkpoint(path)
         if dtype is not None:
             model = model.to(dtype=dtype)
     else:
         notice = notice or (lambda text: warnings.warn(text, stacklevel=2))
         found = _find_folder(name, path, revision, notice, progress)
-        check_index(found.folder, found.name)
-        runs_code = check_code(found.folder, found.name, found.commit, trust_remote_code, notice)
-        model, tokenizer = _from_pretrained(found.folder, found.name, dtype, runs_code)
-        model.config._commit_hash = found.commit
+        model, tokenizer = _from_pretrained(found, dtype, placement, trust_remote_code, notice)
     model.tokenizer = tokenizer
-    return model.to(target).eval()
+    return (model if placement is not None else model.to(target)).eval()
 
 
 def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
@@ -181,18 +184,31 @@ def _find_folder(name: str, path: Path, revision: str | None, notice: Notice, pr
 
 
 def _from_pretrained(
-    folder: Path, name: str, dtype: torch.dtype | None, runs_code: bool
+    found: _Found, dtype: torch.dtype | None, device_map: DeviceMap | None, trust_remote_code: bool, notice: Notice
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer through the Auto classes, with the usual failures in one line each."""
+    folder, name = found.folder, found.name
+    check_index(folder, name)
+    runs_code = check_code(folder, name, found.commit, trust_remote_code, notice)
     try:
         # Weights as pickles could run code, so only safetensors are read.
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=runs_code
+            folder, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=runs_code, device_map=device_map
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_code)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{name} cannot be loaded: {first_line(error)}") from error
+        raise UserError(f"{name} cannot be loaded{_by(device_map)}: {first_line(error)}") from error
+    except (RuntimeError, AssertionError, KeyError, NotImplementedError) as error:
+        if device_map is None:
+            raise
+        raise UserError(f"{name} cannot be loaded{_by(device_map)}: {first_line(error)}") from error
+    check_placement(model)
+    model.config._commit_hash = found.commit
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     return model, tokenizer
+
+
+def _by(device_map: DeviceMap | None) -> str:
+    return "" if device_map is None else f" with device-map {short_repr(device_map)}"

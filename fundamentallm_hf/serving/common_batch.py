@@ -12,7 +12,7 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.cli.serving import utils
 
-from .manager import Together
+from .manager import SAMPLE, Together
 
 # Settings that each row of the common batch may have, and their defaults.
 SAMPLING: Mapping[str, Any] = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
@@ -126,6 +126,9 @@ class Batched(utils.CBGenerateManager):
         return await self._together.generate_non_streaming(model, processor, *arguments, request_id)
 
     def _joins(self, model: Any, inputs: Mapping[str, Any], config: GenerationConfig, request_id: str) -> bool:
+        asked = SAMPLE.get().asked
+        if asked.alternatives is not None or asked.settings.best is not None:
+            return False
         shape = model.config.get_text_config()
         window = getattr(shape, "max_position_embeddings", None)
         if not in_batch(config, model.generation_config, len(inputs["input_ids"]), window):

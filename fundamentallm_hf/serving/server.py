@@ -7,16 +7,20 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fundamentallm_hf.files import first_line
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.typed_values import short_repr
 
+from .departures import EndsWithClient
 from .metrics import Metrics
 from .request_fields import Asked, ServerLimits, read_fields
 
 # Paths that need no key: whether the server is alive is no secret.
 OPEN_PATHS = ("/health",)
+CLIENT_LEFT = 499  # as web servers note it; nobody gets it
 TEXT_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/responses")
 
 
@@ -37,8 +41,9 @@ def prepare(limits: ServerLimits, api_key: str | None) -> None:
 
     utils.GenerateManager = Together
     utils.CBGenerateManager = Batched
-    for handler in (ChatCompletionHandler, CompletionHandler, ResponseHandler):
-        _check_requests(handler, limits)
+    handlers = {"chat": ChatCompletionHandler, "completions": CompletionHandler, "responses": ResponseHandler}
+    for endpoint, handler in handlers.items():
+        _check_requests(handler, endpoint, limits)
     build = server.build_server
 
     def build_server(model_manager: Any, *args: Any, **kwargs: Any) -> Any:
@@ -49,32 +54,29 @@ def prepare(limits: ServerLimits, api_key: str | None) -> None:
     server.build_server = build_server
 
 
-def _check_requests(handler: type, limits: ServerLimits) -> None:
+def _check_requests(handler: type, endpoint: str, limits: ServerLimits) -> None:
     """Change the class of an endpoint **in place**: it checks every field first, and answers 400 instead of 500."""
     from fastapi import HTTPException
 
-    from .manager import Together
+    from .samples import answer_samples
 
     answer, resolve = handler.handle_request, handler._resolve_model  # type: ignore[attr-defined]
 
     async def handle_request(self: Any, body: dict, request_id: str) -> Any:
         try:
-            response = await answer(self, body, request_id)
-            request = Together.pending.pop(request_id, None)
-            if request is not None:  # so that a stream does not begin before the request is known to be possible
-                await asyncio.wrap_future(request.accepted)
-            return response
+            _check_prompt(body)
+            body["asked"] = asked = read_fields(body, limits, endpoint)
+            return await answer_samples(partial(answer, self), body, request_id, asked, endpoint)
         except (ValueError, TypeError, KeyError, IndexError, OSError) as error:
             logging.getLogger(__name__).info("refused", exc_info=True)
             raise HTTPException(status_code=400, detail=_line(error)) from error
 
     def validate(self: Any, body: dict) -> None:
-        _check_prompt(body)
-        body["asked"] = read_fields(body, limits)
+        """All fields have been checked already."""
 
     def make_config(self: Any, body: Mapping[str, Any], own: Any, use_cb: bool = False) -> Any:
         asked: Asked = body["asked"]
-        config = asked.make_config(self.current_model)
+        config = asked.make_config(self.current_model, body["sample"])
         config.use_cache = not use_cb
         return config
 
@@ -104,7 +106,9 @@ def _check_prompt(body: Mapping[str, Any]) -> None:
             raise UserError("messages has to be a list of messages, each with a role and a content", setting="messages")
         for number, message in enumerate(messages, 1):
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-                raise UserError(f'message {number} has to be {{"role": ..., "content": ...}} but is {message!r:.80}')
+                raise UserError(
+                    f'message {number} has to be {{"role": ..., "content": ...}} but is {short_repr(message)}'
+                )
     elif not isinstance(body.get("prompt", body.get("input")), str | list):
         raise UserError("the request has no prompt: give messages, prompt or input", setting="prompt")
 
@@ -128,7 +132,11 @@ def _complete(app: Any, model_manager: Any, limits: ServerLimits, api_key: str |
         if metrics.waiting >= limits.waiting:
             metrics.count(path, 503)
             return _error(503, f"{limits.waiting} requests are waiting already: try again later")
-        response = await call_next(request)
+        try:
+            response = await call_next(request)
+        except asyncio.CancelledError:
+            metrics.count(path, CLIENT_LEFT)
+            raise
         metrics.count(path, response.status_code)
         return response
 
@@ -148,6 +156,7 @@ def _complete(app: Any, model_manager: Any, limits: ServerLimits, api_key: str |
         # FastAPI's form, and that of the OpenAI interface, of which its client shows the message.
         return JSONResponse({"detail": line, "error": {"message": line}}, status_code=status)
 
+    app.add_middleware(EndsWithClient, paths=TEXT_PATHS)
     model_manager.get_gen_models = lambda cache_dir=None: served_models(model_manager, cache_dir)
 
 

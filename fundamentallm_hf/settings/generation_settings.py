@@ -22,6 +22,8 @@ from fundamentallm_hf.portable.text.word_lists import split_alternatives
 from fundamentallm_hf.portable.text.word_matcher import check_entry
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# Maps of modules to devices that accelerate computes.
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 

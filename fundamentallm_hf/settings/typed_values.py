@@ -29,6 +29,12 @@ def unescape(text: str) -> str:
     return _ESCAPE.sub(lambda escape: codecs.decode(escape[0], "unicode_escape"), text)
 
 
+def short_repr(value: Any) -> str:
+    """The value as Python writes it, in at most 80 characters, for a line about a value that cannot be used."""
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:79]}…"
+
+
 def show_value(setting: Setting, value: Any) -> str:
     """The value as it can be typed; "not set" if there is none.
 

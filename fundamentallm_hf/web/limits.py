@@ -12,6 +12,7 @@ from fundamentallm_hf.portable.controls.setting import Setting, is_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.text.word_lists import split_alternatives
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
+from fundamentallm_hf.settings.typed_values import short_repr
 
 # Visitors cannot name a file on the server.
 CLOSED = ("bad_words_file",)
@@ -75,7 +76,7 @@ def read_prompt(prompt: Any, limits: Limits = LIMITS) -> str:
         UsageError: it is no text, or too long.
     """
     if not isinstance(prompt, str) or not is_text(prompt):
-        raise UsageError(f"prompt has to be text but is {_short(prompt)}", setting="prompt", expected="text")
+        raise UsageError(f"prompt has to be text but is {short_repr(prompt)}", setting="prompt", expected="text")
     if len(prompt) > limits.prompt:
         raise UsageError(
             f"prompt has to have at most {limits.prompt} characters here but has {len(prompt)}: shorten it",
@@ -155,14 +156,14 @@ def _check_value(setting: Setting, value: Any, limits: Limits) -> None:
             if len(entry) > limits.entry:
                 raise UsageError(
                     f"{setting.label} has to hold entries of at most {limits.entry} characters here but holds "
-                    f"{_short(entry)}",
+                    f"{short_repr(entry)}",
                     setting=setting.name,
                     value=entry,
                 )
             if setting.name == "must_include" and len(split_parts(entry)) > limits.required:
                 raise UsageError(
                     f"{setting.label} has to hold at most {limits.required} alternatives in an entry here but holds "
-                    f"{_short(entry)}",
+                    f"{short_repr(entry)}",
                     setting=setting.name,
                     value=entry,
                 )
@@ -179,8 +180,3 @@ def split_parts(entry: str) -> list[str]:
 def field_of(error: UserError) -> str | None:
     """The field of an error: "prompt", or the name of a setting; None where there is none, or several."""
     return error.setting if error.setting == "prompt" or error.setting in OPEN else None
-
-
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}…"

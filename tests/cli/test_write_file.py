@@ -4,12 +4,14 @@ import io
 import json
 import os
 import random
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from command import ENVIRONMENT, MODEL, load_once, on_a_terminal, run, start
@@ -298,9 +300,12 @@ def test_a_launcher_spreads_the_command_over_processes(tmp_path):
     prompts(12)
     options = [MODEL, "--max-tokens", "5", "--prompts-file", "in.jsonl", "--batch-size", "2", "--seed", "5"]
     assert run("generate", *options, "--output-file", "whole.jsonl").exit_code == 0
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```bash\naccelerate launch (.*)\n```", page, re.MULTILINE)
+    assert "--prompts-file in.jsonl --output-file out.jsonl" in shown
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command = [*launcher, "-m", "fundamentallm_hf", "generate", *options, "--output-file", "out.jsonl"]
+    command = [*launcher, *shown.split(), *options]
     environment = ENVIRONMENT | {"HF_HOME": str(tmp_path)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr

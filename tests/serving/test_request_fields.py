@@ -1,5 +1,6 @@
 """Fields of a request: every setting, the other names of settings, and two fields that set the same thing."""
 
+import difflib
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from fundamentallm_hf import load_model
 from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.errors import UsageError
-from fundamentallm_hf.serving.request_fields import ALIASES, CLOSED, ServerLimits, read_fields
+from fundamentallm_hf.serving.request_fields import ALIASES, CLOSED, FIELDS, ServerLimits, read_fields
 from fundamentallm_hf.settings.generation_settings import SETTINGS
 
 LIMITS = ServerLimits()
@@ -23,7 +24,7 @@ VALUES = {
     "sentences": st.integers(1, 9),
     "max_tokens": st.integers(1, LIMITS.tokens),
     "min_tokens": st.integers(0, 200),
-    "num_samples": st.just(1),
+    "num_samples": st.integers(1, LIMITS.samples),
     "beam_size": st.integers(1, LIMITS.beams),
 }
 OFFERED = [setting for setting in SETTINGS.values() if setting.name not in (*CLOSED, "best")]
@@ -75,6 +76,41 @@ def test_every_setting_is_a_field(demo, setting, data):
 @given(st.sampled_from(sorted(ALIASES)), st.integers(1, 16))
 def test_another_name_means_the_same(alias, value):
     assert read_fields({alias: value}, LIMITS) == read_fields({ALIASES[alias]: value}, LIMITS)
+
+
+@given(st.sampled_from(FIELDS), st.data())
+def test_a_field_with_a_wrong_letter_is_recognised(name, data):
+    at = data.draw(st.integers(0, len(name) - 1))
+    wrong = name[:at] + "_q"[name[at] == "_"] + name[at + 1 :]
+    if len(name) < 4 or wrong in FIELDS:
+        return
+    with pytest.raises(UsageError, match="there is no field") as caught:
+        read_fields({wrong: 1}, LIMITS)
+    hinted = str(caught.value).split("did you mean '")[1].split("'")[0]
+    assert hinted in FIELDS
+    assert difflib.SequenceMatcher(None, wrong, hinted).ratio() >= difflib.SequenceMatcher(None, wrong, name).ratio()
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat", "responses"])
+def test_every_field_that_is_hinted_at_exists(endpoint):
+    for name in FIELDS:
+        lines = []
+        try:
+            read_fields({name: "a"}, LIMITS, endpoint)
+        except UsageError as error:
+            lines.append(str(error))
+        assert not any("there is no field" in line for line in lines)
+
+
+@given(st.integers(2, LIMITS.samples), st.integers(0, 999))
+def test_each_of_several_texts_has_a_seed(demo, number, seed):
+    asked = read_fields({"n": number, "seed": seed}, LIMITS)
+    configs = [asked.make_config(demo, sample) for sample in range(number)]
+    assert [config.seed for config in configs] == list(range(seed, seed + number))
+    assert {config.num_return_sequences for config in configs} == {1}
+    assert all(config.request_settings.num_samples == 1 for config in configs)
+    search = read_fields({"n": number, "beam_size": number}, LIMITS).make_config(demo, number - 1)
+    assert search.num_return_sequences == number
 
 
 @given(st.floats(-0.9, 2))

@@ -36,10 +36,13 @@ def here(block, server):
 
 
 def test_python_that_is_shown_runs(server, capsys):
-    client, batched = blocks("python")
-    exec(here(client, server), {})
+    client, several, batched = blocks("python")
+    names = {}
+    exec(here(client, server), names)
     text = capsys.readouterr().out.lower()
     assert "dragon" in text
+    exec(here(several, server), names)
+    assert [line[0] for line in capsys.readouterr().out.splitlines() if line[:1].isdigit()] == ["0", "1", "2"]
     exec(batched, {})
     texts = capsys.readouterr().out.split("Once upon a time")[1:]
     assert len(texts) == 8
@@ -59,8 +62,8 @@ def test_options_that_are_shown_are_those_of_the_command():
     from fundamentallm_hf.cli.serve import serve
 
     shown = re.findall(r"^\| `(--[a-z-]+)` \| (\S+) ", PAGE, re.MULTILINE)
-    assert len(shown) == 5
+    assert len(shown) == 7
     for option in serve.params:
         if option.param_type_name == "option":
             default = dict(shown)[option.opts[0]]
-            assert default == ("none" if option.opts[0] == "--api-key" else str(option.default))
+            assert default == ("none" if option.opts[0] in ("--api-key", "--device-map") else str(option.default))
