@@ -95,6 +95,7 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
     Path("letters.txt").write_text("Dear Sir, I remain yours truly.\n" * 20)
     Path("chats.txt").write_text("hey, what is up? bye!\n" * 20)
     Path("starts.txt").write_text("One day, Tim\n")
+    Path("books.txt").write_text("A dragon flew over the quiet town at night.\n" * 20)
     monkeypatch.setattr("fundamentallm_hf.training.make_attribute.TEXTS", 48)
     Path("stories.txt").write_text("<|endoftext|>".join("Once upon a time there was a cat." for _ in range(400)))
     Path("mine.txt").write_text("To be, or not to be: that is the question.\n" * 40)

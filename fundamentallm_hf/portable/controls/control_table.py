@@ -60,9 +60,8 @@ class Control(Setting):
     def is_set(self, values: Mapping[str, Any]) -> bool:
         """Whether fields, by name, use this control."""
         value = values.get(self.config_field)
-        if value is None or value == self.default or value in ("", [], ()):
-            return False
-        return all(values.get(name) != off for name, off in self.off_when)
+        unset = value is None or value == self.default or value in ("", [], (), {})
+        return not unset and all(values.get(name) != off for name, off in self.off_when)
 
 
 # Imported when a control is applied, because the command line reads this table without torch.
@@ -84,6 +83,12 @@ def _guides(step: "CallProcessors") -> None:
     from ..guides.build_guides import add_guides
 
     add_guides(step)
+
+
+def _word_weights(step: "CallProcessors") -> None:
+    from .word_weighting import add_word_weights
+
+    add_word_weights(step)
 
 
 def _structured_output(step: "CallProcessors") -> None:
@@ -167,9 +172,9 @@ _ROWS = (
         name="case_sensitive",
         kind=bool,
         default=False,
-        help="Match the case of bad words and required words.",
+        help="Match the case of bad words, required words and words with weights.",
         group="Control",
-        refines=("bad_words", "must_include"),
+        refines=("bad_words", "must_include", "word_weights"),
     ),
     Control(
         name="guide_attribute",
@@ -193,6 +198,19 @@ _ROWS = (
         low=-STRONGEST,
         high=STRONGEST,
         refines=("guide_attribute",),
+    ),
+    Control(
+        name="word_weights",
+        kind=tuple,
+        default=(),
+        help="Words that appear more or less often, such as dragon:2,said:-1.5: a weight w is a factor of e^w on the "
+        "odds of the word, -inf a ban. Entries are those of bad-words.",
+        group="Control",
+        comma_separated=True,
+        is_weighted=True,
+        reads_text=True,
+        phase=Phase.GUIDE,
+        apply=_word_weights,
     ),
     Control(
         name="pattern",
@@ -376,7 +394,7 @@ def describe_controls(docstring: str | None, any_model: bool = False) -> str:
     entries = []
     for control in CONTROLS.values():
         if control.any_model or not any_model:
-            kind = "dict or str" if control.is_json else _TYPES[control.kind]
+            kind = "dict or str" if control.is_json else "dict" if control.is_weighted else _TYPES[control.kind]
             lines = textwrap.wrap(f"{control.config_field} ({kind}): {control.help}", 112, subsequent_indent="    ")
             entries.append(f"\n{indent}".join(lines))
     return before + f"\n{indent}".join(entries) + after
