@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from fundamentallm_hf.portable.controls.word_repetition import (
         WordRepetitionLogitsProcessor as WordRepetitionLogitsProcessor,
     )
+    from fundamentallm_hf.portable.controls.word_weighting import (
+        WordWeightsLogitsProcessor as WordWeightsLogitsProcessor,
+    )
     from fundamentallm_hf.portable.errors import UserError as UserError
     from fundamentallm_hf.portable.guides.attributes import Attribute as Attribute
     from fundamentallm_hf.portable.guides.guided_attributes import (
@@ -60,6 +63,7 @@ _HOME = {
     "UserError": "portable.errors",
     "WholeTextLogitsProcessor": "portable.structured.structured_output",
     "WordRepetitionLogitsProcessor": "portable.controls.word_repetition",
+    "WordWeightsLogitsProcessor": "portable.controls.word_weighting",
     "controlled_generate": "portable.controls.controlled_generate",
     "convert_checkpoint": "model_io.checkpoint",
     "evaluate": "evaluation",

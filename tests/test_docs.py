@@ -97,6 +97,7 @@ def test_a_command_that_is_shown_runs(block, tmp_path, monkeypatch, hub, convert
     Path("starts.txt").write_text("One day, Tim\n")
     monkeypatch.setattr("fundamentallm_hf.training.attribute_training.TEXTS", 48)
     monkeypatch.setattr("fundamentallm_hf.training.attribute_training.MEASURED", 8)
+    Path("books.txt").write_text("A dragon flew over the quiet town at night.\n" * 20)
     Path("stories.txt").write_text("<|endoftext|>".join("Once upon a time there was a cat." for _ in range(400)))
     Path("mine.txt").write_text("To be, or not to be: that is the question.\n" * 40)
     Path("held_out.txt").write_text("To be, or not to be: that is the question.")

@@ -16,6 +16,7 @@ from .evaluate import evaluate
 from .generate import generate
 from .hub import pull, push, push_controls
 from .options import CONTEXT
+from .overused import overused
 from .serve import serve
 from .space import space
 from .terminal import Commands, prepare_process
@@ -36,6 +37,7 @@ for command in (
     draft,
     evaluate,
     generate,
+    overused,
     pull,
     push,
     push_controls,

@@ -113,7 +113,7 @@ def make_record(
     together: `sample` is the index of the text among them.
     """
     fields = completion.to_dict()
-    again = settings.replace(best=None, seed=completion.seed, bad_words=settings.banned(), bad_words_file=None)
+    again = settings.with_files_read().replace(best=None, seed=completion.seed)
     sample = completion.sample if settings.beam_size > 1 else None
     again = again.replace(num_samples=1 + (sample or 0))
     probabilities = fields.pop("probabilities", None)

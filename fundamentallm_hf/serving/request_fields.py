@@ -19,7 +19,7 @@ from fundamentallm_hf.portable.controls.control_fields import CONTROL_FIELDS
 from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UsageError
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
+from fundamentallm_hf.settings.generation_settings import LIST_FILES, SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import short_repr
 
 # Other names of settings.
@@ -30,7 +30,7 @@ ALIASES = {
 # Fields that become a setting after a calculation.
 CONVERTED = ("frequency_penalty", "response_format", "best_of")
 # A client cannot name a file on the server.
-CLOSED = ("bad_words_file",)
+CLOSED = LIST_FILES
 # Fields that change no text.
 WITHOUT_EFFECT = {
     *("user", "metadata", "store", "stream_options", "service_tier", "parallel_tool_calls", "safety_identifier"),
@@ -247,7 +247,8 @@ def _value(setting: Setting, value: Any, limits: ServerLimits) -> Any:
         raise UsageError(f"{setting.label} is not available here: give the words themselves", setting=setting.name)
     if setting.name == "stop" and isinstance(value, str):
         value = [value]
-    entries = value if isinstance(value, list) else [value]
+    listed = isinstance(value, list) or (setting.is_weighted and isinstance(value, dict))
+    entries = list(value) if listed else [value]
     if len(entries) > limits.entries:
         raise UsageError(
             f"{setting.label} has to have at most {limits.entries} entries here but has {len(entries)}: shorten it",

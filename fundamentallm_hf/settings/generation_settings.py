@@ -18,7 +18,7 @@ from fundamentallm_hf.portable.decoding.phases import ENDING_FIELDS, WHOLE_TEXT_
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attributes import read_guides
 from fundamentallm_hf.portable.structured.grammars import MissingPackageError, read_grammar
-from fundamentallm_hf.portable.text.word_lists import split_alternatives
+from fundamentallm_hf.portable.text.word_lists import read_weights, split_alternatives
 from fundamentallm_hf.portable.text.word_matcher import check_entry
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -98,6 +98,14 @@ _ROWS = (
         "Control",
         follows="bad_words",
     ),
+    Setting(
+        "word_weights_file",
+        str,
+        None,
+        "File with words and weights, such as dragon:2, one per line; lines that start with # are comments.",
+        "Control",
+        follows="word_weights",
+    ),
 )
 # Any of these turns on sampling in beam search; without sampling they have no effect.
 SAMPLING = ("top_k", "top_p", "min_p")
@@ -116,6 +124,8 @@ def _in_order() -> dict[str, Setting]:
 
 
 SETTINGS: dict[str, Setting] = _in_order()
+# Settings that name a file with more entries for the list that they follow.
+LIST_FILES = tuple(setting.name for setting in SETTINGS.values() if setting.follows)
 # One field for every setting, so that a new control only has to be added to its table.
 _Fields: Any = make_dataclass(
     "_Fields",
@@ -156,18 +166,23 @@ class GenerationSettings(_Fields):
         asked = any(getattr(self, name) is not None for name in ("temperature", *SAMPLING))
         return self.temperature != 0 and (asked or self.beam_size == 1)
 
-    def banned(self) -> list[str]:
-        """The bad words, including those of the file.
+    def entries(self, name: str) -> list[str]:
+        """The entries of a list, including those of its file.
+
+        Args:
+            name: of a setting that a file follows, such as `bad_words`.
 
         Raises:
             UserError: the file cannot be read.
         """
-        if self.bad_words_file is None:
-            return list(self.bad_words)
+        (file,) = (each for each in LIST_FILES if SETTINGS[each].follows == name)
+        listed, path = list(getattr(self, name)), getattr(self, file)
+        if path is None:
+            return listed
         try:
-            return [*self.bad_words, *read_entries(self.bad_words_file)]
+            return [*listed, *read_entries(path)]
         except ValueError as error:
-            raise UserError(f"bad-words-file: {error}", setting="bad_words_file", value=self.bad_words_file) from error
+            raise UserError(f"{SETTINGS[file].label}: {error}", setting=file, value=path) from error
 
     def check(self) -> None:
         """Reject settings that contradict each other; called when no more will change.
@@ -180,9 +195,12 @@ class GenerationSettings(_Fields):
         self._check_numbers()
 
     def _check_controls(self) -> None:
-        for name, entries in (("bad_words", self.banned()), ("must_include", self.must_include)):
+        lists = {"must_include": self.must_include} | {
+            name: self.entries(name) for name in ("bad_words", "word_weights")
+        }
+        for name, entries in lists.items():
             try:
-                for entry in entries:
+                for entry in read_weights(entries) if name == "word_weights" else entries:
                     for part in split_alternatives(entry) if name == "must_include" else [entry]:
                         check_entry(part)
             except ValueError as error:
@@ -249,7 +267,7 @@ class GenerationSettings(_Fields):
     def without_effect(self) -> list[str]:
         """Settings that have no effect with the other settings, in one line each."""
         given = {name for name, setting in SETTINGS.items() if getattr(self, name) != setting.default}
-        # Words from a file are bad words, too.
+        # Entries from a file are in the list, too.
         present = given | {SETTINGS[name].follows for name in given}
         idle = []
         if not self.sampled:
@@ -268,14 +286,14 @@ class GenerationSettings(_Fields):
         return [f"{SETTINGS[name].label} has no effect: {why}" for name, why in idle if name in given]
 
     def with_files_read(self) -> "GenerationSettings":
-        """The same settings with the words of `bad_words_file` added to `bad_words`, so that the file is read once.
+        """The same settings with the entries of list files added to their lists, so that a file is read once.
 
         Raises:
             UserError: the file cannot be read.
         """
-        if self.bad_words_file is None:
-            return self
-        return self.replace(bad_words=self.banned(), bad_words_file=None)
+        given = [file for file in LIST_FILES if getattr(self, file) is not None]
+        lists = {SETTINGS[file].follows: self.entries(SETTINGS[file].follows) for file in given}
+        return self.replace(**lists, **dict.fromkeys(given)) if given else self
 
     def replace(self, **changes: Any) -> "GenerationSettings":
         """A copy with some settings changed.

@@ -15,7 +15,7 @@ from fundamentallm_hf.portable.text.characters import fold_text, is_word
 # A weight is kept if it is this many standard deviations from 0: 1 in 20 would be random.
 _CLEAR = 1.96
 # Weight of the prior for each observation of a word, and the largest weight.
-_PRIOR, _LARGEST = 0.1, 4.0
+PRIOR, LARGEST = 0.1, 4.0
 # Of this many texts of each side, the last is held out; below the second number none is.
 _HELD_OUT, _LEAST = 5, 10
 MOST_WORDS = 20_000
@@ -106,21 +106,36 @@ def log_odds(with_counts: Mapping[str, int], without_counts: Mapping[str, int]) 
 
     ```
     """
+    scored = []
+    for word, (difference, deviation) in differences(with_counts, without_counts).items():
+        if abs(difference) > _CLEAR * deviation:
+            scored.append((abs(difference) / deviation, word, difference))
+    scored.sort(key=lambda each: (-each[0], each[1]))
+    return {word: round(max(-LARGEST, min(LARGEST, weight)), 3) for _, word, weight in scored[:MOST_WORDS]}
+
+
+def differences(
+    with_counts: Mapping[str, float], without_counts: Mapping[str, float], prior_share: float = PRIOR
+) -> dict[str, tuple[float, float]]:
+    """The log-odds ratio of every word, with an informative Dirichlet prior, and its standard deviation.
+
+    Args:
+        with_counts: of the words on one side; the ratio of those that are more frequent there is above 0.
+        without_counts: of the words on the other side.
+        prior_share: the weight of the prior for each observation of a word.
+    """
     background = {word: with_counts.get(word, 0) + without_counts.get(word, 0) for word in with_counts}
     background |= {word: count for word, count in without_counts.items() if word not in background}
     if len(background) < 2:
         return {}
-    prior = {word: _PRIOR * count for word, count in background.items()}
+    prior = {word: prior_share * count for word, count in background.items()}
     prior_sum, sums = sum(prior.values()), (sum(with_counts.values()), sum(without_counts.values()))
-    scored = []
+    found = {}
     for word, expected in prior.items():
         some, others = with_counts.get(word, 0) + expected, without_counts.get(word, 0) + expected
         difference = math.log(some / (sums[0] + prior_sum - some)) - math.log(others / (sums[1] + prior_sum - others))
-        deviation = math.sqrt(1 / some + 1 / others)
-        if abs(difference) > _CLEAR * deviation:
-            scored.append((abs(difference) / deviation, word, difference))
-    scored.sort(key=lambda each: (-each[0], each[1]))
-    return {word: round(max(-_LARGEST, min(_LARGEST, weight)), 3) for _, word, weight in scored[:MOST_WORDS]}
+        found[word] = difference, math.sqrt(1 / some + 1 / others)
+    return found
 
 
 def area_under_curve(higher: Sequence[float], lower: Sequence[float]) -> float:

@@ -43,6 +43,7 @@ _SLIDERS = {
 _PLACEHOLDERS = {
     "bad_words": "ran, lil*, very happy",
     "must_include": "dragon*, king|queen",
+    "word_weights": "dragon:2, said:-1.5",
     "stop": "The end",
     "pattern": "(Monday|Tuesday), the [0-9]{1,2}th",
     "json_schema": '{"type": "object", "properties": {"name": {"type": "string"}}}',

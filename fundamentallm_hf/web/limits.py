@@ -11,11 +11,11 @@ from typing import Any
 from fundamentallm_hf.portable.controls.setting import Setting, is_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.text.word_lists import split_alternatives
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings, find_setting
+from fundamentallm_hf.settings.generation_settings import LIST_FILES, SETTINGS, GenerationSettings, find_setting
 from fundamentallm_hf.settings.typed_values import short_repr
 
 # Visitors cannot name a file on the server.
-CLOSED = ("bad_words_file",)
+CLOSED = LIST_FILES
 # The settings that visitors may use.
 OPEN: dict[str, Setting] = {name: setting for name, setting in SETTINGS.items() if name not in CLOSED}
 
@@ -102,8 +102,9 @@ def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> Generat
     for name, value in values.items():
         setting = find_setting(name)
         if setting.name in CLOSED and value is not None:
+            instead = SETTINGS[setting.follows].label
             raise UsageError(
-                f"{setting.label} is not available here: give the words themselves as bad-words", setting=setting.name
+                f"{setting.label} is not available here: give the words themselves as {instead}", setting=setting.name
             )
         if value is None or (isinstance(value, str) and not value):
             value = setting.default

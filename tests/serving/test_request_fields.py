@@ -53,6 +53,11 @@ def values_of(setting):
         return st.sampled_from(setting.choices)
     if setting.kind is bool:
         return st.booleans()
+    if setting.is_weighted:
+        entries = st.dictionaries(
+            WORDS.filter(lambda word: "/" not in word), st.integers(-9, 9), min_size=1, max_size=4
+        )
+        return entries | entries.map(lambda weights: [f"{entry}:{weight}" for entry, weight in weights.items()])
     if setting.kind is tuple:
         return st.lists(WORDS, min_size=1, max_size=4)
     high = min(50, setting.high or 50)

@@ -26,6 +26,8 @@ from fundamentallm_hf.settings.generation_settings import (
         ("stop", "one, two", ("one, two",)),
         ("stop", ["a", "b,c"], ("a", "b,c")),
         ("stop", (), ()),
+        ("word_weights", {"dragon": 2.0, "said": -1.5}, ("dragon:2", "said:-1.5")),
+        ("word_weights", "dragon:2, /a{1,2}/:-inf", ("dragon:2", "/a{1,2}/:-inf")),
     ],
 )
 def test_a_value_is_accepted_and_becomes_its_type(name, value, parsed):
@@ -169,3 +171,24 @@ def test_an_unknown_name_suggests_the_nearest():
 def test_the_table_has_every_field_with_help_and_group():
     assert list(SETTINGS) == list(GenerationSettings().to_dict())
     assert all(setting.help and setting.group for setting in SETTINGS.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("dragon", "word-weights: every entry has to have a weight, as in 'dragon:2', but there is 'dragon'"),
+        ("dragon:x", "word-weights: the weight of 'dragon' has to be a number of at most 20, or -inf, but is 'x'"),
+        ("dragon:21", "word-weights: the weight of 'dragon' has to be a number of at most 20, or -inf, but is '21'"),
+        ("/(/:1", "word-weights: '(' is not a valid regular expression"),
+    ],
+)
+def test_a_list_of_weights_is_checked_before_anything_is_computed(value, line):
+    with pytest.raises(UserError) as error:
+        GenerationSettings(word_weights=value).check()
+    assert str(error.value).startswith(line)
+    assert error.value.setting == "word_weights"
+
+
+def test_a_dict_of_weights_holds_numbers():
+    with pytest.raises(UserError, match="word-weights has to be a dict of entries and weights"):
+        GenerationSettings(word_weights={"dragon": "much"})

@@ -13,7 +13,7 @@ from fundamentallm_hf.files import read_text
 from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, facts_of, first_words
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, says_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
-from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
+from fundamentallm_hf.settings.generation_settings import LIST_FILES, SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import show_value
 
 from .session_files import SessionFile
@@ -290,8 +290,8 @@ class TreeCommands:
         settings = self.generator.settings
         try:
             kept = differing(settings)
-        except UserError:  # the file of words is gone; the other settings need not be lost with it
-            kept = differing(settings.replace(bad_words_file=None))
+        except UserError:  # a file of words is gone; the other settings need not be lost with it
+            kept = differing(settings.replace(**dict.fromkeys(LIST_FILES)))
         return kept if settings.seed is None else kept | {"seed": settings.seed}
 
     def _moved(self) -> None:

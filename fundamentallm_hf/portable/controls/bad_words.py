@@ -332,12 +332,12 @@ def _log_of_rest(chance: float) -> float:
 
 
 def add_bad_words(step: CallProcessors) -> None:
-    """Keep the `bad_words` of a call out of its texts.
+    """Keep the `bad_words` of a call, and the words whose weight is -inf, out of its texts.
 
     Raises:
         ValueError: an entry cannot be read.
     """
-    entries = step.texts("bad_words")
+    entries = step.banned
     if entries:
         processor = BadWordsLogitsProcessor(
             compiled_bad_words(entries, step.call),

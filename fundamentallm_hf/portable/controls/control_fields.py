@@ -12,6 +12,14 @@ from transformers import GenerationConfig
 from ..decoding.sidecar_files import own_tokenizer
 from .control_table import CONTROLS
 
+
+class Unchanging(dict):
+    """A dict that is not changed, so that it need not be copied whenever transformers copies the config of a call."""
+
+    def __deepcopy__(self, memo: Any) -> "Unchanging":
+        return self
+
+
 CONTROL_FIELDS = tuple(control.config_field for control in CONTROLS.values() if not control.stock)
 TAKEN_OVER = tuple(control.config_field for control in CONTROLS.values() if control.taken_over)
 
@@ -41,7 +49,7 @@ def fold_into_config(
     # transformers requires all generation parameters in one object, and only a config can hold unknown fields.
     rest = config.update(**{name: value for name, value in kwargs.items() if name not in controls})
     for name, value in controls.items():
-        setattr(config, name, value)
+        setattr(config, name, Unchanging(value) if isinstance(value, dict) else value)
     if needs_text and rest.get("tokenizer") is None:
         try:
             rest["tokenizer"] = own_tokenizer(model)

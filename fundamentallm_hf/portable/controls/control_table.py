@@ -40,6 +40,12 @@ def _guides(step: "CallProcessors") -> None:
     add_guides(step)
 
 
+def _word_weights(step: "CallProcessors") -> None:
+    from .word_weighting import add_word_weights
+
+    add_word_weights(step)
+
+
 def _structured_output(step: "CallProcessors") -> None:
     from .structured_control import add_structured_output
 
@@ -127,9 +133,9 @@ _ROWS = (
         name="case_sensitive",
         kind=bool,
         default=False,
-        help="Match the case of bad words and required words.",
+        help="Match the case of bad words, required words and words with weights.",
         group="Control",
-        refines=("bad_words", "must_include"),
+        refines=("bad_words", "must_include", "word_weights"),
     ),
     Control(
         name="starts_with",
@@ -177,6 +183,19 @@ _ROWS = (
         low=-STRONGEST,
         high=STRONGEST,
         refines=("guide_attribute",),
+    ),
+    Control(
+        name="word_weights",
+        kind=tuple,
+        default=(),
+        help="Words that appear more or less often, such as dragon:2,said:-1.5: a weight w is a factor of e^w on the "
+        "odds of the word, -inf a ban. Entries are those of bad-words.",
+        group="Control",
+        comma_separated=True,
+        is_weighted=True,
+        reads_text=True,
+        phase=Phase.GUIDE,
+        apply=_word_weights,
     ),
     Control(
         name="pattern",
@@ -364,7 +383,7 @@ def describe_controls(docstring: str | None, any_model: bool = False) -> str:
     entries = []
     for control in CONTROLS.values():
         if control.any_model or not any_model:
-            kind = "dict or str" if control.is_json else _TYPES[control.kind]
+            kind = "dict or str" if control.is_json else "dict" if control.is_weighted else _TYPES[control.kind]
             lines = textwrap.wrap(f"{control.config_field} ({kind}): {control.help}", 112, subsequent_indent="    ")
             entries.append(f"\n{indent}".join(lines))
     return before + f"\n{indent}".join(entries) + after

@@ -340,7 +340,7 @@ def add_must_include(step: CallProcessors) -> None:
     Raises:
         ValueError: an entry cannot be read or written, or the entries do not fit into the tokens that may be added.
     """
-    call, entries, bad_words = step.call, step.texts("must_include"), step.texts("bad_words")
+    call, entries, bad_words = step.call, step.texts("must_include"), step.banned
     if not entries:
         return
     case_sensitive, ordered = bool(call.field("case_sensitive")), bool(call.field("must_include_ordered"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UsageError
-from ..text.word_lists import split_entries
+from ..text.word_lists import join_weights, split_entries
 
 NOUNS = {
     int: "a whole number",
@@ -62,6 +62,7 @@ class Setting:
         comma_separated: one text given for a list is split at its commas (see `split_entries`), not one entry.
         from_file: the command's option takes a file that holds the value; every other interface takes the value itself.
         is_json: a dict may be given too, and is converted to JSON text.
+        is_weighted: every entry has a weight, as in `dragon:2`; a dict of entries and weights may be given too.
         is_range: its text is a whole number from `low` to `high`, or a range of two; a number may be given too.
         follows: the setting of the same group that it is listed after, if not in the order of the table.
         escaped: where it is typed, `\\n` and the like are read as escapes unless escapes are turned off.
@@ -79,6 +80,7 @@ class Setting:
     comma_separated: bool = False
     from_file: bool = False
     is_json: bool = False
+    is_weighted: bool = False
     escaped: bool = False
     is_range: bool = False
     follows: str = ""
@@ -95,6 +97,8 @@ class Setting:
             return "one of " + ", ".join(self.choices)
         if self.is_range:
             return f"a whole number from {self.low} to {self.high}, or a range such as 40-60"
+        if self.is_weighted:
+            return "a dict of entries and weights, or text such as 'dragon:2, said:-1.5',"
         noun = "a dict or JSON text" if self.is_json else NOUNS[self.kind]
         if self.low is None:
             return noun
@@ -115,6 +119,11 @@ class Setting:
             return None
         refusal = self.refusal(value)
         if self.kind is tuple:
+            if self.is_weighted and isinstance(value, dict):
+                try:
+                    value = join_weights(value)
+                except ValueError:
+                    raise refusal from None
             if isinstance(value, str):  # items of a list are never split: their commas are part of them
                 value = split_entries(value) if self.comma_separated else [value]
             if not isinstance(value, list | tuple) or not all(isinstance(entry, str) and entry for entry in value):

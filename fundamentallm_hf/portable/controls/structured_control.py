@@ -50,7 +50,7 @@ def add_structured_output(step: CallProcessors) -> None:
 
 def _partner(step: CallProcessors) -> WordPartner | None:
     """The required and the banned words of the call, for the plans to satisfy."""
-    bad_words = step.texts("bad_words")
+    bad_words = step.banned
     barred = compiled_bad_words(bad_words, step.call) if bad_words else None
     required = next((each.requirements for each in step.acting(MustIncludeLogitsProcessor)), None)
     return None if required is None and barred is None else WordPartner(required, barred)

@@ -13,7 +13,7 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
-from ..text.word_lists import read_texts
+from ..text.word_lists import read_texts, read_weights
 from .control_effects import OBSERVED
 from .endings import CompleteEndCriteria, EndCriteria
 from .generate_call import Call
@@ -106,6 +106,31 @@ class CallProcessors:
             ValueError: it is neither.
         """
         return read_texts(name, self.call.field(name), split=True)
+
+    @cached_property
+    def word_weights(self) -> dict[str, float]:
+        """The entries of the field `word_weights`, and their weights.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        value = self.call.field("word_weights")
+        if value is None:
+            return {}
+        try:
+            return read_weights(value)
+        except ValueError as error:
+            raise ValueError(f"word_weights: {error}") from None
+
+    @cached_property
+    def banned(self) -> tuple[str, ...]:
+        """The bad words, and the entries whose weight is -inf.
+
+        Raises:
+            ValueError: a field holds something else.
+        """
+        barred = (entry for entry, weight in self.word_weights.items() if weight == -math.inf)
+        return (*self.texts("bad_words"), *barred)
 
     @cached_property
     def stops(self) -> tuple[str, ...]:

@@ -214,13 +214,13 @@ class TextPatterns:
     def _give_chances(self, entry: Entry, path: list[int], counts: WordCounts) -> None:
         items = entry.items[:-1] if entry.is_stem else entry.items
         folded = [item if item == SPACE else fold_text(item) for item in items]
-        self._frequency += _chance_of_rest(folded, 0, entry.is_stem, counts)
+        self._frequency += chance_of_rest(folded, 0, entry.is_stem, counts)
         for cut in range(1, len(items) + 1):
-            rest = Rest("".join(items[cut:]), _chance_of_rest(folded, cut, entry.is_stem, counts))
+            rest = Rest("".join(items[cut:]), chance_of_rest(folded, cut, entry.is_stem, counts))
             self.rests.setdefault(path[cut], []).append(rest)
 
 
-def _chance_of_rest(folded: Sequence[str], cut: int, stem: bool, counts: WordCounts) -> float:
+def chance_of_rest(folded: Sequence[str], cut: int, stem: bool, counts: WordCounts) -> float:
     """The probability that an entry is completed after its first `cut` items, taking its words as independent."""
     text = "".join(folded)
     done = len("".join(folded[:cut]))

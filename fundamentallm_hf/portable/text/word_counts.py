@@ -103,6 +103,11 @@ class WordCounts:
         first, last = self._span(beginning)
         return self._sums[last] - self._sums[first]
 
+    def beginning(self, beginning: str) -> Sequence[str]:
+        """The words with this (folded) prefix."""
+        first, last = self._span(beginning)
+        return self._words[first:last]
+
     def likeliest(self, beginning: str) -> str | None:
         """The most frequent word with this (folded) prefix; None where there is none.
 

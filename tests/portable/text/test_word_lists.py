@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm_hf.portable.text.word_lists import is_regex, split_entries
+from fundamentallm_hf.portable.text.word_lists import is_regex, join_weights, read_weights, split_entries
 from fundamentallm_hf.settings.generation_settings import read_entries
 
 
@@ -27,6 +27,7 @@ from fundamentallm_hf.settings.generation_settings import read_entries
         ("km/h, c", ["km/h", "c"]),
         (r"\/a\/, c", [r"\/a\/", "c"]),
         (r"f\*k, c++, *ing", [r"f\*k", "c++", "*ing"]),
+        ("/a,b/:2, c:-1.5, /d,e/ : -inf", ["/a,b/:2", "c:-1.5", "/d,e/ : -inf"]),
     ],
 )
 def test_commas_separate_entries_but_for_those_in_expressions(text, entries):
@@ -108,3 +109,16 @@ def test_a_list_that_is_no_text_is_named(tmp_path):
     file.write_bytes("ran\n".encode("utf-16"))
     with pytest.raises(ValueError, match="UTF-8"):
         read_entries(file)
+
+
+@given(st.dictionaries(st.one_of(PLAIN, REGEX).map(str.strip), st.floats(max_value=20, allow_nan=False)))
+def test_weights_are_read_as_they_were_written(weights):
+    entries = join_weights(weights)
+    assert read_weights(entries) == read_weights(weights) == weights
+    text = ", ".join(entry.replace(",", r"\,") if not entry.startswith("/") else entry for entry in entries)
+    if split_entries(text) == entries:
+        assert read_weights(text) == weights
+
+
+def test_an_entry_may_hold_a_colon_and_comes_once():
+    assert read_weights("3:15:2, said:1, said:-0.5") == {"3:15": 2.0, "said": 0.5}

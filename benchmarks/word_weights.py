@@ -1,0 +1,237 @@
+"""Whether words with weights appear as often as was asked, and what a long list of weights costs in time.
+
+    python benchmarks/word_weights.py exact [--contexts 400]
+    python benchmarks/word_weights.py texts [--texts 2000] [--list long]
+    python benchmarks/word_weights.py speed [--models demo smollm2] [--rounds 5]
+
+Weighted are 40 words of the bundled model's training text, each with one of the weights -3, -2, -1, -0.5, 0.5, 1, 1.5
+and 2; with `--list long`, 8,000 words and phrases and 200 regular expressions.
+
+`exact` compares probabilities, not samples. Contexts are cut from free texts where a word begins. In each of them the
+probability p of every weighted word is computed without weights, and its probability q with all weights, letter by
+letter under temperature and top-p. Asked is e^w p / Z with Z = 1 + sum of p (e^w - 1). Printed is, for each weight, the
+sum of q over contexts and words divided by the sum of what was asked, and the same for each word.
+
+`texts` generates whole texts with and without the weights and counts words. The ratio is that of the odds against words
+without a weight. A word that appears more often is also likelier afterwards, so the ratio may exceed e^w; `exact`
+leaves that out.
+
+`speed` measures the processor time of lists, in turn with no control.
+"""
+
+import argparse
+import math
+import random
+import statistics
+import time
+from collections import Counter
+
+import torch
+from models import MODELS, words
+from timing import take_turns
+from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from fundamentallm_hf import WordWeightsLogitsProcessor
+from fundamentallm_hf.portable.controls.word_weighting import compile_word_weights
+from fundamentallm_hf.portable.decoding.lookahead import ModelLookahead
+from fundamentallm_hf.portable.decoding.sidecar_files import own_word_counts
+from fundamentallm_hf.portable.text.word_counts import WordCounts
+
+WEIGHTS = (-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0)
+PROMPTS = ("Once upon a time", "One day", "The little girl", "In the forest", "Tom and his mom")
+BATCH = 20
+# Words that are less likely than this in a context are left out there.
+LEAST = 1e-5
+
+
+def weighted_words(counts: WordCounts, number: int = 40) -> dict[str, float]:
+    """Words from the most frequent to rank 600, evenly, and their weights in turn."""
+    ranked = sorted((word for word in counts.counts if len(word) > 1), key=lambda word: -counts.counts[word])
+    return {ranked[15 * index]: WEIGHTS[index * 3 % len(WEIGHTS)] for index in range(number)}
+
+
+def long_list(counts: WordCounts, entries: int, expressions: int) -> dict[str, float]:
+    """Words and phrases of the training text, but for the 300 most frequent words, and regular expressions."""
+    chance = random.Random(0)
+    ranked = sorted((word for word in counts.counts if word.isalpha()), key=lambda word: -counts.counts[word])
+    listed = ranked[300:]
+    while len(listed) < entries:
+        listed.append(f"{chance.choice(ranked[:300])} {chance.choice(ranked)}")
+    patterns = [rf"/\b{word}[a-z]*ly\b/" for word in chance.sample(ranked[300:], expressions // 2)]
+    patterns += [rf"/not (just|only) [a-z ]*{word}/" for word in chance.sample(ranked, expressions - len(patterns))]
+    chance.shuffle(listed)
+    return {entry: chance.choice(WEIGHTS) for entry in [*listed[:entries], *patterns]}
+
+
+def write(model, texts: int, tokens: int, **control) -> list[str]:
+    """That many texts, over the prompts in turn, at temperature 0.8 and top-p 0.9."""
+    found: list[str] = []
+    while len(found) < texts:
+        prompt = PROMPTS[len(found) // BATCH % len(PROMPTS)]
+        ids = model.tokenizer([prompt] * min(BATCH, texts - len(found)), return_tensors="pt")
+        torch.manual_seed(len(found))
+        output = model.generate(
+            **ids, do_sample=True, temperature=0.8, top_p=0.9, top_k=0, max_new_tokens=tokens, **control
+        )
+        found += [text[len(prompt) :] for text in model.tokenizer.batch_decode(output, skip_special_tokens=True)]
+    return found
+
+
+class Context:
+    """The probabilities of words where a text has come to the beginning of one, on a character model.
+
+    It also reads ahead for the processor, from what has been read once.
+    """
+
+    def __init__(self, model, text: str, listed: dict[str, float], tables, warpers) -> None:
+        self.tables, self.warpers = tables, warpers
+        self.ids = model.tokenizer(text, return_tensors="pt").input_ids
+        self.letters = {word: tuple(model.tokenizer(word).input_ids) for word in listed}
+        cache = DynamicCache()
+        with torch.no_grad():
+            first = model(self.ids, past_key_values=cache, use_cache=True).logits[0, -1].float()
+        self.known = {(): first}
+        self.reader = ModelLookahead(model, cache, [0])
+        self._read(self.letters.values())
+        pieces = [tables.vocabulary.piece(token) for token in range(tables.size)]
+        self.border = torch.tensor([not piece[-1:].isalnum() for piece in pieces])
+
+    def _read(self, paths) -> None:
+        missing = sorted({path for path in paths if path not in self.known})
+        answers = self.reader.logits(self.ids, [0] * len(missing), missing) if missing else []
+        for path, answer in zip(missing, answers, strict=True):
+            for cut in range(1, len(path) + 1):
+                self.known[path[:cut]] = answer[cut - 1].float()
+
+    def logits(self, texts, rows, continuations) -> list[torch.Tensor]:
+        """See `ModelLookahead.logits`."""
+        begun = [tuple(texts.tokens(row)[self.ids.shape[1] :].tolist()) for row in rows]
+        paths = [(*before, *more) for before, more in zip(begun, continuations, strict=True)]
+        self._read(paths)
+        return [
+            torch.stack([self.known[path[:cut]] for cut in range(len(before) + 1, len(path) + 1)])
+            for before, path in zip(begun, paths, strict=True)
+        ]
+
+    def chosen(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.warpers(None, logits).softmax(dim=-1)
+
+    def probability(self, word: str, processor) -> float:
+        """Of a word with what ends it; without weights if there is no processor."""
+        letters, found = self.letters[word], 1.0
+        for cut in range(len(letters) + 1):
+            scores = self.warpers(None, self.known[letters[:cut]][None])
+            if processor is not None:
+                row = torch.cat([self.ids[0], torch.tensor(letters[:cut], dtype=torch.long)])
+                scores = processor(row[None], scores)
+            after = scores[0].softmax(dim=-1)
+            found *= float(after[letters[cut]] if cut < len(letters) else after[self.border].sum())
+            if found < LEAST:
+                return found
+        return found
+
+
+def exact(model, contexts: int, tokens: int, listed: dict[str, float]) -> None:
+    tables = compile_word_weights(listed, model.tokenizer, model.config.vocab_size, counts=own_word_counts(model))
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(0.8), TopPLogitsWarper(0.9)])
+    chance = random.Random(0)
+    asked: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    free: Counter[str] = Counter()
+    for text in write(model, contexts, tokens):
+        spaces = [index for index, char in enumerate(text) if char == " " and text[index - 1 : index].isalpha()]
+        if not spaces:
+            continue
+        context = Context(model, text[: chance.choice(spaces) + 1], listed, tables, warpers)
+        plain = {word: context.probability(word, None) for word in listed}
+        share = 1 + sum(plain[word] * math.expm1(weight) for word, weight in listed.items())
+        processor = WordWeightsLogitsProcessor(
+            tables, prompt_columns=context.ids.shape[1], lookahead=context, chosen=context.chosen
+        )
+        for word in listed:
+            if plain[word] >= LEAST:
+                free[word] += plain[word]
+                asked[word] += plain[word] * math.exp(listed[word]) / share
+                found[word] += context.probability(word, processor)
+    print("| weight | words | expected free | asked | with weights | with weights / asked |")
+    print("|---|---|---|---|---|---|")
+    for weight in WEIGHTS:
+        of_weight = [word for word in listed if listed[word] == weight]
+        sums = [sum(each[word] for word in of_weight) for each in (free, asked, found)]
+        shown = " | ".join(f"{each:.2f}" for each in sums)
+        print(f"| {weight:g} | {len(of_weight)} | {shown} | {sums[2] / max(sums[1], LEAST):.3f} |")
+    ratios = sorted((found[word] / asked[word], word) for word in listed if asked[word] > 0)
+    near = sum(abs(ratio - 1) <= 0.15 for ratio, _ in ratios)
+    print(f"\n{near} of {len(ratios)} words within 15%: {', '.join(f'{word} {ratio:.2f}' for ratio, word in ratios)}")
+
+
+def whole_texts(model, texts: int, tokens: int, listed: dict[str, float]) -> None:
+    plain = [word for word in listed if word.isalpha()]
+    print("| weight | words | per 1,000 words, free | with weights | ratio of odds | e^w |")
+    print("|---|---|---|---|---|---|")
+    seen, others = [], []
+    for control in ({}, {"word_weights": listed}):
+        counted = Counter(word for text in write(model, texts, tokens, **control) for word in words(text)[:-1])
+        seen.append({word: 1000 * counted[word] / counted.total() for word in plain})
+        others.append(1000 - sum(seen[-1].values()))
+    for weight in WEIGHTS:
+        of_weight = [word for word in plain if listed[word] == weight]
+        free, weighted = (sum(each[word] for word in of_weight) for each in seen)
+        odds = (weighted / others[1]) / max(free / others[0], LEAST)
+        print(
+            f"| {weight:g} | {len(of_weight)} | {free:.2f} | {weighted:.2f} | {odds:.3f} | {math.exp(weight):.3f} |",
+            flush=True,
+        )
+
+
+def speed(names: list[str], tokens: int, rounds: int) -> None:
+    print("| model | list | processor time relative to no control | compiled in |")
+    print("|---|---|---|---|")
+    for name in names:
+        model = MODELS[name]()
+        counts = own_word_counts(model) or own_word_counts(MODELS["demo"]())
+        lists = {
+            "1 entry": {"dragon": 2.0},
+            "40 frequent words": weighted_words(counts),
+            "8,000 entries, 200 expressions": long_list(counts, 8000, 200),
+        }
+        ways = {"": {}} | {title: {"word_weights": listed} for title, listed in lists.items()}
+        compiled = {}
+        for title, listed in lists.items():
+            start = time.process_time()
+            compile_word_weights(listed, model.tokenizer, model.config.vocab_size, counts=own_word_counts(model))
+            compiled[title] = time.process_time() - start
+        asked = {way: lambda _, control=control: dict(control) for way, control in ways.items()}
+        taken = take_turns(model, PROMPTS[0], asked, tokens, rounds, clock=time.process_time)
+        for title in lists:
+            ratio = statistics.median(mine / plain for mine, plain in zip(taken[title], taken[""], strict=True))
+            print(f"| {name} | {title} | {ratio:.3f} | {compiled[title]:.2f} s |", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["exact", "texts", "speed"])
+    parser.add_argument("--list", choices=["short", "long"], default="short")
+    parser.add_argument("--contexts", type=int, default=400)
+    parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["demo", "smollm2"])
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.what == "speed":
+        speed(arguments.models, arguments.tokens, arguments.rounds)
+        return 0
+    model = MODELS["demo"]()
+    counts = own_word_counts(model)
+    listed = weighted_words(counts) if arguments.list == "short" else long_list(counts, 8000, 200)
+    if arguments.what == "exact":
+        exact(model, arguments.contexts, arguments.tokens, weighted_words(counts))
+    else:
+        whole_texts(model, arguments.texts, arguments.tokens, listed)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
