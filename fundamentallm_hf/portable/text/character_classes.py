@@ -25,7 +25,7 @@ _MOST_CLASSES = 1 << 20
 # Characters that are tried before all that start with the same bytes, less one.
 _SAMPLES = 7
 # Characters that are looked at together.
-_TOGETHER = 64
+_CHARACTERS_TOGETHER = 64
 _ONE_CODE_POINT = re.compile(r"\[?\\U([0-9a-f]{8})\]?")
 
 
@@ -145,8 +145,8 @@ def coarse_key(char: str, ignore_case: bool) -> Hashable:
 def coarse_keys(chars: Iterable[str], ignore_case: bool) -> dict[str, Hashable]:
     """The same for many characters. Most have no other form, which is found out for many together."""
     ordered, found = sorted(chars), dict[str, Hashable]()
-    for start in range(0, len(ordered), _TOGETHER):
-        block = "".join(ordered[start : start + _TOGETHER])
+    for start in range(0, len(ordered), _CHARACTERS_TOGETHER):
+        block = "".join(ordered[start : start + _CHARACTERS_TOGETHER])
         alike = block.isalnum() and block[0] > "\x7f" and block.casefold() == block
         if alike and unicodedata.is_normalized("NFKD", block) and INVISIBLE_CODES.isdisjoint(map(ord, block)):
             found |= dict.fromkeys(block, ((True, False, False),))
