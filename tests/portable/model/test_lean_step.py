@@ -8,6 +8,7 @@ from transformers import DynamicCache
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM
 from fundamentallm_hf.portable.decoding.network_step import Run
+from fundamentallm_hf.portable.model import lean_weights
 from fundamentallm_hf.portable.model.lean_step import LeanStep, plain_network
 
 WINDOW = 24
@@ -85,6 +86,26 @@ def test_rows_are_copied_and_left_out():
     found = step(torch.tensor([[7], [8]]), places[:, 3:])[:, 0]
     whole = torch.tensor([[1, 2, 3, 7], [4, 5, 6, 8]])
     torch.testing.assert_close(found, model(whole).logits[:, -1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@torch.no_grad()
+def test_large_models_are_not_copied(activation, monkeypatch):
+    model, tokens, places = small_model(activation=activation), torch.arange(8)[None], torch.arange(8)[None]
+    monkeypatch.setattr(lean_weights, "MOST_COPIED", 0)
+    step = LeanStep(model, 1, WINDOW)
+    assert step.layers[0].up[0].data_ptr() == model.model.layers[0].mlp.fc1.weight.data_ptr()
+    found = torch.cat([step(tokens[:, :5], places[:, :5], kept=5), step(tokens[:, 5:], places[:, 5:], kept=3)], dim=1)
+    torch.testing.assert_close(found, model(tokens).logits, atol=1e-5, rtol=0)
+
+
+def test_copied_weights_are_shared_until_they_change():
+    model = small_model()
+    first = LeanStep(model, 1, 3).layers
+    assert LeanStep(model, 2, 3).layers is first
+    with torch.no_grad():
+        halve(model)
+    assert LeanStep(model, 1, 3).layers is not first
 
 
 def halve(model):
@@ -263,6 +284,12 @@ def test_what_is_computed_aside_is_as_if_it_stood_alone_and_leaves_no_trace():
     for row, each, logits in zip(rows, asked, found, strict=True):
         whole = torch.cat([prompts[row, :3], torch.tensor(each)])[None]
         torch.testing.assert_close(logits, model(whole).logits[0, 3:], atol=1e-5, rtol=0)
+    # The same of the second row alone.
+    branches = Branches.of([0, 0], [[3, 9], [5]], [3, 3], [3, 3], 4)
+    found = branches.apart([step.packed(branches.runs([1]))])
+    for each, part in zip(([3, 9], [5]), found, strict=True):
+        whole = torch.cat([prompts[1, :3], torch.tensor(each)])[None]
+        torch.testing.assert_close(part, model(whole).logits[0, 3:], atol=1e-5, rtol=0)
     after = step(torch.tensor([[7], [8]]), torch.full((2, 1), 4))[:, 0]
     whole = torch.cat([prompts, torch.tensor([[7], [8]])], dim=1)
     torch.testing.assert_close(after, model(whole).logits[:, -1], atol=1e-5, rtol=0)
