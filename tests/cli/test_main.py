@@ -209,7 +209,7 @@ def test_a_setting_that_changes_nothing_is_named():
         "note: seed has no effect: at temperature 0 nothing is sampled",
         "note: must-include-ordered has no effect: must-include is not set",
         "note: must-include-prompt has no effect: must-include is not set",
-        "note: case-sensitive has no effect: neither bad-words nor must-include is set",
+        "note: case-sensitive has no effect: neither bad-words nor must-include nor word-weights is set",
     ]
     assert generate("--temperature", 0, "--top-k", 5, "--quiet").stderr == ""
 

@@ -45,7 +45,7 @@ def test_a_mistyped_command_names_the_nearest(name, hint):
         ("/set bad-words=", "", []),
         ("/set nothing=", "", []),
         ("/unset ", "", ["seed"]),
-        ("/help st", "st", ["status", "stop"]),
+        ("/help st", "st", ["status", "stop", "starts-with"]),
         ("/clear ", "", []),
         ("//se", "", []),
         ("Once", "", []),

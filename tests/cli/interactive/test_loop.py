@@ -138,7 +138,7 @@ def test_only_the_model_of_the_start_has_a_revision_and_trust(monkeypatch, shake
     options = ["--revision", "v1", "--trust-remote-code", "--dtype", "float16", "--interactive"]
     result = CliRunner().invoke(cli, ["generate", "user/name", *options], input="/model other/name\n/model user/name\n")
     assert result.exit_code == 0
-    first = {"device": "auto", "dtype": "float16", "revision": "v1", "trust_remote_code": True}
+    first = {"device": "auto", "device_map": None, "dtype": "float16", "revision": "v1", "trust_remote_code": True}
     other = first | {"revision": None, "trust_remote_code": False}
     assert loaded == [("user/name", first), ("other/name", other), ("user/name", first)]
 
