@@ -48,8 +48,8 @@ class Prediction:
             0 or 1; in beam search it is the weight that the step gives to the beam.
         model_probability: the raw probability, by the model alone.
         alternatives: the most probable tokens at the same position, by the model alone or after settings and controls.
-        effects: by what acted ("ban", "require", "guide", "structure", "ending", "repetition"), the factor by which it
-            changed this token's probability; 0 took it away. Without what changed nothing.
+        effects: by what acted ("ban", "require", "guide", "structure", "ending", "beginning", "repetition"), the factor
+            by which it changed this token's probability; 0 took it away. Without what changed nothing.
         turns: of a token in a text, the controls that moved at least a tenth of the probability at its position.
     """
 

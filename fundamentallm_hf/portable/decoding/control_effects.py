@@ -16,7 +16,15 @@ from .texts import TOKEN_BYTES, JudgesTexts, Texts
 
 Shape = Callable[[torch.Tensor], torch.Tensor]
 # The phases that are observed: those of the controls that decide what a text contains.
-OBSERVED = (Phase.REPETITION, Phase.STRUCTURE, Phase.REQUIRE, Phase.BAN, Phase.ENDING, Phase.GUIDE)
+OBSERVED = (
+    Phase.REPETITION,
+    Phase.STRUCTURE,
+    Phase.REQUIRE,
+    Phase.BAN,
+    Phase.ENDING,
+    Phase.BEGINNING,
+    Phase.GUIDE,
+)
 # A phase turns a text where it moves at least this share of the probability to other tokens.
 TURNING = 0.1
 
