@@ -18,8 +18,8 @@ from fundamentallm_hf.portable.guides.classifier_files import CLASSIFIER_FILES
 from fundamentallm_hf.portable.model.records import weights_digest
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
-# They differ between two copies of one model, and change as it is saved.
-_UNSTABLE = ("_name_or_path", "transformers_version", "_commit_hash", "auto_map", "architectures")
+# They differ between two copies of one model, or change as it is saved. The data types are those of the weights.
+_UNSTABLE = ("_name_or_path", "transformers_version", "_commit_hash", "auto_map", "architectures", "dtype")
 
 
 def run_digests(

@@ -315,8 +315,12 @@ def test_the_command_makes_one_that_generate_finds(tmp_path, folder, monkeypatch
 @pytest.mark.parametrize(
     ("call", "code", "message"),
     [
-        ([], 2, "is made out of texts, --with FILE and --without FILE, or of a --classifier"),
-        (["--with", "a.txt"], 2, "is made out of texts, --with FILE and --without FILE, or of a --classifier"),
+        ([], 2, "is made out of texts, --with FILE and --without FILE, of a --classifier, or, with a model that"),
+        (
+            ["--with", "a.txt"],
+            2,
+            "is made out of texts, --with FILE and --without FILE, of a --classifier, or, with a model that",
+        ),
         (["--label", "JOY"], 2, "--label names a label of a classifier, and there is none"),
         (["--classifier", "FOLDER", "--with", "a.txt"], 2, "--classifier cannot be combined with --with"),
         (["--classifier", "FOLDER", "--label", "JOY"], 1, "it has no label 'JOY': there are NEGATIVE, POSITIVE"),
