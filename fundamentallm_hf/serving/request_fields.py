@@ -189,6 +189,8 @@ def _with_best_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """`best_of` texts of which `n` are kept, as the settings of the library say it."""
     if body.get("best_of") is None:
         return body
+    if body.get("best") is not None:
+        raise UsageError("best is given next to best_of, of which n texts are kept: leave one out", setting="best")
     left = {name: value for name, value in body.items() if name not in ("best_of", "n")}
     kept = 1 if body.get("n") is None else body["n"]
     return left | {"n": body["best_of"]} | ({} if kept == body["best_of"] else {"best": kept})
