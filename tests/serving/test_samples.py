@@ -1,20 +1,27 @@
 """Several texts for one prompt, log-probabilities, and clients that leave, through the openai client."""
 
+import asyncio
+import json
 import time
 
 import httpx
 import pytest
 import torch
-from serving_process import PROMPT, Server
-from small_models import byte_level_gpt2
+from hypothesis import given
+from hypothesis import strategies as st
+from serving_process import CHAT, PROMPT, Server, saved_chat_model
 
 from fundamentallm_hf import Generator, load_model
 from fundamentallm_hf.generation.probabilities import raw_log_probabilities
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
-openai = pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
-TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
-CHAT = [{"role": "user", "content": "Tell a story."}]
+pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
+import openai
+
+from fundamentallm_hf.serving.manager import Sample
+from fundamentallm_hf.serving.request_fields import ServerLimits, read_fields
+from fundamentallm_hf.serving.samples import _merged, _Stream
+
 TOKENS = 24
 
 
@@ -25,12 +32,7 @@ def demo():
 
 @pytest.fixture(scope="module")
 def chatty(tmp_path_factory):
-    model = byte_level_gpt2()
-    model.tokenizer.chat_template = TEMPLATE
-    folder = tmp_path_factory.mktemp("chatty") / "gpt2"
-    model.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return Generator(model, model.tokenizer, notice=lambda line: None), str(folder)
+    return saved_chat_model(tmp_path_factory.mktemp("chatty") / "gpt2")
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +238,26 @@ def test_a_wrong_number_is_refused_with_one_line(client, chatty, path, fields, l
     with pytest.raises(openai.BadRequestError) as caught:
         client.post(f"/{path}", body=body, cast_to=object)
     assert line in caught.value.response.json()["detail"]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\\"), max_size=20))
+def test_an_error_in_a_stream_is_passed_on_whatever_its_message(message):
+    """transformers puts it between quotes as it is."""
+
+    async def events(*lines):
+        for line in lines:
+            yield f"data: {line}\n\n"
+
+    async def collect():
+        asked = read_fields({"n": 2}, ServerLimits())
+        parts = [_Stream(Sample(asked, index), "completions", 2) for index in range(2)]
+        chunk = json.dumps({"id": "a", "choices": [{"index": 0, "text": "b"}]})
+        streams = [events(chunk, f'{{"error": "{message}"}}'), events(json.dumps({"error": message}))]
+        return [json.loads(event.removeprefix("data: ")) async for event in _merged(parts, streams)]
+
+    found = asyncio.run(collect())
+    assert sorted(map(len, found)) == [1, 1, 2]
+    assert [event for event in found if "error" in event] == [{"error": message}] * 2
 
 
 def running(server):
