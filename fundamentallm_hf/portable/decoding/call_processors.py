@@ -84,9 +84,9 @@ class CallProcessors:
         found: list[LogitsProcessor] = []
         recorders = self.acting(Recorder)
         for phase in Phase:
-            inside, shape = self._by_phase[phase], self._warped if phase < Phase.WARP else _unchanged
+            inside, warp = self._by_phase[phase], self._warped if phase < Phase.WARP else _unchanged
             for recorder in recorders if inside and phase in OBSERVED else ():
-                if (pair := recorder.around(phase, shape)) is not None:
+                if (pair := recorder.around(phase, warp)) is not None:
                     inside = [pair[0], *inside, pair[1]]
             found += inside
         return found
