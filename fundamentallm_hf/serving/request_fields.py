@@ -176,7 +176,8 @@ def _check_samples(asked: Asked, endpoint: str, streaming: bool) -> None:
         raise UsageError("num-samples has to be 1 for a response: use chat completions", setting="num_samples")
     if count > asked.beams > 1:
         raise UsageError(
-            f"num-samples is {count}, but a search with {asked.beams} beams has to give that many at most here",
+            f"num-samples is {count}, but a search with {asked.beams} beams gives {asked.beams} texts at most "
+            "here: ask for fewer texts, or for more beams",
             setting="num_samples",
         )
     if best is not None and streaming:
