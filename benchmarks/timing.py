@@ -27,8 +27,8 @@ def take_turns(
         ways: by name, what gives the arguments of `generate()` in a round. Without arguments it is transformers' own;
             with some, a model that does not know the controls gets them through `custom_generate`.
         tokens: how many are written.
-        rounds: how many count, behind one to warm up.
-        clock: tells the time; `time.process_time` leaves out what else the machine does.
+        rounds: how many count, after one to warm up.
+        clock: returns seconds; `time.process_time` leaves out the time of other processes.
 
     Returns:
         For each way the seconds of each round.

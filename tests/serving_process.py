@@ -1,4 +1,4 @@
-"""`fundamentallm serve` in a process of its own, for tests."""
+"""`fundamentallm serve` in a process of its own and a model with a chat template, for tests."""
 
 import json
 import os
@@ -9,7 +9,22 @@ import time
 import urllib.error
 import urllib.request
 
+from small_models import byte_level_gpt2
+
+from fundamentallm_hf import Generator
+
 PROMPT = "Once upon a time"
+CHAT = [{"role": "user", "content": "Tell a story."}]
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+
+
+def saved_chat_model(folder):
+    """A small model with a chat template, saved in a folder: its generator, and the name to ask the server for."""
+    model = byte_level_gpt2()
+    model.tokenizer.chat_template = TEMPLATE
+    model.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return Generator(model, model.tokenizer, notice=lambda line: None), str(folder)
 
 
 class Server:

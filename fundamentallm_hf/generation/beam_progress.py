@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 from fundamentallm_hf.portable.decoding.endings import EndCriteria
+from fundamentallm_hf.portable.decoding.texts import common_length
 
 # Called with what the best beam adds to the prompt, and how many of these characters are certain.
 TakeBest = Callable[[str, int], None]
@@ -17,18 +18,18 @@ PACE = 0.05
 class BeamProgress(StoppingCriteria):
     """Reports the best beam, and ends no text.
 
-    transformers' search asks the stopping criteria about its candidates of every step, the best one first. What all of
-    them begin with is certain, as long as no text that has ended may still win: those are kept, too.
+    transformers' search shows the candidates of every step to the stopping criteria, the best one first. The prefix
+    that they all share with every text that has ended is certain: one of the latter may still win.
 
     Args:
         take: receives the text.
         tokenizer: of the model.
         given: tokens of the prompt.
-        beams: number of beams. Only the first candidates, as many as there are beams, can end.
+        beams: number of beams. Of the candidates only the first ones, one for each beam, can end.
         end_tokens: ids that end a text.
         stops: texts that end it.
         ends: criteria that end it.
-        alone: what is added is a text by itself, as the reply in a chat.
+        alone: what is added is decoded by itself, as the reply in a chat.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class BeamProgress(StoppingCriteria):
         self.take, self.tokenizer, self.given, self.beams = take, tokenizer, given, beams
         self.end_tokens, self.stops, self.ends = frozenset(end_tokens), stops, ends
         self.alone = alone
-        self._ended: list[int] | None = None  # what all texts that have ended begin with; None while there are none
+        self._ended: list[int] | None = None  # the prefix of all texts that have ended; None while there are none
+        self._prompt_end: int | None = None  # in characters
         self._last = float("-inf")
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
@@ -71,13 +73,9 @@ class BeamProgress(StoppingCriteria):
     def _added(self, row: list[int]) -> str:
         if self.alone:
             return self._decode(row[self.given :])
-        return self._decode(row)[len(self._decode(row[: self.given])) :]
+        if self._prompt_end is None:  # all rows have the same prompt
+            self._prompt_end = len(self._decode(row[: self.given]))
+        return self._decode(row)[self._prompt_end :]
 
     def _decode(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
-
-
-def common_length(one: Sequence[object], other: Sequence[object]) -> int:
-    """How many of the first items of two sequences are equal."""
-    pairs = zip(one, other, strict=False)
-    return next((index for index, (first, second) in enumerate(pairs) if first != second), min(len(one), len(other)))

@@ -64,12 +64,12 @@ class TokenTextStreamer(BaseStreamer):
         tokenizer: the tokenizer of the model.
         take: called with every piece of text.
         stops: texts that end the text.
-        min_tokens: a stop text counts behind that many new tokens.
+        min_tokens: a stop text counts only after that many new tokens.
         alone: what is added is a text by itself, as the reply in a chat.
         recorder: records the probabilities of the call; with it, pieces are `TextPiece`s.
     """
 
-    takes_runs = True  # our loop may pass on several new tokens in one call
+    takes_runs = True  # `FreeRuns` may pass on several new tokens in one call
 
     def __init__(
         self,

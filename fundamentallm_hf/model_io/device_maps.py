@@ -1,4 +1,4 @@
-"""Maps of a model's modules to devices, for models that are larger than one device; accelerate applies them."""
+"""Device maps, which say on which device each module of a model is; accelerate applies them."""
 
 import json
 from collections.abc import Mapping
@@ -14,14 +14,17 @@ DeviceMap = str | dict[str, str | int]
 
 
 def read_device_map(value: str | Mapping[str, Any] | None, device: str = "auto") -> DeviceMap | None:
-    """A map from its name, a device for everything, or devices by the names of modules; None for none.
+    """Read and check a device map: a name, one device for all modules, or devices by module names.
 
     Args:
         value: such as "auto" or "cuda:1"; a dict such as `{"model.layers.0": 0, "lm_head": "disk"}`, or JSON of one.
-        device: that was chosen besides.
+        device: the setting `device`, which has to be "auto" next to a map.
+
+    Returns:
+        A name, a device, or a dict of devices; None without a map.
 
     Raises:
-        UsageError: it is none of these, or there is a device besides.
+        UsageError: it is none of these, or there is a device as well.
     """
     if value is None:
         return None
@@ -45,8 +48,8 @@ def read_device_map(value: str | Mapping[str, Any] | None, device: str = "auto")
         raise refusal
     if not isinstance(value, Mapping) or not value:
         raise refusal
-    for module, device in value.items():
-        if not isinstance(module, str) or not (device == "disk" or _is_device(device)):
+    for module, place in value.items():
+        if not isinstance(module, str) or not (place == "disk" or _is_device(place)):
             raise refusal
     return dict(value)
 
@@ -61,7 +64,7 @@ def _is_device(name: Any) -> bool:
 
 
 def refuse_for_checkpoint(device_map: DeviceMap | None, name: str) -> None:
-    """Refuse a map for a model that is no Hugging Face folder.
+    """Refuse a device map for a FundamentaLLM checkpoint.
 
     Raises:
         UserError: there is one.
@@ -71,7 +74,7 @@ def refuse_for_checkpoint(device_map: DeviceMap | None, name: str) -> None:
 
 
 def check_placement(model: Any) -> None:
-    """Check that a model that was loaded by a map can be used, and name a device first among those of its modules.
+    """Check that a model loaded with a map can generate; sort its `hf_device_map` **in place**, the disk last.
 
     Raises:
         UserError: the map leaves the first module, which gets the input, without a device.

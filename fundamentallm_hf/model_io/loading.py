@@ -198,7 +198,7 @@ def _from_pretrained(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=runs_code)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{name} cannot be loaded{_by(device_map)}: {first_line(error)}") from error
-    except (RuntimeError, AssertionError, KeyError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, KeyError) as error:  # as accelerate and torch refuse a map
         if device_map is None:
             raise
         raise UserError(f"{name} cannot be loaded{_by(device_map)}: {first_line(error)}") from error

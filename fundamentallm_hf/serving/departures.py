@@ -1,6 +1,6 @@
 """Ends the computation of a request whose client has left before the answer began.
 
-Starlette ends a stream whose client has left by itself, but an answer as a whole is computed to its end.
+Starlette itself ends a stream whose client has left, but it computes an answer without a stream to its end.
 """
 
 import asyncio
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class EndsWithClient:
-    """An ASGI middleware.
+    """ASGI middleware that cancels the calls of clients that have left.
 
     Args:
         app: the application.
-        paths: where it acts.
+        paths: of the requests that it watches.
     """
 
     def __init__(self, app: Any, paths: Collection[str]) -> None:
@@ -25,17 +25,17 @@ class EndsWithClient:
             await self.app(scope, receive, send)
             return
         messages: asyncio.Queue = asyncio.Queue()
-        answering, gone = asyncio.Event(), {"type": "http.disconnect"}
+        answering = asyncio.Event()
 
         async def listen() -> None:
-            while (message := await receive()) != gone:
+            while not _has_left(message := await receive()):
                 messages.put_nowait(message)
-            messages.put_nowait(gone)
+            messages.put_nowait(message)
 
         async def next_message() -> Any:
             message = await messages.get()
-            if message == gone:  # it may be asked for again
-                messages.put_nowait(gone)
+            if _has_left(message):  # it may be asked for again
+                messages.put_nowait(message)
             return message
 
         async def answer(message: Any) -> None:
@@ -54,3 +54,7 @@ class EndsWithClient:
         finally:
             listener.cancel()
             call.cancel()
+
+
+def _has_left(message: Any) -> bool:
+    return message["type"] == "http.disconnect"

@@ -1,6 +1,6 @@
-"""Log-probabilities of the tokens of a text, as they are generated, and their forms in the OpenAI interface.
+"""Log-probabilities of the tokens of a text as it is generated, and how the OpenAI interface writes them.
 
-They are those of the model alone, before settings and controls, as `Prediction.model_probability` is.
+They are raw: of the model alone, before settings and controls, as `Prediction.model_probability` is.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, Re
 from fundamentallm_hf.portable.text.vocabulary import as_bytes
 
 # JSON has no infinity; the OpenAI interface gives this for a token that is impossible.
-_LEAST = -9999.0
+_IMPOSSIBLE = -9999.0
 
 
 class _LogProbs(ProbabilityRecorder):
@@ -43,7 +43,7 @@ class ModelLogProbs(Recorder):
     """Keeps the raw log-probabilities of every step.
 
     Args:
-        top: for how many of the most probable tokens.
+        top: number of most probable tokens to keep at every step.
         beams: whether rows are dropped and resumed.
 
     Attributes:
@@ -148,7 +148,11 @@ class TokenLogProbs(BaseStreamer):
 
 
 class Forms:
-    """The forms of the interface, for one tokenizer."""
+    """Writes log-probabilities as the OpenAI interface does.
+
+    Args:
+        tokenizer: of the model.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._names = TokenNames(tokenizer)
@@ -189,4 +193,4 @@ class Forms:
 
 
 def _finite(value: float) -> float:
-    return max(value, _LEAST)
+    return max(value, _IMPOSSIBLE)

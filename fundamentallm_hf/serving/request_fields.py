@@ -176,7 +176,8 @@ def _check_samples(asked: Asked, endpoint: str, streaming: bool) -> None:
         raise UsageError("num-samples has to be 1 for a response: use chat completions", setting="num_samples")
     if count > asked.beams > 1:
         raise UsageError(
-            f"num-samples is {count}, but a search with {asked.beams} beams has to give that many at most here",
+            f"num-samples is {count}, but a search with {asked.beams} beams gives {asked.beams} texts at most "
+            "here: ask for fewer texts, or for more beams",
             setting="num_samples",
         )
     if best is not None and streaming:
@@ -189,6 +190,8 @@ def _with_best_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """`best_of` texts of which `n` are kept, as the settings of the library say it."""
     if body.get("best_of") is None:
         return body
+    if body.get("best") is not None:
+        raise UsageError("best is given next to best_of, of which n texts are kept: leave one out", setting="best")
     left = {name: value for name, value in body.items() if name not in ("best_of", "n")}
     kept = 1 if body.get("n") is None else body["n"]
     return left | {"n": body["best_of"]} | ({} if kept == body["best_of"] else {"best": kept})

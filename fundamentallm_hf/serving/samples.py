@@ -1,4 +1,4 @@
-"""Answers with several texts and with log-probabilities, made of transformers' answers for each text."""
+"""Answers with several texts or with log-probabilities, put together from the answers of transformers to each text."""
 
 import asyncio
 import json
@@ -173,6 +173,14 @@ class _Stream:
         return tokens[first:]
 
 
+def _event(data: str) -> dict:
+    """The data of an event. In that of an error, transformers puts the message between quotes as it is."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return {"error": data.removeprefix('{"error": "').removesuffix('"}')}
+
+
 async def _merged(parts: Sequence[_Stream], streams: Sequence[AsyncIterator]) -> AsyncIterator[str]:
     """The events of several texts as they come. The last one has the tokens of all."""
     queue: asyncio.Queue = asyncio.Queue()
@@ -182,7 +190,7 @@ async def _merged(parts: Sequence[_Stream], streams: Sequence[AsyncIterator]) ->
             text = piece if isinstance(piece, str) else bytes(piece).decode()
             for line in text.split("\n\n"):
                 if line.startswith("data: "):
-                    await queue.put(await part.edit(json.loads(line.removeprefix("data: "))))
+                    await queue.put(await part.edit(_event(line.removeprefix("data: "))))
 
     tasks = [asyncio.ensure_future(follow(*each)) for each in zip(parts, streams, strict=True)]
     for task in tasks:

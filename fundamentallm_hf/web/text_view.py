@@ -9,9 +9,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from fundamentallm_hf.generation.beam_progress import common_length
 from fundamentallm_hf.generation.probabilities import STEP_NAMES, Prediction, step_of
 from fundamentallm_hf.generation.text_tree import facts_of
+from fundamentallm_hf.portable.decoding.texts import common_length
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .escaping import escape

@@ -7,7 +7,7 @@ import pytest
 from fundamentallm_hf.serving.departures import EndsWithClient
 
 BODY = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.request", "body": b"b"}]
-GONE = {"type": "http.disconnect"}
+GONE = {"type": "http.disconnect", "reason": "a field that a server may add"}
 
 
 def call(app, leaves_after=None, path="/v1"):

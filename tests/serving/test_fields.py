@@ -6,16 +6,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from serving_process import PROMPT, Server
-from small_models import byte_level_gpt2
+from serving_process import CHAT, PROMPT, Server, saved_chat_model
 
 from fundamentallm_hf import Generator, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
 openai = pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
 KEY = "secret"
-TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
-CHAT = [{"role": "user", "content": "Tell a story."}]
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +22,7 @@ def demo():
 
 @pytest.fixture(scope="module")
 def chatty(tmp_path_factory):
-    model = byte_level_gpt2()
-    model.tokenizer.chat_template = TEMPLATE
-    folder = tmp_path_factory.mktemp("chatty") / "gpt2"
-    model.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return Generator(model, model.tokenizer, notice=lambda line: None), str(folder)
+    return saved_chat_model(tmp_path_factory.mktemp("chatty") / "gpt2")
 
 
 @pytest.fixture(scope="module")

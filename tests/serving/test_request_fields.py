@@ -118,6 +118,12 @@ def test_each_of_several_texts_has_a_seed(demo, number, seed):
     assert search.num_return_sequences == number
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
+def test_best_of_cannot_be_combined_with_best(texts, kept, best):
+    with pytest.raises(UsageError, match="best is given next to best_of"):
+        read_fields({"best_of": texts, "n": kept, "best": best}, LIMITS)
+
+
 @given(st.floats(-0.9, 2))
 def test_a_frequency_penalty_is_a_repetition_penalty(demo, value):
     config = read_fields({"frequency_penalty": value}, LIMITS).make_config(demo)

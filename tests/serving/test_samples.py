@@ -1,20 +1,27 @@
 """Several texts for one prompt, log-probabilities, and clients that leave, through the openai client."""
 
+import asyncio
+import json
 import time
 
 import httpx
 import pytest
 import torch
-from serving_process import PROMPT, Server
-from small_models import byte_level_gpt2
+from hypothesis import given
+from hypothesis import strategies as st
+from serving_process import CHAT, PROMPT, Server, saved_chat_model
 
 from fundamentallm_hf import Generator, load_model
 from fundamentallm_hf.generation.probabilities import raw_log_probabilities
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
-openai = pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
-TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
-CHAT = [{"role": "user", "content": "Tell a story."}]
+pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
+import openai
+
+from fundamentallm_hf.serving.manager import Sample
+from fundamentallm_hf.serving.request_fields import ServerLimits, read_fields
+from fundamentallm_hf.serving.samples import _merged, _Stream
+
 TOKENS = 24
 
 
@@ -25,12 +32,7 @@ def demo():
 
 @pytest.fixture(scope="module")
 def chatty(tmp_path_factory):
-    model = byte_level_gpt2()
-    model.tokenizer.chat_template = TEMPLATE
-    folder = tmp_path_factory.mktemp("chatty") / "gpt2"
-    model.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    return Generator(model, model.tokenizer, notice=lambda line: None), str(folder)
+    return saved_chat_model(tmp_path_factory.mktemp("chatty") / "gpt2")
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +219,9 @@ def test_chats_may_ask_for_several_replies(client, chatty):
         ("completions", {"n": 17}, "num-samples has to be at most 16 here but is 17"),
         ("completions", {"n": 0}, "num-samples has to be a whole number of at least 1"),
         ("completions", {"n": 3, "temperature": 0}, "at temperature 0 all samples are the same"),
-        ("completions", {"n": 3, "beam_size": 2}, "num-samples is 3"),
+        ("completions", {"n": 3, "beam_size": 2, "temperature": 0}, "num-samples is 3, but a beam-size of 2 keeps"),
+        ("completions", {"n": 3, "beam_size": 2, "temperature": 1}, "a search with 2 beams gives 2 texts at most here"),
+        ("completions", {"n": 3, "generation_config": {"num_beams": 2}}, "with 2 beams gives 2 texts at most here"),
         ("completions", {"n": 3, "num_samples": 3}, "num_samples is given twice"),
         ("completions", {"best_of": 1, "n": 2}, "best is 2, but num-samples writes only 1"),
         ("completions", {"best_of": 3, "stream": True}, "known at the end: leave out stream"),
@@ -238,20 +242,46 @@ def test_a_wrong_number_is_refused_with_one_line(client, chatty, path, fields, l
     assert line in caught.value.response.json()["detail"]
 
 
-def running(server):
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\\"), max_size=20))
+def test_an_error_in_a_stream_is_passed_on_whatever_its_message(message):
+    """transformers puts it between quotes as it is."""
+
+    async def events(*lines):
+        for line in lines:
+            yield f"data: {line}\n\n"
+
+    async def collect():
+        asked = read_fields({"n": 2}, ServerLimits())
+        parts = [_Stream(Sample(asked, index), "completions", 2) for index in range(2)]
+        chunk = json.dumps({"id": "a", "choices": [{"index": 0, "text": "b"}]})
+        streams = [events(chunk, f'{{"error": "{message}"}}'), events(json.dumps({"error": message}))]
+        return [json.loads(event.removeprefix("data: ")) async for event in _merged(parts, streams)]
+
+    found = asyncio.run(collect())
+    assert sorted(map(len, found)) == [1, 1, 2]
+    assert [event for event in found if "error" in event] == [{"error": message}] * 2
+
+
+def metric(server, *names):
+    """The sum of the numbers of the metrics that begin with these names."""
     lines = server.get("/metrics").splitlines()
-    return sum(
-        float(line.split()[1]) for line in lines if line.startswith(("fundamentallm_running", "fundamentallm_waiting"))
-    )
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(names))
+
+
+def running(server):
+    return metric(server, "fundamentallm_running", "fundamentallm_waiting")
 
 
 @pytest.mark.parametrize(
     "fields", [{}, {"n": 3}, {"beam_size": 2}, {"stream": True, "n": 3}], ids=lambda fields: "+".join(fields) or "one"
 )
 def test_a_client_that_leaves_frees_its_place(server, client, fields):
+    choices(client, max_tokens=1)  # loads the model
     long = {"model": str(DEMO_MODEL), "prompt": PROMPT, "max_tokens": 4000, "min_tokens": 3990} | fields
     address = f"{server.url}/v1/completions"
-    with httpx.Client(timeout=httpx.Timeout(60, read=30 if "stream" in fields else 1.5)) as leaving:
+    left = 'fundamentallm_requests_total{path="/v1/completions",status="499"}'
+    expected = metric(server, left) + ("stream" not in fields)  # the answer to the other one has begun
+    with httpx.Client(timeout=httpx.Timeout(60, read=30 if "stream" in fields else 0.5)) as leaving:
         if "stream" in fields:
             with leaving.stream("POST", address, json=long) as answer:
                 next(answer.iter_text())
@@ -260,9 +290,7 @@ def test_a_client_that_leaves_frees_its_place(server, client, fields):
             with pytest.raises(httpx.ReadTimeout):
                 leaving.post(address, json=long)
     ended = time.monotonic() + 20
-    while running(server) and time.monotonic() < ended:
+    while (running(server) or metric(server, left) != expected) and time.monotonic() < ended:
         time.sleep(0.1)
     assert running(server) == 0
-    if "stream" not in fields:
-        name = 'fundamentallm_requests_total{path="/v1/completions",status="499"}'
-        assert name in server.get("/metrics")
+    assert metric(server, left) == expected

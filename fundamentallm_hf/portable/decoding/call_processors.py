@@ -82,12 +82,12 @@ class CallProcessors:
     def observed(self) -> list[LogitsProcessor]:
         """All processors in their order, with those of the recorders around the controls."""
         found: list[LogitsProcessor] = []
+        recorders = self.acting(Recorder)
         for phase in Phase:
-            inside = self._by_phase[phase]
-            for recorder in self._by_phase[Phase.RECORD] if inside and phase in OBSERVED else ():
-                shape = self._warped if phase < Phase.WARP else _unchanged
-                pair = recorder.around(phase, shape) if isinstance(recorder, Recorder) else None
-                inside = inside if pair is None else [pair[0], *inside, pair[1]]
+            inside, warp = self._by_phase[phase], self._warped if phase < Phase.WARP else _unchanged
+            for recorder in recorders if inside and phase in OBSERVED else ():
+                if (pair := recorder.around(phase, warp)) is not None:
+                    inside = [pair[0], *inside, pair[1]]
             found += inside
         return found
 

@@ -1,7 +1,7 @@
-"""What the controls do to the probabilities of every step: which tokens they take away or raise, phase by phase.
+"""What the controls do to the probabilities of every step: which tokens they mask, lower or raise, phase by phase.
 
-A pair of processors around each phase compares the scores before and after it, as temperature, top-k and the like will
-shape them: what those would cut off anyway is no effect of a control. The pair changes no score.
+A pair of processors around each phase compares the scores before and after it, both warped by temperature, top-k and
+the like: what those would cut off anyway is no effect of a control. The pair changes no score.
 """
 
 import math
@@ -14,7 +14,8 @@ from .phases import Phase
 from .row_states import row_key
 from .texts import TOKEN_BYTES, JudgesTexts, Texts
 
-Shape = Callable[[torch.Tensor], torch.Tensor]
+# Applies the warpers that come after a phase to scores, (rows, vocabulary).
+Warp = Callable[[torch.Tensor], torch.Tensor]
 # The phases that are observed: those of the controls that decide what a text contains.
 OBSERVED = (
     Phase.REPETITION,
@@ -63,13 +64,13 @@ class StepEffects:
 class _Before(JudgesTexts):
     """Notes the scores before a phase, by the tokens of each text."""
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
+    def __init__(self, warp: Warp) -> None:
+        self.warp = warp
         self.scores: dict[bytes, torch.Tensor] = {}
 
     def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
         """See `JudgesTexts`. Returns the scores unchanged."""
-        self.scores = dict(zip(texts.keys, self.shape(scores.float()).log_softmax(dim=-1), strict=True))
+        self.scores = dict(zip(texts.keys, self.warp(scores.float()).log_softmax(dim=-1), strict=True))
         return scores
 
 
@@ -82,7 +83,7 @@ class _After(JudgesTexts):
 
     def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
         """See `JudgesTexts`. Returns the scores unchanged."""
-        after = self.before.shape(scores.float()).log_softmax(dim=-1)
+        after = self.before.warp(scores.float()).log_softmax(dim=-1)
         for key, row in zip(texts.keys, after, strict=True):
             if key in self.before.scores:
                 self.found[key] = self.before.scores[key], row
@@ -106,14 +107,14 @@ class ControlEffects:
         # Those of the last step, while it is not known which token is chosen: by row and phase the logs of the factors.
         self._last: dict[bytes, dict[str, torch.Tensor]] = {}
 
-    def around(self, phase: Phase, shape: Shape) -> tuple[JudgesTexts, JudgesTexts]:
+    def around(self, phase: Phase, warp: Warp) -> tuple[JudgesTexts, JudgesTexts]:
         """The processors to put before and after the processors of a phase.
 
         Args:
             phase: which one.
-            shape: what will be done to the scores afterwards, whatever the controls.
+            warp: applies the warpers that come after the phase.
         """
-        before = _Before(shape)
+        before = _Before(warp)
         self._phases[phase] = _After(before)
         return before, self._phases[phase]
 

@@ -136,12 +136,6 @@ class Draft(NamedTuple):
     probabilities: Sequence[float] = ()
 
 
-def matching(chosen: Sequence[int], drafted: Sequence[int]) -> int:
-    """How many of the first chosen tokens are the drafted ones."""
-    pairs = zip(chosen, drafted, strict=False)
-    return next((index for index, (token, draft) in enumerate(pairs) if token != draft), len(drafted))
-
-
 class Drafter:
     """Drafts the next tokens of one text, and tracks how many of them are kept.
 

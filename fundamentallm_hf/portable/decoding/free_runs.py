@@ -1,17 +1,20 @@
-"""Chooses the tokens after all drafts of a pass together, where processors look only at the scores of a token."""
+"""Chooses the tokens after all drafts of a pass at once, where no processor looks at the text.
+
+`judged_runs.py` does the same where processors judge the text after every draft.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from .drafts import matching
 from .network_step import Chosen
 from .row_drafts import ignores_text
+from .texts import common_length
 
 
 class FreeRuns:
-    """Writes the tokens of a call with one row.
+    """Appends the tokens of each pass to a call with one row.
 
     Args:
         loop: the `LeanLoop` that decodes.
@@ -70,10 +73,10 @@ class FreeRuns:
         return len(drafted) + 1
 
     def _append_run(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
-        """The same at once, for a single row whose criteria do not depend on its text."""
+        """Like `_append_each`, but in one step: for criteria that do not depend on the text."""
         loop = self.loop
         over = bool(loop.criteria) and bool(loop.criteria(loop.ids[:, : loop.length], None).any())
-        count = 1 if over else min(matching(tokens, drafted) + 1, loop.most - loop.length)
+        count = 1 if over else min(common_length(tokens, drafted) + 1, loop.most - loop.length)
         count = next((index for index in range(count) if tokens[index] in loop.end_tokens), count - 1) + 1
         loop.enter(tokens[:count])
         loop.length += count

@@ -19,10 +19,10 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
-from .drafts import Draft, matching
+from .drafts import Draft
 from .lookahead import Branches, ContinuationKey, Wishes
 from .recording import Recorder
-from .texts import JudgesTexts, Texts
+from .texts import JudgesTexts, Texts, common_length
 from .warpers import MEMORYLESS
 
 # Processors of transformers that keep nothing, and look at nothing but a row and its scores.
@@ -155,7 +155,7 @@ class JudgedRuns:
                 found = judge_all(self.judging, part, logits[certain:stop].clone())
                 found, chosen = self._chosen(part, found)
                 drawn = chosen or self._drawn(found)
-                reached = matching(drawn, drafted[certain : stop - 1])
+                reached = common_length(drawn, drafted[certain : stop - 1])
                 asked = {name: (at + certain, sight) for name, (at, sight) in wishes.wanted.items() if at <= reached}
                 kept = min((at for at, _ in asked.values()), default=certain + reached + 1) - certain
                 scores.append(found[:kept])

@@ -22,7 +22,8 @@ class Phase(IntEnum):
         REPETITION, LENGTH: penalties.
         STRUCTURE, REQUIRE, BAN: masks and lookahead of the text-level controls.
         ENDING: leads to an end as asked for, through what the others allow.
-        BEGINNING: writes the first words as asked for, which were checked before; the others come after them.
+        BEGINNING: allows nothing but the first words asked for until they are written, whatever the others allow: that
+            the others can go on after them was checked before the first step.
         END: decides what happens where the controls leave no continuation.
         WARP: temperature, top-k, top-p and the like.
         GUIDE: shifts the tokens that are still allowed; nothing is cut off afterwards.

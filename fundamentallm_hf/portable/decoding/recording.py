@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor
 
-from .control_effects import ControlEffects, Shape
+from .control_effects import ControlEffects, Warp
 from .phases import Phase
 from .row_states import row_key
 
@@ -27,12 +27,12 @@ class Recorder(LogitsProcessor):
         """A processor that sees the raw scores of every step; None where none is needed."""
         return None
 
-    def around(self, phase: Phase, shape: Shape) -> tuple[LogitsProcessor, LogitsProcessor] | None:
+    def around(self, phase: Phase, warp: Warp) -> tuple[LogitsProcessor, LogitsProcessor] | None:
         """Processors that see the scores before and after a phase of controls; None where none are needed.
 
         Args:
             phase: which one.
-            shape: returns what the warpers that are still to come will make of scores.
+            warp: applies the warpers that come after the phase.
         """
         return None
 
@@ -90,9 +90,9 @@ class ProbabilityRecorder(Recorder):
         self._look = FirstLook(top)
         self.effects = ControlEffects(greedy)
 
-    def around(self, phase: Phase, shape: Shape) -> tuple[LogitsProcessor, LogitsProcessor]:
+    def around(self, phase: Phase, warp: Warp) -> tuple[LogitsProcessor, LogitsProcessor]:
         """Observes every phase."""
-        return self.effects.around(phase, shape)
+        return self.effects.around(phase, warp)
 
     def first_look(self) -> LogitsProcessor:
         """Notes which tokens are most probable in the raw scores."""

@@ -1,8 +1,8 @@
 """The weights of the network's layers in the form in which `lean_step.py` multiplies them.
 
-A product of a few tokens with a matrix takes up to a third less time if the matrix is transposed in memory. So the
-matrices are copied: transposed, those of query, key and value joined, and multiplied with what would need an operation
-of its own otherwise (the weights of the norms, the constants of GELU).
+The product of a few tokens with a matrix takes up to a third less time if the matrix is transposed in memory. So the
+matrices are copied and transposed. The copies of query, key and value are joined, and the weights of the norms and the
+constants of GELU are multiplied into the matrices, which saves operations.
 """
 
 import weakref
@@ -68,8 +68,8 @@ def linears_of(layer: Any) -> tuple[Any, ...]:
 def _fingerprint(layers: Any) -> torch.Tensor:
     """Changes with the weights: a product of each matrix with a fixed vector, and all else as it is.
 
-    Comparing the weights themselves would take several passes; a write through `.data` leaves no other trace. A change
-    that is lost in the rounding of these products is lost in that of a pass, too.
+    Comparing the weights themselves would take as long as several passes, and a write through `.data` leaves no other
+    trace. A change that is lost in the rounding of these products is no larger than the rounding errors of a pass.
     """
     parts = []
     for layer in layers:
