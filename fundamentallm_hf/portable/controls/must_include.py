@@ -120,13 +120,19 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
     def _budget(self, input_ids: torch.Tensor) -> list[int]:
         return self.states.budget(input_ids, self.max_new_tokens)
 
-    def check(self, input_ids: torch.Tensor) -> None:
-        """Check that the entries fit into the tokens that may be added after every prompt, `(rows, length)`.
+    def check(self, input_ids: torch.Tensor, rows: Sequence[int] | None = None) -> None:
+        """Check that the entries fit into the tokens that may be added.
+
+        Args:
+            input_ids: (rows, length) the prompts.
+            rows: those to check; all by default.
 
         Raises:
             ValueError: they do not; the message says how many tokens they need.
         """
-        for progress, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
+        states, rooms = self.states(input_ids), self.remaining(input_ids)
+        for row in range(len(states)) if rows is None else rows:
+            progress, room = states[row], rooms[row]
             plan = self.requirements.plan_within(progress, room)
             if plan is None or len(plan) > room:
                 entries = ", ".join(map(repr, self.requirements.sources))
