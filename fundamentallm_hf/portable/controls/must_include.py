@@ -296,7 +296,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         tail = self.placement.spellings.tail(row)
         for token in tried:
             after = requirements.advance(progress, token)
-            # From behind its own first token, the plan may look longer: with a space that a mark there asks for.
+            # After its own first token a new plan may be longer: it adds the space that a mark there asks for.
             planned = [token] == plan[:1] and len(plan) <= room
             rest = plan[1:] if planned else requirements.plan(after)
             if rest is None or len(rest) > room - 1 or self._bars(progress, token):

@@ -214,7 +214,7 @@ class TextEndLogitsProcessor(JudgesTexts):
                 changed, ends, _ = self._row(state, room, unfinished, given, row, [])
             else:
                 begins = [] if self._lacks(unfinished) else self.last.starts(texts, index, state, room)
-                if begun := self.last.apt(texts, index, state, begins, given, room):
+                if begun := self.last.preferred(texts, index, state, begins, given, room):
                     changed, ends = self._finish(begun, given)
                 else:
                     changed, ends, begun = self._row(state, room, unfinished, given, row, begins)

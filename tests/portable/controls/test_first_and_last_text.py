@@ -226,6 +226,6 @@ def test_last_words_that_continue_a_sentence_come_where_the_model_finds_them_mor
 
     prompts = ["Once upon a time", "The dragon", "Tom and his dog", "One day, a girl"]
     asked = sum(map(log_probability, prompts))
-    monkeypatch.setattr(LastText, "apt", lambda *given: [])
+    monkeypatch.setattr(LastText, "preferred", lambda *given: [])
     plain = sum(map(log_probability, prompts))
     assert asked > plain + 8, (asked, plain)
