@@ -206,7 +206,7 @@ class DeadEndLogitsProcessor(LogitsProcessor):
 
 
 def _longer(input_ids: torch.Tensor, index: int, token: int) -> torch.Tensor:
-    """The rows with one more token, of which one is told."""
+    """The rows, (rows, length), with one more token: `token` in the row `index`, 0 in the others."""
     longer = torch.nn.functional.pad(input_ids, (0, 1))
     longer[index, -1] = token
     return longer

@@ -41,7 +41,7 @@ def add_text_ending(step: CallProcessors) -> None:
     except UserError:
         if settings.lead == "word":
             raise
-        # Last words that are a sentence may still fit behind a word.
+        # Last words that are a sentence may still fit after a word.
         processor = _processor(step, replace(settings, lead="word"), masked, last)
         processor.check(call.prompts)
     # The others have to be done while there is room for the end.

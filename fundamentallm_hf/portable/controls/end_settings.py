@@ -93,7 +93,8 @@ def bounding_texts(name: str, value: object) -> tuple[str, ...]:
     """The texts of `starts_with` or `ends_with`; none where it is not set.
 
     Raises:
-        UserError: it is neither a text nor a list of texts, or one holds nothing but white space.
+        ValueError: it is neither a text nor a list of texts.
+        UserError: a text holds nothing but white space.
     """
     texts = read_texts(name, value if is_given(value) else None)
     for text in texts:

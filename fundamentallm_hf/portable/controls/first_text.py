@@ -65,14 +65,18 @@ class FirstTextLogitsProcessor(JudgesTexts, SuggestsTokens):
         return [way[len(added) :] for way in self.ways.get(key[:cut], ()) if way[: len(added)] == written]
 
     def is_writing(self, key: bytes) -> bool:
-        """Whether the first words are not written yet."""
-        return self._is_early(key) and any(self.rests(key))
+        """Whether none of the first texts is written yet."""
+        rests = self.rests(key) if self._is_early(key) else []
+        return any(rests) and () not in rests
 
     def _is_early(self, key: bytes) -> bool:
         return len(key) <= self._last_key
 
     def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
-        """See `JudgesTexts`. Returns the scores with only the first words left, and no letter right after them."""
+        """See `JudgesTexts`. Returns the scores with only the first words left, and no letter right after them.
+
+        Where one of the texts is written and another continues it, both may follow: the other, or anything else.
+        """
         keys = texts.keys
         if not any(map(self._is_early, keys)):
             return scores
@@ -80,13 +84,14 @@ class FirstTextLogitsProcessor(JudgesTexts, SuggestsTokens):
         for index, key in enumerate(keys):
             rests = self.rests(key) if self._is_early(key) else []
             tokens = [rest[0] for rest in rests if rest]
-            if tokens:
-                kept = scores[index, tokens].clone()
+            kept = scores[index, tokens].clone()
+            if () in rests:
+                scores[index, self._joins(texts.last(index)).to(scores.device)] = -torch.inf
+                scores[index, tokens] = kept
+            elif tokens:
                 scores[index] = -torch.inf
                 # Another control may have masked them all.
                 scores[index, tokens] = kept if bool((kept > -torch.inf).any()) else torch.zeros_like(kept)
-            elif rests:
-                scores[index, self._joins(texts.last(index)).to(scores.device)] = -torch.inf
         return scores
 
     def _joins(self, last: int) -> torch.Tensor:
@@ -120,7 +125,8 @@ def add_first_text(step: CallProcessors) -> None:
         return
     spelled = spelled_within("starts_with", texts, step)
     keys = Texts.of(call.prompts).keys
-    ways = {key: _ways_after(step, row, spelled) for row, key in enumerate(keys)}
+    rows = {key: row for row, key in enumerate(keys)}  # equal prompts have the same ways
+    ways = {key: _ways_after(step, row, spelled) for key, row in rows.items()}
     vocabulary = Vocabulary.of(call.reader).limited(call.size)
     processor = FirstTextLogitsProcessor(ways, call.prompt_columns, vocabulary, call.size, step.end_tokens)
     for ending in step.acting(TextEndLogitsProcessor):
@@ -189,6 +195,6 @@ def _check_way(step: CallProcessors, row: int, way: Spelling, before: str, text:
     others = (*step.acting(MustIncludeLogitsProcessor), *step.acting(TextEndLogitsProcessor))
     for each in others:
         try:
-            each.check(longer)
+            each.check(longer, [row])
         except UserError as error:
             raise UserError(f"starts_with: after {text!r}, {error}", setting="starts_with", value=text) from error

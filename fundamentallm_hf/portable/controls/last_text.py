@@ -108,10 +108,10 @@ class LastText:
                     break
         return found
 
-    def apt(
+    def preferred(
         self, texts: Texts, index: int, state: UnitText, ways: list[tuple[int, ...]], given: np.ndarray, room: int
     ) -> list[tuple[int, ...]]:
-        """The ways in which last words should follow a text now, within a sentence; none where a better place may come.
+        """The ways in which last words should follow a text now, within a sentence; none if a better position may come.
 
         Args:
             texts: texts.

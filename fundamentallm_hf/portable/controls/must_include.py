@@ -120,13 +120,19 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
     def _budget(self, input_ids: torch.Tensor) -> list[int]:
         return self.states.budget(input_ids, self.max_new_tokens)
 
-    def check(self, input_ids: torch.Tensor) -> None:
-        """Check that the entries fit into the tokens that may be added after every prompt, `(rows, length)`.
+    def check(self, input_ids: torch.Tensor, rows: Sequence[int] | None = None) -> None:
+        """Check that the entries fit into the tokens that may be added.
+
+        Args:
+            input_ids: (rows, length) the prompts.
+            rows: those to check; all by default.
 
         Raises:
             ValueError: they do not; the message says how many tokens they need.
         """
-        for progress, room in zip(self.states(input_ids), self.remaining(input_ids), strict=True):
+        states, rooms = self.states(input_ids), self.remaining(input_ids)
+        for row in range(len(states)) if rows is None else rows:
+            progress, room = states[row], rooms[row]
             plan = self.requirements.plan_within(progress, room)
             if plan is None or len(plan) > room:
                 entries = ", ".join(map(repr, self.requirements.sources))
@@ -290,7 +296,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         tail = self.placement.spellings.tail(row)
         for token in tried:
             after = requirements.advance(progress, token)
-            # From behind its own first token, the plan may look longer: with a space that a mark there asks for.
+            # After its own first token a new plan may be longer: it adds the space that a mark there asks for.
             planned = [token] == plan[:1] and len(plan) <= room
             rest = plan[1:] if planned else requirements.plan(after)
             if rest is None or len(rest) > room - 1 or self._bars(progress, token):

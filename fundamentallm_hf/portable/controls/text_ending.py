@@ -129,15 +129,20 @@ class TextEndLogitsProcessor(JudgesTexts):
         """Whether a required word is missing."""
         return unfinished is not None and self.requirements is not None and bool(self.requirements.missing(unfinished))
 
-    def check(self, input_ids: torch.Tensor) -> None:
-        """Check that such a text fits into the tokens that may be added after every prompt, `(rows, length)`.
+    def check(self, input_ids: torch.Tensor, rows: Sequence[int] | None = None) -> None:
+        """Check that such a text fits into the tokens that may be added.
+
+        Args:
+            input_ids: (rows, length) the prompts.
+            rows: those to check; all by default.
 
         Raises:
             UserError: it does not; the message says how many tokens it needs.
         """
-        rows = zip(self.states(input_ids), self.remaining(input_ids), self._unfinished(input_ids), strict=True)
-        for state, room, unfinished in rows:
-            need = self._joint_need(state, unfinished)
+        states, rooms, progress = self.states(input_ids), self.remaining(input_ids), self._unfinished(input_ids)
+        for row in range(len(states)) if rows is None else rows:
+            room, unfinished = rooms[row], progress[row]
+            need = self._joint_need(states[row], unfinished)
             if need <= room:
                 continue
             name = self.settings.named[-1]
@@ -209,7 +214,7 @@ class TextEndLogitsProcessor(JudgesTexts):
                 changed, ends, _ = self._row(state, room, unfinished, given, row, [])
             else:
                 begins = [] if self._lacks(unfinished) else self.last.starts(texts, index, state, room)
-                if begun := self.last.apt(texts, index, state, begins, given, room):
+                if begun := self.last.preferred(texts, index, state, begins, given, room):
                     changed, ends = self._finish(begun, given)
                 else:
                     changed, ends, begun = self._row(state, room, unfinished, given, row, begins)

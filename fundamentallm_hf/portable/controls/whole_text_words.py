@@ -31,7 +31,12 @@ class Words(NamedTuple):
 
 
 def contradiction(requirements: Requirements | None, barred: bool) -> str:
-    """What a call is refused with whose other controls allow no text with these required words, and without bans."""
+    """The error message where the other controls allow no text with these words.
+
+    Args:
+        requirements: the required words, if there are any.
+        barred: whether there are banned words.
+    """
     if requirements is None:
         return "bad_words: nothing that the other controls allow can be written without a bad word: change one of them"
     entries = ", ".join(map(repr, requirements.sources))
@@ -109,24 +114,24 @@ class WordPartner:
         return self.requirements.plan(state.progress) or []
 
     def letters(self, state: Words | None) -> tuple["LettersOfWords", "LetterState"] | None:
-        """The words character by character, and where they are; None within a character."""
+        """The words character by character, and their state; None within a character."""
         if state is None:
             return None
         progress, barred = state
-        places = [] if progress is None else list(progress.places)
+        entries = [] if progress is None else list(progress.places)
         alone = None if barred is None else barred.alone
         opening = alone is not None and alone.fresh
         if opening and self.barred is not None and self.barred.vocabulary.openings:
             alone, opening = None, False  # the text by itself cannot be read by characters
-        read = [place for place in (*places, barred) if place is not None]
+        read = [each for each in (*entries, barred) if each is not None]
         read += [] if alone is None else [alone._replace(fresh=False)]
-        if any(place.pending or place.fresh or place.unspaced is not None for place in read):
+        if any(each.pending or each.fresh or each.unspaced is not None for each in read):
             return None
         if self.as_letters is None:
             self.as_letters = LettersOfWords(self.requirements, self.barred)
         missing = [
-            None if place is None or (progress is not None and index in progress.held) else place.patterns
-            for index, place in enumerate(places)
+            None if entry is None or (progress is not None and index in progress.held) else entry.patterns
+            for index, entry in enumerate(entries)
         ]
         bars = tuple(each.patterns for each in (barred, None if opening else alone) if each is not None)
         first = alone.patterns if opening and alone is not None else None
@@ -137,12 +142,12 @@ class LetterState(NamedTuple):
     """The state of a text of whole characters.
 
     Attributes:
-        places: for every required entry its state; None where it has appeared.
-        barred: the states of the banned words, behind the prompt and without it.
+        required: for every required entry its state; None where it has appeared.
+        barred: the states of the banned words, after the prompt and without it.
         opening: the latter at the start of a text, from which the decoder removes a space.
     """
 
-    places: tuple[PatternState | None, ...]
+    required: tuple[PatternState | None, ...]
     barred: tuple[PatternState, ...]
     opening: PatternState | None = None
 
@@ -182,10 +187,11 @@ class LettersOfWords:
         return tuple(patterns.key(char) for patterns in self._all)
 
     def core(self, state: LetterState) -> LetterState:
-        """The same state, without what only tells probabilities."""
-        places = [place and patterns.core(place) for patterns, place in zip(self._entries, state.places, strict=True)]
+        """The same state, without what only serves probabilities."""
+        pairs = zip(self._entries, state.required, strict=True)
+        required = [entry and patterns.core(entry) for patterns, entry in pairs]
         barred = state.barred if self._barred is None else map(self._barred.core, state.barred)
-        return LetterState(tuple(places), tuple(dict.fromkeys(barred)), state.opening)
+        return LetterState(tuple(required), tuple(dict.fromkeys(barred)), state.opening)
 
     def step(self, state: LetterState, char: str) -> LetterState | None:
         """See `WordsOfText`."""
@@ -198,27 +204,27 @@ class LettersOfWords:
             if hit:
                 return None
             barred.append(after)
-        places: list[PatternState | None] = []
+        required: list[PatternState | None] = []
         waiting = False
-        for patterns, place in zip(self._entries, state.places, strict=True):
-            if place is None:
-                places.append(None)
+        for patterns, entry in zip(self._entries, state.required, strict=True):
+            if entry is None:
+                required.append(None)
                 continue
-            after, hit = patterns.step(place, char)
+            after, hit = patterns.step(entry, char)
             if self._ordered and waiting:
                 after, hit = patterns.neutral(after), False
             waiting = waiting or not hit
-            places.append(None if hit else after)
-        return self.core(LetterState(tuple(places), tuple(barred)))
+            required.append(None if hit else after)
+        return self.core(LetterState(tuple(required), tuple(barred)))
 
     def may_end(self, state: LetterState) -> bool:
         """See `WordsOfText`."""
         if any(self._barred is not None and self._barred.ends(bar) for bar in state.barred):
             return False
-        pairs = zip(self._entries, state.places, strict=True)
-        return all(place is None or patterns.ends(place) for patterns, place in pairs)
+        pairs = zip(self._entries, state.required, strict=True)
+        return all(entry is None or patterns.ends(entry) for patterns, entry in pairs)
 
     def distance(self, state: LetterState) -> int:
         """See `WordsOfText`."""
-        pairs = zip(self._entries, state.places, strict=True)
-        return max((patterns.distance(place) for patterns, place in pairs if place is not None), default=0)
+        pairs = zip(self._entries, state.required, strict=True)
+        return max((patterns.distance(entry) for patterns, entry in pairs if entry is not None), default=0)

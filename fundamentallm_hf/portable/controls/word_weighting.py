@@ -38,7 +38,7 @@ AT_STAKE = 0.001
 FEW_WORDS, MANY_WORDS = 50, 1000
 # Continuations that are read ahead for one text in one step, at most.
 MOST_READ = 12
-# Of the weights in one token, so that their factor is a number.
+# The greatest sum of weights in one token: e to its power is still a finite number.
 _HEAVIEST_TOKEN = 300.0
 
 Chosen = Callable[[torch.Tensor], torch.Tensor]
@@ -56,7 +56,7 @@ def compile_word_weights(
     """Compile the tables of a list of word weights, for any number of calls.
 
     Args:
-        weights: of the entries; see `WordWeightsLogitsProcessor`. Those that are -inf are left out.
+        weights: of the entries; see `WordWeightsLogitsProcessor`. Entries of weight -inf are left out.
         tokenizer: the model's.
         size: number of scores the model gives.
         case_sensitive: "Will" is not "will".
@@ -100,9 +100,8 @@ class WordWeightsLogitsProcessor(JudgesTexts):
     >>> processor = WordWeightsLogitsProcessor({"dragon": 2.0}, tokenizer, prompt_columns=1)
     >>> ids = tokenizer("The drago", return_tensors="pt").input_ids
     >>> scores = processor(ids, torch.zeros(1, len(tokenizer)))
-    >>> likeliest = scores[0].argmax()
-    >>> tokenizer.decode(likeliest)
-    'n'
+    >>> sorted(tokenizer.decode(token) for token in scores[0].topk(2).indices)
+    ['N', 'n']
 
     ```
     """
@@ -185,7 +184,7 @@ class WordWeightsLogitsProcessor(JudgesTexts):
         for old in texts.far(self._read):
             del self._read[old]
         for group in texts.groups():
-            # What was read for a text tells about its continuations, too.
+            # What was read for a text serves its continuations, too, so the groups are asked one after another.
             self._ask_group(texts, states, {index: stakes[index] for index in group if index in stakes})
 
     def _ask_group(self, texts: Texts, states: Sequence[WeighedState], stakes: dict[int, dict[int, float]]) -> None:

@@ -14,7 +14,7 @@ from .grammar_guides import Guide, Partner
 from .grammar_search import GrammarSearch, Plan
 from .grammar_tokens import GrammarTokens
 from .pattern_position import PatternPositions
-from .pattern_words import Joint
+from .pattern_words import JointMatch
 
 # States that a search examines at most at the start, where it runs once, and in every other state.
 FIRST_EFFORT, EFFORT = 4000, 120
@@ -272,9 +272,9 @@ class PlanMaker:
                     return plan
         return None
 
-    def joint(self, state: GrammarState, effort: int) -> Joint:
+    def joint(self, state: GrammarState, effort: int) -> JointMatch:
         """What is known of the texts that complete an expression and keep to the partner's words."""
-        unknown = Joint(None, False, 0)
+        unknown = JointMatch(None, False, 0)
         if not isinstance(self.guide, PatternPositions) or self.partner is None or state.position is None:
             return unknown
         found, (lead, inner) = self.partner.letters(state.beside), state.position

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..text.vocabulary import Vocabulary
-from .pattern_words import Joint, PatternWords, WordsOfText
+from .pattern_words import JointMatch, PatternWords, WordsOfText
 from .schema_scalars import Spelling, rests_of_character
 from .shortest_match import Expression, Threads
 
@@ -97,9 +97,9 @@ class PatternPositions:
                 text = way.decode()
                 yield from (text[:cut].encode() for cut in range(len(text) + 1))
 
-    def with_words(self, position: PatternPosition, words: PatternWords, state: Any, effort: int) -> Joint:
-        """The shortest text that completes a match and keeps to words of which the text has this state."""
-        return Joint(None, False, 0) if position.pending else words(position.threads, state, effort)
+    def with_words(self, position: PatternPosition, words: PatternWords, state: Any, effort: int) -> JointMatch:
+        """The shortest text that completes a match and keeps to words, from their state `state`; see `PatternWords`."""
+        return JointMatch(None, False, 0) if position.pending else words(position.threads, state, effort)
 
     def joined(self, words: WordsOfText, vocabulary: Vocabulary) -> PatternWords:
         """The search for texts of this expression with some words, kept for the words that were asked about last."""

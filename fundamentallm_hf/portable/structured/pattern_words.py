@@ -1,8 +1,8 @@
 """The shortest text that matches a regular expression and keeps to lists of words, or the proof that there is none.
 
-A state is that of the expression and that of the words together. Characters that neither tells apart are tried once.
-The state nearest to an end is expanded first (A*: Hart, Nilsson and Raphael, 1968). If all states have been expanded
-without an end, there is no such text, however it is tokenized; if the search gave up before, nothing is known.
+A state is that of the expression and that of the words together. Of characters that neither of them distinguishes, one
+is tried. The state nearest to an end is expanded first (A*: Hart, Nilsson and Raphael, 1968). If all states have been
+expanded without an end, there is no such text, however it is tokenized; if the search gave up before, nothing is known.
 """
 
 from collections.abc import Hashable, Sequence
@@ -22,7 +22,7 @@ _MOST_KNOWN = 20_000
 
 
 class WordsOfText(Protocol):
-    """Words that must and must not appear, as they are seen character by character."""
+    """Words that must and must not appear, read character by character."""
 
     @property
     def classes(self) -> Sequence[CharacterClasses]:
@@ -41,8 +41,8 @@ class WordsOfText(Protocol):
         """At least so many characters are missing until it may."""
 
 
-class Joint(NamedTuple):
-    """The result of a search.
+class JointMatch(NamedTuple):
+    """The result of a search for a text that matches an expression and keeps to lists of words.
 
     Attributes:
         text: a text; None if none was found.
@@ -69,7 +69,7 @@ class Letters:
 
     @classmethod
     def of(cls, expression: Expression, words: WordsOfText, vocabulary: Vocabulary) -> "Letters":
-        """The groups of characters that neither the expression nor the words tell apart."""
+        """The groups of characters that neither the expression nor the words distinguish."""
         crossed = CharacterClasses.crossed(
             words.classes, expression.all_tests, lambda char: (expression.key(char), words.key(char))
         )
@@ -99,9 +99,9 @@ class PatternWords:
         self.expression, self.words = expression, words
         self._letters = Letters.of(expression, words, vocabulary)
         self._steps: dict[tuple[Threads, bool], list[tuple[str, Threads]]] = {}
-        self._known: dict[tuple[Threads, Any], tuple[int, Joint]] = {}
+        self._known: dict[tuple[Threads, Any], tuple[int, JointMatch]] = {}
 
-    def __call__(self, threads: Threads, state: Any, effort: int) -> Joint:
+    def __call__(self, threads: Threads, state: Any, effort: int) -> JointMatch:
         """The shortest text that leads on from these states to an end.
 
         Args:
@@ -109,7 +109,7 @@ class PatternWords:
             state: the state in the words.
             effort: states that may be expanded.
         """
-        spent, known = self._known.get((threads, state), (-1, Joint(None, False, 0)))
+        spent, known = self._known.get((threads, state), (-1, JointMatch(None, False, 0)))
         if known.text is not None or known.proven or spent >= effort:
             return known._replace(looked=0)
         if len(self._known) >= _MOST_KNOWN:
@@ -118,16 +118,16 @@ class PatternWords:
         self._known[threads, state] = effort, known
         return known
 
-    def _find(self, threads: Threads, state: Any, effort: int) -> Joint:
+    def _find(self, threads: Threads, state: Any, effort: int) -> JointMatch:
         found = self._search(threads, state, effort, self._letters.written, False)
         if found.text is not None or not found.proven:
             return found
         # llguidance may read the expression otherwise, so the proof has to hold for either reading.
         every = self._letters.written + self._letters.others
         loosely = self._search(threads, state, effort, every, True)
-        return Joint(None, loosely.proven, found.looked + loosely.looked)
+        return JointMatch(None, loosely.proven, found.looked + loosely.looked)
 
-    def _search(self, threads: Threads, state: Any, effort: int, letters: Sequence[str], loosely: bool) -> Joint:
+    def _search(self, threads: Threads, state: Any, effort: int, letters: Sequence[str], loosely: bool) -> JointMatch:
         numbers, looked, tried = count(), 0, 0
         first = (threads, state)
         seen = {first}
@@ -135,11 +135,11 @@ class PatternWords:
         while queue:
             _, _, _, (threads, state), text = heappop(queue)
             if self.expression.accepts(threads) and self.words.may_end(state):
-                return Joint(text, False, looked)
+                return JointMatch(text, False, looked)
             steps = self._steps_from(threads, letters, loosely)
             looked, tried = looked + 1, tried + len(steps)
             if looked > effort or tried > effort * _TRIED_FOR_EACH:
-                return Joint(None, False, looked)
+                return JointMatch(None, False, looked)
             for char, after in steps:
                 there = self.words.step(state, char)
                 if there is not None and (after, there) not in seen:
@@ -147,13 +147,13 @@ class PatternWords:
                     length = len(text) + 1
                     far = length + self._distance(after, there)
                     heappush(queue, (far, -length, next(numbers), (after, there), text + char))
-        return Joint(None, True, looked)
+        return JointMatch(None, True, looked)
 
     def _steps_from(self, threads: Threads, letters: Sequence[str], loosely: bool) -> list[tuple[str, Threads]]:
         """The characters that may come next in the expression, each with the state after it."""
         steps = self._steps.get((threads, loosely))
         if steps is None:
-            if len(self._steps) >= _MOST_KNOWN // len(letters):
+            if len(self._steps) >= _MOST_KNOWN // max(1, len(letters)):
                 self._steps.clear()
             after = ((char, self.expression.step(threads, char, loosely)) for char in letters)
             steps = self._steps[threads, loosely] = [each for each in after if each[1]]

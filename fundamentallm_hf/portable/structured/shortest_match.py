@@ -95,7 +95,7 @@ class Expression:
 
     @property
     def tests(self) -> list[re.Pattern[str]]:
-        """The tests of single characters; a ValueError if some stand for characters that they do not list."""
+        """The tests of single characters; raises ValueError if some mean characters that they do not list."""
         if self._properties or any(test.flags & re.IGNORECASE for test in self._tests):
             raise ValueError("the characters of a test are not listed")
         return self._tests

@@ -304,7 +304,7 @@ class WeightTables(TokenReader):
         Args:
             start: the state before.
             step: reads one character.
-            alive: whether it matters how a state goes on.
+            alive: whether a state can still add something.
             heads: the first characters of the tokens; by default all.
         """
         pieces, starts, tokens = self._texts.pieces, self._texts.starts, self._texts.tokens

@@ -72,7 +72,7 @@ class WeightedWords(LiteralMachine):
         self.tangled = False
         for entry, weight in entries:
             path = self.add(entry)
-            literal = [item for item, stands in zip(entry.items, entry.literal, strict=True) if stands]
+            literal = [item for item, is_literal in zip(entry.items, entry.literal, strict=True) if is_literal]
             at_once = entry.is_stem or not needs_boundary(fold_text(literal[-1], ignore_case)[-1])
             due, node = (self._at_once, path[-2]) if entry.is_stem else (self._at_once, path[-1])
             if not at_once:
@@ -170,17 +170,9 @@ class WeightedWords(LiteralMachine):
         return sorted((rest for rests in lists for rest in rests), key=lambda rest: -rest.chance * abs(rest.gain))
 
     def _weigh(self, state: LiteralState, part: str, begins: bool) -> tuple[LiteralState, float]:
-        word, space = is_word(part), part.isspace()
+        word = is_word(part)
         due = 0.0 if word else self.due_at_end(state)
-        starts = () if not begins else (0,) if state.in_word else (0, 1)  # see `LiteralMachine`
-        reached, stays = set(), set()
-        for place in (*state.threads, *starts):
-            node = self.nodes[place]
-            follower = node.next.get(SPACE if space else part)
-            if follower is not None:
-                reached.add(follower)
-            if (node.repeats == STAR and word) or (node.repeats == SPACE and space):
-                stays.add(place)
+        reached, stays = self._follow((*state.threads, *(self._begin(state) if begins else ())), part)
         # More white space within a phrase completes nothing again.
         due += math.fsum(self._at_once.get(place, 0.0) for place in reached)
         reached |= {star for place in reached if (star := self.nodes[place].star) is not None} | stays

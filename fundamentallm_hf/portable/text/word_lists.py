@@ -93,7 +93,7 @@ def read_weights(value: Any) -> dict[str, float]:
             is what follows the last colon.
 
     Returns:
-        The weight of each entry. Those that are given several times are added up.
+        The weight of each entry. The weights of one that is given several times are added up.
 
     Raises:
         ValueError: something is no entry with a weight; says what.
@@ -126,8 +126,9 @@ def _weights_of(items: tuple[Any, ...]) -> dict[str, float]:
         entry, weight = _split_weight(item) if isinstance(item, str) else item
         if not isinstance(entry, str) or not entry.strip():
             raise ValueError(f"the value has to be {_WEIGHTED} but holds {entry!r}")
-        found[entry.strip()] = found.get(entry.strip(), 0.0) + _weight(entry, weight)
-    return found
+        word = entry.strip()
+        found[word] = found.get(word, 0.0) + _weight(word, weight)
+    return {word: _weight(word, total) for word, total in found.items()}
 
 
 def join_weights(weights: Mapping[Any, Any]) -> list[str]:
@@ -165,6 +166,6 @@ def _weight(entry: str, value: Any) -> float:
         number = math.nan
     if not number <= HEAVIEST:
         raise ValueError(
-            f"the weight of {entry.strip()!r} has to be a number of at most {HEAVIEST:g}, or -inf, but is {value!r}"
+            f"the weight of {entry!r} has to be a number of at most {HEAVIEST:g}, or -inf, but is {value!r}"
         )
     return number

@@ -14,7 +14,7 @@ What an entry means:
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -222,20 +222,31 @@ class LiteralMachine:
         return state._replace(threads=frozenset(node for node in state.threads if self._distances[node] < MANY))
 
     def _read(self, state: LiteralState, part: str) -> tuple[LiteralState, bool]:
-        word, space = is_word(part), part.isspace()
+        word = is_word(part)
         hit = state.pending and not word
-        begin = (_ANYWHERE,) if state.in_word else (_ANYWHERE, _AT_BOUNDARY)
-        reached = set()
-        for place in (*state.threads, *begin):
+        reached, stays = self._follow((*state.threads, *self._begin(state)), part)
+        reached |= stays
+        reached |= {star for place in reached if (star := self.nodes[place].star) is not None}
+        complete = {self.nodes[place].complete for place in reached}
+        return LiteralState(frozenset(reached), word, "boundary" in complete), hit or "now" in complete
+
+    @staticmethod
+    def _begin(state: LiteralState) -> tuple[int, ...]:
+        """The nodes at which entries may begin."""
+        return (_ANYWHERE,) if state.in_word else (_ANYWHERE, _AT_BOUNDARY)
+
+    def _follow(self, nodes: Iterable[int], part: str) -> tuple[set[int], set[int]]:
+        """The nodes after some nodes and a folded character, and those of them that the character repeats."""
+        word, space = is_word(part), part.isspace()
+        reached, stays = set(), set()
+        for place in nodes:
             node = self.nodes[place]
             follower = node.next.get(SPACE if space else part)
             if follower is not None:
                 reached.add(follower)
             if (node.repeats == STAR and word) or (node.repeats == SPACE and space):
-                reached.add(place)
-        reached |= {star for place in reached if (star := self.nodes[place].star) is not None}
-        complete = {self.nodes[place].complete for place in reached}
-        return LiteralState(frozenset(reached), word, "boundary" in complete), hit or "now" in complete
+                stays.add(place)
+        return reached, stays
 
     def add(self, entry: Entry, completes: bool = True) -> list[int]:
         """Add an entry.

@@ -22,6 +22,7 @@ from fundamentallm_hf.portable.errors import UserError
 DRAWS = int(os.environ.get("BOUNDS_DRAWS", "160"))
 FIRST = int(os.environ.get("BOUNDS_FIRST", "0"))
 STARTS = [None, "the cat", "big", ["Paris", "Rome"], "\nthe dog", "42 and", "ca", "日本", ", and", "très bien", " a"]
+STARTS += [["the", "the cat"], ["ca", "cat", "ca is"]]
 LASTS = [None, "the dog", "ran.", ["big cat", "Rome"], "The dog ran!", "3.14", "猫", "très", "Paris\n", "! ?", "é"]
 PARTNERS = [
     {},
@@ -173,6 +174,25 @@ def test_one_of_several_texts_comes_first():
     assert all(re.match(r" there was a (frog|cat)\b", each.completion) for each in found)
 
 
+@pytest.mark.parametrize("family", ["characters", "byte_level", "llama"])
+@pytest.mark.parametrize("texts", [["the", "the cat"], ["the cat", "the"], ["ca", "cat"]])
+def test_a_first_text_that_another_continues_may_be_the_whole_of_it(family, texts):
+    how = {"starts_with": texts, "max_new_tokens": 14, "do_sample": True, "top_k": 0, "num_return_sequences": 8}
+    found = [added for _, added in added_to(toy_model(family), ["Paris"], how)]
+    assert all(begins_as_asked("Paris", added, texts) for added in found), found
+    assert not all(begins_as_asked("Paris", added, max(texts, key=len)) for added in found), found
+
+
+def test_the_first_words_of_a_row_do_not_depend_on_the_other_rows():
+    model = toy_model("characters")
+    # After "dog" there is room for no other "big dog"; after "x" there is, but not where it completes a bad word.
+    how = {"starts_with": ["dog sat", "x"], "must_include": ["big dog"], "bad_words": ["big x"], "do_sample": False}
+    how |= {"max_new_tokens": 11}
+    alone = [text for prompt in ("a big", "the") for _, text in added_to(model, [prompt], how)]
+    assert [text.lstrip().split()[0] for text in alone] == ["dog", "x"]
+    assert [text for _, text in added_to(model, ["a big", "the"], how)] == alone
+
+
 def test_drafted_texts_with_first_and_last_words_are_like_those_that_are_not():
     generator = Generator(load_model(device="cpu"))
     how = {"max_tokens": 150, "starts_with": "Tim and Tom", "ends_with": "The end.", "temperature": 0}
@@ -206,6 +226,6 @@ def test_last_words_that_continue_a_sentence_come_where_the_model_finds_them_mor
 
     prompts = ["Once upon a time", "The dragon", "Tom and his dog", "One day, a girl"]
     asked = sum(map(log_probability, prompts))
-    monkeypatch.setattr(LastText, "apt", lambda *given: [])
+    monkeypatch.setattr(LastText, "preferred", lambda *given: [])
     plain = sum(map(log_probability, prompts))
     assert asked > plain + 8, (asked, plain)

@@ -80,7 +80,7 @@ class Chain:
 
 
 def reader_of(chain, weights, prompt):
-    """Tells the log-probability of a text behind `prompt` under weights, and how its steps were normalised."""
+    """A function that returns the log-probability of a text after `prompt` under weights, and the sums of its steps."""
     known = {"ab": 5, "abc": 5, "ba": 2, "bab": 1, "bb": 2, "ca": 3, "cab": 2, "c": 1}
     counts = WordCounts(known)  # which know nothing of the chain, and are sure of nothing
     tables = compile_word_weights(weights, chain.tokenizer, len(chain.tokenizer), counts=counts)

@@ -40,7 +40,7 @@ def value(patterns, text):
 
 
 def matches(source, text):
-    """How often an expression is complete: each match as short as it can be, the next one behind it."""
+    """How often an expression is complete: each match as short as it can be, the next one after it."""
     expression, found, begin = re.compile(source), 0, 0
     for end in range(1, len(text) + 1):
         if any(expression.fullmatch(text, first, end) for first in range(begin, end)):

@@ -1,6 +1,8 @@
 # ruff: noqa: RUF001 - letters of other scripts are the point here.
 """Lists of entries, in one text and in a file."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,3 +124,10 @@ def test_weights_are_read_as_they_were_written(weights):
 
 def test_an_entry_may_hold_a_colon_and_comes_once():
     assert read_weights("3:15:2, said:1, said:-0.5") == {"3:15": 2.0, "said": 0.5}
+
+
+def test_the_weights_of_one_entry_are_added_up_before_their_sum_is_checked():
+    assert read_weights("cat:15, cat:15, cat :-20") == {"cat": 10.0}
+    assert read_weights("cat:15, cat:-inf") == {"cat": -math.inf}
+    with pytest.raises(ValueError, match="the weight of 'cat' has to be a number of at most 20, or -inf, but is 30"):
+        read_weights("cat:15, cat:15")
