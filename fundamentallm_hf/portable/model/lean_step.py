@@ -61,7 +61,7 @@ def plain_network(model: Any) -> bool:
             or not vars(module).keys().isdisjoint(_STEP_METHODS)
         ):
             return False
-        if not all(map(_is_plain_parameter, module._parameters.values())):
+        if not all(map(_is_plain_parameter, module.parameters(recurse=False))):
             return False
         if any(not watches_states(hook) for name in _HOOKS for hook in getattr(module, name).values()):
             return False
@@ -71,9 +71,7 @@ def plain_network(model: Any) -> bool:
 
 
 def _is_plain_parameter(given: Any) -> bool:
-    return given is None or (
-        type(given) is nn.Parameter and given.dtype == torch.float32 and given.device.type == "cpu"
-    )
+    return type(given) is nn.Parameter and given.dtype == torch.float32 and given.device.type == "cpu"
 
 
 def _is_known(kind: type, home: str) -> bool:
