@@ -14,6 +14,7 @@ from fundamentallm_hf.portable.guides.attribute_lookup import BUNDLED, known_att
 from fundamentallm_hf.portable.guides.attributes import FOLDER, Attribute
 
 from .options import CONTEXT
+from .prompts import read_openings
 from .terminal import Notes
 
 WHERE = {"model": "next to the model", "user": "your own", "package": "comes with fundamentallm"}
@@ -35,9 +36,14 @@ WHERE = {"model": "next to the model", "user": "your own", "package": "comes wit
     "--texts",
     metavar="N",
     type=click.IntRange(min=8),
-    help="Texts that the model writes to learn from.  [default: 4000]",
+    help="Texts that the model writes to learn from.  [default: 4000, or fewer for a large model]",
 )
-@click.option("--tokens", metavar="N", type=click.IntRange(min=1), help="Tokens of each, at most.  [default: 300]")
+@click.option(
+    "--tokens",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Tokens of each, at most.  [default: about 300 characters]",
+)
 @click.option(
     "--measure",
     metavar="N",
@@ -108,7 +114,7 @@ def _train_experts(
             label=source["label"] or "",
         ),
         AttributeSamples(
-            () if samples["openings"] is None else read_lines(samples["openings"]),
+            read_openings(samples["openings"]),
             samples["texts"],
             samples["tokens"],
             MEASURED if samples["measure"] is None else samples["measure"],
