@@ -41,18 +41,18 @@ class Request:
         used_seed: the last seed that was used; None where none was set.
     """
 
-    @property
-    def chat(self) -> dict[str, Any]:
-        """The field of a `Node` that holds the messages of a chat; empty for any other prompt."""
-        messages = getattr(self.prompt, "messages", None)
-        return {} if messages is None else {"messages": tuple(messages)}
-
     prompt: str
     continued: bool = False
     parent: int | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     asked_seed: int | None = None
     used_seed: int | None = None
+
+    @property
+    def chat(self) -> dict[str, Any]:
+        """The field of a `Node` that holds the messages of a chat; empty for any other prompt."""
+        messages = getattr(self.prompt, "messages", None)
+        return {} if messages is None else {"messages": tuple(messages)}
 
 
 class TreeCommands:
