@@ -94,7 +94,7 @@ class Tree {
 
   // The field of a node that holds the messages of a chat, for another reply to them; nothing for any other prompt.
   chat(parent, prompt) {
-    const reply = this.children(parent).find((node) => node.messages && node.completion && this.prompt(node) === prompt);
+    const reply = this.children(parent).find((node) => node.messages && "tokens" in node && this.prompt(node) === prompt);
     return reply ? { messages: reply.messages } : {};
   }
 
