@@ -27,8 +27,8 @@ WHERE = {"model": "next to the model", "user": "your own", "package": "comes wit
 @click.option(
     "--kind",
     type=click.Choice(["words", "experts"]),
-    help="Weighted words, for any model, or a pair of experts, trained for MODEL only.  [default: words, or experts of a "
-    "--description alone]",
+    help="Weighted words, for any model, or a pair of experts, trained for MODEL only.  "
+    "[default: words, or experts of a --description alone]",
 )
 @click.option("--classifier", metavar="NAME", help="A text classifier instead of texts: its folder or Hub id.")
 @click.option("--label", metavar="NAME", help="Label of the classifier to guide towards.")
