@@ -169,6 +169,8 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.teacher == "words" and not arguments.ratings:
+        parser.error("--teacher words learns from rated texts: give --ratings FILES")
     torch.set_num_threads(arguments.threads)
     stories = [
         story.strip()

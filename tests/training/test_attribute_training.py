@@ -289,7 +289,7 @@ def test_options_that_do_not_go_together_are_told_in_one_line(options, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"texts": 1}, "texts has to be at least 2 but is 1"),
+        ({"texts": 7}, "texts has to be at least 8 but is 7"),
         ({"tokens": 0}, "tokens has to be at least 1 but is 0"),
         ({"measured": -1}, "measured has to be at least 0 but is -1"),
     ],
