@@ -86,8 +86,8 @@ class AttributeSamples:
     Attributes:
         openings: prompts; without them, a description has those of `OPENINGS`, and given texts have their own first
             words. A classifier has those of `OPENINGS`, too, but a FundamentaLLM model starts without a prompt for it.
-        texts: number of texts to learn from, at least 8; by default 4,000, or fewer for a large model. Of no effect where
-            the source is texts.
+        texts: number of texts to learn from, at least 8; by default 4,000, or fewer for a large model. Of no effect
+            where the source is texts.
         tokens: most tokens of each; by default about 300 characters.
         measured: number of texts at each strength that is tried; 0 suggests no strength.
         seed: of the random numbers; the same one gives the same attribute.
