@@ -5,10 +5,10 @@
 `animals` and `suspense` are made as `train-attribute` makes them: words by log-odds between stories that hold a word of
 the rule below, and stories that hold none. With a teacher, `positive_sentiment` and `negative_sentiment` are made as
 `train-attribute --classifier --kind experts` makes them: a teacher rates texts, and a pair of experts learns from those
-at both ends. The texts are what the model writes behind openings from the stories, or, with `--from-stories`, what the
-stories say behind them. The teacher is `words` (`word_teacher.py`: it learns from `--ratings` in seconds, and rates
+at both ends. The texts are what the model writes after openings from the stories, or, with `--from-stories`, what the
+stories say after them. The teacher is `words` (`word_teacher.py`: it learns from `--ratings` in seconds, and rates
 thousands of texts a second), `vader` (VADER's rules alone), or a folder that `sentiment_teacher.py` wrote, which takes
-a GPU or hours. Beside the experts, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the
+a GPU or hours. Next to the experts, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the
 package vaderSentiment, MIT) that the model's training text has.
 
 The bundled experts learnt from the 12% of 25,000 passages that such a teacher rates highest, and the 12% that it rates
@@ -61,12 +61,12 @@ TOKENS = 300
 # All of the texts of both sides are read, and learnt from in large batches.
 LEARNING = {"most_tokens": 8_000_000, "batch": 4096}
 Rater = Teacher | Vader | WordTeacher
-# Openings are cut after so many characters, behind the beginning of a story or of a sentence in it.
+# Openings are cut after so many characters, after the beginning of a story or of a sentence in it.
 SHORTEST, LONGEST = 10, 110
 
 
 def passages(stories: list[str], number: int) -> list[OwnText]:
-    """Beginnings of stories and of sentences in them, half and half, each with what the story says behind it."""
+    """Beginnings of stories and of sentences in them, half and half, each with what the story says after it."""
     chance = random.Random(0)
     found = []
     while len(found) < number:
@@ -87,7 +87,7 @@ def long_passages(stories: list[str], number: int) -> list[OwnText]:
 def judged_texts(
     writer: Any, stories: list[str], teacher: Rater, arguments: argparse.Namespace, told: Any
 ) -> tuple[list[OwnText], list[float]]:
-    """What a model, or without one the stories, say behind openings from the stories; the teacher's rating of each."""
+    """What a model, or without one the stories, say after openings from the stories; the teacher's rating of each."""
     number = arguments.texts
     if isinstance(teacher, Teacher):
         teacher.to(arguments.device)
@@ -169,6 +169,8 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.teacher == "words" and not arguments.ratings:
+        parser.error("--teacher words learns from rated texts: give --ratings FILES")
     torch.set_num_threads(arguments.threads)
     stories = [
         story.strip()

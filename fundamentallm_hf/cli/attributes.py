@@ -14,6 +14,7 @@ from fundamentallm_hf.portable.guides.attribute_lookup import BUNDLED, known_att
 from fundamentallm_hf.portable.guides.attributes import FOLDER, Attribute
 
 from .options import CONTEXT
+from .prompts import read_openings
 from .terminal import Notes
 
 WHERE = {"model": "next to the model", "user": "your own", "package": "comes with fundamentallm"}
@@ -26,7 +27,8 @@ WHERE = {"model": "next to the model", "user": "your own", "package": "comes wit
 @click.option(
     "--kind",
     type=click.Choice(["words", "experts"]),
-    help="Weighted words, for any model, or a pair of experts, trained for MODEL only.  [default: words]",
+    help="Weighted words, for any model, or a pair of experts, trained for MODEL only.  "
+    "[default: words, or experts of a --description alone]",
 )
 @click.option("--classifier", metavar="NAME", help="A text classifier instead of texts: its folder or Hub id.")
 @click.option("--label", metavar="NAME", help="Label of the classifier to guide towards.")
@@ -35,9 +37,14 @@ WHERE = {"model": "next to the model", "user": "your own", "package": "comes wit
     "--texts",
     metavar="N",
     type=click.IntRange(min=8),
-    help="Texts that the model writes to learn from.  [default: 4000]",
+    help="Texts that the model writes to learn from.  [default: 4000, or fewer for a large model]",
 )
-@click.option("--tokens", metavar="N", type=click.IntRange(min=1), help="Tokens of each, at most.  [default: 300]")
+@click.option(
+    "--tokens",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Tokens of each, at most.  [default: about 300 characters]",
+)
 @click.option(
     "--measure",
     metavar="N",
@@ -108,7 +115,7 @@ def _train_experts(
             label=source["label"] or "",
         ),
         AttributeSamples(
-            () if samples["openings"] is None else read_lines(samples["openings"]),
+            read_openings(samples["openings"]),
             samples["texts"],
             samples["tokens"],
             MEASURED if samples["measure"] is None else samples["measure"],
@@ -220,14 +227,14 @@ def _leaning(attribute: Attribute) -> dict[str, str]:
     if effect is None:
         return {}
     shares = effect["shares"]
-    told = ", ".join(f"{share:.0%} at {strength.replace('+0', '0')}" for strength, share in shares.items())
+    listed = ", ".join(f"{share:.0%} at {strength.replace('+0', '0')}" for strength, share in shares.items())
     perplexity = ", ".join(f"{ratio:.2f}" for ratio in attribute.about["perplexity"].values())
     suggested = attribute.about.get("suggested_strength")
     advice = "none: no strength made 90% of the texts lean" if suggested is None else f"{suggested:g} is suggested"
     if suggested == 0:
         advice = "none: 90% of the texts lean without a guide"
     return {
-        "leaning": f"{told} ({effect['what'].rstrip(',')})",
+        "leaning": f"{listed} ({effect['what'].rstrip(',')})",
         "perplexity": f"{perplexity} (the model's own, relative to no guide)",
         "strength": advice,
     }

@@ -10,6 +10,7 @@ from fundamentallm_hf.portable.errors import UserError
 
 from .load import load
 from .options import CONTEXT, model_options
+from .prompts import read_openings
 from .terminal import Notes
 
 
@@ -58,7 +59,7 @@ def overused(
 
     search = Search(**{name: options.pop(name) for name in ("texts", "tokens", "seed", "ratio", "most")})
     people = None if compared_with is None else read_lines(compared_with)
-    begins = [] if openings is None else read_lines(openings)
+    begins = read_openings(openings)
     notes = Notes()
     with ExitStack() as stack:
         target = None
@@ -71,7 +72,7 @@ def overused(
         weights = find_overused(
             loaded,
             loaded.tokenizer,
-            people or _counts(loaded),
+            _counts(loaded) if people is None else people,
             begins,
             search,
             progress=lambda done, total: bar.update(task, completed=done, total=total),

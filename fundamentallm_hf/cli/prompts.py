@@ -2,7 +2,7 @@
 
 import sys
 
-from fundamentallm_hf.files import decode_text, read_text
+from fundamentallm_hf.files import decode_text, read_lines, read_text
 from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.chat_messages import Messages, read_chats
@@ -21,6 +21,20 @@ def read_stdin(what: str) -> str:
     if sys.stdin.isatty():
         print(f"note: reading {what} from the terminal, end it with Ctrl-D", file=sys.stderr)
     return decode_text(sys.stdin.buffer.read(), f"{what} on stdin")
+
+
+def read_openings(file: str | None) -> list[str]:
+    """The prompts of a file, one per line; none if there is no file.
+
+    Raises:
+        UserError: the file cannot be read, or has no line that is not empty.
+    """
+    if file is None:
+        return []
+    found = read_lines(file)
+    if not found:
+        raise UserError(f"the openings {file!r} are empty: give prompts, one per line, or leave out --openings")
+    return found
 
 
 def prompts_from_options(given: tuple[str, ...], escape: bool) -> list[str]:

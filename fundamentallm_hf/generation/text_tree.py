@@ -168,9 +168,9 @@ class TextTree:
             waiting += [(child, depth + 1) for child in reversed(below.get(node.id, []))]
 
     def add_prompt(self, prompt: str) -> Node:
-        """The text that is a prompt alone; the same one, where that prompt was given before."""
+        """The text that is a prompt alone, and no chat; the same one, where that prompt was given before."""
         for node in self.children(None):
-            if node.prompt == prompt and not node.completion:
+            if node.prompt == prompt and not node.completion and node.messages is None:
                 return node
         return self.add(None, prompt)
 

@@ -86,7 +86,8 @@ class AttributeSamples:
     Attributes:
         openings: prompts; without them, a description has those of `OPENINGS`, and given texts have their own first
             words. A classifier has those of `OPENINGS`, too, but a FundamentaLLM model starts without a prompt for it.
-        texts: number of texts to learn from; by default 4,000, or fewer for a large model.
+        texts: number of texts to learn from, at least 8; by default 4,000, or fewer for a large model. Of no effect
+            where the source is texts.
         tokens: most tokens of each; by default about 300 characters.
         measured: number of texts at each strength that is tried; 0 suggests no strength.
         seed: of the random numbers; the same one gives the same attribute.
@@ -97,6 +98,12 @@ class AttributeSamples:
     tokens: int | None = None
     measured: int = MEASURED
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("texts", 8), ("tokens", 1), ("measured", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} has to be at least {least} but is {value}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from fundamentallm_hf.portable.guides.output_experts import (
     OutputWeights,
 )
 
-from .text_likelihood import behind
+from .text_likelihood import joined
 from .word_training import area_under_curve
 
 SIDES = ("with", "without")
@@ -59,7 +59,7 @@ class Passage:
     @property
     def taught(self) -> str:
         """What the teacher reads: its prompt, and the text from the first part on."""
-        return behind(self.teacher, self.text[self.spans[0][0] if self.spans else 0 :])
+        return joined(self.teacher, self.text[self.spans[0][0] if self.spans else 0 :])
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def write_texts(
 
 
 def _added(tokenizer: Any, ids: list[int], width: int) -> str:
-    """The text after the first `width` tokens, as it reads behind them: with the space that a decoder drops first."""
+    """The text after the first `width` tokens, as it reads after them: with the space that a decoder drops first."""
     before = tokenizer.decode(ids[:width], skip_special_tokens=True)
     whole = tokenizer.decode(ids, skip_special_tokens=True)
     return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(ids[width:], skip_special_tokens=True)

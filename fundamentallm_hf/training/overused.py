@@ -75,7 +75,7 @@ def find_overused(
         openings, texts = (cut or [""]), [text[len(_opening(text)) :] for text in texts]
     written = write_texts(model, tokenizer, openings, search.texts, search.tokens, progress=progress, seed=search.seed)
     of_people = [counts] if counts else count_phrases(texts)
-    return overused([*count_phrases(each.text for each in written)][: len(of_people)], of_people, search)
+    return overused(count_phrases((each.text for each in written), len(of_people)), of_people, search)
 
 
 def overused(

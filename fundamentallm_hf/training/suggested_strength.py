@@ -66,7 +66,7 @@ def measure_leaning(
         tokenizer: the tokenizer of the model.
         attribute: it guides the texts.
         judge: gives the log-odds of each text; nan for one that it cannot judge, which does not lean.
-        openings: beginnings of the texts, used in turn. The attribute should not have been learnt from them.
+        openings: beginnings of the texts, used in turn; best those that the attribute was not learnt from.
         number: of texts at each strength.
         tokens: most tokens of each.
         progress: called with the number of strengths that were measured, and how many these may be.

@@ -48,7 +48,7 @@ def likelihoods(
     """
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     alone = encode([context for context, _ in pairs], tokenizer)
-    whole = encode([behind(context, text) for context, text in pairs], tokenizer)
+    whole = encode([joined(context, text) for context, text in pairs], tokenizer)
     read = [_Read(ids[:window], _first(before, ids)) for before, ids in zip(alone, whole, strict=True)]
     order = sorted(range(len(pairs)), key=lambda index: len(read[index].ids))
     found: dict[int, Likelihood] = {}
@@ -61,7 +61,7 @@ def likelihoods(
     return [found[index] for index in range(len(pairs))]
 
 
-def behind(context: str, text: str) -> str:
+def joined(context: str, text: str) -> str:
     """The context with a text after it: of a chat the beginning of the answer, so no special tokens are added."""
     return ChatPrompt(context + text, context.messages) if isinstance(context, ChatPrompt) else context + text
 

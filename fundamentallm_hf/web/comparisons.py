@@ -70,9 +70,15 @@ def with_and_without(settings: GenerationSettings, name: str) -> list[Column]:
     Args:
         settings: of both.
         name: of the setting; one of `REMOVABLE`.
+
+    Raises:
+        UsageError: it cannot be left out.
     """
     if name not in REMOVABLE:
-        raise UsageError(f"{SETTINGS[name].label if name in SETTINGS else name} cannot be left out")
+        raise UsageError(
+            f"{SETTINGS[name].label if name in SETTINGS else name} cannot be left out: choose one of "
+            f"{', '.join(SETTINGS[each].label for each in REMOVABLE)}"
+        )
     alone = settings.replace(num_samples=1, best=None)
     return [Column(f"with {SETTINGS[name].label}", alone), _without(alone, name)]
 

@@ -93,7 +93,7 @@ const take = (run) => {
     const twin = tree.children(above).find(
       (node) => "tokens" in node && node.completion === completion && tree.prompt(node) === prompt && node.seed === known.seed
         && JSON.stringify(node.settings) === JSON.stringify(known.settings));
-    const node = twin || tree.add(above, prompt, completion, known);
+    const node = twin || tree.add(above, prompt, completion, { ...known, ...tree.chat(above, prompt) });
     nodes.push(node);
     see.dataset.id = node.id;
   }

@@ -5,6 +5,7 @@ All text is escaped here and never used as a template. `script.js` handles click
 
 import json
 import math
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -76,12 +77,12 @@ def _growing_html(written: Written, same: int) -> str:
     for start, end in pairwise(found):
         classes = ["same"] if start < same else []
         classes += [] if settled is None or start < settled else ["unsettled"]
-        place = ""
+        position = ""
         if start in turned:
             classes += ["turned", turned[start]]
-            place = f' data-c="{start}"'
+            position = f' data-c="{start}"'
         inside = escape(text[start:end])
-        parts.append(f'<span class="{" ".join(classes)}"{place}>{inside}</span>' if classes else inside)
+        parts.append(f'<span class="{" ".join(classes)}"{position}>{inside}</span>' if classes else inside)
     return "".join(parts)
 
 
@@ -137,8 +138,9 @@ def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
         return ""
     many = len(found) > 1
     parts = [_finished_card(each, number, settings, many) for number, each in enumerate(found)]
-    keys = [_TURNED if any(" turned" in part for part in parts) else ""]
-    keys += [_PULLED if any("--pull" in part for part in parts) else ""]
+    # Looked for in the attributes of tokens: text may contain these words, but no quotation mark.
+    keys = [_TURNED if any(_IS_TURNED.search(part) for part in parts) else ""]
+    keys += [_PULLED if any('style="--pull' in part for part in parts) else ""]
     legend = _LEGEND.replace("<!-- keys -->", "".join(keys))
     return f'<div class="run n{len(found)}" data-run="{secrets.token_hex(8)}">{"".join(parts)}{legend}</div>'
 
@@ -259,6 +261,7 @@ def _round(number: float) -> float:
     return float(f"{number:.3g}")
 
 
+_IS_TURNED = re.compile(r'class="tok [^"]*\bturned\b')
 _TURNED = '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> a control turned the text here</span>'
 _PULLED = (
     '<span class="key"><span class="towards" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> made likelier by the guide, '

@@ -79,7 +79,7 @@ class Tree {
   }
 
   addPrompt(prompt) {
-    const known = this.children(null).find((node) => node.prompt === prompt && !node.completion);
+    const known = this.children(null).find((node) => node.prompt === prompt && !node.completion && !node.messages);
     return known || this.add(null, prompt, "");
   }
 
@@ -90,6 +90,12 @@ class Tree {
     const node = { id, parent, name: called, prompt: same ? null : prompt, completion, ...facts };
     this.nodes.set(id, node);
     return node;
+  }
+
+  // The field of a node that holds the messages of a chat, for another reply to them; nothing for any other prompt.
+  chat(parent, prompt) {
+    const reply = this.children(parent).find((node) => node.messages && "tokens" in node && this.prompt(node) === prompt);
+    return reply ? { messages: reply.messages } : {};
   }
 
   go(id) {
@@ -126,8 +132,8 @@ class Tree {
     for (const { node } of this.depths()) {
       const [above, last] = [found.get(node.parent), MARKS.get(node)];
       if (!last || last.above !== above) {
-        const { prompt, completion, seed = null, settings = null } = node;
-        MARKS.set(node, { above, mark: digest(JSON.stringify([above, prompt, completion, seed, settings])) });
+        const { prompt, completion, seed = null, settings = null, messages = null } = node;
+        MARKS.set(node, { above, mark: digest(JSON.stringify([above, prompt, completion, seed, settings, messages])) });
       }
       found.set(node.id, MARKS.get(node).mark);
     }

@@ -1,4 +1,4 @@
-"""The words of the controls beside a text: written, missing, kept away; where controls turned it; a guide's pull.
+"""The words of the controls next to a text: written, missing, kept away; where controls turned it; a guide's pull.
 
 `desk.js` marks in the text what a list item is about.
 """
@@ -97,10 +97,11 @@ def words_html(
         busy: the text is not finished.
     """
     text, begin = prompt + added, len(prompt)
-    places: dict[tuple[str, str | None], list[int]] = {}
+    positions: dict[tuple[str, str | None], list[int]] = {}
     for each in turned:
-        places.setdefault((each.phase, entry_of(each, text, begin, settings)), []).append(each.start)
-    items = _required(text, begin, settings, places, busy) + _banned(settings, places) + _others(settings, places)
+        positions.setdefault((each.phase, entry_of(each, text, begin, settings)), []).append(each.start)
+    items = _required(text, begin, settings, positions, busy)
+    items += _banned(settings, positions) + _others(settings, positions)
     if pulls:
         towards = sum(pull.nats > 0 for pull in pulls)
         starts = [index for pull in pulls for index in range(pull.start, pull.end)]
@@ -112,12 +113,12 @@ def words_html(
 
 
 def _required(
-    text: str, begin: int, settings: GenerationSettings, places: dict[tuple[str, str | None], list[int]], busy: bool
+    text: str, begin: int, settings: GenerationSettings, positions: dict[tuple[str, str | None], list[int]], busy: bool
 ) -> list[str]:
     items, marks = [], required_marks(text, begin, settings)
     for entry in settings.must_include:
         own = [mark for mark in marks if mark.entry == entry]
-        at = [index - begin for mark in own for index in range(mark.start, mark.end)] + places.get(
+        at = [index - begin for mark in own for index in range(mark.start, mark.end)] + positions.get(
             ("require", entry), []
         )
         if own:
@@ -128,10 +129,10 @@ def _required(
     return items
 
 
-def _banned(settings: GenerationSettings, places: dict[tuple[str, str | None], list[int]]) -> list[str]:
+def _banned(settings: GenerationSettings, positions: dict[tuple[str, str | None], list[int]]) -> list[str]:
     items = []
     for number, entry in enumerate(settings.bad_words):
-        at = places.get(("ban", entry), [])
+        at = positions.get(("ban", entry), [])
         if at or number < LISTED:
             items.append(_item("kept", entry, _kept_away(len(at)), at))
     return items
@@ -141,12 +142,12 @@ def _kept_away(times: int) -> str:
     return f"kept away{' twice' if times == 2 else f' {times} times' if times > 2 else ''}" if times else "banned"
 
 
-def _others(settings: GenerationSettings, places: dict[tuple[str, str | None], list[int]]) -> list[str]:
+def _others(settings: GenerationSettings, positions: dict[tuple[str, str | None], list[int]]) -> list[str]:
     items = []
     for phase, label in labels_of(settings).items():
-        at = places.get((phase, None), [])
+        at = positions.get((phase, None), [])
         if at and phase != "guide":
-            count = f"{len(at)} place{'' if len(at) == 1 else 's'}"
+            count = f"{len(at)} position{'' if len(at) == 1 else 's'}"
             items.append(_item("other", label, f"turned the text at {count}", at))
     return items
 

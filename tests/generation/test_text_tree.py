@@ -132,6 +132,15 @@ def written(**facts):
     return tree_text(SavedTree(tree))
 
 
+def test_the_prompt_of_a_chat_is_no_plain_prompt():
+    tree = TextTree()
+    chat = tree.add(None, "<user> Hi", messages=({"role": "user", "content": "Hi"},))
+    plain = tree.add_prompt("<user> Hi")
+    assert plain.id != chat.id
+    assert tree.add_prompt("<user> Hi") == plain
+    assert (tree.chat(plain.id), len(tree)) == (None, 2)
+
+
 def test_a_history_has_an_end():
     tree = TextTree()
     numbers = [tree.add_prompt(text).id for text in "ab"]

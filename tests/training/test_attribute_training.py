@@ -286,6 +286,29 @@ def test_options_that_do_not_go_together_are_told_in_one_line(options, message):
     assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"texts": 7}, "texts has to be at least 8 but is 7"),
+        ({"tokens": 0}, "tokens has to be at least 1 but is 0"),
+        ({"measured": -1}, "measured has to be at least 0 but is -1"),
+    ],
+)
+def test_numbers_of_texts_that_teach_nothing_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        AttributeSamples(**given)
+
+
+@pytest.mark.parametrize("command", [["train-attribute", "glad", "--description", GLAD], ["overused"]])
+def test_openings_without_a_line_are_refused_and_not_replaced_by_others(command, tmp_path):
+    openings = tmp_path / "openings.txt"
+    openings.write_text("\n \n")
+    result = run(*command, "--openings", openings)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+    assert "are empty: give prompts, one per line, or leave out --openings" in result.stderr
+
+
 def test_openings_are_neither_few_nor_double():
     assert len(set(OPENINGS)) == len(OPENINGS) > 20
     assert all(each == each.strip() for each in OPENINGS)

@@ -86,6 +86,15 @@ def test_there_have_to_be_texts_to_compare_with():
         find_overused(model, model.tokenizer, [" "])
 
 
+def test_a_file_without_texts_is_not_replaced_by_the_counts_of_the_model(tmp_path):
+    people = tmp_path / "people.txt"
+    people.write_text(" \n\n")
+    done = CliRunner().invoke(cli, ["overused", "--compared-with", str(people)])
+    assert done.exit_code == 1
+    assert "there are no texts to compare with" in done.output
+    assert not done.stdout
+
+
 def test_the_command_writes_a_list_and_nothing_else(tmp_path):
     people = tmp_path / "people.txt"
     people.write_text("A dragon flew over the quiet town at night and sang of old kings.\n" * 200)

@@ -10,7 +10,7 @@ from test_page import after, browser, fill, served, visit, write  # noqa: F401
 from test_tree_page import current, kept, press, rows, wait_for_shown
 
 from fundamentallm_hf.generation.text_tree import TextTree
-from fundamentallm_hf.generation.tree_file import SavedTree, tree_text
+from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, read_tree, tree_text
 from fundamentallm_hf.web.panels import script
 
 DRAW = Path(__file__).with_name("tabs_at_work.js").read_text(encoding="utf-8")
@@ -30,6 +30,83 @@ def test_no_text_is_lost_whatever_the_tabs_do(browser):  # noqa: F811
         counts.append(found["count"])
     assert max(counts) > 15
     page.close()
+
+
+def chats():
+    """A tree as the prompt loop saves it: a chat of two replies, and the prompt of its first one as a plain text."""
+    tree = TextTree()
+    facts = {"seed": 3, "settings": {"max_tokens": 9}, "tokens": 2, "finish_reason": "length"}
+    chat, text, parent = (), "", None
+    for asked, reply in (("Who are you?", "A king."), ("Why?", "I was born.")):
+        chat = (*chat, {"role": "user", "content": asked})
+        text += f"<user> {asked}\n<assistant>"
+        if parent is None:
+            parent = tree.add(None, text, messages=chat).id
+        parent = tree.add(parent, text, reply, messages=chat, **facts).id
+        chat, text = (*chat, {"role": "assistant", "content": reply}), f"{text}{reply}\n"
+    tree.go(parent)
+    plain = tree.add_prompt(tree.prompt(1))
+    tree.add(plain.id, tree.prompt(1), "A king.", **facts)
+    return tree
+
+
+def test_a_chat_stays_one_in_the_browser(browser):  # noqa: F811
+    page = browser.new_page()
+    shared = "window.KeptTree = KeptTree; window.Tree = Tree;"
+    page.add_script_tag(content="\n".join([script("tree.js"), script("kept_tree.js"), shared]))
+    tree = chats()
+    text = tree_text(SavedTree(tree))
+    assert tree_text(parse_tree(page.evaluate("text => Tree.read(text).toString()", text))) == text
+    # Through the storage, into another tab that has the same prompt as a plain text.
+    taken = page.evaluate(
+        """text => {
+          const shared = {};
+          const storage = { getItem: (key) => shared[key] ?? null, setItem: (key, value) => { shared[key] = value; } };
+          const [one, other] = [new KeptTree(storage), new KeptTree(storage)];
+          one.tree = Tree.read(text);
+          other.tree.addPrompt(one.tree.nodes.get(1).prompt);
+          one.write();
+          other.read();
+          return other.tree.toString();
+        }""",
+        text,
+    )
+    found = parse_tree(taken).tree
+    told = [(each.text(node.id), each.chat(node.id)) for each in (tree, found) for node in each]
+    assert sorted(told[: len(tree)], key=str) == sorted(told[len(tree) :], key=str)
+    # Another reply to the same messages belongs to the chat, and the same prompt as a plain text does not.
+    again = page.evaluate(
+        """text => {
+          const tree = Tree.read(text);
+          const { parent } = tree.current;
+          const prompt = tree.prompt(tree.current);
+          const facts = { seed: 4, settings: {}, tokens: 1, perplexity: null, finish_reason: "length" };
+          tree.go(tree.add(parent, prompt, "Ask.", { ...facts, ...tree.chat(parent, prompt) }).id);
+          if (Object.keys(tree.chat(null, tree.nodes.get(1).prompt)).length) throw new Error("a prompt is no reply");
+          return tree.toString();
+        }""",
+        text,
+    )
+    last = parse_tree(again).tree
+    *asked, reply = last.chat(last.current.id)
+    assert (reply["content"], asked) == ("Ask.", tree.chat(tree.current.id)[:-1])
+    page.close()
+
+
+def test_a_file_with_a_chat_goes_through_the_page_unchanged(visit, tmp_path):  # noqa: F811
+    page = visit()
+    file = tmp_path / "chats.json"
+    file.write_text(tree_text(SavedTree(chats())))
+    page.locator("#branches input[type=file]").set_input_files(file)
+    wait_for_shown(page, chats().text(chats().current.id))
+    with page.expect_download() as download:
+        press(page, "Download")
+    download.value.save_as(tmp_path / "back.json")
+    assert list(read_tree(str(tmp_path / "back.json")).tree) == list(chats())
+    fill(page, "max_tokens", 5)
+    after(page, lambda: press(page, "Retry"))
+    tree = kept(page)
+    assert tree.chat(tree.current.id)[:-1] == chats().chat(chats().current.id)[:-1]
 
 
 def test_two_tabs_have_one_tree_and_each_its_text(visit, browser):  # noqa: F811

@@ -95,7 +95,7 @@ def test_the_words_of_the_controls_are_listed_with_where_they_turned_the_text():
         ("missing", "", "castle", " still missing"),
         ("kept", "4 11", "ran", " kept away twice"),
         ("kept", "", "sat", " banned"),
-        ("other", "17", "bad-words", " turned the text at 1 place"),
+        ("other", "17", "bad-words", " turned the text at 1 position"),
         ("pull", "0 1 2 4 5 6 7", "joy", " made 1 word likelier, 1 less likely"),
     ]
     assert "not written" in words_html("The ", added, settings, turned)
@@ -144,7 +144,10 @@ def test_tokens_have_the_class_of_their_probability():
     view = tokens_html([finished()], GenerationSettings())
     assert view.count('class="tok p1 m3"') == 3
     assert view.count('tabindex="0"') == 1
-    assert "a control turned the text" not in view
+    spoken = 'He turned to "tok turned" style="--pull:1"'  # the words of the marks are in the text alone
+    for plain in (view, tokens_html([finished(spoken, spoken)], GenerationSettings())):
+        assert "a control turned the text" not in plain
+        assert "made likelier by the guide" not in plain
     turned = replace(finished(), turned=(Turned(1, "ban", "x", "y"),))
     token = replace(turned.completion.probabilities[1], turns=(Turn("ban", 0.5, 1, 2),), effects={"ban": 1.5})
     tokens = (turned.completion.probabilities[0], token, turned.completion.probabilities[2])

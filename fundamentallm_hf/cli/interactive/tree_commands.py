@@ -41,18 +41,18 @@ class Request:
         used_seed: the last seed that was used; None where none was set.
     """
 
-    @property
-    def chat(self) -> dict[str, Any]:
-        """The field of a `Node` that holds the messages of a chat; empty for any other prompt."""
-        messages = getattr(self.prompt, "messages", None)
-        return {} if messages is None else {"messages": tuple(messages)}
-
     prompt: str
     continued: bool = False
     parent: int | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     asked_seed: int | None = None
     used_seed: int | None = None
+
+    @property
+    def chat(self) -> dict[str, Any]:
+        """The field of a `Node` that holds the messages of a chat; empty for any other prompt."""
+        messages = getattr(self.prompt, "messages", None)
+        return {} if messages is None else {"messages": tuple(messages)}
 
 
 class TreeCommands:
@@ -321,7 +321,8 @@ class TreeCommands:
         elif parent is not None:
             siblings = [each for each in self.tree.children(parent) if self.tree.prompt(each.id) == prompt]
         above = None if parent is None else self.tree[parent]
-        continued = above is not None and (above.parent is not None or bool(above.completion))
+        # A reply of a chat has messages of its own: it answers the last of them, and continues no text.
+        continued = node.messages is None and above is not None and (above.parent is not None or bool(above.completion))
         seeds = [each.seed for each in siblings if each.seed is not None]
         return Request(prompt, continued, parent, {}, self.generator.settings.seed, max(seeds, default=None))
 

@@ -60,6 +60,20 @@ def test_a_chat_can_be_gone_back_in_continued_and_written_again(start, model):
     assert not [each for each in session.output.talk if "Error" in str(each)]
 
 
+@pytest.mark.parametrize("moves", [("/undo", "/redo"), ("/go 3",), ("/more", "/undo")])
+def test_a_later_reply_that_was_gone_back_to_is_written_again_in_its_chat(start, model, moves):
+    session = start(system="Be brief.")
+    for typed in ("Who are you?", "Why?", *moves, "/retry", "When?"):
+        session.handle(typed)
+    one = reply(model, messages("Who are you?", system="Be brief."))
+    again = reply(model, messages("Who are you?", one, "Why?", system="Be brief."), seed=4)
+    assert session.output.texts[-2] == again
+    assert session.output.texts[-1] == reply(
+        model, messages("Who are you?", one, "Why?", again, "When?", system="Be brief.")
+    )
+    assert [each for each in session.output.talk if "Error" in str(each)] == []
+
+
 def test_a_chat_is_saved_with_its_texts_and_goes_on_after_it_is_resumed(start, model):
     session = start(system="Be brief.")
     session.handle("Who are you?")
