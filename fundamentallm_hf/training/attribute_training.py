@@ -18,6 +18,7 @@ from fundamentallm_hf.model_io.loading import tokenizer_of
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attributes import Attribute
 from fundamentallm_hf.portable.guides.text_classifier import TextClassifier
+from fundamentallm_hf.settings.typed_values import short_repr
 
 from .described_texts import OPENINGS, Description, OwnJudgement, write_both_sides
 from .expert_training import ExpertTraining, Passage, train_experts
@@ -63,6 +64,10 @@ class AttributeSource:
     label: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("with_texts", "without_texts"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, str) or not all(isinstance(each, str) for each in value)):
+                raise UsageError(f"{name} has to be a list of texts but is {short_repr(value)}")
         has_texts = self.with_texts is not None or self.without_texts is not None
         if has_texts and (self.with_texts is None or self.without_texts is None):
             raise UsageError("texts are given on one side only: give with_texts and without_texts")

@@ -254,6 +254,8 @@ def test_experts_of_a_model_on_the_hub_are_kept_for_its_user(tmp_path, monkeypat
     [
         ({}, "an attribute is made of two sets of texts, of a classifier, or of a description"),
         ({"description": " "}, "an attribute is made of two sets of texts"),
+        ({"with_texts": "a text", "without_texts": ["b"]}, "with_texts has to be a list of texts but is 'a text'"),
+        ({"with_texts": ["a"], "without_texts": ["b", 3]}, "without_texts has to be a list of texts but is"),
         ({"with_texts": ["a"]}, "texts are given on one side only"),
         ({"without_texts": ["a"], "description": "b"}, "texts are given on one side only"),
         ({"with_texts": ["a"], "without_texts": ["b"], "classifier": "c"}, "not of both"),
