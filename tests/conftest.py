@@ -16,6 +16,7 @@ from huggingface_hub.utils import close_session
 from hypothesis import settings
 
 from fundamentallm_hf import load_model
+from fundamentallm_hf.generation.beam_progress import BeamProgress
 from fundamentallm_hf.portable.model.lean_step import LeanStep
 
 # A check of every change draws the same cases each time; new ones are for whoever works on the code.
@@ -45,14 +46,14 @@ def shakespeare():
 @pytest.fixture
 def slow_model(monkeypatch):
     """Every pass takes so long that a text is not complete before somebody can stop it."""
-    for name in ("__call__", "packed"):
-        passing = getattr(LeanStep, name)
+    for kind, name in ((LeanStep, "__call__"), (LeanStep, "packed"), (BeamProgress, "__call__")):
+        step = getattr(kind, name)
 
-        def slow(*given, passing=passing, **more):
+        def slow(*given, step=step, **more):
             time.sleep(0.03)
-            return passing(*given, **more)
+            return step(*given, **more)
 
-        monkeypatch.setattr(LeanStep, name, slow)
+        monkeypatch.setattr(kind, name, slow)
 
 
 @pytest.fixture

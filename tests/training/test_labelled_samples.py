@@ -137,7 +137,11 @@ def test_the_command_makes_experts_of_a_classifier(tmp_path, monkeypatch):
         (["--classifier", "FOLDER", "--kind", "experts"], 1, "name one of its labels: NEGATIVE, POSITIVE"),
         (["--classifier", "FOLDER", "--kind", "experts", "--texts", "7"], 2, "Invalid value for '--texts'"),
         (["--classifier", "FOLDER", "--kind", "experts", "--openings", "no.txt"], 1, "cannot read 'no.txt'"),
-        (["--classifier", "FOLDER", "--kind", "experts", "--openings", "EMPTY"], 1, "there is no opening to write on"),
+        (
+            ["--classifier", "FOLDER", "--kind", "experts", "--openings", "EMPTY"],
+            1,
+            "are empty: give prompts, one per line",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(tmp_path, monkeypatch, call, code, message):

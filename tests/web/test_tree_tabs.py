@@ -1,5 +1,6 @@
 """Several tabs of a browser share one tree of texts: none loses what another has saved."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,15 @@ def test_a_file_with_a_chat_goes_through_the_page_unchanged(visit, tmp_path):  #
     assert tree.chat(tree.current.id)[:-1] == chats().chat(chats().current.id)[:-1]
 
 
+def wait_for_same_rows(one, other):
+    """A list that is drawn anew while it is read has rows without text."""
+    patience, (first, second) = time.monotonic() + 10, (rows(one), rows(other))
+    while first != second and time.monotonic() < patience:
+        time.sleep(0.1)
+        first, second = rows(one), rows(other)
+    assert first == second
+
+
 def test_two_tabs_have_one_tree_and_each_its_text(visit, browser):  # noqa: F811
     context = browser.new_context()
     one = visit(context=context)
@@ -125,7 +135,7 @@ def test_two_tabs_have_one_tree_and_each_its_text(visit, browser):  # noqa: F811
         page.wait_for_function("document.querySelectorAll('#branches .name').length >= 5")
         tree = kept(page)
         assert {first, second, third} <= {tree.text(node.id) for node in tree}
-    assert rows(one) == rows(other)
+    wait_for_same_rows(one, other)
     # Each tab shows its own text, also after a reload.
     wait_for_shown(one, third)
     wait_for_shown(other, second)
@@ -140,7 +150,7 @@ def test_two_tabs_have_one_tree_and_each_its_text(visit, browser):  # noqa: F811
     press(one, "Bring back")
     other.wait_for_function("count => document.querySelectorAll('#branches .name').length === count", arg=count)
     wait_for_shown(one, third)
-    assert rows(one) == rows(other)
+    wait_for_same_rows(one, other)
     context.close()
 
 
