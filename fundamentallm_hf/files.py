@@ -21,7 +21,8 @@ from typing import IO, Any
 
 from fundamentallm_hf.portable.errors import UserError
 
-_LINE_BREAKS = "\x85\u2028\u2029"
+# Characters that some programs take for line breaks, as JSON escapes them.
+_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 
 
 class NotTextError(UserError):
@@ -276,5 +277,4 @@ def first_line(error: BaseException) -> str:
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """JSON in readable characters, but for those that some programs take for line breaks."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return "".join(f"\\u{ord(char):04x}" if char in _LINE_BREAKS else char for char in text)
+    return json.dumps(value, ensure_ascii=False, indent=indent).translate(_ESCAPED)

@@ -2,7 +2,7 @@
 
 import json
 import re
-import time
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -289,17 +289,32 @@ def test_sessions_are_private_and_those_that_are_old_go(session, monkeypatch):
     assert len(sessions()) == 2
 
 
+def calls_of(function, *arguments):
+    """The number of Python functions that a call runs, which no other work on the machine changes."""
+    count = 0
+
+    def watch(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(before)
+    return count
+
+
 def test_a_session_is_quick_with_many_branches(session):
-    """What the texts cost beside the model: saved, listed, compared and moved through."""
+    """What the texts cost besides the model: saved, listed, compared and moved through."""
     words = "and the king said to the queen that he would go " * 20
     for index in range(200):
         parent = None if index % 3 == 0 else index
         session.tree.add(parent, f"{index} {words}", f" {words}", seed=index, tokens=900, finish_reason="length")
     session.tree.go(150)
     for command in ("/go 199", "/branches", "/diff 12", "/undo", "/rename 3 x"):
-        began = time.process_time()
-        told(session, command)
-        assert time.process_time() - began < 0.1, command
+        assert calls_of(told, session, command) < 20_000, command
 
 
 def test_probabilities_are_shown_inline_on_request(session, shakespeare):

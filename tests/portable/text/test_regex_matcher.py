@@ -4,7 +4,6 @@
 import functools
 import pickle
 import re
-import time
 import warnings
 
 import pytest
@@ -319,13 +318,10 @@ def test_forgetting_steps_changes_nothing(monkeypatch):
     assert len(machine._steps) < 5
 
 
-def test_a_thousand_characters_are_quick():
+def test_a_thousand_characters_take_few_steps_and_no_new_ones_a_second_time():
     text = ("The quick brown fox jumps over 12 lazy dogs.\nIt was 3 o'clock; she said: never mind! " * 12)[:1000]
     machine = RegexMachine([r"\b(?:sh?e|it)\s+\w{1,8}(?:ed|ing)\b", r"(?m)^\W*\d+(?:,\d{3})*$", r"z.{3,40}q"], True)
-    began = time.perf_counter()
     run(machine, text)
-    first = time.perf_counter() - began
-    began = time.perf_counter()
+    first = len(machine._steps)
     run(machine, text)
-    assert first < 1
-    assert time.perf_counter() - began < 0.1
+    assert len(machine._steps) == first < 500
