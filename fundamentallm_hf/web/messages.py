@@ -4,6 +4,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.errors import UserError
 
 from .endpoints import sentence
@@ -49,5 +50,6 @@ def start_html(what: str, model: str | None) -> str:
 @cache
 def page_version() -> str:
     """Differs where this page shows texts differently, so that the browser uses no view of an older page."""
-    files = (HERE / name for name in ("text_view.py", "word_list.py", "script.js"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    files = sorted([*HERE.glob("*.py"), *HERE.glob("*.js")])
+    labels = [control.label for control in CONTROLS.values()]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files) + repr(labels).encode()).hexdigest()[:12]
