@@ -127,7 +127,7 @@ class WordWeightsLogitsProcessor(JudgesTexts):
                 raise ValueError(f"the weight of {banned[0]!r} is -inf: ban it with a BadWordsLogitsProcessor instead")
             weights = compile_word_weights(read, tokenizer, len(tokenizer), case_sensitive)
         self.tables = weights
-        self.end_tokens = torch.tensor([end for end in end_tokens if end < weights.size], dtype=torch.long)
+        self.end_tokens = torch.tensor([*end_tokens], dtype=torch.long)
         self.lookahead = lookahead
         self.chosen = chosen
         words = weights.weighted.size
@@ -163,7 +163,7 @@ class WordWeightsLogitsProcessor(JudgesTexts):
         shift -= torch.tensor(paid)[:, None]
         shift[:, self.tables.silent] = 0.0
         ends = [table.end - before for table, before in zip(tables, paid, strict=True)]
-        shift[:, self.end_tokens] = torch.tensor(ends)[:, None]
+        shift[:, self.end_tokens[self.end_tokens < shift.shape[-1]]] = torch.tensor(ends)[:, None]
         return scores + shift.to(scores.device, scores.dtype)
 
     def _at_stake(self, scores: torch.Tensor, tables: Sequence[WorthTable]) -> dict[int, dict[int, float]]:

@@ -261,6 +261,21 @@ def test_the_processor_by_itself_refuses_a_ban():
         WordWeightsLogitsProcessor({"cat": 1})
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_may_have_fewer_scores_than_its_tokenizer_has_tokens(family):
+    tokenizer = toy_tokenizer(family)
+    ids, most = tokenizer("the cat", return_tensors="pt").input_ids, len(tokenizer)
+    size = max(int(ids.max()) + 1, most - 2)
+    wide, narrow = (
+        WordWeightsLogitsProcessor({"cat": 2.0, "th*": -1.0}, tokenizer, end_tokens=[0, most - 1], prompt_columns=1)(
+            ids, torch.zeros(1, width)
+        )
+        for width in (most, size)
+    )
+    assert narrow.shape == (1, size)
+    assert torch.allclose(narrow, wide[:, :size], atol=1e-5)
+
+
 def test_weights_are_kept_in_a_generation_config(tmp_path):
     model, weights = toy_model("characters"), {"cat": 3.0, "*g": -math.inf, "/[aeiou]{2}/": -1.5}
     GenerationConfig(word_weights=weights, max_new_tokens=10).save_pretrained(tmp_path)
