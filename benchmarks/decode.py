@@ -15,7 +15,6 @@ the loop with a tiny model, and the speed at which the measured memory bandwidth
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import peak_memory
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, StoppingCriteriaList, pipeline
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, Generator, load_model
@@ -376,7 +376,7 @@ def main() -> int:
     if arguments.alone:
         torch.set_num_threads(1)
         ways_of(bundled_model(), GREEDY)[arguments.alone](384)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_memory())
         return 0
     bundled, parts = bundled_model(), arguments.parts.split(",")
     clock = {"wall": "elapsed time", "cpu": "processor time"}[arguments.clock]

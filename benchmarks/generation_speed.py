@@ -9,7 +9,6 @@ memory is that of a process of its own for each side.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from timing import peak_memory
 
 from fundamentallm_hf import load_model
 
@@ -59,7 +59,7 @@ def main() -> int:
     ids = model.tokenizer(PROMPT, return_tensors="pt").input_ids
     if arguments.alone:
         SIDES[arguments.alone](model, ids, arguments.tokens)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_memory())
         return 0
 
     fits = min(arguments.tokens, model.config.max_position_embeddings - ids.shape[1])

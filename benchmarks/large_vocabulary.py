@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import random
-import re
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from timing import peak_memory
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -107,11 +107,11 @@ def made(entries, tokenizer, steps):
         yield BadWordsLogitsProcessor(tables, end_tokens=[tokenizer.eos_token_id])
 
 
-def peak_memory() -> float:
-    """Peak memory of this process since the last call, in MB."""
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+def peak_since() -> float:
+    """Peak memory of this process since the last call, in MiB."""
+    peak = peak_memory()
     Path("/proc/self/clear_refs").write_text("5")
-    return int(peak[1]) / 1024 if peak else 0.0
+    return peak
 
 
 def measure(name: str, steps: int, folder: str) -> dict[str, float]:
@@ -121,8 +121,8 @@ def measure(name: str, steps: int, folder: str) -> dict[str, float]:
     torch.set_num_threads(1)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     entries = CASES[name] | ({"bad_words": bans()} if CASES[name].get("bad_words") == "bans" else {})
-    peak_memory()
-    before = peak_memory()
+    peak_since()
+    before = peak_since()
     begin = time.process_time()
     Vocabulary.of(tokenizer)
     vocabulary = time.process_time() - begin
@@ -149,7 +149,7 @@ def measure(name: str, steps: int, folder: str) -> dict[str, float]:
         "median": statistics.median(spent),
         "mean": statistics.mean(spent),
         "most": max(spent),
-        "memory": peak_memory() - before,
+        "memory": peak_since() - before,
     }
 
 

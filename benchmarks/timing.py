@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -56,3 +57,11 @@ def take_turns(
             if number:
                 taken[way].append(clock() - start)
     return taken
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held, in MiB; `ru_maxrss` also counts that of the process it came from."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("this system does not tell how much memory a process has held: there is no VmHWM")
