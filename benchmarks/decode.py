@@ -354,7 +354,7 @@ def write_page() -> None:
     axes.set_yticks([bar - 0.2 for bar in range(len(names))], names)
     axes.set(xlabel="characters per second, bundled model, one thread")
     axes.margins(x=0.12)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     figure.savefig(PAGE.parent / "pictures" / "speed.svg", metadata={"Date": None})
 
 
