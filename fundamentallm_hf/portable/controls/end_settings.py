@@ -8,7 +8,7 @@ from ..decoding.phases import ENDING_FIELDS, WHOLE_TEXT_FIELDS, is_given
 from ..errors import UserError
 from ..text.characters import needs_boundary
 from ..text.text_units import TextUnits, UnitState
-from ..text.word_lists import read_texts
+from ..text.word_lists import read_text_list
 from .setting import read_range
 
 END_UNITS = ("word", "sentence", "line", "paragraph")
@@ -96,7 +96,7 @@ def bounding_texts(name: str, value: object) -> tuple[str, ...]:
         ValueError: it is neither a text nor a list of texts.
         UserError: a text holds nothing but white space.
     """
-    texts = read_texts(name, value if is_given(value) else None)
+    texts = read_text_list(name, value if is_given(value) else None)
     for text in texts:
         if not text.strip():
             line = f"{name} has to be text with more than white space but is {text!r}"

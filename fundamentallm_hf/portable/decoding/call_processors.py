@@ -13,7 +13,7 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
-from ..text.word_lists import read_texts, read_weights
+from ..text.word_lists import read_text_list, read_weights
 from .control_effects import OBSERVED
 from .endings import CompleteEndCriteria, EndCriteria
 from .generate_call import Call
@@ -105,7 +105,7 @@ class CallProcessors:
         Raises:
             ValueError: it is neither.
         """
-        return read_texts(name, self.call.field(name), split=True)
+        return read_text_list(name, self.call.field(name), split=True)
 
     @cached_property
     def word_weights(self) -> dict[str, float]:
@@ -135,12 +135,12 @@ class CallProcessors:
     @cached_property
     def stops(self) -> tuple[str, ...]:
         """The texts of the field `stop`."""
-        return read_texts("stop", self.call.field("stop"))
+        return read_text_list("stop", self.call.field("stop"))
 
     @cached_property
     def stop_strings(self) -> tuple[str, ...]:
         """All texts that end the completion, transformers' `stop_strings` included."""
-        return (*self.stops, *read_texts("stop_strings", self.call.field("stop_strings")))
+        return (*self.stops, *read_text_list("stop_strings", self.call.field("stop_strings")))
 
     @cached_property
     def complete(self) -> CompleteEndCriteria:

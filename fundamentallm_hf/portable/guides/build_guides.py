@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..text.vocabulary import Vocabulary
 from ..text.word_counts import WordCounts
 from .attribute_lookup import find_attribute
+from .attribute_words import AttributeWords
 from .attributes import Attribute, read_guides
 from .classifier_guide import ClassifierGuide
 from .expert_guide import ExpertGuide
@@ -22,7 +23,6 @@ from .output_states import OutputStates
 from .prompt_guide import PromptGuide
 from .text_classifier import load_classifier
 from .word_guide import WordGuide, WordTables
-from .word_weights import WordWeights
 
 # Experts concentrate most distributions, which makes texts alike: for each nat of their strength, up or down, the
 # distribution over the allowed tokens is flattened by this much. That restores variety for a little perplexity
@@ -75,7 +75,7 @@ def _word_guide(attribute: Attribute, call: Call) -> WordGuide:
 
     def make() -> WordTables:
         known = WordCounts.of_vocabulary(vocabulary) if counts is None else counts
-        return WordTables(WordWeights(attribute.words, known), vocabulary, call.size)
+        return WordTables(AttributeWords(attribute.words, known), vocabulary, call.size)
 
     tables = call.kept(("weights", frozenset(attribute.words.items())), make, of=counts)
     return WordGuide(tables, call.end_tokens, call.prompt_columns)

@@ -14,7 +14,7 @@ from ..decoding.row_states import RowStates
 from ..decoding.texts import Texts
 from ..text.characters import fold_text, is_word
 from ..text.vocabulary import Vocabulary, add_piece, as_bytes
-from .word_weights import WordWeights
+from .attribute_words import AttributeWords
 
 # Scores that the kept tables may hold together, and the number of tables that are kept whatever their size.
 _KEPT_SCORES, _KEPT_TABLES = 1 << 23, 64
@@ -56,7 +56,7 @@ class WordTables:
 
     start = WordPlace()
 
-    def __init__(self, weights: WordWeights, vocabulary: Vocabulary, size: int) -> None:
+    def __init__(self, weights: AttributeWords, vocabulary: Vocabulary, size: int) -> None:
         self.weights = weights
         self.vocabulary = vocabulary
         self.size = max(size, len(vocabulary.pieces))

@@ -67,7 +67,7 @@ def split_alternatives(entry: str) -> list[str]:
     return parts
 
 
-def read_texts(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
+def read_text_list(name: str, value: Any, split: bool = False) -> tuple[str, ...]:
     """Reads a field that holds a list of texts; with `split`, one text is a list with commas, else a single item.
 
     Raises:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from small_models import byte_level_gpt2, sentencepiece_llama
 
 from fundamentallm_hf import load_model
+from fundamentallm_hf.portable.guides.attribute_words import AttributeWords
 from fundamentallm_hf.portable.guides.word_guide import WordGuide, WordTables
-from fundamentallm_hf.portable.guides.word_weights import WordWeights
 from fundamentallm_hf.portable.text.characters import fold_text
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary
 from fundamentallm_hf.portable.text.word_counts import WordCounts
@@ -20,7 +20,7 @@ COUNTS = WordCounts({"happy": 60, "hat": 40, "sad": 30, "sand": 70, "love": 20, 
 
 @pytest.fixture(scope="module")
 def weights():
-    return WordWeights(WEIGHTS, COUNTS)
+    return AttributeWords(WEIGHTS, COUNTS)
 
 
 @pytest.fixture(scope="module", params=["characters", "byte level", "sentencepiece"])
@@ -54,7 +54,7 @@ def test_a_word_has_the_weight_of_its_entry(weights, word, weight):
 @pytest.mark.parametrize("entry", ["two words", "*", "", "don't", "a*b", "/a/"])
 def test_an_entry_that_is_no_word_is_refused(entry):
     with pytest.raises(ValueError, match=r"an entry has to be a word, or its beginning with a \* behind it, but is"):
-        WordWeights({entry: 1.0}, COUNTS)
+        AttributeWords({entry: 1.0}, COUNTS)
 
 
 def test_a_beginning_is_worth_what_its_words_weigh_on_average(weights):
@@ -89,7 +89,7 @@ def test_the_end_of_the_text_completes_a_word(tokenizer, guide):
 
 def test_a_part_of_a_character_and_a_special_token_tell_nothing():
     tokenizer = byte_level_gpt2().tokenizer
-    guide = WordGuide(WordTables(WordWeights({"x": 3.0}, COUNTS), Vocabulary.of(tokenizer), len(tokenizer)))
+    guide = WordGuide(WordTables(AttributeWords({"x": 3.0}, COUNTS), Vocabulary.of(tokenizer), len(tokenizer)))
     tokens = tokenizer("a 日").input_ids
     shift = guide(torch.tensor([tokens[:1]]), torch.zeros(1, len(tokenizer)))[0]
     assert shift[tokens[-1]] == 0
@@ -101,7 +101,7 @@ def test_a_sub_word_model_begins_words_with_their_customary_tokens():
     vocabulary = Vocabulary.of(tokenizer)
     whole = next(piece for piece in vocabulary.pieces if isinstance(piece, str) and piece[:1] == " " and len(piece) > 3)
     word = whole.strip()
-    tables = WordTables(WordWeights({word: 3.0}, WordCounts({word: 10})), vocabulary, len(tokenizer))
+    tables = WordTables(AttributeWords({word: 3.0}, WordCounts({word: 10})), vocabulary, len(tokenizer))
     shift = WordGuide(tables)(torch.tensor([tokenizer("a").input_ids]), torch.zeros(1, len(tokenizer)))[0]
     assert shift[vocabulary.token(whole)] > 2
     other = vocabulary.token(whole[:2])

@@ -1,4 +1,4 @@
-"""Weighted words: the weight of a word, and the expected weight of an unfinished word.
+"""The weighted words of an attribute: the weight of a word, and the expected weight of an unfinished word.
 
 A letter has no weight, so the start of a word gets the average weight of the words that could follow from it, by word
 counts.
@@ -15,8 +15,8 @@ from ..text.word_counts import WordCounts
 _UNSEEN_COUNT, _UNKNOWN_COUNT = 0.5, 1.0
 
 
-class WordWeights:
-    """Words with weights, compared without case.
+class AttributeWords:
+    """The words of an attribute with their weights, compared without case.
 
     Args:
         weights: the weight of each word; `lov*` is every word that starts so and has no longer item.
@@ -29,8 +29,8 @@ class WordWeights:
 
     ```python
     >>> from fundamentallm_hf.portable.text.word_counts import WordCounts
-    >>> from fundamentallm_hf.portable.guides.word_weights import WordWeights
-    >>> weights = WordWeights({"happy": 2.0, "hurt": -2.0}, WordCounts({"happy": 60, "hurt": 20, "he": 119}))
+    >>> from fundamentallm_hf.portable.guides.attribute_words import AttributeWords
+    >>> weights = AttributeWords({"happy": 2.0, "hurt": -2.0}, WordCounts({"happy": 60, "hurt": 20, "he": 119}))
     >>> weights.of("happy"), weights.expected("h"), round(weights.expected("hu"), 2)
     (2.0, 0.4, -1.9)
 
