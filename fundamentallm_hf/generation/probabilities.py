@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fundamentallm_hf.portable.decoding.context_window import can_slide, window_start
-from fundamentallm_hf.portable.decoding.control_effects import Turn
+from fundamentallm_hf.portable.decoding.control_effects import Shift
 from fundamentallm_hf.portable.decoding.forward import forward
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary, as_bytes
@@ -50,7 +50,7 @@ class Prediction:
         alternatives: the most probable tokens at the same position, by the model alone or after settings and controls.
         effects: by what acted ("ban", "require", "guide", "structure", "ending", "beginning", "repetition"), the factor
             by which it changed this token's probability; 0 took it away. Without what changed nothing.
-        turns: of a token in a text, the controls that moved at least a tenth of the probability at its position.
+        shifts: of a token in a text, the controls that moved at least a tenth of the probability at its position.
     """
 
     token: int
@@ -60,18 +60,18 @@ class Prediction:
     model_probability: float
     alternatives: "tuple[Prediction, ...]" = ()
     effects: dict[str, float] = field(default_factory=dict)
-    turns: tuple[Turn, ...] = ()
+    shifts: tuple[Shift, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name; the last three only if there are any."""
-        optional = ("alternatives", "effects", "turns")
+        optional = ("alternatives", "effects", "shifts")
         made: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__ if name not in optional}
         if self.alternatives:
             made["alternatives"] = [each.to_dict() for each in self.alternatives]
         if self.effects:
             made["effects"] = dict(self.effects)
-        if self.turns:
-            made["turns"] = [asdict(each) for each in self.turns]
+        if self.shifts:
+            made["shifts"] = [asdict(each) for each in self.shifts]
         return made
 
 
@@ -232,7 +232,7 @@ def token_predictions(
             chance = recorder.chosen(tokens[:position])
             alternatives = tuple(_with_effects(_prediction(names, *each), recorder, before) for each in listed)
             made = _with_effects(_prediction(names, token, chance, own, alternatives), recorder, before)
-            found.append(replace(made, turns=recorder.effects.after(before).turns))
+            found.append(replace(made, shifts=recorder.effects.after(before).shifts))
     return tuple(found)
 
 

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from fundamentallm_hf.portable.decoding.control_effects import Turn
+from fundamentallm_hf.portable.decoding.control_effects import Shift
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 from fundamentallm_hf.portable.decoding.stop_strings import find_held, find_stop
 
@@ -27,27 +27,27 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class TextPiece(str):
-    """A piece of a text that knows how probable it was, and where controls have turned it.
+    """A piece of a text that knows how probable it was, and where controls have shifted it.
 
     Attributes:
         probability: of its token when it was chosen, after settings and controls; of several tokens the lowest.
-        turns: each with the index in the piece of the first character of its token.
+        shifts: each with the index in the piece of the first character of its token.
     """
 
-    __slots__ = ("probability", "turns")
+    __slots__ = ("probability", "shifts")
     probability: float
-    turns: tuple[tuple[int, Turn], ...]
+    shifts: tuple[tuple[int, Shift], ...]
 
-    def __new__(cls, text: str, probability: float, turns: tuple[tuple[int, Turn], ...] = ()) -> "TextPiece":
+    def __new__(cls, text: str, probability: float, shifts: tuple[tuple[int, Shift], ...] = ()) -> "TextPiece":
         piece = super().__new__(cls, text)
-        piece.probability, piece.turns = probability, turns
+        piece.probability, piece.shifts = probability, shifts
         return piece
 
 
 def pieces_of(completion: "Completion") -> list[str]:
     """What a completion adds, as pieces: one for each token where the probabilities are known, otherwise one."""
     pieces: list[str] = [
-        TextPiece(each.text, each.probability, tuple((0, turn) for turn in each.turns))
+        TextPiece(each.text, each.probability, tuple((0, shift) for shift in each.shifts))
         for each in completion.probabilities or ()
     ]
     # The bytes of one character are several tokens, whose texts do not make up the whole.
@@ -86,7 +86,7 @@ class TokenTextStreamer(BaseStreamer):
         self.recorder = recorder
         # Of each token that has not been passed on as a whole: where its text starts and ends, and its probability.
         self.held: list[tuple[int, int, float]] = []
-        self.turns: list[tuple[int, Turn]] = []  # those not passed on, each with the start of its token
+        self.shifts: list[tuple[int, Shift]] = []  # those not passed on, each with the start of its token
         self.stops = stops
         self.free_tokens = min_tokens
         # Tokens from the first of these on are decoded at every step; the text of those before the second is known.
@@ -115,7 +115,7 @@ class TokenTextStreamer(BaseStreamer):
             if self.recorder is not None:
                 row = torch.tensor(self.tokens)
                 self.held.append((start, len(self.text), self.recorder.chosen(row)))
-                self.turns += [(start, turn) for turn in self.recorder.effects.after(row[:-1]).turns]
+                self.shifts += [(start, shift) for shift in self.recorder.effects.after(row[:-1]).shifts]
             if self.free_tokens:
                 self.free_tokens -= 1
                 self.stops_from = len(self.text)
@@ -156,9 +156,9 @@ class TokenTextStreamer(BaseStreamer):
             piece = self.text[self.handed_over : end]
             if self.recorder is not None:
                 chance = min((chance for start, _, chance in self.held if start < end), default=1.0)
-                turns = tuple((max(0, at - self.handed_over), turn) for at, turn in self.turns if at < end)
-                piece = TextPiece(piece, chance, turns)
-                self.turns = [each for each in self.turns if each[0] >= end]
+                shifts = tuple((max(0, at - self.handed_over), shift) for at, shift in self.shifts if at < end)
+                piece = TextPiece(piece, chance, shifts)
+                self.shifts = [each for each in self.shifts if each[0] >= end]
                 self.held = [each for each in self.held if each[1] > end or each[0] >= end]
             self.take(piece)
             self.handed_over = end

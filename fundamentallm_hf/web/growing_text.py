@@ -1,4 +1,4 @@
-"""A text while it is generated, and where controls have turned it."""
+"""A text while it is generated, and where controls have shifted it."""
 
 import threading
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fundamentallm_hf.generation.probabilities import Prediction, TokenNames
-from fundamentallm_hf.portable.decoding.control_effects import Turn
+from fundamentallm_hf.portable.decoding.control_effects import Shift
 
 
 @dataclass(frozen=True)
-class Turned:
+class PlacedShift:
     """A position where controls have changed what will probably be written.
 
     Attributes:
         start: of its token, in characters after the prompt.
-        phase: which controls did, as in `Turn`.
+        phase: which controls did, as in `Shift`.
         away, towards: the texts of the tokens that lost and gained the most.
     """
 
@@ -25,16 +25,16 @@ class Turned:
     towards: str
 
     @classmethod
-    def of(cls, turn: Turn, start: int, names: TokenNames) -> "Turned":
+    def of(cls, shift: Shift, start: int, names: TokenNames) -> "PlacedShift":
         """With texts in place of tokens."""
-        return cls(start, turn.phase, names.text(turn.away), names.text(turn.towards))
+        return cls(start, shift.phase, names.text(shift.away), names.text(shift.towards))
 
 
-def find_turned(tokens: Sequence[Prediction], names: TokenNames) -> tuple[Turned, ...]:
-    """Where controls have turned a finished text."""
+def find_shifts(tokens: Sequence[Prediction], names: TokenNames) -> tuple[PlacedShift, ...]:
+    """Where controls have shifted a finished text."""
     found, start = [], 0
     for token in tokens:
-        found += [Turned.of(turn, start, names) for turn in token.turns]
+        found += [PlacedShift.of(shift, start, names) for shift in token.shifts]
         start += len(token.text)
     return tuple(found)
 
@@ -51,15 +51,15 @@ class GrowingText:
 
     def __init__(self, names: TokenNames) -> None:
         self.changed, self._names = threading.Event(), names
-        self._turned: list[Turned] = []
+        self._shifts: list[PlacedShift] = []
         self._pieces: list[str] = []
         self._length = 0
         self._best: tuple[str, int] | None = None
 
     def take(self, piece: str) -> None:
         """One more piece."""
-        self._turned += [
-            Turned.of(turn, self._length + offset, self._names) for offset, turn in getattr(piece, "turns", ())
+        self._shifts += [
+            PlacedShift.of(shift, self._length + offset, self._names) for offset, shift in getattr(piece, "shifts", ())
         ]
         self._length += len(piece)
         self._pieces.append(piece)
@@ -75,4 +75,4 @@ class GrowingText:
         """The fields of `Written` for the text so far."""
         if self._best is not None:
             return {"text": self._best[0], "settled": self._best[1]}
-        return {"text": "".join(self._pieces), "turned": tuple(self._turned)}
+        return {"text": "".join(self._pieces), "shifts": tuple(self._shifts)}

@@ -19,7 +19,7 @@ from fundamentallm_hf.generation.probabilities import Prediction, TokenNames
 from fundamentallm_hf.portable.decoding.context_window import can_slide, slides
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
-from .growing_text import GrowingText, Turned, find_turned
+from .growing_text import GrowingText, PlacedShift, find_shifts
 from .limits import LIMITS, Limits
 
 # Seconds between two updates of a text that is being generated, and of a place in the queue.
@@ -106,7 +106,7 @@ class Written:
         slides: how often the model's window has moved; None while it is not finished.
         ahead: how many requests are before it in the queue; None once it has started.
         settled: how many characters of `text` are certain, during a beam search; None where all are.
-        turned: where controls have turned the text.
+        shifts: where controls have shifted the text.
     """
 
     prompt: str
@@ -116,7 +116,7 @@ class Written:
     slides: int | None = None
     ahead: int | None = None
     settled: int | None = None
-    turned: tuple[Turned, ...] = ()
+    shifts: tuple[PlacedShift, ...] = ()
 
 
 class Writer:
@@ -352,8 +352,8 @@ class Writer:
             window = self.generator.model.config.max_position_embeddings
             given = max(1, len(self.generator.tokenizer(completion.prompt, verbose=False).input_ids))
             count = slides(given, given + completion.tokens, window)
-        turned = find_turned(completion.probabilities or (), TokenNames(self.generator.tokenizer))
-        return Written(completion.prompt, completion.completion, completion, seconds, count, turned=turned)
+        shifts = find_shifts(completion.probabilities or (), TokenNames(self.generator.tokenizer))
+        return Written(completion.prompt, completion.completion, completion, seconds, count, shifts=shifts)
 
 
 def _whole(written: Written) -> Completion:

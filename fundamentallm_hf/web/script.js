@@ -37,15 +37,15 @@ const show = (see, index, focus) => {
   if (focus) tokens[index].focus();
 
   see.parsed = see.parsed || JSON.parse(see.dataset.tokens);
-  const [label, after, before, alternatives, , turns] = see.parsed[index];
+  const [label, after, before, alternatives, , shifts] = see.parsed[index];
   const panel = see.querySelector(".panel");
   panel.replaceChildren();
   const head = make("p", "head");
   head.append(make("b", "", label), " was chosen with a probability of ", make("b", "", percent(after)),
     "; the raw model gives it ", make("b", "", percent(before)), ".");
   panel.append(head);
-  for (const [control, entry, away, towards] of turns)
-    panel.append(make("p", "why", `${control} turned the text here${entry ? ` for “${entry}”` : ""}: away from ${away}, towards ${towards}.`));
+  for (const [control, entry, away, towards] of shifts)
+    panel.append(make("p", "why", `${control} changed the text here${entry ? ` for “${entry}”` : ""}: away from ${away}, towards ${towards}.`));
   const list = make("ul", "bars");
   alternatives.forEach(([name, final, raw, same, text, effects], choice) => {
     // The long tail is not informative, but a few tokens are always shown.

@@ -55,7 +55,7 @@ def texts_html(
         caret = '<span class="caret" aria-hidden="true"></span>' if busy and written.text else ""
         heading = f"<h3>{escape(title)}</h3>" if title else ""
         words = (
-            words_html(written.prompt, written.text, settings[number], written.turned, busy=busy) if settings else ""
+            words_html(written.prompt, written.text, settings[number], written.shifts, busy=busy) if settings else ""
         )
         waits = '<span class="waits">waiting</span>' if busy and not written.text else ""
         cards.append(
@@ -67,19 +67,19 @@ def texts_html(
 
 
 def _growing_html(written: Written, same: int) -> str:
-    """A text with what it shares with another one, what may still change, and where controls turned it."""
+    """A text with what it shares with another one, what may still change, and where controls shifted it."""
     text, settled = written.text, written.settled
-    turned = {each.start: each.phase for each in written.turned if each.phase != "guide"}
+    shifted = {each.start: each.phase for each in written.shifts if each.phase != "guide"}
     cuts = {0, same, len(text), len(text) if settled is None else settled}
-    cuts |= {cut for start in turned for cut in (start, start + 1)}
+    cuts |= {cut for start in shifted for cut in (start, start + 1)}
     found = sorted(cut for cut in cuts if cut <= len(text))
     parts = []
     for start, end in pairwise(found):
         classes = ["same"] if start < same else []
         classes += [] if settled is None or start < settled else ["unsettled"]
         position = ""
-        if start in turned:
-            classes += ["turned", turned[start]]
+        if start in shifted:
+            classes += ["shifted", shifted[start]]
             position = f' data-c="{start}"'
         inside = escape(text[start:end])
         parts.append(f'<span class="{" ".join(classes)}"{position}>{inside}</span>' if classes else inside)
@@ -139,7 +139,7 @@ def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
     many = len(found) > 1
     parts = [_finished_card(each, number, settings, many) for number, each in enumerate(found)]
     # Looked for in the attributes of tokens: text may contain these words, but no quotation mark.
-    keys = [_TURNED if any(_IS_TURNED.search(part) for part in parts) else ""]
+    keys = [_SHIFTED if any(_IS_SHIFTED.search(part) for part in parts) else ""]
     keys += [_PULLED if any('style="--pull' in part for part in parts) else ""]
     legend = _LEGEND.replace("<!-- keys -->", "".join(keys))
     return f'<div class="run n{len(found)}" data-run="{secrets.token_hex(8)}">{"".join(parts)}{legend}</div>'
@@ -172,14 +172,14 @@ def _tokens(written: Written, settings: GenerationSettings) -> tuple[str, str]:
     tokens, begin, pulls = completion.probabilities, len(completion.prompt), find_pulls(completion.probabilities)
     pull_at = {index: pull for pull in pulls for index in range(pull.start, pull.end)}
     required = required_marks(completion.text, begin, settings)
-    turned = {each.start: each.phase for each in written.turned if each.phase != "guide"}
+    shifted = {each.start: each.phase for each in written.shifts if each.phase != "guide"}
     labels = labels_of(settings)
     spans, packed, index_at, start = list[str](), list[list](), dict[int, int](), 0
     for index, token in enumerate(tokens):
         end, index_at[start] = start + len(token.text), index
         packed.append(_packed(token, labels))
         classes = [f"p{step_of(token.probability)}", f"m{step_of(token.model_probability)}"]
-        classes += ["turned", turned[start]] if start in turned and token.turns else []
+        classes += ["shifted", shifted[start]] if start in shifted and token.shifts else []
         if any(mark.start < begin + end and mark.end > begin + start for mark in required):
             classes.append("required")
         strength = ""
@@ -193,7 +193,7 @@ def _tokens(written: Written, settings: GenerationSettings) -> tuple[str, str]:
             f'data-c="{start}" aria-label="{escape(_spoken(token))}">{_shown(token)}</span>'
         )
         start = end
-    for each in written.turned:
+    for each in written.shifts:
         if each.start in index_at:
             entry = entry_of(each, completion.text, begin, settings)
             what = [labels.get(each.phase, each.phase), entry, _quoted(each.away), _quoted(each.towards)]
@@ -202,7 +202,7 @@ def _tokens(written: Written, settings: GenerationSettings) -> tuple[str, str]:
         f'<p class="text tokens" role="group" aria-label="The tokens of the text">'
         f'<span class="prompt">{escape(completion.prompt)}</span>{"".join(spans)}</p>'
     )
-    words = words_html(completion.prompt, completion.completion, settings, written.turned, pulls)
+    words = words_html(completion.prompt, completion.completion, settings, written.shifts, pulls)
     return words + text, json.dumps(packed, separators=(",", ":"))
 
 
@@ -231,7 +231,7 @@ def _packed(token: Prediction, labels: Mapping[str, str]) -> list:
     """The panel's data for a token.
 
     Label, probability, raw probability, alternatives with the same, whether it was chosen, its text and what the
-    controls did to it; the token's text, and where controls turned the text here.
+    controls did to it; the token's text, and where controls shifted the text here.
     """
     return [
         token.label,
@@ -261,8 +261,8 @@ def _round(number: float) -> float:
     return float(f"{number:.3g}")
 
 
-_IS_TURNED = re.compile(r'class="tok [^"]*\bturned\b')
-_TURNED = '<span class="key"><span class="turned">&nbsp;&nbsp;&nbsp;</span> a control turned the text here</span>'
+_IS_SHIFTED = re.compile(r'class="tok [^"]*\bshifted\b')
+_SHIFTED = '<span class="key"><span class="shifted">&nbsp;&nbsp;&nbsp;</span> a control changed the text here</span>'
 _PULLED = (
     '<span class="key"><span class="towards" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> made likelier by the guide, '
     '<span class="away" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> less likely</span>'

@@ -1,4 +1,4 @@
-"""The words of the controls next to a text: written, missing, kept away; where controls turned it; a guide's pull.
+"""The words of the controls next to a text: written, missing, kept away; where controls shifted it; a guide's pull.
 
 `desk.js` marks in the text what a list item is about.
 """
@@ -13,7 +13,7 @@ from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .escaping import escape
-from .growing_text import Turned
+from .growing_text import PlacedShift
 from .highlights import Mark, find_entry, find_required
 
 # A word is pulled where the guide made it at least this much more or less likely, in nats; the line is full at the
@@ -64,18 +64,18 @@ def find_pulls(tokens: Sequence[Prediction]) -> list[Pull]:
     return pulls
 
 
-def entry_of(turned: Turned, text: str, begin: int, settings: GenerationSettings) -> str | None:
-    """The entry of a list for which a ban or a requirement turned a text; None where it cannot be said.
+def entry_of(shift: PlacedShift, text: str, begin: int, settings: GenerationSettings) -> str | None:
+    """The entry of a list for which a ban or a requirement shifted a text; None where it cannot be said.
 
     Args:
-        turned: where.
+        shift: which one.
         text: prompt and completion.
         begin: index where the completion starts.
         settings: of the text.
     """
-    entries = {"ban": settings.bad_words, "require": settings.must_include}.get(turned.phase, ())
-    token = turned.away if turned.phase == "ban" else turned.towards
-    found = find_entry(text[: begin + turned.start] + token, entries, settings.case_sensitive)
+    entries = {"ban": settings.bad_words, "require": settings.must_include}.get(shift.phase, ())
+    token = shift.away if shift.phase == "ban" else shift.towards
+    found = find_entry(text[: begin + shift.start] + token, entries, settings.case_sensitive)
     return found or (entries[0] if len(entries) == 1 else None)
 
 
@@ -83,7 +83,7 @@ def words_html(
     prompt: str,
     added: str,
     settings: GenerationSettings,
-    turned: Sequence[Turned],
+    shifts: Sequence[PlacedShift],
     pulls: Sequence[Pull] = (),
     busy: bool = False,
 ) -> str:
@@ -92,13 +92,13 @@ def words_html(
     Args:
         prompt, added: the text.
         settings: of the text.
-        turned: where controls have turned it.
+        shifts: where controls have shifted it.
         pulls: what guides did.
         busy: the text is not finished.
     """
     text, begin = prompt + added, len(prompt)
     positions: dict[tuple[str, str | None], list[int]] = {}
-    for each in turned:
+    for each in shifts:
         positions.setdefault((each.phase, entry_of(each, text, begin, settings)), []).append(each.start)
     items = _required(text, begin, settings, positions, busy)
     items += _banned(settings, positions) + _others(settings, positions)
@@ -148,7 +148,7 @@ def _others(settings: GenerationSettings, positions: dict[tuple[str, str | None]
         at = positions.get((phase, None), [])
         if at and phase != "guide":
             count = f"{len(at)} position{'' if len(at) == 1 else 's'}"
-            items.append(_item("other", label, f"turned the text at {count}", at))
+            items.append(_item("other", label, f"changed the text at {count}", at))
     return items
 
 

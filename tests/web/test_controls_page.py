@@ -1,4 +1,4 @@
-"""What controls do to a text, as a visitor sees it: words, turns, pulls, the best beam, and a text with and without."""
+"""What controls do to a text, as a visitor sees it: words, shifts, pulls, the best beam, a text with and without."""
 
 import pytest
 
@@ -20,7 +20,7 @@ WATCH = """look => {
 WORDS = "[...document.querySelectorAll('#texts .card .words li')].map(each => each.className + ' ' + each.textContent)"
 
 
-def test_words_are_listed_while_the_text_grows_and_mark_where_they_turned_it(visit, slow_model):  # noqa: F811
+def test_words_are_listed_while_the_text_grows_and_mark_where_they_shifted_it(visit, slow_model):  # noqa: F811
     page = visit()
     fill(page, "max_tokens", 160)
     fill(page, "bad_words", "there, was")
@@ -46,11 +46,11 @@ def test_words_are_listed_while_the_text_grows_and_mark_where_they_turned_it(vis
     places = kept.get_attribute("data-at").split(" ")
     marked = page.evaluate("[...document.querySelectorAll('#texts .marked')].map(each => each.dataset.c)")
     assert marked == places
-    assert page.locator("#texts .tok.turned.ban").count() >= len(places)
+    assert page.locator("#texts .tok.shifted.ban").count() >= len(places)
     picture(page, "words")
     kept.click()
     why = page.locator(".panel .why").first.inner_text()
-    assert why.startswith("bad-words turned the text here for “")
+    assert why.startswith("bad-words changed the text here for “")
     assert "bad-words took it away" in page.locator(".panel .bars").inner_text()
 
 

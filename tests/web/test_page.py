@@ -206,7 +206,7 @@ def test_a_character_shows_what_it_was_chosen_from_and_the_text_goes_on_from_ano
     shown = "".join(page.locator(".tok").all_text_contents())
     assert shown == text.removeprefix("Once upon a time")
     # A place where the settings have taken something away.
-    page.locator(".tok.turned").first.click()
+    page.locator(".tok.shifted").first.click()
     panel = page.locator(".panel")
     assert panel.locator(".row.same").count() == 1
     assert panel.locator(".row.masked").count() >= 1

@@ -55,15 +55,15 @@ def test_the_best_beam_is_shown_while_it_may_still_change(writer, slow_model, ch
     assert branches[0].text == written.text
 
 
-def test_where_controls_turn_a_text_is_known_while_it_grows(writer, slow_model):
+def test_where_controls_shift_a_text_is_known_while_it_grows(writer, slow_model):
     changes = settings(bad_words=["the", "a*"], must_include=["king"], max_tokens=60)
     updates = [texts[0] for texts in writer.write("To be", changes)]
-    last, growing = updates[-1], [each for each in updates if each.completion is None and each.turned]
+    last, growing = updates[-1], [each for each in updates if each.completion is None and each.shifts]
     assert growing
-    assert last.turned
-    assert {each.phase for each in last.turned} <= {"ban", "require"}
+    assert last.shifts
+    assert {each.phase for each in last.shifts} <= {"ban", "require"}
     for each in growing:
-        assert each.turned == tuple(turned for turned in last.turned if turned.start < len(each.text))
+        assert each.shifts == tuple(shift for shift in last.shifts if shift.start < len(each.text))
 
 
 def test_a_stop_ends_all_texts_of_a_request(writer, slow_model):

@@ -12,10 +12,10 @@ from fundamentallm_hf import GenerationSettings
 from fundamentallm_hf.generation.beam_tree import Branch
 from fundamentallm_hf.generation.completion import Completion
 from fundamentallm_hf.generation.probabilities import Prediction, step_of
-from fundamentallm_hf.portable.decoding.control_effects import Turn
+from fundamentallm_hf.portable.decoding.control_effects import Shift
 from fundamentallm_hf.web.beam_view import lanes_of, tree_html
 from fundamentallm_hf.web.escaping import escape
-from fundamentallm_hf.web.growing_text import Turned
+from fundamentallm_hf.web.growing_text import PlacedShift
 from fundamentallm_hf.web.highlights import find_entry, find_required
 from fundamentallm_hf.web.runner import Written
 from fundamentallm_hf.web.text_view import status_text, texts_html, tokens_html
@@ -79,32 +79,34 @@ def test_every_start_of_a_word_is_found(entry, before, data):
         assert find_entry(f"{before} {start}", [entry]) == entry
 
 
-def test_the_words_of_the_controls_are_listed_with_where_they_turned_the_text():
+def test_the_words_of_the_controls_are_listed_with_where_they_shifted_the_text():
     settings = GenerationSettings(bad_words=["ran", "sat"], must_include=["dragon*", "castle"], guide_attribute="joy")
-    turned = (
-        Turned(4, "ban", "r", "w"),
-        Turned(11, "ban", "n", "t"),
-        Turned(15, "require", "x", "d"),
-        Turned(17, "ban", "q", "r"),
+    shifts = (
+        PlacedShift(4, "ban", "r", "w"),
+        PlacedShift(11, "ban", "n", "t"),
+        PlacedShift(15, "require", "x", "d"),
+        PlacedShift(17, "ban", "q", "r"),
     )
     added = "dog walk ra. A dragons x"
-    listed = words_html("The ", added, settings, turned, [Pull(0, 3, 0.5), Pull(4, 8, -1.0)], busy=True)
+    listed = words_html("The ", added, settings, shifts, [Pull(0, 3, 0.5), Pull(4, 8, -1.0)], busy=True)
     items = re.findall(r'<li class="(\w+)">(?:<button[^>]*data-at="([^"]*)">)?<b>([^<]*)</b>([^<]*)', listed)
     assert items == [
         ("written", "15 16 17 18 19 20 21", "✓ dragons", ""),
         ("missing", "", "castle", " still missing"),
         ("kept", "4 11", "ran", " kept away twice"),
         ("kept", "", "sat", " banned"),
-        ("other", "17", "bad-words", " turned the text at 1 position"),
+        ("other", "17", "bad-words", " changed the text at 1 position"),
         ("pull", "0 1 2 4 5 6 7", "joy", " made 1 word likelier, 1 less likely"),
     ]
-    assert "not written" in words_html("The ", added, settings, turned)
+    assert "not written" in words_html("The ", added, settings, shifts)
     assert words_html("The ", added, GenerationSettings(), ()) == ""
 
 
-def test_a_growing_text_shows_what_may_still_change_and_where_it_was_turned():
-    written = Written("a", "bcdef", settled=3, turned=(Turned(1, "ban", "x", "y"), Turned(2, "guide", "x", "y")))
-    assert '>b<span class="turned ban" data-c="1">c</span>' in texts_html([written]).replace("</span>b", ">b")
+def test_a_growing_text_shows_what_may_still_change_and_where_it_was_shifted():
+    written = Written(
+        "a", "bcdef", settled=3, shifts=(PlacedShift(1, "ban", "x", "y"), PlacedShift(2, "guide", "x", "y"))
+    )
+    assert '>b<span class="shifted ban" data-c="1">c</span>' in texts_html([written]).replace("</span>b", ">b")
     assert '<span class="unsettled">ef</span>' in texts_html([written])
 
 
@@ -144,17 +146,17 @@ def test_tokens_have_the_class_of_their_probability():
     view = tokens_html([finished()], GenerationSettings())
     assert view.count('class="tok p1 m3"') == 3
     assert view.count('tabindex="0"') == 1
-    spoken = 'He turned to "tok turned" style="--pull:1"'  # the words of the marks are in the text alone
+    spoken = 'He shifted to "tok shifted" style="--pull:1"'  # the words of the marks are in the text alone
     for plain in (view, tokens_html([finished(spoken, spoken)], GenerationSettings())):
-        assert "a control turned the text" not in plain
+        assert "a control changed the text" not in plain
         assert "made likelier by the guide" not in plain
-    turned = replace(finished(), turned=(Turned(1, "ban", "x", "y"),))
-    token = replace(turned.completion.probabilities[1], turns=(Turn("ban", 0.5, 1, 2),), effects={"ban": 1.5})
-    tokens = (turned.completion.probabilities[0], token, turned.completion.probabilities[2])
-    turned = replace(turned, completion=replace(turned.completion, probabilities=tokens))
-    view = tokens_html([turned], GenerationSettings(bad_words=["ran"]))
-    assert view.count('class="tok p1 m3 turned ban"') == 1
-    assert "a control turned the text" in view
+    shifted = replace(finished(), shifts=(PlacedShift(1, "ban", "x", "y"),))
+    token = replace(shifted.completion.probabilities[1], shifts=(Shift("ban", 0.5, 1, 2),), effects={"ban": 1.5})
+    tokens = (shifted.completion.probabilities[0], token, shifted.completion.probabilities[2])
+    shifted = replace(shifted, completion=replace(shifted.completion, probabilities=tokens))
+    view = tokens_html([shifted], GenerationSettings(bad_words=["ran"]))
+    assert view.count('class="tok p1 m3 shifted ban"') == 1
+    assert "a control changed the text" in view
 
 
 def test_what_is_shared_with_the_first_text_is_paler():

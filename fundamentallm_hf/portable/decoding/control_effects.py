@@ -26,12 +26,12 @@ OBSERVED = (
     Phase.BEGINNING,
     Phase.GUIDE,
 )
-# A phase turns a text where it moves at least this share of the probability to other tokens.
-TURNING = 0.1
+# A phase shifts a text where it moves at least this share of the probability to other tokens.
+LEAST_SHIFT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Shift:
     """A position where a phase of the controls has changed what will probably be written.
 
     Attributes:
@@ -52,12 +52,12 @@ class StepEffects:
     """What the phases did at one position.
 
     Attributes:
-        turns: where they changed what will probably be written.
+        shifts: where they changed what will probably be written.
         factors: by phase and token, the probability after the phase divided by the one before it; only for tokens that
             were asked for, and phases that changed anything.
     """
 
-    turns: tuple[Turn, ...] = ()
+    shifts: tuple[Shift, ...] = ()
     factors: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
@@ -140,7 +140,7 @@ class ControlEffects:
             after.found = {key: pair for key, pair in after.found.items() if len(key) > length}
 
     def _step(self, key: bytes, tokens: Iterable[int]) -> tuple[StepEffects, dict[str, torch.Tensor]]:
-        turns, factors, changed, tokens = list[Turn](), {}, {}, list(tokens)
+        shifts, factors, changed, tokens = list[Shift](), {}, {}, list(tokens)
         for phase, after in self._phases.items():
             if key not in after.found:
                 continue
@@ -157,9 +157,9 @@ class ControlEffects:
             changes = torch.where(old.isneginf(), torch.nan, new - old).cpu()
             changed[name] = changes
             factors[name] = {token: _factor(changes[token]) for token in tokens}
-            if moved >= TURNING:
-                turns.append(Turn(name, moved, away, towards))
-        return StepEffects(tuple(turns), factors), changed
+            if moved >= LEAST_SHIFT:
+                shifts.append(Shift(name, moved, away, towards))
+        return StepEffects(tuple(shifts), factors), changed
 
     def after(self, row: torch.Tensor) -> StepEffects:
         """What the phases did in the step after these tokens, (length,)."""

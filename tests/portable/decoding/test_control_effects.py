@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_models import byte_level_gpt2
 
 from fundamentallm_hf import Generator, load_model
-from fundamentallm_hf.portable.decoding.control_effects import TURNING
+from fundamentallm_hf.portable.decoding.control_effects import LEAST_SHIFT
 
 CONTROLS = {
     "ban": {"bad_words": ["the", "a*", "/e.?r/"]},
@@ -42,11 +42,11 @@ def test_a_factor_is_the_probability_with_the_control_over_that_without(generato
             expected = with_it[each.token] / without[each.token]
             assert each.effects[name] == pytest.approx(expected, rel=1e-3, abs=1e-5)
     moved = sum(max(0.0, chance - without.get(token, 0.0)) for token, chance in with_it.items())
-    turns = {turn.phase: turn for turn in found.turns}
-    if abs(moved - TURNING) > 1e-3:
-        assert (moved > TURNING) == (name in turns)
-    if name in turns:
-        assert turns[name].moved == pytest.approx(moved, abs=1e-3)
+    shifts = {shift.phase: shift for shift in found.shifts}
+    if abs(moved - LEAST_SHIFT) > 1e-3:
+        assert (moved > LEAST_SHIFT) == (name in shifts)
+    if name in shifts:
+        assert shifts[name].moved == pytest.approx(moved, abs=1e-3)
 
 
 @settings(max_examples=12, deadline=None)
@@ -69,12 +69,12 @@ def test_effects_are_those_of_the_controls_and_change_no_text(generators, names,
         for token, same in zip(completion.probabilities, other.probabilities, strict=True):
             assert set(token.effects) <= set(names)
             assert token.effects == pytest.approx(same.effects, rel=1e-2, abs=1e-3)
-            for turn in token.turns:
-                assert turn.phase in names
-                assert TURNING <= turn.moved <= 1 + 1e-5
+            for shift in token.shifts:
+                assert shift.phase in names
+                assert LEAST_SHIFT <= shift.moved <= 1 + 1e-5
                 if how.get("temperature") == 0:
-                    assert turn.moved == 1
-                    assert turn.away != turn.towards
+                    assert shift.moved == 1
+                    assert shift.away != shift.towards
             for each in (token, *token.alternatives):
                 assert all(factor >= 0 and math.isfinite(factor) for factor in each.effects.values())
 
@@ -85,13 +85,13 @@ def test_a_masked_token_has_the_factor_0(generators):
     )
     masked = next(each for each in found.probabilities[0].alternatives if each.text == "e")
     assert masked.effects == {"ban": 0.0}
-    (turn,) = found.probabilities[0].turns
-    assert (turn.phase, turn.away) == ("ban", masked.token)
-    assert turn.moved > 0.9
-    assert found.to_dict()["probabilities"][0]["turns"][0]["phase"] == "ban"
+    (shift,) = found.probabilities[0].shifts
+    assert (shift.phase, shift.away) == ("ban", masked.token)
+    assert shift.moved > 0.9
+    assert found.to_dict()["probabilities"][0]["shifts"][0]["phase"] == "ban"
 
 
 def test_without_controls_there_is_nothing_to_tell(generators):
     (found,) = generators[0].complete("Once", probabilities=3, seed=1, max_tokens=5)
-    assert not any(each.effects or each.turns for each in found.probabilities)
-    assert "turns" not in found.probabilities[0].to_dict()
+    assert not any(each.effects or each.shifts for each in found.probabilities)
+    assert "shifts" not in found.probabilities[0].to_dict()
