@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from transformers import LogitsProcessorList, PrefixConstrainedLogitsProcessor, StoppingCriteriaList
 
-from ..decoding.call_processors import CONSTRAINTS, CallProcessors
+from ..decoding.call_processors import CallProcessors
 from ..decoding.endings import ClosedEndCriteria, OpenEndLogitsProcessor
 from ..decoding.generate_call import Call
-from ..decoding.phases import Phase
+from ..decoding.phases import CONSTRAINTS, Phase
 from ..structured.structured_output import WholeTextLogitsProcessor
 from ..text.vocabulary import Vocabulary
 from .bad_words import BadWordsLogitsProcessor

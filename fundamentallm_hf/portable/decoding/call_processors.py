@@ -23,7 +23,6 @@ from .warpers import is_warper
 
 Criterion = TypeVar("Criterion", bound=EndCriteria)
 Kind = TypeVar("Kind", bound=LogitsProcessor)
-CONSTRAINTS = (Phase.REPETITION, Phase.LENGTH, Phase.STRUCTURE, Phase.REQUIRE, Phase.BAN, Phase.ENDING, Phase.BEGINNING)
 
 
 class CallProcessors:

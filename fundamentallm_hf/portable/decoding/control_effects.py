@@ -10,22 +10,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .phases import Phase
+from .phases import CONSTRAINTS, Phase
 from .row_states import row_key
 from .texts import TOKEN_BYTES, JudgesTexts, Texts
 
 # Applies the warpers that come after a phase to scores, (rows, vocabulary).
 Warp = Callable[[torch.Tensor], torch.Tensor]
-# The phases that are observed: those of the controls that decide what a text contains.
-OBSERVED = (
-    Phase.REPETITION,
-    Phase.STRUCTURE,
-    Phase.REQUIRE,
-    Phase.BAN,
-    Phase.ENDING,
-    Phase.BEGINNING,
-    Phase.GUIDE,
-)
+# The phases that are observed. A penalty on length changes no more than when a text ends.
+OBSERVED = (*(phase for phase in CONSTRAINTS if phase is not Phase.LENGTH), Phase.GUIDE)
 # A phase shifts a text where it moves at least this share of the probability to other tokens.
 LEAST_SHIFT = 0.1
 

@@ -47,3 +47,7 @@ class Phase(IntEnum):
     FINISH = 12
     RECORD = 13
     CHOOSE = 14
+
+
+# The phases of the controls that decide how a text may go on. Guides, and weights of words, only shift what is left.
+CONSTRAINTS = (Phase.REPETITION, Phase.LENGTH, Phase.STRUCTURE, Phase.REQUIRE, Phase.BAN, Phase.ENDING, Phase.BEGINNING)
