@@ -7,6 +7,7 @@ takes turns with the rounds, one step at a time.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -47,7 +48,7 @@ class Request:
         interrupt: ends the computation at the next token once it is set.
         future: the result.
         accepted: done once the request is known to be possible; has the exception if it is not.
-        started: set when the computation begins.
+        began: when the computation began, by `time.monotonic`; None before.
     """
 
     alone: Callable[[Callable[[], None] | None], Any]
@@ -55,7 +56,12 @@ class Request:
     interrupt: threading.Event = field(default_factory=threading.Event)
     future: Future = field(default_factory=Future)
     accepted: "Future[None]" = field(default_factory=Future)
-    started: threading.Event = field(default_factory=threading.Event)
+    began: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since the computation began; 0 before."""
+        return 0.0 if self.began is None else time.monotonic() - self.began
 
     def set_accepted(self, error: BaseException | None = None) -> None:
         """Report that the request is possible, or why it is not; the first report counts."""
@@ -275,7 +281,7 @@ class Batcher:
     def _join(self, request: Request) -> None:
         if not request.future.set_running_or_notify_cancel():
             return
-        request.started.set()
+        request.began = time.monotonic()
         # There may be no row for a request that was interrupted while it waited.
         if request.begin is None or len(self._texts) >= self.rows:
             self._turns.append(TurnTaker(request))

@@ -5,7 +5,6 @@ can run them in another process. Requests are checked earlier (`limits.py`).
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -79,18 +78,10 @@ class Clock:
 
     def __init__(self, stop: threading.Event, allowed: float) -> None:
         self.stop, self._allowed = stop, allowed
-        self._began: float | None = None
 
-    @property
-    def seconds(self) -> float:
-        """Since it began to compute."""
-        return 0.0 if self._began is None else time.monotonic() - self._began
-
-    def look(self, computing: bool) -> None:
-        """Begin to count the time if it computes, and stop it if the time is over."""
-        if computing and self._began is None:
-            self._began = time.monotonic()
-        if self.seconds > self._allowed:
+    def look(self, seconds: float) -> None:
+        """Stop the request if it has computed for that long and this is too long."""
+        if seconds > self._allowed:
             self.stop.set()
 
 
@@ -201,8 +192,8 @@ class Writer:
                 growing = self._growing()
                 request = self._take_turns(clock, self.generator.complete, prompt, settings, growing, **self._extras)
                 for _ in self._ticks([request], [growing], clock):
-                    yield [self._unfinished(prompt, growing, request, clock), *others]
-                yield [self._finished(each, clock.seconds) for each in request.future.result()]
+                    yield [self._unfinished(prompt, growing, request), *others]
+                yield [self._finished(each, request.seconds) for each in request.future.result()]
                 return
             parts = [
                 settings.replace(
@@ -215,7 +206,8 @@ class Writer:
                     yield texts
                 elif all(each.completion for each in texts):
                     best = likeliest([_whole(each) for each in texts], settings.best)
-                    yield [self._finished(each, clock.seconds) for each in best]
+                    seconds = max(each.seconds for each in texts)
+                    yield [self._finished(each, seconds) for each in best]
                 else:
                     yield [Written(prompt, ahead=texts[0].ahead)] * settings.best
 
@@ -235,9 +227,9 @@ class Writer:
             chosen, growing = settings.replace(num_samples=1, best=None), self._growing()
             request = self._take_turns(clock, self.generator.search, prompt, chosen, growing)
             for _ in self._ticks([request], [growing], clock):
-                yield self._unfinished(prompt, growing, request, clock), []
+                yield self._unfinished(prompt, growing, request), []
             completion, branches = request.future.result()
-            yield self._finished(completion, clock.seconds), branches
+            yield self._finished(completion, request.seconds), branches
 
     def next_tokens(self, prompt: str, settings: GenerationSettings, top: int) -> list[Prediction]:
         """The most probable next tokens, by the raw model and after settings."""
@@ -272,9 +264,9 @@ class Writer:
         def texts() -> list[Written]:
             for index, request in enumerate(requests):
                 if index not in finished and request.future.done():
-                    finished[index] = self._finished(replace(request.future.result(), sample=index), clock.seconds)
+                    finished[index] = self._finished(replace(request.future.result(), sample=index), request.seconds)
             pairs = enumerate(zip(growing, requests, strict=True))
-            return [finished.get(index) or self._unfinished(prompt, *pair, clock) for index, pair in pairs]
+            return [finished.get(index) or self._unfinished(prompt, *pair) for index, pair in pairs]
 
         try:
             for text, settings in zip(growing, parts, strict=True):
@@ -307,14 +299,14 @@ class Writer:
                 ended.wait(PACE * max(1.0, self.batcher.counts.running / VISITORS))
                 changed.clear()
                 ended.clear()
-                clock.look(any(each.started.is_set() for each in requests))
+                clock.look(max(each.seconds for each in requests))
                 yield
         finally:
             if not all(each.future.done() for each in requests):
                 clock.stop.set()
 
-    def _unfinished(self, prompt: str, growing: GrowingText, request: Request, clock: "Clock") -> Written:
-        return Written(prompt, seconds=clock.seconds, ahead=self.batcher.ahead(request), **growing.fields())
+    def _unfinished(self, prompt: str, growing: GrowingText, request: Request) -> Written:
+        return Written(prompt, seconds=request.seconds, ahead=self.batcher.ahead(request), **growing.fields())
 
     def _take_turns(
         self,
@@ -329,14 +321,15 @@ class Writer:
 
         def compute(turn: Callable[[], None] | None) -> Any:
             def look() -> None:
-                clock.look(True)
+                clock.look(request.seconds)
                 if turn is not None:
                     turn()
 
             options = more | settings.to_dict()
             return work(prompt, interrupt=clock.stop, turn=look, progress=growing.show_best, **options)
 
-        return self.batcher.add(Request(compute, interrupt=clock.stop))
+        request = Request(compute, interrupt=clock.stop)
+        return self.batcher.add(request)
 
     def _cut_short(self, written: Written) -> Written:
         """A text that was stopped from outside, as far as it was generated."""

@@ -147,7 +147,7 @@ def test_pieces_arrive_while_a_text_grows(batcher, slow_model):
 
 def test_a_stop_ends_its_text_alone(batcher, slow_model):
     requests = [batcher.submit("To be", temperature=0.8, seed=seed, max_tokens=60) for seed in range(3)]
-    while not requests[1].started.is_set():
+    while requests[1].began is None:
         time.sleep(0.01)
     began = time.monotonic()
     requests[1].interrupt.set()

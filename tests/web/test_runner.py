@@ -42,6 +42,12 @@ def test_texts_grow(writer):
         assert all(later.text.startswith(earlier.text) for earlier, later in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("changes", [{}, {"num_samples": 3}, {"num_samples": 3, "best": 2}, {"beam_size": 2}])
+def test_a_text_takes_as_long_as_its_passes_however_short_it_is(writer, slow_model, changes):
+    *_, last = writer.write("To be", settings(max_tokens=1, **changes))
+    assert all(0.03 <= each.seconds < 10 for each in last)
+
+
 @pytest.mark.parametrize("changes", [{}, {"num_samples": 2}])
 def test_the_best_beam_is_shown_while_it_may_still_change(writer, slow_model, changes):
     updates = list(writer.write("To be", settings(beam_size=3, max_tokens=40, temperature=None, seed=None, **changes)))
