@@ -16,7 +16,8 @@ from fundamentallm_hf.generation.chat import ChatPrompt, as_prompt
 from .labelled_samples import OwnText, Writing, write_texts
 from .text_likelihood import Likelihood, likelihoods
 
-Progress = Callable[[int, int], None]
+# Called with the number of texts that are done, and the total.
+Report = Callable[[int, int], None]
 
 # Neutral beginnings of texts, for a model that is given no others.
 OPENINGS = (
@@ -88,7 +89,7 @@ def write_both_sides(
     tokenizer: Any,
     description: Description,
     writing: Writing,
-    progress: Progress = lambda *_: None,
+    progress: Report = lambda *_: None,
 ) -> list[OwnText]:
     """Let a model write after both instructions in turn.
 
@@ -111,7 +112,7 @@ def write_both_sides(
     return found
 
 
-def _progress_after(before: int, total: int, progress: Progress) -> Progress:
+def _progress_after(before: int, total: int, progress: Report) -> Report:
     """Reports the progress of a part of some work as that of the whole, of which so much was done before."""
     return lambda done, _: progress(before + done, total)
 
@@ -130,7 +131,7 @@ class OwnJudgement:
         self.tokenizer = tokenizer
         self.description = description
 
-    def __call__(self, texts: Sequence[OwnText], progress: Progress = lambda *_: None) -> list[float]:
+    def __call__(self, texts: Sequence[OwnText], progress: Report = lambda *_: None) -> list[float]:
         """The log-odds of every text, in nats; nan for a text without tokens."""
         logs: list[list[Likelihood]] = []
         for having in (True, False):
