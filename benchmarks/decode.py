@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import peak_memory
+from timing import bandwidth, peak_memory
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, StoppingCriteriaList, pipeline
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM, Generator, load_model
@@ -187,17 +187,6 @@ def grown(small: Any, width: int, layers: int, heads: int) -> Any:
     return model
 
 
-def bandwidth(clock: str) -> float:
-    """Memory bandwidth in bytes per second, with the current number of threads."""
-    now = _CLOCKS[clock]
-    block, best = torch.ones(64 * 2**20), float("inf")  # 256 MiB
-    for _ in range(5):
-        start = now()
-        block.sum()
-        best = min(best, now() - start)
-    return block.nbytes / best
-
-
 def ways_of(model: Any, how: Mapping[str, Any]) -> dict[str, Run]:
     """The ways to generate with a model of this shape."""
     own = how | ({"seed": 1} if how["do_sample"] else {})
@@ -232,7 +221,7 @@ def shapes(bundled: Any, threads: int, quick: bool, rounds: int, clock: str) -> 
     if not quick:
         models["width 128, 6 layers, random weights"] = (shaped(bundled, 128, 6, 4), 48)
         models["width 512, 12 layers, the bundled model's text"] = (grown(bundled, 512, 12, 8), 48)
-    speed = bandwidth(clock)
+    speed = bandwidth(_CLOCKS[clock])
     for name, (model, tokens) in models.items():
         weights = sum(each.nbytes for each in model.parameters())
         for mode, how in {"greedy": GREEDY, "sampled at 0.8 and 0.9": SAMPLED}.items():

@@ -1,4 +1,4 @@
-"""Times ways of generating against each other: in turn, so that whatever else the machine does meets them alike."""
+"""Times ways of generating against each other in turn, so that other work meets them alike, and measures memory."""
 
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -57,6 +57,16 @@ def take_turns(
             if number:
                 taken[way].append(clock() - start)
     return taken
+
+
+def bandwidth(clock: Callable[[], float] = time.perf_counter) -> float:
+    """Memory bandwidth in bytes per second, with the current number of threads; `clock` as in `take_turns`."""
+    block, best = torch.ones(64 * 2**20), float("inf")  # 256 MiB
+    for _ in range(5):
+        start = clock()
+        block.sum()
+        best = min(best, clock() - start)
+    return block.nbytes / best
 
 
 def peak_memory() -> float:

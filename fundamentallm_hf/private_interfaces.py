@@ -36,7 +36,12 @@ PRIVATE = (
         "GenerationMixin._sample",
         "the loop of greedy decoding and sampling, called as `generate()` calls it. There is no public one.",
     ),
-    Private("transformers", "GenerationMixin._beam_search", "the loop of beams, in the same way."),
+    Private(
+        "transformers",
+        "GenerationMixin._beam_search",
+        "the loop of beams, in the same way. Where nothing is drawn it shows the stopping criteria the candidates of "
+        "every step best first, of which the progress of a search shows the first one.",
+    ),
     Private(
         "transformers",
         "GenerationMixin._assisted_decoding",

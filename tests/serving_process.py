@@ -9,17 +9,27 @@ import time
 import urllib.error
 import urllib.request
 
+import pytest
 from small_models import byte_level_gpt2
 
-from fundamentallm_hf import Generator
+from fundamentallm_hf import Generator, load_model
 
 PROMPT = "Once upon a time"
 CHAT = [{"role": "user", "content": "Tell a story."}]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
 
-def saved_chat_model(folder):
-    """A small model with a chat template, saved in a folder: its generator, and the name to ask the server for."""
+# Fixtures for the modules that import them; a conftest.py here would hide that of the folder above.
+@pytest.fixture(scope="module", name="demo")
+def bundled_generator():
+    """A generator with the bundled model, which the server has without a name."""
+    return Generator(load_model(device="cpu"), notice=lambda line: None)
+
+
+@pytest.fixture(scope="module", name="chatty")
+def chat_generator(tmp_path_factory):
+    """A generator with a small saved model that has a chat template, and the name to ask the server for."""
+    folder = tmp_path_factory.mktemp("chatty") / "gpt2"
     model = byte_level_gpt2()
     model.tokenizer.chat_template = TEMPLATE
     model.save_pretrained(folder)

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from small_models import byte_level_gpt2
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, StoppingCriteria
 from transformers.generation import GenerationMode, LogitsProcessorList, MaxLengthCriteria, StoppingCriteriaList
 
 import fundamentallm_hf
@@ -92,8 +92,31 @@ def loop_check(loop):
     return check
 
 
-for each in ("_sample", "_beam_search", "_assisted_decoding"):
+for each in ("_sample", "_assisted_decoding"):
     relied_on("transformers", f"GenerationMixin.{each}")(loop_check(each))
+
+
+@relied_on("transformers", "GenerationMixin._beam_search")
+def beams():
+    loop_check("_beam_search")()
+    model, beams, shown = byte_level_gpt2(), 3, []
+    ids = model.tokenizer("once upon a a a", return_tensors="pt").input_ids
+
+    class Looking(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            shown.append(input_ids)
+            return torch.zeros(len(input_ids), dtype=torch.bool)
+
+    criteria = StoppingCriteriaList([Looking()])
+    model.generate(ids, max_new_tokens=6, num_beams=beams, do_sample=False, stopping_criteria=criteria)
+    assert len(shown) == 6
+    for rows in shown:
+        assert len(rows) > beams
+        with torch.no_grad():
+            logs = model(rows[:, :-1]).logits[:, ids.shape[1] - 1 :].log_softmax(-1)
+        sums = logs.gather(-1, rows[:, ids.shape[1] :, None]).sum((1, 2))
+        assert torch.all(sums[:-1] >= sums[1:] - 1e-4)  # the best first
+        assert sums[0] > sums[-1] + 1e-3
 
 
 @relied_on("transformers", "GenerationMixin._get_candidate_generator")

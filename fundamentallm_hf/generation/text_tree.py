@@ -53,6 +53,11 @@ class Node:
     finish_reason: str | None = None
     messages: tuple[Mapping[str, str], ...] | None = None
 
+    @property
+    def is_generated(self) -> bool:
+        """Whether a model was asked for it, which may have ended it at once; else it was typed or edited."""
+        return bool(self.completion) or self.finish_reason is not None
+
 
 class TextTree:
     """Texts that came from each other, and which of them is the current one.

@@ -79,7 +79,7 @@ def _as_fields(node: Node) -> dict[str, Any]:
     if node.messages is None:
         del fields["messages"]
     order = ("id", "parent", "name", "prompt", "completion", *(["messages"] if node.messages is not None else []))
-    if not node.completion and node.finish_reason is None:
+    if not node.is_generated:
         return {name: fields[name] for name in order}
     return {name: fields[name] for name in (*order, *(name for name in fields if name not in order))}
 

@@ -5,6 +5,7 @@ temperature, top-k and top-p can be set row by row, but controls over text canno
 the model's window. A request that needs either is answered as without continuous batching.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,7 +80,11 @@ class Rows:
 
 
 class Batched(utils.CBGenerateManager):
-    """Answers a request in the common batch where that gives the same text, and as usual where it does not."""
+    """Answers a request in the common batch where that gives the same text, and as usual where it does not.
+
+    A text of the common batch has no `Request` that `Sample.stop` could end. When its client leaves, transformers'
+    endpoint ends a stream there, and the cancelled call any other text.
+    """
 
     _cb: Any
     _cb_config: Any
@@ -121,7 +126,11 @@ class Batched(utils.CBGenerateManager):
     ) -> Any:
         """Like the method of the replaced manager."""
         if self._joins(model, inputs, gen_config, request_id):
-            return await super().generate_non_streaming(model, processor, inputs, gen_config, request_id)
+            try:
+                return await super().generate_non_streaming(model, processor, inputs, gen_config, request_id)
+            except asyncio.CancelledError:
+                self._cb.cancel_request(request_id)
+                raise
         arguments = _for_generate(model, inputs, gen_config)
         return await self._together.generate_non_streaming(model, processor, *arguments, request_id)
 

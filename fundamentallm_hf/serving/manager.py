@@ -77,7 +77,7 @@ class Sample:
         asked: what it asks for.
         index: of the text.
         shared: the computations of the request; a search has one for all its texts.
-        request: the computation, once it has been asked for.
+        request: the computation, once it has been asked for; stays None for a text of the common batch.
         logprobs: collects the log-probabilities of a stream.
         tokenizer: of the model, once it is known.
     """
@@ -96,7 +96,7 @@ class Sample:
         return rows[self.index if self.asked.beams > 1 else 0]
 
     def stop(self) -> None:
-        """End the computation at the next token."""
+        """End the computation at the next token. One of the common batch ends otherwise: see `Batched`."""
         if self.request is not None:
             self.request.interrupt.set()
 

@@ -22,7 +22,7 @@ from fundamentallm_hf.settings.typed_values import short_repr
 
 from .described_texts import OPENINGS, Description, OwnJudgement, write_both_sides
 from .expert_training import ExpertTraining, Passage, train_experts
-from .labelled_samples import OwnText, sort_texts, write_texts
+from .labelled_samples import OwnText, Writing, sort_texts, write_texts
 from .suggested_strength import Judge, Leaning, measure_leaning
 from .word_training import train_words, words_of
 
@@ -166,13 +166,13 @@ def train_attribute(
     """
     tokenizer, samples = tokenizer_of(model), samples or AttributeSamples()
     tokens = samples.tokens or _usual_tokens(tokenizer)
-    samples = replace(samples, tokens=tokens, texts=samples.texts or _usual_texts(model, tokens))
+    writing = Writing(samples.openings, samples.texts or _usual_texts(model, tokens), tokens, samples.seed)
     if source.with_texts is not None and source.without_texts is not None:
-        material = _given_texts(source.with_texts, source.without_texts, samples)
+        material = _given_texts(source.with_texts, source.without_texts, writing.openings)
     elif source.classifier:
-        material = _classified_texts(model, tokenizer, source, samples, progress)
+        material = _classified_texts(model, tokenizer, source, writing, progress)
     else:
-        material = _described_texts(model, tokenizer, source, samples, progress)
+        material = _described_texts(model, tokenizer, source, writing, progress)
     made = train_experts(model, tokenizer, material.having, material.lacking, progress, seed=samples.seed)
     words = words_for_other_models(material.having, material.lacking)
     about = _about(made) | material.about
@@ -185,11 +185,8 @@ def train_attribute(
         tokenizer,
         attribute,
         material.judge,
-        material.openings,
-        samples.measured,
-        tokens,
+        Writing(material.openings, samples.measured, tokens, samples.seed + 2),
         partial(progress, "trying strengths"),
-        samples.seed + 2,
     )
     return replace(attribute, about={**attribute.about, **_of_leaning(leaning, material.judged_by)})
 
@@ -216,13 +213,13 @@ def locate_classifier(classifier: str) -> tuple[Path | str, str]:
     return classifier, classifier
 
 
-def _given_texts(with_texts: Sequence[str], without_texts: Sequence[str], samples: AttributeSamples) -> _Material:
+def _given_texts(with_texts: Sequence[str], without_texts: Sequence[str], openings: Sequence[str]) -> _Material:
     weights = words_for_other_models(with_texts, without_texts)
 
     def judge(texts: Sequence[OwnText]) -> list[float]:
         return [sum(weights.get(word, 0.0) for word in words_of(each.text)) for each in texts]
 
-    openings = samples.openings or _first_words([*with_texts, *without_texts])
+    openings = openings or _first_words([*with_texts, *without_texts])
     return _Material(with_texts, without_texts, judge if weights else None, openings, "their words")
 
 
@@ -233,7 +230,7 @@ def _first_words(texts: Sequence[str]) -> list[str]:
 
 
 def _classified_texts(
-    model: Any, tokenizer: Any, source: AttributeSource, samples: AttributeSamples, progress: Progress
+    model: Any, tokenizer: Any, source: AttributeSource, writing: Writing, progress: Progress
 ) -> _Material:
     location, name = locate_classifier(source.classifier)
     classifier = TextClassifier.load(location, source.label)
@@ -243,12 +240,9 @@ def _classified_texts(
         logs = classifier([each.text for each in texts])
         return [log if math.isnan(log) else log - math.log(max(-math.expm1(log), 1e-30)) for log in logs]
 
-    openings = samples.openings or ([""] if is_fundamentallm(model) else OPENINGS)
-    learnt, kept = _parted(openings)
-    assert samples.texts is not None
-    assert samples.tokens is not None
+    learnt, kept = _parted(writing.openings or ([""] if is_fundamentallm(model) else OPENINGS))
     report = partial(progress, "writing texts")
-    written = write_texts(model, tokenizer, learnt, samples.texts, samples.tokens, report, seed=samples.seed)
+    written = write_texts(model, tokenizer, learnt, writing.number, writing.tokens, report, seed=writing.seed)
     scores: list[float] = []
     while len(scores) < len(written):
         scores += judge(written[len(scores) : len(scores) + _CLASSIFIED])
@@ -260,17 +254,13 @@ def _classified_texts(
 
 
 def _described_texts(
-    model: Any, tokenizer: Any, source: AttributeSource, samples: AttributeSamples, progress: Progress
+    model: Any, tokenizer: Any, source: AttributeSource, writing: Writing, progress: Progress
 ) -> _Material:
     description = Description(source.description.strip(), source.opposite.strip())
     judge = OwnJudgement(model, tokenizer, description)
-    learnt, kept = _parted(samples.openings or OPENINGS)
-    assert samples.texts is not None
-    assert samples.tokens is not None
+    learnt, kept = _parted(writing.openings or OPENINGS)
     report = partial(progress, "writing texts")
-    written = write_both_sides(
-        model, tokenizer, description, learnt, samples.texts, samples.tokens, report, samples.seed
-    )
+    written = write_both_sides(model, tokenizer, description, replace(writing, openings=learnt), report)
     scores = judge(written, partial(progress, "judging texts"))
     having, lacking = sort_texts(written, scores, _SHARE_OF_SIDES)
 

@@ -13,8 +13,11 @@ from typing import Any
 
 from fundamentallm_hf.generation.chat import ChatPrompt, as_prompt
 
-from .labelled_samples import OwnText, write_texts
-from .text_likelihood import likelihoods
+from .labelled_samples import OwnText, Writing, write_texts
+from .text_likelihood import Likelihood, likelihoods
+
+# Called with the number of texts that are done, and the total.
+Report = Callable[[int, int], None]
 
 # Neutral beginnings of texts, for a model that is given no others.
 OPENINGS = (
@@ -85,33 +88,33 @@ def write_both_sides(
     model: Any,
     tokenizer: Any,
     description: Description,
-    openings: Sequence[str],
-    number: int,
-    tokens: int,
-    progress: Callable[[int, int], None] = lambda *_: None,
-    seed: int = 0,
+    writing: Writing,
+    progress: Report = lambda *_: None,
 ) -> list[OwnText]:
     """Let a model write after both instructions in turn.
 
     Args:
-        model, tokenizer, tokens, progress, seed: as in `write_texts`.
+        model, tokenizer: as in `write_texts`.
         description: of the texts.
-        openings: beginnings of texts, used in turn.
-        number: of texts on both sides together.
+        writing: the texts on both sides together.
+        progress: called with the number of generated texts, and the total.
 
     Returns:
         The texts after the first instruction, then those after the second, with openings that leave out instructions.
     """
     found: list[OwnText] = []
-    for having, count in ((True, (number + 1) // 2), (False, number // 2)):
-        of_prompt = {description.prompt(opening, having, tokenizer): opening for opening in openings}
-
-        def show(done: int, _: int, before: int = len(found)) -> None:
-            progress(before + done, number)
-
-        written = write_texts(model, tokenizer, list(of_prompt), count, tokens, show, seed=seed + (not having))
+    for having, count in ((True, (writing.number + 1) // 2), (False, writing.number // 2)):
+        of_prompt = {description.prompt(opening, having, tokenizer): opening for opening in writing.openings}
+        show = _progress_after(len(found), writing.number, progress)
+        seed = writing.seed + (not having)
+        written = write_texts(model, tokenizer, list(of_prompt), count, writing.tokens, show, seed=seed)
         found += [OwnText(of_prompt[each.opening], each.text) for each in written]
     return found
+
+
+def _progress_after(before: int, total: int, progress: Report) -> Report:
+    """Reports the progress of a part of some work as that of the whole, of which so much was done before."""
+    return lambda done, _: progress(before + done, total)
 
 
 class OwnJudgement:
@@ -128,15 +131,12 @@ class OwnJudgement:
         self.tokenizer = tokenizer
         self.description = description
 
-    def __call__(self, texts: Sequence[OwnText], progress: Callable[[int, int], None] = lambda *_: None) -> list[float]:
+    def __call__(self, texts: Sequence[OwnText], progress: Report = lambda *_: None) -> list[float]:
         """The log-odds of every text, in nats; nan for a text without tokens."""
-        logs = []
-        for place, having in enumerate((True, False)):
+        logs: list[list[Likelihood]] = []
+        for having in (True, False):
             pairs = [(self.description.prompt(each.opening, having, self.tokenizer), each.text) for each in texts]
-
-            def show(done: int, total: int, before: int = place * len(texts)) -> None:
-                progress(before + done, 2 * total)
-
+            show = _progress_after(len(logs) * len(texts), 2 * len(texts), progress)
             logs.append(likelihoods(self.model, self.tokenizer, pairs, show))
         return [
             with_it.log - without.log if with_it.tokens else math.nan for with_it, without in zip(*logs, strict=True)

@@ -6,6 +6,7 @@ Experts trained on them model how the model generates text that the classifier r
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,6 +43,23 @@ class OwnText(NamedTuple):
         """The whole text; the experts learn the part after the opening."""
         whole = self.opening + self.text
         return Passage(whole, [(len(self.opening), len(whole))])
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Which texts a model is to generate.
+
+    Attributes:
+        openings: prompts, used in turn.
+        number: of texts.
+        tokens: most tokens of each.
+        seed: of the random numbers.
+    """
+
+    openings: Sequence[str]
+    number: int
+    tokens: int
+    seed: int = 0
 
 
 def write_texts(

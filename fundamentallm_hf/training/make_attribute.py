@@ -52,13 +52,13 @@ class Destination:
         check_name(self.name)
         parent = user_folder()
         if self.model is not None and not (on_hub and not is_local(self.model)):
-            beside = local_path(self.model)
-            if not beside.exists():
+            path = local_path(self.model)
+            if not path.exists():
                 raise UserError(
                     f"there is no {self.model}: give a folder or a checkpoint on this machine, or leave --model out, "
                     "and every model finds the attribute"
                 )
-            parent = (beside if beside.is_dir() else beside.parent) / FOLDER
+            parent = (path if path.is_dir() else path.parent) / FOLDER
         folder = parent / self.name
         if folder.exists() and not self.force:
             raise UserError(f"there is an attribute {self.name!r} in {parent} already: choose another name, or --force")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fundamentallm_hf.portable.guides.attributes import Attribute
 
-from .labelled_samples import OwnText, write_texts
+from .labelled_samples import OwnText, Writing, write_texts
 from .text_likelihood import likelihoods
 
 # The share of texts that have to lean, and the strengths that are tried.
@@ -50,11 +50,8 @@ def measure_leaning(
     tokenizer: Any,
     attribute: Attribute,
     judge: Judge,
-    openings: Sequence[str],
-    number: int,
-    tokens: int,
+    writing: Writing,
     progress: Callable[[int, int], None] = lambda *_: None,
-    seed: int = 0,
 ) -> Leaning:
     """Write texts with a guide at several strengths, and find the least strength at which most of them lean.
 
@@ -66,11 +63,8 @@ def measure_leaning(
         tokenizer: the tokenizer of the model.
         attribute: it guides the texts.
         judge: gives the log-odds of each text; nan for one that it cannot judge, which does not lean.
-        openings: beginnings of the texts, used in turn; best those that the attribute was not learnt from.
-        number: of texts at each strength.
-        tokens: most tokens of each.
+        writing: the texts at each strength; best after openings that the attribute was not learnt from.
         progress: called with the number of strengths that were measured, and how many these may be.
-        seed: of the random numbers.
     """
     shares: dict[float, float] = {}
     perplexities: dict[float, float] = {}
@@ -79,7 +73,9 @@ def measure_leaning(
     def share(strength: float) -> float:
         controls = {"guide_attribute": [_NAME], "guide_strength": strength} if strength else None
         with _carrying(model, attribute):
-            texts = write_texts(model, tokenizer, openings, number, tokens, seed=seed, controls=controls)
+            texts = write_texts(
+                model, tokenizer, writing.openings, writing.number, writing.tokens, seed=writing.seed, controls=controls
+            )
         shares[strength] = sum(odds > 0 for odds in judge(texts)) / len(texts)
         perplexities[strength] = _perplexity(model, tokenizer, texts)
         progress(len(shares), most)
@@ -96,7 +92,7 @@ def measure_leaning(
         {each: shares[each] for each in ordered},
         {each: perplexities[each] for each in ordered},
         _suggested(shares),
-        number,
+        writing.number,
     )
 
 

@@ -14,8 +14,8 @@ const differing = () => {
   const written = [...tree.nodes.values()].filter((node) => "tokens" in node);
   let shared = null;
   for (const node of written) {
-    const own = new Set(shown(node));
-    shared = new Set([...(shared || own)].filter((each) => own.has(each)));
+    const ofNode = new Set(shown(node));
+    shared = new Set([...(shared || ofNode)].filter((each) => ofNode.has(each)));
   }
   return (node) => ("tokens" in node ? shown(node).filter((each) => !shared.has(each)) : []);
 };
@@ -53,7 +53,7 @@ const drawnRows = new Map();
 const drawTree = () => {
   const list = branches().querySelector(".list");
   const focused = document.activeElement && list.contains(document.activeElement) ? document.activeElement.dataset : null;
-  const own = differing();
+  const settingsOf = differing();
   let hiddenBelow = null;
   let at = list.firstElementChild;
   const seen = new Set();
@@ -61,7 +61,7 @@ const drawTree = () => {
     if (hiddenBelow !== null && isBelow(node, hiddenBelow)) continue;
     const isFolded = folded.has(node.id);
     hiddenBelow = isFolded ? node.id : null;
-    const about = [facts(node), ...own(node)].filter(Boolean).join(" · ");
+    const about = [facts(node), ...settingsOf(node)].filter(Boolean).join(" · ");
     const isHere = node === tree.current;
     const shows = { id: node.id, name: node.name, about, depth: Math.min(depth, 8), children: children > 0, isFolded, isHere };
     shows.compares = Boolean(tree.current) && !isHere;

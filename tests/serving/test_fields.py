@@ -6,23 +6,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from serving_process import CHAT, PROMPT, Server, saved_chat_model
+from serving_process import CHAT, PROMPT, Server, bundled_generator, chat_generator  # noqa: F401
 
-from fundamentallm_hf import Generator, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
 openai = pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
 KEY = "secret"
-
-
-@pytest.fixture(scope="module")
-def demo():
-    return Generator(load_model(device="cpu"), notice=lambda line: None)
-
-
-@pytest.fixture(scope="module")
-def chatty(tmp_path_factory):
-    return saved_chat_model(tmp_path_factory.mktemp("chatty") / "gpt2")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """`fundamentallm serve` over HTTP, with and without a common batch: each request gets the text that it asks for."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -14,6 +15,8 @@ from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
 pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
 from fundamentallm_hf.serving import common_batch
+from fundamentallm_hf.serving.manager import SAMPLE, Sample
+from fundamentallm_hf.serving.request_fields import ServerLimits, read_fields
 
 pytestmark = pytest.mark.core
 PROMPT, TOKENS = "Once upon a time", 24
@@ -124,6 +127,34 @@ def test_transformers_own_batches_take_plain_configs_and_refuse_controls(demo):
     config.bad_words = ["the"]
     with pytest.raises(ValueError, match="bad_words cannot act in continuous batching"):
         demo.generate_batch(prompts, config, continuous_batching_config=small, progress_bar=False)
+
+
+def test_a_cancelled_call_ends_its_text_in_the_common_batch(demo):
+    manager, tokens = common_batch.Batched(), 900
+    config = GenerationConfig(do_sample=False, max_new_tokens=tokens)
+
+    async def until(condition):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+    async def leave():
+        SAMPLE.set(Sample(read_fields({}, ServerLimits())))
+        inputs = {"input_ids": demo.tokenizer(PROMPT).input_ids}
+        task = asyncio.ensure_future(manager.generate_non_streaming(demo, demo.tokenizer, inputs, config, "a"))
+        await until(lambda: manager._cb.batch_processor is not None and manager.scheduler.active_requests)
+        state = manager.scheduler.active_requests["a"]
+        await until(lambda: state.generated_tokens)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: not manager.scheduler.active_requests)
+        return len(state.generated_tokens)
+
+    manager.init_cb(demo, config)
+    try:
+        assert 0 < asyncio.run(asyncio.wait_for(leave(), 60)) < tokens // 2
+    finally:
+        manager.stop()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from serving_process import CHAT, PROMPT, Server, saved_chat_model
+from serving_process import CHAT, PROMPT, Server, bundled_generator, chat_generator  # noqa: F401
 
-from fundamentallm_hf import Generator, load_model
 from fundamentallm_hf.generation.probabilities import raw_log_probabilities
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
@@ -23,16 +22,6 @@ from fundamentallm_hf.serving.request_fields import ServerLimits, read_fields
 from fundamentallm_hf.serving.samples import _merged, _Stream
 
 TOKENS = 24
-
-
-@pytest.fixture(scope="module")
-def demo():
-    return Generator(load_model(device="cpu"), notice=lambda line: None)
-
-
-@pytest.fixture(scope="module")
-def chatty(tmp_path_factory):
-    return saved_chat_model(tmp_path_factory.mktemp("chatty") / "gpt2")
 
 
 @pytest.fixture(scope="module")

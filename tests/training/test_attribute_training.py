@@ -14,7 +14,7 @@ from fundamentallm_hf import Attribute, AttributeSamples, AttributeSource, UserE
 from fundamentallm_hf.generation.chat import ChatPrompt
 from fundamentallm_hf.training import suggested_strength
 from fundamentallm_hf.training.described_texts import OPENINGS, Description, OwnJudgement, write_both_sides
-from fundamentallm_hf.training.labelled_samples import OwnText, write_texts
+from fundamentallm_hf.training.labelled_samples import OwnText, Writing, write_texts
 from fundamentallm_hf.training.suggested_strength import Leaning, measure_leaning
 from fundamentallm_hf.training.text_likelihood import likelihoods
 
@@ -106,7 +106,7 @@ def test_the_judgement_is_the_ratio_of_two_likelihoods(other, monkeypatch):
 def test_both_sides_are_written_without_their_instructions(demo):
     told = []
     found = write_both_sides(
-        demo, demo.tokenizer, Description(GLAD, GRIM), STARTS, 13, 12, lambda *how: told.append(how)
+        demo, demo.tokenizer, Description(GLAD, GRIM), Writing(STARTS, 13, 12), lambda *how: told.append(how)
     )
     assert [each.opening for each in found] == [*STARTS, STARTS[0], *STARTS]
     assert told[-1] == (13, 13)
@@ -196,9 +196,7 @@ def test_the_least_strength_is_found_at_which_most_lean(monkeypatch, needed):
         None,
         Attribute("words", words={"a": 1.0}),
         lambda texts: [1.0 if each.text == "yes" else -1.0 for each in texts],
-        ["a"],
-        200,
-        5,
+        Writing(["a"], 200, 5),
         lambda *how: told.append(how),
     )
     assert isinstance(found, Leaning)

@@ -316,13 +316,13 @@ class TreeCommands:
     def _request_of(self, node: Node) -> Request:
         prompt, parent = self.prompt_of(node.id), node.parent
         siblings = [node]
-        if not node.completion:  # a typed prompt, or an edited text
+        if not node.is_generated:  # a typed prompt, or an edited text
             parent, siblings = node.id, []
         elif parent is not None:
             siblings = [each for each in self.tree.children(parent) if self.tree.prompt(each.id) == prompt]
         above = None if parent is None else self.tree[parent]
         # A reply of a chat has messages of its own: it answers the last of them, and continues no text.
-        continued = node.messages is None and above is not None and (above.parent is not None or bool(above.completion))
+        continued = node.messages is None and above is not None and (above.parent is not None or above.is_generated)
         seeds = [each.seed for each in siblings if each.seed is not None]
         return Request(prompt, continued, parent, {}, self.generator.settings.seed, max(seeds, default=None))
 

@@ -96,22 +96,38 @@ def promised(how):
     return {name: how.get(name) for name in ("end_at", "words", "sentences")}
 
 
+def checked(texts, how, family, refusing):
+    """Texts that end as asked for, with every required word and no bad one; none where a setting refuses in one line.
+
+    Args:
+        texts: an iterator over prompts, whole texts and what was added, which may raise.
+        how: the arguments of `generate()`.
+        family: of the tokenizer.
+        refusing: the names of the settings that may refuse, as an expression.
+    """
+    refusal, found = "", []
+    try:
+        found = list(texts)
+    except ValueError as error:
+        refusal = str(error)
+    # A budget, an alphabet or another control leaves no such text.
+    assert "\n" not in refusal
+    assert found or re.match(refusing, refusal), refusal
+    for prompt, whole, added in found:
+        case = (prompt, whole, added, how, family)
+        if {"end_at", "words", "sentences"} & how.keys():
+            assert not wrong_end(added, **promised(how)), case
+        for entry in how.get("must_include", ()):
+            assert any(violations(whole, len(prompt), [part]) for part in entry.split("|")), case
+        assert not violations(whole, len(prompt), how.get("bad_words", ())), case
+    return found
+
+
 @pytest.mark.parametrize("number", range(FIRST, FIRST + DRAWS))
 def test_every_text_ends_as_asked_for(number):
     family, prompts, how = draw(number)
-    refusal, texts = "", []
-    try:
-        texts = list(added_texts(toy_model(family), prompts, how))
-    except ValueError as error:
-        refusal = str(error)
-    # A budget or an alphabet is too small for what is asked.
-    assert "\n" not in refusal
-    assert not refusal or re.match("end_at|words|sentences|must_include|stop", refusal), refusal
-    for prompt, whole, added in texts:
-        assert not wrong_end(added, **promised(how)), (prompt, added, how, family)
-        for entry in how.get("must_include", ()):
-            assert any(violations(whole, len(prompt), [part]) for part in entry.split("|")), (entry, whole, family)
-        assert not violations(whole, len(prompt), how.get("bad_words", ())), (whole, how, family)
+    assert {"end_at", "words", "sentences"} & how.keys()
+    checked(added_texts(toy_model(family), prompts, how), how, family, "end_at|words|sentences|must_include|stop")
 
 
 REFUSED = [
