@@ -1,16 +1,13 @@
 """Chats as prompts: the text that a tokenizer's chat template makes of messages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from fundamentallm_hf.portable.errors import UsageError
-from fundamentallm_hf.settings.chat_messages import Messages, check_messages, is_chat
-
-# What may be given to a model: the start of a text, or a chat to be answered.
-Prompt = str | Sequence[dict[str, str]]
+from fundamentallm_hf.settings.chat_messages import Messages, Prompt, check_prompt, is_chat
 
 
 class ChatPrompt(str):
@@ -35,11 +32,11 @@ def as_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
     """A prompt as a text: messages go through the tokenizer's chat template.
 
     Raises:
-        UsageError: the messages are none, there is no template, or it refuses them.
+        UsageError: it is neither text nor a chat, there is no template, or it refuses the messages.
     """
-    if isinstance(prompt, str):
-        return prompt
-    messages = check_messages(prompt)
+    messages = check_prompt(prompt)
+    if isinstance(messages, str):
+        return prompt  # type: ignore[return-value]
     if not getattr(tokenizer, "chat_template", None):
         raise UsageError(
             "the model's tokenizer has no chat template, so it cannot answer a chat: give it the start of a text, or "
@@ -52,15 +49,14 @@ def as_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
     return ChatPrompt(str(text), messages)
 
 
-def as_prompts(prompts: Prompt | Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """One prompt or several as texts: a list whose items are messages is one chat.
+def as_prompts(prompts: Prompt | Iterable[Prompt], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """One prompt or several as texts, one after another: a list whose items are messages is one chat.
 
     Raises:
         UsageError: as in `as_prompt`.
     """
-    if isinstance(prompts, str) or is_chat(prompts):
-        return [as_prompt(prompts, tokenizer)]  # type: ignore[arg-type]
-    return [as_prompt(prompt, tokenizer) for prompt in prompts]  # type: ignore[arg-type]
+    one = isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable) or is_chat(prompts)
+    return (as_prompt(each, tokenizer) for each in ([prompts] if one else prompts))  # type: ignore[arg-type]
 
 
 def encode(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

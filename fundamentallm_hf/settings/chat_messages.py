@@ -1,4 +1,4 @@
-"""Checks and reads chats: lists of messages with a role and content. Needs no model."""
+"""Checks and reads prompts: texts, and chats, which are lists of messages. Needs no model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,35 @@ from typing import Any
 from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UsageError
 
+from .typed_values import short_repr
+
 ROLES = ("system", "user", "assistant")
 Message = dict[str, str]
 # The messages of a chat; the model answers the last one.
 Messages = list[Message]
+# What may be given to a model: the start of a text, or a chat to be answered.
+Prompt = str | Sequence[Message]
 
 
 def is_chat(value: Any) -> bool:
     """Whether a prompt is a chat rather than text: a list whose first item is a dict."""
     return isinstance(value, Sequence) and not isinstance(value, str) and bool(value) and isinstance(value[0], Mapping)
+
+
+def check_prompt(prompt: Any) -> str | Messages:
+    """Check what is given to a model: the start of a text, or a chat.
+
+    Raises:
+        UsageError: it is neither, or holds characters that UTF-8 cannot write.
+    """
+    if isinstance(prompt, str):
+        if not is_text(prompt):
+            raise UsageError(f"prompt has to be UTF-8 text but is {short_repr(prompt)}")
+        return prompt
+    if not is_chat(prompt):
+        expected = 'text, or a chat such as [{"role": "user", "content": "Hello"}],'
+        raise UsageError(f"prompt has to be {expected} but is {short_repr(prompt)}")
+    return check_messages(prompt)
 
 
 def check_messages(messages: Any, what: str = "chat") -> Messages:
@@ -39,17 +59,18 @@ def check_messages(messages: Any, what: str = "chat") -> Messages:
     ```
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise UsageError(f"{what} has to be a list of messages, each with a role and a content, but is {messages!r}")
+        shown = short_repr(messages)
+        raise UsageError(f"{what} has to be a list of messages, each with a role and a content, but is {shown}")
     checked: Messages = []
     for number, message in enumerate(messages, 1):
         where = f"message {number} of {what}"
         if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
-            raise UsageError(f'{where} has to be {{"role": ..., "content": ...}} but is {message!r}')
+            raise UsageError(f'{where} has to be {{"role": ..., "content": ...}} but is {short_repr(message)}')
         role, content = message["role"], message["content"]
         if role not in ROLES:
-            raise UsageError(f"the role of {where} has to be one of {', '.join(ROLES)} but is {role!r}")
+            raise UsageError(f"the role of {where} has to be one of {', '.join(ROLES)} but is {short_repr(role)}")
         if not isinstance(content, str) or not is_text(content):
-            raise UsageError(f"the content of {where} has to be text but is {content!r}")
+            raise UsageError(f"the content of {where} has to be text but is {short_repr(content)}")
         if role == "system" and number > 1:
             raise UsageError(f"{where} has the role 'system', which only the first message can have")
         checked.append({"role": role, "content": content})

@@ -92,3 +92,30 @@ def test_a_model_that_cannot_answer_says_so_in_one_line(template, expected):
     with pytest.raises(UserError, match=expected) as raised:
         generator.generate(ASKED)
     assert "\n" not in str(raised.value)
+
+
+NO_PROMPTS = (None, 5, 2.5, {"a": 1}, {}, b"abc", [], ["Once"], [["a"]], ("a", "b"), object(), "\ud800", "a\udcff")
+
+
+@pytest.mark.parametrize("asked", NO_PROMPTS, ids=repr)
+def test_what_is_no_prompt_is_refused_in_one_line(asked):
+    generator = chat_generator("characters", max_tokens=2)
+    for method in ("generate", "stream", "next_tokens"):
+        with pytest.raises(UserError, match=r"prompt has to be (UTF-8 )?text") as raised:
+            getattr(generator, method)(asked)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("asked", [None, 5, {"a": 1}, b"abc", [None], [b"abc"], ["a", "\ud800"], [[]]], ids=repr)
+def test_every_prompt_of_several_is_checked(asked):
+    generator = chat_generator("characters", max_tokens=2)
+    for method in ("complete", "iterate"):
+        with pytest.raises(UserError, match=r"prompt has to be (UTF-8 )?text"):
+            list(getattr(generator, method)(asked))
+
+
+def test_one_text_is_one_prompt_wherever_several_may_be():
+    generator = chat_generator("characters", max_tokens=2)
+    for method in ("complete", "iterate"):
+        assert len(list(getattr(generator, method)("the dog"))) == 1
+    assert [each.prompt for each in generator.complete(each for each in ("the", "dog"))] == ["the", "dog"]
