@@ -305,7 +305,7 @@ class Batcher:
             steps.append(self._passes.new_step(rows, columns))
             return steps[-1]
 
-        deferred = Deferred(new_step)
+        deferred = Deferred(new_step, plain=self._passes is not None)
         try:
             read = begin(deferred)
         except BaseException:

@@ -29,6 +29,11 @@ def ignores_text(criteria: StoppingCriteriaList) -> bool:
     return all((isinstance(each, EndCriteria) and not each.rows) or _is_blind(each) for each in criteria)
 
 
+def is_over(criteria: StoppingCriteriaList, input_ids: torch.Tensor) -> bool:
+    """Whether one of these criteria, none of which depends on the text of a row, ends rows (rows, length)."""
+    return any(bool(each(input_ids, None).any()) for each in criteria if _is_blind(each))
+
+
 def _is_blind(criterion: object) -> bool:
     return getattr(criterion, "ignores_text", False) is True
 

@@ -280,7 +280,7 @@ class Decoding:
             return False
         if rows > 1 and call.closing_token is None and config.pad_token_id is None:
             return False
-        return plain_network(self.model)
+        return (isinstance(self.loop, Deferred) and self.loop.plain) or plain_network(self.model)
 
     def _lean_loop(
         self,
