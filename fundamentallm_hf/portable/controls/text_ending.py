@@ -29,7 +29,7 @@ from ..errors import UserError
 from ..text.unit_tables import UnitText
 from .ending_pace import EndingPace
 from .ending_plan import NEVER, EndingPlan
-from .ending_scores import give_to, last_way, log_sum
+from .ending_scores import give_to, last_way, log_sum, rest_scores
 from .last_text import LastText
 from .must_include_plan import Progress, Requirements
 
@@ -208,8 +208,8 @@ class TextEndLogitsProcessor(JudgesTexts):
             if not rests and unfinished is None and self._is_early(state, room, scores[index], row):
                 continue
             given = scores[index].detach().double().cpu().numpy() / self.temperature
-            if rests:
-                changed, ends = self._finish(rests, given)
+            if self.last is not None and rests:
+                changed, ends = self._finish(rests, given, self.last.forks(texts, index, rests, given))
             elif self.last is None:
                 changed, ends, _ = self._row(state, room, unfinished, given, row, [])
             else:
@@ -304,18 +304,22 @@ class TextEndLogitsProcessor(JudgesTexts):
         changed[best] = weight if math.isfinite(weight) else 0.0
         return [way for way in begins if way[0] == best]
 
-    def _finish(self, rests: list[tuple[int, ...]], given: np.ndarray) -> tuple[np.ndarray, bool]:
-        """The scores of a row whose last words have begun: only their rest is left, and whether it has to end."""
-        over = () in rests
-        tokens = sorted({rest[0] for rest in rests if rest})
-        if over:
-            tokens = sorted(self._over)
-        changed = np.full_like(given, -np.inf)
-        changed[tokens] = given[tokens]
+    def _finish(
+        self, rests: list[tuple[int, ...]], given: np.ndarray, chances: Sequence[float] = ()
+    ) -> tuple[np.ndarray, bool]:
+        """The scores of a row whose last words have begun: only their rest is left, or an end; and if it has to end.
+
+        `rests` holds an empty one where one of them is complete; the others are as in `rest_scores`.
+        """
+        longer = [rest for rest in rests if rest]
+        changed, lost = rest_scores(longer, given, chances)
+        if len(longer) < len(rests):
+            # A longer text begins with a complete one: the end is as probable as all else.
+            return changed, self._end(changed, given, np.array(sorted(self._over), dtype=np.int64), lost)
         if not np.isfinite(changed).any():
             # Other controls, such as one against repetition, may mask them.
-            changed[tokens] = 0.0
-        return changed, over
+            changed[[rest[0] for rest in longer]] = 0.0
+        return changed, False
 
     def _with_spare(self, fits: np.ndarray, needs: np.ndarray, given: np.ndarray, room: int) -> np.ndarray:
         """(size,) bool: of the tokens that fit, those that leave spare tokens, as many as possible."""

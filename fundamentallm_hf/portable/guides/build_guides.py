@@ -1,6 +1,8 @@
 """Creates the guides of the attributes of a call of `generate()`."""
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 from transformers import LogitsProcessor
 from transformers.generation import GenerationMode
@@ -45,18 +47,21 @@ def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor
         UserError: there is no such attribute.
         ValueError: one cannot guide this model.
     """
-    guides, watching, flattening = [], [], []
+    # In assisted decoding one pass checks several tokens. All experts of a call read the same states.
+    watch = call.mode != GenerationMode.ASSISTED_GENERATION
+    states = cache(lambda: OutputStates(call.model, call.padding, call.in_sight, watch))
+    guides, watching, flattening = [], list[LogitsProcessor](), []
     for name, strength in strengths.items():
         attribute = find_attribute(call.model, name)
         try:
-            guide = _guide(attribute, strength, call)
+            guide = _guide(attribute, strength, call, states)
         except ValueError as error:
             raise UserError(f"guide_attribute {name}: {error}", setting="guide_attribute", value=name) from error
         if guide is None:
             continue
         guides.append((guide, strength))
         if isinstance(guide, ExpertGuide):
-            watching.append(guide.states)
+            watching = [guide.states]
             flattening.append(FLATTENING * abs(strength))
     if not guides:
         return None, watching
@@ -65,12 +70,12 @@ def guide_text(strengths: dict[str, float], call: Call) -> tuple[LogitsProcessor
     return GuidedAttributesLogitsProcessor(guides, temperature=temperature), watching
 
 
-def _guide(attribute: Attribute, strength: float, call: Call) -> Guide | None:
+def _guide(attribute: Attribute, strength: float, call: Call, states: Callable[[], OutputStates]) -> Guide | None:
     """The guide of an attribute; None where its vectors steer the model instead."""
     if attribute.kind == "prompts":
         return _prompt_guide(attribute, call)
     if attribute.kind == "experts":
-        return _expert_guide(attribute, call)
+        return _expert_guide(attribute, call, states)
     if attribute.kind == "steering":
         return _steer(attribute, strength, call)
     if attribute.kind == "classifier":
@@ -114,15 +119,12 @@ def _steer(attribute: Attribute, strength: float, call: Call) -> WordGuide | Non
     return None
 
 
-def _expert_guide(attribute: Attribute, call: Call) -> Guide:
+def _expert_guide(attribute: Attribute, call: Call, states: Callable[[], OutputStates]) -> Guide:
     experts = call.kept(("experts", attribute.experts), lambda: ExpertPair.from_bytes(attribute.experts))
     misfit = experts.misfit(call.model)
     if misfit is not None:
         return _words_instead(attribute, call, misfit)
-    # In assisted decoding one pass checks several tokens.
-    watch = call.mode != GenerationMode.ASSISTED_GENERATION
-    states = OutputStates(call.model, call.padding, call.in_sight, watch)
-    return ExpertGuide(experts, states, call.reader.all_special_ids)
+    return ExpertGuide(experts, states(), call.reader.all_special_ids)
 
 
 def _prompt_guide(attribute: Attribute, call: Call) -> PromptGuide:

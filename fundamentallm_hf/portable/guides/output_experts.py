@@ -43,6 +43,10 @@ class OutputWeights(NamedTuple):
         bias = getattr(output, "bias", None)
         return cls(weight.detach(), None if bias is None else bias.detach())
 
+    def in_float32(self) -> "OutputWeights":
+        """The same in float32, of which the states of a pass are multiplied; these weights if they are that already."""
+        return OutputWeights(self.weight.float(), None if self.bias is None else self.bias.float())
+
     @property
     def signature(self) -> Signature:
         """Identifies an output layer."""

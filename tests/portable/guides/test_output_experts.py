@@ -1,6 +1,7 @@
 """Pairs of experts: their training, their files, and how they guide."""
 
 import gc
+import weakref
 
 import pytest
 import torch
@@ -168,6 +169,20 @@ def test_the_watch_ends_with_the_call(demo):
     run(demo, ["Tom"], guide_attribute="glad:2", do_sample=False)
     gc.collect()
     assert not hooks
+
+
+def test_output_weights_in_half_precision_are_converted_once_for_all_experts_of_a_call(monkeypatch):
+    model = trained(byte_level_gpt2())[0].to(torch.bfloat16)
+    how = MODES["greedy"] | {"guide_attribute": "glad:2,grim:-1", "max_new_tokens": 6, "min_new_tokens": 6}
+    made, convert = [], OutputWeights.in_float32
+    monkeypatch.setattr(OutputWeights, "in_float32", lambda weights: made.append(convert(weights)) or made[-1])
+    found = run(model, ["the"], **how)
+    assert [each.weight.dtype for each in made] == [torch.float32]
+    held = weakref.ref(made.pop().weight)
+    gc.collect()
+    assert held() is None  # the second copy goes with the call
+    monkeypatch.setattr(OutputStates, "output", property(lambda states: OutputWeights.of(states.model)))
+    assert torch.equal(run(model, ["the"], **how), found)
 
 
 def test_experts_of_another_model_are_refused_or_give_way_to_words(demo, other):
