@@ -7,14 +7,14 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from fundamentallm_hf.portable.errors import UsageError
-from fundamentallm_hf.settings.chat_messages import Messages, Prompt, check_prompt, is_chat
+from fundamentallm_hf.settings.chat_messages import Messages, Prompt, check_prompt, is_chat, started_reply
 
 
 class ChatPrompt(str):
     """What a model is given for a chat. Its special tokens are written out, so none is added when it is encoded.
 
     Attributes:
-        messages: the chat that it was made of.
+        messages: the chat that it was made of. If it ends with the start of a reply, so does the text.
     """
 
     messages: Messages
@@ -27,9 +27,22 @@ class ChatPrompt(str):
     def __deepcopy__(self, memo: Any) -> "ChatPrompt":
         return self
 
+    def __getnewargs__(self) -> tuple[str, Messages]:  # type: ignore[override]
+        return str(self), self.messages
+
+    @property
+    def reply(self) -> str:
+        """The start of the reply, which the model continues; empty for a message that is to be answered."""
+        return started_reply(self.messages) or ""
+
+
+def own_part(prompt: str) -> str:
+    """What belongs to the text that a model continues: the prompt; of a chat the start of the reply."""
+    return prompt.reply if isinstance(prompt, ChatPrompt) else prompt
+
 
 def as_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A prompt as a text: messages go through the tokenizer's chat template.
+    """A prompt as a text: messages go through the tokenizer's chat template, and the start of a reply follows.
 
     Raises:
         UsageError: it is neither text nor a chat, there is no template, or it refuses the messages.
@@ -43,10 +56,12 @@ def as_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
             "use a model that was trained on chats"
         )
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        reply = started_reply(messages)
+        asked = messages if reply is None else messages[:-1]
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     except (TemplateError, ValueError, ImportError) as error:
         raise UsageError(f"the model's chat template refuses the chat: {' '.join(str(error).split())}") from error
-    return ChatPrompt(str(text), messages)
+    return ChatPrompt(f"{text}{reply or ''}", messages)
 
 
 def as_prompts(prompts: Prompt | Iterable[Prompt], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:

@@ -82,7 +82,8 @@ class Generator:
 
         Args:
             prompt: the start of the text, which may be empty; or a chat to be answered, a list of messages such as
-                `{"role": "user", "content": "Hello"}`. A chat goes through the tokenizer's template.
+                `{"role": "user", "content": "Hello"}`. A chat goes through the tokenizer's template. If its last
+                message is the assistant's, that is the start of the reply.
             settings: for this call, in place of the generator's.
 
         Returns:
@@ -268,7 +269,7 @@ class Generator:
 
         Returns:
             An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation. With
-            `probabilities`, a piece is a `TextPiece` that knows its own, except in a chat.
+            `probabilities`, a piece is a `TextPiece` that knows its own.
 
         Raises:
             UserError: as in `generate`; errors of the generation itself are raised when iterating.

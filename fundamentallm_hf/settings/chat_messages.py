@@ -11,7 +11,7 @@ from .typed_values import short_repr
 
 ROLES = ("system", "user", "assistant")
 Message = dict[str, str]
-# The messages of a chat; the model answers the last one.
+# The messages of a chat; the model answers the last one, or continues the reply that it starts.
 Messages = list[Message]
 # What may be given to a model: the start of a text, or a chat to be answered.
 Prompt = str | Sequence[Message]
@@ -43,7 +43,7 @@ def check_messages(messages: Any, what: str = "chat") -> Messages:
 
     Args:
         messages: a list of dicts with "role" and "content"; only the first message may be a system message, and the
-            last one must be the user's.
+            last one must be the user's, or the start of the assistant's reply to it.
         what: the name of the chat in error messages.
 
     Raises:
@@ -74,9 +74,37 @@ def check_messages(messages: Any, what: str = "chat") -> Messages:
         if role == "system" and number > 1:
             raise UsageError(f"{where} has the role 'system', which only the first message can have")
         checked.append({"role": role, "content": content})
-    if checked[-1]["role"] != "user":
-        raise UsageError(f"the last message of {what} has to be the user's but is the {checked[-1]['role']}'s")
+    asked = checked[:-1] if started_reply(checked) is not None else checked
+    if not asked or asked[-1]["role"] != "user":
+        raise UsageError(
+            f"the last message of {what} has to be the user's, or the start of a reply to it, but is the "
+            f"{checked[-1]['role']}'s"
+        )
     return checked
+
+
+def started_reply(messages: Sequence[Mapping[str, str]]) -> str | None:
+    """The start of the reply with which a chat ends; None where it ends with the message to be answered."""
+    return messages[-1]["content"] if messages[-1]["role"] == "assistant" else None
+
+
+def with_reply(messages: Sequence[Mapping[str, str]], added: str) -> Messages:
+    """A chat with a reply, or with more of the reply that it ends with; unchanged where nothing is added.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.settings.chat_messages import user_chat, with_reply
+    >>> with_reply(with_reply(user_chat("Who?"), "A king"), " of old.")[-1]
+    {'role': 'assistant', 'content': 'A king of old.'}
+
+    ```
+    """
+    chat = [dict(message) for message in messages]
+    started = started_reply(chat)
+    if not added:
+        return chat
+    return [*(chat if started is None else chat[:-1]), {"role": "assistant", "content": (started or "") + added}]
 
 
 def user_chat(content: str, system: str | None = None) -> Messages:
