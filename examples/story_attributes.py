@@ -11,9 +11,15 @@ thousands of texts a second), `vader` (VADER's rules alone), or a folder that `s
 a GPU or hours. Next to the experts, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the
 package vaderSentiment, MIT) that the model's training text has.
 
-The bundled experts learnt from the 12% of 25,000 passages that such a teacher rates highest, and the 12% that it rates
-lowest: `--teacher words --from-stories --texts 25000 --share 0.12`, with the ratings of movie reviews, tweets and
-editorials. It takes some minutes, most of them to read the passages.
+The bundled attributes are made by one command, from the four files of stories that the model was trained on:
+
+    python examples/story_attributes.py --from-stories --texts 25000 --share 0.12 --stories train_cased.txt \
+        train_more_recased.txt tinystories_more_a.txt tinystories_more_b.txt --teacher words \
+        --ratings movieReviewSnippets_GroundTruth.txt tweets_GroundTruth.txt nytEditorialSnippets_GroundTruth.txt
+
+Of 25,000 passages, the experts learn from the 12% that are rated highest and the 12% that are rated lowest in every
+part of the stories, so that positive passages stand as far from the end of a story as negative ones do. Most of the
+time is spent on reading them: some minutes on one core. `--save` keeps the ratings, and `--read` goes on from there.
 
 Stories stand in UTF-8 files, divided by lines of `<|endoftext|>`. Nothing of them is kept but the weights of single
 words, and of experts.
@@ -28,10 +34,10 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from sentiment_teacher import Teacher
+from sentiment_teacher import Teacher, fast_bf16
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from word_teacher import Vader, WordTeacher
 
@@ -63,9 +69,25 @@ LEARNING = {"most_tokens": 8_000_000, "batch": 4096}
 Rater = Teacher | Vader | WordTeacher
 # Openings are cut after so many characters, after the beginning of a story or of a sentence in it.
 SHORTEST, LONGEST = 10, 110
+# Parts of a story, by how much of it has been told, within which texts are compared.
+PARTS = 10
 
 
-def passages(stories: list[str], number: int) -> list[OwnText]:
+class Excerpt(NamedTuple):
+    """What a story says after an opening.
+
+    Attributes:
+        own: the opening and the text.
+        begins: whether the opening begins the story.
+        told: share of the story that has been told where the text ends.
+    """
+
+    own: OwnText
+    begins: bool
+    told: float
+
+
+def excerpts(stories: list[str], number: int) -> list[Excerpt]:
     """Beginnings of stories and of sentences in them, half and half, each with what the story says after it."""
     chance = random.Random(0)
     found = []
@@ -75,32 +97,54 @@ def passages(stories: list[str], number: int) -> list[OwnText]:
         start = chance.choice(starts or [0])
         if cut := story[start : start + chance.randint(SHORTEST, LONGEST)].lstrip():
             first = story.index(cut, start) + len(cut)
-            found.append(OwnText(cut, story[first : first + TOKENS]))
+            text = story[first : first + TOKENS]
+            found.append(Excerpt(OwnText(cut, text), start == 0, (first + len(text)) / len(story)))
     return found
 
 
-def long_passages(stories: list[str], number: int) -> list[OwnText]:
+def long_excerpts(stories: list[str], number: int) -> list[Excerpt]:
     """Those of which enough is left to be judged."""
-    return [each for each in passages(stories, number * 3) if len(each.text) >= TOKENS // 2][:number]
+    return [each for each in excerpts(stories, number * 3) if len(each.own.text) >= TOKENS // 2][:number]
+
+
+def parts_of_stories(found: list[Excerpt]) -> list[int]:
+    """For each excerpt, the number of the part of a story that it is from: a tenth, of beginnings or of the rest."""
+    parts = [0] * len(found)
+    for begins in (True, False):
+        order = sorted((i for i, each in enumerate(found) if each.begins == begins), key=lambda i: found[i].told)
+        for rank, index in enumerate(order):
+            parts[index] = rank * PARTS // len(order) + PARTS * (not begins)
+    return parts
+
+
+class Judged(NamedTuple):
+    """A text with the teacher's rating, and the part of a story that it is from: it is compared with others of that."""
+
+    opening: str
+    text: str
+    part: int
+    score: float
 
 
 def judged_texts(
     writer: Any, stories: list[str], teacher: Rater, arguments: argparse.Namespace, told: Any
-) -> tuple[list[OwnText], list[float]]:
-    """What a model, or without one the stories, say after openings from the stories; the teacher's rating of each."""
+) -> list[Judged]:
+    """What a model, or without one the stories, say after openings from the stories, with the teacher's ratings."""
     number = arguments.texts
     if isinstance(teacher, Teacher):
         teacher.to(arguments.device)
     if writer is None:
-        written = long_passages(stories, number)
+        found = long_excerpts(stories, number)
+        written, parts = [each.own for each in found], parts_of_stories(found)
     else:
-        openings = [each.opening for each in passages(stories, number)]
+        openings = [each.own.opening for each in excerpts(stories, number)]
         written = write_texts(writer, writer.tokenizer, openings, number, TOKENS, told)
+        parts = [0] * number
     scores = teacher.rate([each.text for each in written])
+    judged = [Judged(*each, part, round(score, 4)) for each, part, score in zip(written, parts, scores, strict=True)]
     if arguments.save:
-        lines = [json.dumps([*each, round(score, 4)]) for each, score in zip(written, scores, strict=True)]
-        arguments.save.write_text("\n".join(lines), encoding="utf-8")
-    return written, scores
+        arguments.save.write_text("\n".join(map(json.dumps, judged)), encoding="utf-8")
+    return judged
 
 
 def sentiment(stories: list[str], teacher: Rater, arguments: argparse.Namespace) -> ExpertTraining:
@@ -111,28 +155,37 @@ def sentiment(stories: list[str], teacher: Rater, arguments: argparse.Namespace)
         print(f"\r{time.perf_counter() - started:6.0f} s", *how, end="", file=sys.stderr, flush=True)
 
     if arguments.read:
-        rows = [json.loads(line) for line in arguments.read.read_text(encoding="utf-8").splitlines()]
-        written, scores = [OwnText(*row[:2]) for row in rows], [row[2] for row in rows]
+        judged = [Judged(*json.loads(line)) for line in arguments.read.read_text(encoding="utf-8").splitlines()]
     else:
         writer = None if arguments.from_stories else load_model(device=arguments.device)
-        written, scores = judged_texts(writer, stories, teacher, arguments, told)
-    arguments.texts = len(written)
+        judged = judged_texts(writer, stories, teacher, arguments, told)
+    arguments.texts = len(judged)
     model = load_model(device=arguments.device)
-    sides = [[each.passage for each in side] for side in sort_texts(written, scores, arguments.share)]
+    texts = [OwnText(each.opening, each.text) for each in judged]
+    # Stories end well. Without parts, the texts rated highest would be ends of stories, and those rated lowest middles:
+    # experts would learn to end a story, with the phrases in which stories end.
+    parts = [each.part for each in judged]
+    ends = sort_texts(texts, [each.score for each in judged], arguments.share, parts)
+    sides = [[each.passage for each in end] for end in ends]
+    if fast_bf16(model.device):  # nearly all of the time is spent on reading
+        model.forward = torch.autocast(model.device.type, torch.bfloat16)(model.forward)
     return train_experts(model, model.tokenizer, sides[0], sides[1], told, **LEARNING)
 
 
 def keep_sentiment(made: ExpertTraining, counts: Mapping[str, int], arguments: argparse.Namespace) -> None:
     """Write the pair, and the swapped one."""
     lexicon = SentimentIntensityAnalyzer().lexicon
-    whose = "the stories" if arguments.from_stories else "the model itself"
+    whose, ends = "the model itself", ""
+    if arguments.from_stories:
+        whose, ends = "the stories", " of every part of the stories"
     words = {word: weight for word, weight in lexicon.items() if word in counts and word.isalpha()}
     for name, sign, what in (("positive_sentiment", 1, "good"), ("negative_sentiment", -1, "bad")):
         pair = made.experts if sign > 0 else made.experts.swapped()
         sides = [{"with": each[0], "without": each[1]} for each in (made.texts[::sign], made.tokens[::sign])]
         about = {
             "source": f"experts: {arguments.texts} texts of {whose} behind openings from TinyStories (Eldan "
-            f"and Li 2023), on each side the {arguments.share:.0%} that fit best by {arguments.taught_by}; "
+            f"and Li 2023), on each side the {arguments.share:.0%}{ends} that fit best by "
+            f"{arguments.taught_by or teaching(arguments)}; "
             "words: VADER's lexicon (Hutto and Gilbert 2014, package vaderSentiment 3.3.2), those that occur in the "
             "bundled model's training text",
             # It asks to travel with what is made of it.
@@ -145,6 +198,17 @@ def keep_sentiment(made: ExpertTraining, counts: Mapping[str, int], arguments: a
         description = f"Texts in which things are {what}."
         kept = Attribute("experts", description, signed, about=about, experts=pair.to_bytes())
         print(f"{name}: {about['tokens']}, AUC {made.separation:.3f} in {kept.save(arguments.out / name)}")
+
+
+def teaching(arguments: argparse.Namespace) -> str:
+    """What `--teacher` is, for the attribute."""
+    if arguments.teacher == "words":
+        rated = ", ".join(file.stem.removesuffix("_GroundTruth") for file in arguments.ratings)
+        return (
+            "the sum of VADER's rating and a ridge regression on words and pairs of words, fitted to people's ratings "
+            f"of texts ({rated}; Hutto and Gilbert 2014)"
+        )
+    return "VADER's rules" if arguments.teacher == "vader" else "a teacher"
 
 
 def teacher_of(arguments: argparse.Namespace) -> Rater:
@@ -160,7 +224,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=DEMO_MODEL / "attributes")
     parser.add_argument("--teacher", help="words, vader or a folder; without it sentiment is left as it is")
     parser.add_argument("--ratings", type=Path, nargs="+", default=[], help="files that the teacher words learns from")
-    parser.add_argument("--taught-by", default="a teacher", help="what the teacher is, for the attribute")
+    parser.add_argument("--taught-by", help="what the teacher is, for the attribute; words and vader are known")
     parser.add_argument("--texts", type=int, default=32_768, help="that the teacher rates")
     parser.add_argument("--share", type=float, default=0.5, help="of them that are taken at each end")
     parser.add_argument("--from-stories", action="store_true", help="the stories go on themselves: minutes, not hours")

@@ -132,7 +132,7 @@ def _added(tokenizer: Any, ids: list[int], width: int) -> str:
 
 
 def sort_texts(
-    texts: Sequence[OwnText], scores: Sequence[float], share: float = SHARE
+    texts: Sequence[OwnText], scores: Sequence[float], share: float = SHARE, groups: Sequence[int] | None = None
 ) -> tuple[list[OwnText], list[OwnText]]:
     """The texts that a classifier scored highest, and those that it scored lowest.
 
@@ -140,14 +140,25 @@ def sort_texts(
         texts: the scored texts.
         scores: of each; nan for a text without a score, which is left out.
         share: of the texts that is kept at each end, at most a half.
+        groups: of each text. The share is kept of every group, so that the two sides do not differ in what the groups
+            are about, such as the topic of the texts. By default all texts are one group.
 
     Raises:
-        UserError: all scores are the same.
+        UserError: in every group, all scores are the same.
     """
-    order = sorted((index for index, score in enumerate(scores) if score == score), key=lambda index: scores[index])
-    count = int(len(order) * share)
-    if not count or scores[order[0]] == scores[order[-1]]:
+    scored = [index for index, score in enumerate(scores) if score == score]
+    members: dict[int, list[int]] = {}
+    for index in scored:
+        members.setdefault(0 if groups is None else groups[index], []).append(index)
+    having, lacking = [], []
+    for group in sorted(members):
+        order = sorted(members[group], key=lambda index: scores[index])
+        count = int(len(order) * share)
+        if count and scores[order[0]] != scores[order[-1]]:
+            having += [texts[index] for index in order[-count:]]
+            lacking += [texts[index] for index in order[:count]]
+    if not having:
         raise UserError(
-            f"the {len(order)} texts that the model wrote are judged alike: let it write more, or take another judge"
+            f"the {len(scored)} texts that the model wrote are judged alike: let it write more, or take another judge"
         )
-    return [texts[index] for index in order[-count:]], [texts[index] for index in order[:count]]
+    return having, lacking

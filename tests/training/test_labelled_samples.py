@@ -2,10 +2,13 @@
 
 import json
 import math
+from collections import Counter
 
 import pytest
 import torch
 from command import load_once, run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from small_classifier import saved_classifier
 from small_models import byte_level_gpt2
 
@@ -70,6 +73,36 @@ def test_the_ends_are_kept_and_what_cannot_be_judged_is_left_out():
     for alike in ([0.5] * 9, [math.nan] * 9, [0.1, 0.2]):
         with pytest.raises(UserError, match="texts that the model wrote are judged alike: let it write more"):
             sort_texts(texts[: len(alike)], alike)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1)), min_size=1, max_size=40), st.sampled_from([0.1, 0.25, 0.5])
+)
+def test_each_group_gives_both_sides_as_many(rows, share):
+    texts = [OwnText("o", str(index)) for index in range(len(rows))]
+    groups, scores = [group for group, _ in rows], [score for _, score in rows]
+
+    def of(group):
+        found = [index for index in range(len(rows)) if groups[index] == group]
+        try:
+            return sort_texts([texts[index] for index in found], [scores[index] for index in found], share)
+        except UserError:  # too few, or all judged alike
+            return [], []
+
+    expected = [[each for group in range(4) for each in of(group)[side]] for side in (0, 1)]
+    if not expected[0]:
+        with pytest.raises(UserError, match="judged alike"):
+            sort_texts(texts, scores, share, groups)
+        return
+    assert list(sort_texts(texts, scores, share, groups)) == expected
+    found = [Counter(groups[int(each.text)] for each in side) for side in expected]
+    assert found[0] == found[1]
+    # Texts of one group are one side or the other by their scores alone.
+    for high in expected[0]:
+        for low in expected[1]:
+            if groups[int(high.text)] == groups[int(low.text)]:
+                assert scores[int(high.text)] >= scores[int(low.text)]
 
 
 def test_experts_lean_to_what_the_judge_prefers(demo):
