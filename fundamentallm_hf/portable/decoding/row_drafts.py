@@ -16,7 +16,7 @@ from .seeded_sampling import SeededSampling
 
 # With one row, drafting a token saves time if it is kept with a probability of at least MOST_WORTH - GAIN. The more
 # rows share a pass, the less time a saved pass is worth.
-MOST_WORTH, GAIN, SHARED = 0.5, 0.38, 0.6
+MOST_WORTH, GAIN, SHARED = 0.3, 0.18, 0.6
 
 
 def worth(rows: int) -> float:
