@@ -33,7 +33,7 @@ class TextPiece(str):
         probability: of its token when it was chosen, after settings and controls; of several tokens the lowest.
         shifts: each with the index in the piece of the first character of its token.
         effects: of its tokens that controls have made more or less likely: the index in the piece of the first
-            character, and by what acted the factor.
+            character that is no white space, and by what acted the factor.
     """
 
     __slots__ = ("effects", "probability", "shifts")
@@ -53,6 +53,22 @@ class TextPiece(str):
         return piece
 
 
+def visible_from(text: str) -> int:
+    """The index of the first character of a token that is no white space; 0 where there is none.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.generation.streaming import visible_from
+    >>> [visible_from(token) for token in (" sad", "sad", " ")]
+    [1, 0, 0]
+
+    ```
+    """
+    visible = text.lstrip()
+    return len(text) - len(visible) if visible else 0
+
+
 def pieces_of(completion: "Completion") -> list[str]:
     """What a completion adds, as pieces: one for each token where the probabilities are known, otherwise one."""
     pieces: list[str] = [
@@ -60,7 +76,7 @@ def pieces_of(completion: "Completion") -> list[str]:
             each.text,
             each.probability,
             tuple((0, shift) for shift in each.shifts),
-            ((0, each.effects),) if each.effects else (),
+            ((visible_from(each.text), each.effects),) if each.effects else (),
         )
         for each in completion.probabilities or ()
     ]
@@ -151,7 +167,7 @@ class TokenTextStreamer(BaseStreamer):
         self.held.append((start, len(self.text), recorder.chosen(row)))
         self.shifts += [(start, shift) for shift in recorder.effects.after(row[:-1]).shifts]
         if effects := recorder.effects.of_token(row[:-1], token):
-            self.effects.append((start, effects))
+            self.effects.append((start + visible_from(self.text[start:]), effects))
 
     def _completed(self, token: int) -> str:
         """The text that is now certain after one more token, and was not before."""

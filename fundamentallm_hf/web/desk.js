@@ -265,11 +265,18 @@ const acts = {
   upload: () => branches().querySelector("input[type=file]").click(),
 };
 
+// While a text is written, its place is taken: these leave the text on screen as it is.
+const ALWAYS = ["fold", "rename", "download"];
+const act = (name, id) => {
+  if (!ALWAYS.includes(name) && document.getElementById("write").disabled) say("A text is being written: wait for its end, or stop it.");
+  else acts[name](id);
+};
+
 document.addEventListener("click", (event) => {
   const pressed = event.target.closest && event.target.closest("[data-do]");
   if (!pressed || !element.isConnected || !(pressed.dataset.do in acts)) return;
   const row = pressed.closest("[data-id]");
-  acts[pressed.dataset.do](row ? +row.dataset.id : null);
+  act(pressed.dataset.do, row ? +row.dataset.id : null);
 });
 
 document.addEventListener("change", (event) => {
@@ -292,7 +299,7 @@ document.addEventListener("keydown", (event) => {
   if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
   if (event.target.closest("textarea, input")) return;
   event.preventDefault();
-  acts[event.shiftKey ? "redo" : "undo"]();
+  act(event.shiftKey ? "redo" : "undo");
 });
 
 element.addEventListener("click", (event) => {
@@ -311,9 +318,10 @@ element.addEventListener("click", (event) => {
 // What is typed is sent as a message of the chat on screen.
 document.addEventListener("fundamentallm-message", (event) => {
   if (!element.isConnected) return;
-  asked = null;
+  const { message, system, orLast } = event.detail;
   const chat = tree.current && tree.chat(tree.current);
-  event.detail.messages = JSON.stringify(nextTurn(chat, event.detail.message, event.detail.system));
+  if (!orLast) asked = null;
+  event.detail.messages = JSON.stringify(orLast && chat && !message.trim() ? tree.asked(tree.current) : nextTurn(chat, message, system));
 });
 
 // A text of the server has arrived, or the page has.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fundamentallm_hf.generation.probabilities import Prediction, TokenNames
+from fundamentallm_hf.generation.streaming import visible_from
 from fundamentallm_hf.portable.decoding.control_effects import Shift
 
 # A word is pulled where the guide made it at least this much more or less likely, in nats.
@@ -62,7 +63,7 @@ def find_pulls(tokens: Sequence[Prediction]) -> tuple[Pull, ...]:
     """The words of a completion that guides have pulled."""
     factors, start = [], 0
     for token in tokens:
-        factors.append((start, token.effects.get("guide")))
+        factors.append((start + visible_from(token.text), token.effects.get("guide")))
         start += len(token.text)
     return _pulls("".join(token.text for token in tokens), factors)
 
@@ -72,7 +73,8 @@ def _pulls(text: str, factors: Iterable[tuple[int, float | None]]) -> tuple[Pull
 
     Args:
         text: the completion so far.
-        factors: of each token where it starts, and by what factor guides have made it more likely; None for not at all.
+        factors: of each token its first character that is no white space, and by what factor guides have made it more
+            likely; None for not at all.
     """
     moved: dict[int, float] = {}
     for start, factor in factors:
