@@ -52,8 +52,6 @@ def add_text_ending(step: CallProcessors) -> None:
     for each in (*step.acting(BadWordsLogitsProcessor), *step.acting(MustIncludeLogitsProcessor)):
         if each.remaining is not None:
             each.remaining = _less(each.remaining, processor.plan.most_needed)
-    for each in step.acting(MustIncludeLogitsProcessor):
-        each.has_deadline = False  # the end is planned together with the words
     step.add(Phase.ENDING, processor)
 
 
