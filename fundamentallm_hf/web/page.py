@@ -18,14 +18,16 @@ TITLE = "FundamentaLLM-HF: see what every control does"
 # The batcher has a queue of its own, which shows a place in it; gradio lets everybody through who was not rejected.
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": WAITING + 8}
 # Only the browser knows the chat on screen: desk.js answers with its messages and the typed one, or "" for a text.
+# Where nothing is typed, a comparison or a search is about the last message.
 ASK = """(message, chat, system) => {
-  const asked = new CustomEvent("fundamentallm-message", {detail: {message, system, messages: ""}});
+  const detail = {message, system, messages: "", orLast: %s};
+  const asked = new CustomEvent("fundamentallm-message", {detail});
   if (chat) document.dispatchEvent(asked);
   return asked.detail.messages;
 }"""
 INTRO = """# See what every control does
-Ban or require words, and press *Write*. Choose any character to go on from another one. *Export* has the text as \
-Python."""
+Ban or require words, and press *{button}*. Choose any part of the text to go on from another one. *Export* has the \
+text as Python."""
 
 
 class Page:
@@ -45,7 +47,8 @@ class Page:
         """The page, ready to be launched."""
         with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
             self.result = gr.State(None, time_to_live=3600)
-            gr.Markdown(INTRO, elem_id="intro")
+            button = "Send" if self.writer.can_chat else "Write"
+            gr.Markdown(INTRO.format(button=button), elem_id="intro")
             # The order on a phone; on wider screens the answer is next to the other two.
             with gr.Row(elem_id="desk"):
                 with gr.Column(min_width=280, elem_id="asked"):
@@ -132,27 +135,30 @@ class Page:
         start, shown, actions = self.start, self.shown, self.actions
         inputs = [prompt or start.prompt, start.messages, *self.settings.fields.values()]
         outputs = [shown.texts, self.result]
-        written = self._compute(trigger, actions.run_write, inputs, outputs, typed=prompt is None)
+        ask = ASK % "false" if prompt is None else None
+        written = self._compute(trigger, actions.run_write, inputs, outputs, ask)
         written = written.then(actions.show_result, [self.result], shown.exports, **self.now)
         if prompt is None:
             written = written.then(actions.clear_message, [self.result, start.prompt], [start.prompt], **self.now)
         self._finally(written)
 
-    def _compute(self, trigger: Any, function: Callable, inputs: list, outputs: list, typed: bool = True) -> Any:
+    def _compute(
+        self, trigger: Any, function: Callable, inputs: list, outputs: list, ask: str | None = ASK % "true"
+    ) -> Any:
         """Run `function` when it is its turn, with the buttons disabled meanwhile.
 
         Args:
             trigger: of an event.
             function, inputs, outputs: what runs.
-            typed: what is typed is the prompt, or the next message of the chat on screen.
+            ask: fills in the messages of a chat, where what is typed is its next one; None where they are known.
         """
         start, shown = self.start, self.shown
         messages = [shown.status, start.alert]
         begun = trigger(
             self.begin, None, [*messages, start.write, start.stop, shown.search, shown.compare], **self.checked
         )
-        if typed:
-            begun = begun.success(None, [start.prompt, start.chat, start.system], [start.messages], js=ASK, **self.now)
+        if ask is not None:
+            begun = begun.success(None, [start.prompt, start.chat, start.system], [start.messages], js=ask, **self.now)
         return begun.success(function, inputs, [*outputs, *messages], **self.queued)
 
     def _finally(self, done: Any) -> None:

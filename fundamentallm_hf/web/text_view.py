@@ -49,6 +49,9 @@ def texts_html(
     """
     if not texts:
         return ""
+    # All of them answer the same chat.
+    turns = turns_html(texts[0].prompt)
+    above, inside = ("", turns) if len(texts) == 1 else (turns, "")
     cards = []
     for number, written in enumerate(texts):
         title = titles[number] if titles else f"Sample {number + 1}" if len(texts) > 1 else ""
@@ -63,12 +66,11 @@ def texts_html(
             words = words_html(given, written.text, settings[number], written.shifts, written.pulls, busy=busy)
         waits = '<span class="waits">waiting</span>' if busy and not written.text else ""
         cards.append(
-            f'<article class="card" aria-busy="{str(busy).lower()}">{heading}{words}<p class="text">'
+            f'<article class="card" aria-busy="{str(busy).lower()}">{heading}{inside}{words}<p class="text">'
             f"{given_html(written.prompt)}{added}{caret}{waits}</p>"
             f"{_foot(written)}</article>"
         )
-    # All of them answer the same chat.
-    return f'<div class="cards n{min(len(cards), 6)}">{turns_html(texts[0].prompt)}{"".join(cards)}</div>'
+    return f'<div class="cards n{min(len(cards), 6)}">{above}{"".join(cards)}</div>'
 
 
 def _growing_html(written: Written, same: int) -> str:

@@ -135,12 +135,17 @@ def test_controls_are_about_the_reply(visit, served):  # noqa: F811
     after(page, lambda: press(page, "Continue"))
     assert page.locator("#alert p").count() == 0
     assert kept(page).current.settings.get("must_include", ()) == ()
+    # A comparison is about the message that is typed, or the last one.
     tab(page, "Compare")
-    fill(page, "prompt", "And then?")
     page.get_by_label("with and without each control").check()
-    page.click("#compare")
-    page.wait_for_selector("#columns .card:nth-of-type(2) .foot")
-    assert page.locator("#columns .turn p").last.inner_text() == "And then?"
+    # The start of the reply has its dragon already, so it cannot be left out.
+    for typed, asked, count in (("", "Write about a dragon and bees.", 3), ("And then?", "And then?", 4)):
+        fill(page, "prompt", typed)
+        page.click("#compare")
+        shown = "asked => [...document.querySelectorAll('#columns .turn p')].at(-1)?.textContent === asked"
+        page.wait_for_function(shown, arg=asked)
+        page.wait_for_selector("#write:not([disabled])")
+        assert page.locator("#columns .card").count() == count
 
 
 def test_what_is_exported_answers_the_same_chat(visit, served, monkeypatch):  # noqa: F811
@@ -227,6 +232,9 @@ def test_a_chat_fits_a_phone_and_the_last_message_is_in_sight(visit):  # noqa: F
     last, box = page.locator(".turn").last.bounding_box(), turns.bounding_box()
     assert last["y"] + last["height"] <= box["y"] + box["height"] + 1
     assert page.locator("#texts .see .text").bounding_box()["y"] < 700
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    found = axe.run(page).response["violations"]
+    assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
 
 
 def test_text_of_a_chat_is_never_markup(visit, served):  # noqa: F811
