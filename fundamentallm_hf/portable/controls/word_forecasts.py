@@ -62,7 +62,7 @@ class WordForecasts:
                 continue
             factors, doubts = ahead
             worth = table.due + np.log(np.maximum(LEAST_VALUE, table.beyond + factors))
-            found.append(WordOutlook(worth, table.end, paid, self._all, doubts, expected))
+            found.append(WordOutlook(worth, table.end, paid, self._all[: len(doubts)], doubts, expected))
         return found
 
     def _predict(self, texts: Texts, states: Sequence[WeighedState], whole_pass: bool) -> None:

@@ -225,7 +225,9 @@ def _forecasts(step: CallProcessors, tables: WeightTables) -> WordForecasts | No
         return None
     values = call.kept(
         ("word values", tables),
-        lambda: WordValues(tables.weighted, tables.vocabulary, tables.size, head.classes),
+        lambda: WordValues(
+            tables.weighted, tables.vocabulary, tables.size, head.classes, tables.weighted.size <= MANY_WORDS
+        ),
         of=head,
     )
     watch = call.mode != GenerationMode.ASSISTED_GENERATION

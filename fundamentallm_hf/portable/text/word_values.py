@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .characters import fold_text, is_word
-from .text_patterns import PatternState
 from .vocabulary import Vocabulary
 from .weighted_patterns import LEAST_VALUE, WeightedPatterns
 from .weighted_words import WeightedRest
@@ -18,6 +17,7 @@ from .weighted_words import WeightedRest
 # The probability of words that are not known, whose factor is 1.
 _UNLISTED = 1e-5
 _MOST_PREFIXES = 1 << 15
+_NOTHING = np.zeros(0)
 
 
 class Expected(NamedTuple):
@@ -25,7 +25,8 @@ class Expected(NamedTuple):
 
     Attributes:
         mass: (words + 1,) of probabilities.
-        sums: (3, weighted words + 1) of probabilities p times the factors less one, g; of p |g|; and of p² |g|.
+        sums: (3, weighted words + 1) of probabilities p times the factors less one, g; of p |g|; and of p² |g|. The
+            first alone where doubts do not matter.
     """
 
     mass: np.ndarray
@@ -58,9 +59,17 @@ class WordValues:
         vocabulary: single characters.
         size: number of scores the model gives.
         classes: names of the classes that a classifier knows: words, and "a*" for the others that begin with "a".
+        doubts: also compute how uncertain factors are.
     """
 
-    def __init__(self, patterns: WeightedPatterns, vocabulary: Vocabulary, size: int, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        patterns: WeightedPatterns,
+        vocabulary: Vocabulary,
+        size: int,
+        classes: Sequence[str],
+        doubts: bool = True,
+    ) -> None:
         self.patterns, self.size = patterns, size
         counts = patterns.counts.counts
         self.words = sorted({*counts, *patterns.outcomes} - {""})
@@ -68,7 +77,7 @@ class WordValues:
         weights = np.array([patterns.outcomes.get(word, 0.0) for word in self.words])
         self._weighted = weights.nonzero()[0]
         gains = np.expm1(weights[self._weighted])
-        self._gains = np.stack([gains, abs(gains), abs(gains)])
+        self._gains = np.stack([gains, abs(gains), abs(gains)] if doubts else [gains])
         numbers = {name: index for index, name in enumerate(classes)}
         others = [numbers.get(f"{word[0]}*", -1) for word in self.words]
         self._class = np.array([numbers.get(word, other) for word, other in zip(self.words, others, strict=True)])
@@ -94,9 +103,10 @@ class WordValues:
         """
         of_word = chances[self._class] * self._share
         weighted = of_word[self._weighted]
-        mass, sums = np.zeros(len(of_word) + 1), np.zeros((3, len(weighted) + 1))
+        mass, sums = np.zeros(len(of_word) + 1), np.zeros((len(self._gains), len(weighted) + 1))
         np.cumsum(of_word, out=mass[1:])
-        np.cumsum(self._gains * np.stack([weighted, weighted, weighted * weighted]), axis=1, out=sums[:, 1:])
+        for row, gains, power in zip(sums, self._gains, (1, 1, 2), strict=False):
+            np.cumsum(gains * weighted**power, out=row[1:])
         return Expected(mass, sums)
 
     def value(self, expected: Expected, prefix: str) -> float:
@@ -104,7 +114,7 @@ class WordValues:
         if prefix not in self._known:
             if len(self._known) > _MOST_PREFIXES:
                 self._known.clear()
-            self._known[prefix] = self._of([prefix])
+            self._known[prefix] = self._of(prefix[:-1], [prefix[-1:]])
         known = self._known[prefix]
         return 1.0 if known is None else float(_value(expected, known)[0][0])
 
@@ -112,21 +122,23 @@ class WordValues:
         """What to expect after each token that continues a prefix.
 
         Returns:
-            (vocabulary,) the expected factors, and (vocabulary,) how uncertain they are; None if all are 1.
+            (vocabulary,) the expected factors, and (vocabulary,) how uncertain they are, empty without doubts; None if
+            all factors are 1.
         """
         if prefix not in self._next:
             if len(self._next) > _MOST_PREFIXES:
                 self._next.clear()
-            self._next[prefix] = self._of([prefix + letter for letter in self._distinct])
+            self._next[prefix] = self._of(prefix, self._distinct)
         ahead = self._next[prefix]
         if ahead is None:
             return None
-        value, doubt = _value(expected, ahead)
-        return np.append(value, 1.0)[self._of_token], np.append(doubt, 0.0)[self._of_token]
+        found = np.ones(len(self._distinct) + 1)
+        found[:-1], doubt = _value(expected, ahead)
+        return found[self._of_token], np.append(doubt, 0.0)[self._of_token] if len(doubt) else doubt
 
     def ways(self, expected: Expected, prefix: str, most: int) -> list[WeightedRest]:
         """The words with a prefix that matter most, as what is missing of them."""
-        if (of := self._of([prefix])) is None:
+        if (of := self._of(prefix[:-1], [prefix[-1:]])) is None:
             return []
         span = slice(int(of.first_weighted[0]), int(of.last_weighted[0]))
         numbers = self._weighted[span]
@@ -138,25 +150,26 @@ class WordValues:
         rests = [self.words[number][len(prefix) :] for number in numbers[best]]
         return [WeightedRest(*each) for each in zip(rests, chances[best].tolist(), gains.tolist(), strict=True)]
 
-    def _of(self, prefixes: Sequence[str]) -> Prefixes | None:
-        """The words with some prefixes; None if none of them has a weight."""
-        ends = np.array([*prefixes, *(f"{prefix}\U0010ffff" for prefix in prefixes)])
+    def _of(self, prefix: str, letters: Sequence[str]) -> Prefixes | None:
+        """The words with a prefix and then each of some letters; None if none of them has a weight."""
+        prefixes = [prefix + letter for letter in letters]
+        ends = np.array([*prefixes, *(f"{each}\U0010ffff" for each in prefixes)])
         first, last = np.searchsorted(self._folded, ends).reshape(2, -1)
         of_weighted = np.searchsorted(self._weighted, [first, last])
         if (of_weighted[0] == of_weighted[1]).all():
             return None
-        dues = np.array([self._due(prefix) for prefix in prefixes])
+        before = self.patterns.read(self.patterns.start, f" {prefix}")[0]
+        dues = np.array([self.patterns.read(before, letter)[0].regex.due for letter in letters])
         return Prefixes(first, last, of_weighted[0], of_weighted[1], dues)
-
-    def _due(self, prefix: str) -> float:
-        state: PatternState = self.patterns.read(self.patterns.start, " ")[0]
-        return self.patterns.read(state, prefix)[0].regex.due
 
 
 def _value(expected: Expected, of: Prefixes) -> tuple[np.ndarray, np.ndarray]:
     """The factors to be expected of words with some prefixes, and how uncertain they are."""
-    mass = np.maximum(expected.mass[of.last] - expected.mass[of.first], 0.0) + _UNLISTED
-    gain, known, square = expected.sums[:, of.last_weighted] - expected.sums[:, of.first_weighted]
+    mass = expected.mass[of.last] - expected.mass[of.first] + _UNLISTED
+    gain, *others = expected.sums[:, of.last_weighted] - expected.sums[:, of.first_weighted]
     share = np.exp(-of.due)
-    value = share + (share * gain + (1.0 - share) * _UNLISTED) / mass
-    return np.maximum(LEAST_VALUE, value), np.maximum(0.0, share * (known - square / mass) / mass)
+    value = np.maximum(LEAST_VALUE, share + (share * gain + (1.0 - share) * _UNLISTED) / mass)
+    if not others:
+        return value, _NOTHING
+    known, square = others
+    return value, np.maximum(0.0, share * (known - square / mass) / mass)
