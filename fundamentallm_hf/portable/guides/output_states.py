@@ -15,7 +15,7 @@ from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.lookahead import InSight
 from ..decoding.row_states import row_key
 from ..decoding.texts import Texts
-from ..decoding.watched_states import StatesWatcher, only_watches
+from ..decoding.watched_states import StatesWatcher, optional_hook
 from .output_experts import OutputWeights
 
 
@@ -115,4 +115,4 @@ def _watcher(states: "weakref.ref[OutputStates]") -> Any:
         if found is not None and threading.get_ident() == thread:
             found._passing = given[0]
 
-    return only_watches(passing)
+    return optional_hook(passing)

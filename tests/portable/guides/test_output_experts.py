@@ -12,8 +12,9 @@ from writing import whole_texts as texts
 from fundamentallm_hf import Attribute, UserError, load_model
 from fundamentallm_hf.portable.guides.output_experts import ExpertPair, OutputWeights, expert_logs, output_logs
 from fundamentallm_hf.portable.guides.output_states import OutputStates
-from fundamentallm_hf.training import expert_training as training
-from fundamentallm_hf.training.expert_training import Passage, train_experts
+from fundamentallm_hf.training import text_states
+from fundamentallm_hf.training.expert_training import train_experts
+from fundamentallm_hf.training.text_states import Passage
 
 pytestmark = pytest.mark.core
 
@@ -106,7 +107,7 @@ def test_a_teacher_that_reads_other_tokens_gives_way_to_the_text(other):
 
 def test_a_budget_of_tokens_is_kept(monkeypatch):
     model = load_model(device="cpu")
-    monkeypatch.setattr(training, "_ROWS", 1)
+    monkeypatch.setattr(text_states, "ROWS", 1)
     made = train_experts(model, model.tokenizer, GLAD, GRIM, bottleneck=4, most_tokens=50)
     assert max(made.texts) < len(GLAD)
 
@@ -223,7 +224,9 @@ def test_what_experts_cannot_stand_on_is_refused(demo):
     class Slow:
         is_fast = False
 
-    with pytest.raises(UserError, match="trained with a fast tokenizer, and this model has none: choose --kind words"):
+    with pytest.raises(
+        UserError, match="fast tokenizer is needed to read texts, and this model has none: choose --kind words"
+    ):
         train_experts(demo, Slow(), GLAD, GRIM)
     headless = load_model(device="cpu")
     headless.get_output_embeddings = lambda: None
