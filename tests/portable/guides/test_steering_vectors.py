@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from command import run as run_command
 from small_models import byte_level_gpt2, sentencepiece_llama
 from transformers import (
     FalconConfig,
@@ -18,9 +19,10 @@ from transformers import (
 from writing import token_ids as run
 from writing import whole_texts as texts
 
-from fundamentallm_hf import Attribute, Generator, UserError, load_model
+from fundamentallm_hf import Attribute, AttributeSource, Generator, UserError, load_model, train_attribute
 from fundamentallm_hf.generation.batcher import Batcher
 from fundamentallm_hf.portable.decoding.steering import Steering, decoder_layers
+from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.portable.guides.steering_vectors import SteeringVectors
 from fundamentallm_hf.training import text_states
 from fundamentallm_hf.training.steering_training import UNIT, train_steering
@@ -327,3 +329,24 @@ def test_a_file_holds_the_vectors(model, tmp_path):
     for vectors in ({}, {0: torch.ones(3), 1: torch.ones(4)}, {0: torch.ones(2, 2)}):
         with pytest.raises(ValueError, match="vectors of one size, at least one"):
             SteeringVectors(vectors, ())
+
+
+def test_the_command_makes_a_vector_that_generate_finds(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    (tmp_path / "with.txt").write_text("\n".join(GLAD * 2))
+    (tmp_path / "without.txt").write_text("\n".join(GRIM * 2))
+    sides = ["--with", tmp_path / "with.txt", "--without", tmp_path / "without.txt"]
+    made = run_command("train-attribute", "glad", *sides, "--kind", "steering", "--measure", "8", "--tokens", "40")
+    assert made.exit_code == 0, made.stderr
+    assert "held-out AUC  1.000 (0.5 is chance)" in made.stdout
+    assert "of 8 texts lean towards it, by their words" in made.stdout
+    assert "a vector that tells glad apart (a steering vector" in run_command("attributes").stdout
+    how = ["generate", "--prompt", "Tim was", "--temperature", "0", "--max-tokens", "40", "-q"]
+    plain, guided = run_command(*how), run_command(*how, "--guide-attribute", "glad:-4")
+    assert guided.exit_code == 0, guided.stderr
+    assert guided.stdout != plain.stdout
+
+
+def test_a_kind_that_cannot_be_trained_is_refused(demo):
+    with pytest.raises(UsageError, match="has to be one of experts, steering but is 'prompts'"):
+        train_attribute(demo, AttributeSource("glad"), kind="prompts")
