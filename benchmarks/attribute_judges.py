@@ -18,40 +18,23 @@ from models import words
 QUOTED = re.compile(r'"[^"]*("|$)|“[^”]*(”|$)')
 CONTRACTED = re.compile(r"[a-z]['\u2019](t|s|m|re|ll|ve|d)\b", re.IGNORECASE)
 SIMILE = re.compile(r"\b(like an?|as \w+ as|as if|as though)\b", re.IGNORECASE)
-# Words that go with an attribute, and words that go with its opposite.
+# Words that go with an attribute.
 LISTS = {
     "poetic": (
-        "sun sunlight sunset light shone shine shining bright clouds cloud soft softly river sea song songs sang heart "
-        "hearts night flowers blossoms leaves snow rain shadows whisper whispers soul eternal beauty echo echoes "
-        "heaven dew mist tender sweetly forever love",
-        "",
+        "moon stars sky wind shimmering golden silver gentle gently dance glow glowing sparkle sparkled "
+        "sparkling dream dreams rainbow breeze petals twinkle twinkled twinkling"
     ),
     "suspense": (
-        "creep crept creeping sneak sneaked quiet quietly silent silence frightened frightening fear fears nervous "
-        "terrified terror terrible worried panic shook shaking shaken trembling cried alone strange growl growled "
-        "roar roared teeth cave secret careful carefully closer behind blood knife gun died dead death killed attack "
-        "footsteps heartbeat darkness threat chase chased trap escape escaped",
-        "",
+        "suddenly scared afraid dark monster danger dangerous noise trapped lost mysterious hide shadow scary "
+        "storm thunder trembled ghost witch scream screamed"
     ),
-    "humour": (
-        "smile smiled smiling grin grinned haha tease teased teasing trick tricked goofy hilarious fun wiggle wiggled "
-        "danced amused amusing comedy comic ridiculous absurd banana pants underwear burp fart pie prank wink winked "
-        "chuckle chuckled nonsense weird crazy oops",
-        "",
-    ),
+    "humour": ("funny laugh laughed laughing giggle giggled giggling joke jokes silly tickle tickled clown"),
     "concrete_detail": (
-        "white black gold silver metal glass stone paper leather hot cold warm sweet sour bitter loud smell smelled "
-        "scent taste tasted sound sounds sounded touch hard rough sharp sandy muddy striped spotted square long short "
-        "thick thin heavy door window table floor wall grass mud dust smoke bread coffee",
-        "",
+        "red blue green yellow brown purple orange pink wooden round shiny soft fluffy tall tiny smooth wet sticky"
     ),
     "animals": (
-        "dogs cats birds bears rabbits foxes lions mice frogs ducks cows horses monkeys elephants squirrels animal "
-        "animals zoo farm fur furry paw paws tail tails wings feathers barked barking bark meow meowed purr purred "
-        "nest beak hooves claws chirped chirping quack moo bunnies parrot penguin dolphin whale shark crab octopus "
-        "giraffe zebra hippo kangaroo panda koala camel donkey crocodile snail worm pet pets species creature "
-        "creatures wild",
-        "",
+        "dog cat bird fish bear rabbit fox lion mouse frog duck cow horse monkey elephant squirrel bunny "
+        "puppy kitten butterfly owl pig sheep tiger turtle bee ant snake dragon wolf deer hen goat spider"
     ),
 }
 
@@ -81,12 +64,12 @@ def unquoted(text: str) -> str:
     return QUOTED.sub(" ", text)
 
 
-def _share(having: str, lacking: str) -> Callable[[str], float]:
-    some, others = set(having.split()), set(lacking.split())
+def _share(listed: str) -> Callable[[str], float]:
+    some = set(listed.split())
 
     def score(text: str) -> float:
         found = words(text)
-        return sum((word in some) - (word in others) for word in found) / max(1, len(found))
+        return sum(word in some for word in found) / max(1, len(found))
 
     return score
 
@@ -113,14 +96,14 @@ JUDGES: Mapping[str, RuleJudge] = {
     "simple_words": RuleJudge("letters of a word", _simplicity),
     "poetic": RuleJudge(
         f"{LISTED}, and similes",
-        lambda text: _share(*LISTS["poetic"])(text) + len(SIMILE.findall(text)) / max(1, len(words(text))),
+        lambda text: _share(LISTS["poetic"])(text) + len(SIMILE.findall(text)) / max(1, len(words(text))),
     ),
-    "suspense": RuleJudge(LISTED, _share(*LISTS["suspense"])),
-    "humour": RuleJudge(LISTED, _share(*LISTS["humour"])),
+    "suspense": RuleJudge(LISTED, _share(LISTS["suspense"])),
+    "humour": RuleJudge(LISTED, _share(LISTS["humour"])),
     "questions": RuleJudge("question marks outside of speech", lambda text: unquoted(text).count("?"), has_zero=True),
-    "concrete_detail": RuleJudge(LISTED, _share(*LISTS["concrete_detail"])),
+    "concrete_detail": RuleJudge(LISTED, _share(LISTS["concrete_detail"])),
     "first_person": RuleJudge("I more often than he, she and they, outside of speech", _person, has_zero=True),
-    "animals": RuleJudge(LISTED, _share(*LISTS["animals"]), has_zero=True),
+    "animals": RuleJudge(LISTED, _share(LISTS["animals"]), has_zero=True),
 }
 
 
@@ -162,6 +145,6 @@ def check(recipes: Mapping[str, Mapping[str, Any]]) -> None:
     """
     for name, recipe in recipes.items():
         taught = {*recipe.get("with_words", "").split(), *recipe.get("without_words", "").split()}
-        judging = {word for each in LISTS.get(name, ()) for word in each.split()}
+        judging = set(LISTS.get(name, "").split())
         if shared := sorted(taught & judging):
             raise ValueError(f"{name}: {', '.join(shared)} would judge what they have taught")

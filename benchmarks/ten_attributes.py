@@ -6,10 +6,10 @@
 `examples/ten_attributes.py` makes the folder. After the neutral openings of `guided_attributes.py`, texts are sampled
 at temperature 0.8 and top-p 0.9, without a guide and with each attribute at each strength, in the same batches and
 with the same seeds. Given are the share of texts that is judged so (see `attribute_judges.py`) and the same of the
-texts without a guide; the perplexity under SmolLM2-135M in bfloat16, which judges itself if it is the model; the
-distinct triples of words among all; and the processor time. SmolLM2 generates in bfloat16, too. The last three are
-relative to no guide. `--together` measures several at once, each by its own judge, at the strengths after their names
-(`formal:4,animals:8`) times each strength.
+texts without a guide; the perplexity per word under the model itself without a guide, or with `--evaluator smollm2`
+under SmolLM2-135M in bfloat16; the distinct triples of words among all; and the processor time. The last three are
+relative to no guide. SmolLM2 generates in bfloat16, too. `--together` measures several at once, each by its own
+judge, at the strengths after their names (`formal:4,animals:8`) times each strength.
 
 With `--results`, every line is added to a file as JSON, with its texts, and what the file has already is not generated
 again.
@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from attribute_judges import check, with_reviews
 from guided_attributes import distinct, openings, write
-from models import MODELS, smollm2
+from models import MODELS, smollm2, words
 
 from fundamentallm_hf import Attribute
 from fundamentallm_hf.portable.guides.attributes import read_guides
@@ -34,9 +34,9 @@ RECIPES = Path(__file__).parent.parent / "examples" / "ten_attributes.json"
 
 
 def perplexity(evaluator, pairs: list[tuple[str, str]]) -> float:
-    """Per token of the evaluator, of texts after their openings: over all together."""
+    """Per word, whatever the tokens, of texts after their openings: over all together."""
     read = likelihoods(evaluator, evaluator.tokenizer, pairs)
-    return math.exp(-sum(each.log for each in read) / sum(each.tokens for each in read))
+    return math.exp(-sum(each.log for each in read) / sum(len(words(text)) for _, text in pairs))
 
 
 class Rows:
@@ -82,6 +82,7 @@ def main() -> int:
     parser.add_argument("--attributes", type=Path, required=True)
     parser.add_argument("--reviews", type=Path, nargs="+", default=[], help="without them, sentiment is left out")
     parser.add_argument("--model", choices=MODELS, default="demo")
+    parser.add_argument("--evaluator", choices=["smollm2"], help="default: the model itself")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="default: all in the folder")
     parser.add_argument("--together", nargs="+", default=[], metavar="NAME:STRENGTH,…")
     parser.add_argument("--strengths", type=float, nargs="+", default=[4, 8])
@@ -96,8 +97,9 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     check(json.loads(RECIPES.read_text(encoding="utf-8")))
     judges = with_reviews(arguments.reviews)
-    evaluator = smollm2().to(torch.bfloat16)
-    model = evaluator if arguments.model == "smollm2" else MODELS[arguments.model]()
+    model = MODELS[arguments.model]()
+    model = model.to(torch.bfloat16) if arguments.model == "smollm2" else model
+    evaluator = model if arguments.evaluator in (None, arguments.model) else smollm2().to(torch.bfloat16)
     model.attributes = {each.name: Attribute.load(each) for each in sorted(arguments.attributes.iterdir())}
     rows = Rows(model, evaluator, arguments)
     free = rows.of("", 0.0)

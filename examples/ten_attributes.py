@@ -25,9 +25,9 @@ from pathlib import Path
 
 import torch
 
-from fundamentallm_hf import AttributeSamples, AttributeSource, load_model, train_attribute
+from fundamentallm_hf import Attribute, AttributeSamples, AttributeSource, load_model, train_attribute
 from fundamentallm_hf.portable.guides.attributes import FITTED
-from fundamentallm_hf.training.word_training import words_of
+from fundamentallm_hf.training.word_training import train_words, words_of
 
 RECIPES = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 # Characters of a passage, about, and the least that is left at the end of a story.
@@ -80,9 +80,9 @@ def main() -> int:
     parser.add_argument("--stories", type=Path, nargs="+", default=[])
     parser.add_argument("--model", help="default: the bundled story model")
     parser.add_argument("--names", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="NAME")
-    parser.add_argument("--kind", choices=list(FITTED), default="steering")
+    parser.add_argument("--kind", choices=["words", *FITTED], default="words", help="words need stories")
     parser.add_argument("--passages", type=int, default=20_000, help="from which those of both sides are taken")
-    parser.add_argument("--sides", type=int, default=200, help="passages on each side")
+    parser.add_argument("--sides", type=int, default=1000, help="passages on each side")
     parser.add_argument("--texts", type=int, help="texts that the model writes, for a description")
     parser.add_argument("--measure", type=int, default=0, help="texts for each strength that is tried; 0 tries none")
     parser.add_argument("--dtype", default="float32", help="of the model")
@@ -90,7 +90,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model = load_model(arguments.model, dtype=arguments.dtype, device="cpu")
+    if arguments.kind == "words" and not arguments.stories:
+        parser.error("words are made of stories: give --stories FILES")
+    model = None if arguments.kind == "words" else load_model(arguments.model, dtype=arguments.dtype, device="cpu")
     whole = "\n<|endoftext|>\n".join(file.read_text(encoding="utf-8") for file in arguments.stories)
     stories = [story for story in whole.split("<|endoftext|>") if story.strip()]
     counts, texts = Counter(words_of(whole)), passages(stories, arguments.passages)
@@ -104,7 +106,12 @@ def main() -> int:
                 continue
             having, lacking = sides(recipe, texts, counts, arguments.sides)
             source = AttributeSource(recipe["description"], with_texts=having, without_texts=lacking)
-        made = train_attribute(model, source, samples, kind=arguments.kind)
+        if arguments.kind == "words":
+            trained = train_words(having, lacking)
+            about = {"held_out_auc": trained.separation, "texts": {"with": len(having), "without": len(lacking)}}
+            made = Attribute("words", recipe["description"], trained.weights, about=about)
+        else:
+            made = train_attribute(model, source, samples, kind=arguments.kind)
         folder = made.save(arguments.out / name)
         print(f"{name}: {made.about} in {folder}, {time.perf_counter() - started:.0f} s", flush=True)
     return 0

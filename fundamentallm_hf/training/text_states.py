@@ -100,13 +100,14 @@ class Side:
 
 
 class Reader:
-    """Reads passages with a model, and keeps the states from which it predicts their tokens.
+    """Reads passages with a model, and keeps a state for each of their tokens.
 
     Args:
         model: a causal language model.
         tokenizer: the tokenizer of the model, a fast one.
         most: tokens that are read of each side; fewer if the model is large.
-        layer: the index of the layer whose output is kept; None for the input of the output layer.
+        layer: the index of the layer whose output at the tokens is kept; None for the input of the output layer from
+            which they are predicted.
 
     Raises:
         UserError: the tokenizer does not report the positions of its tokens.
@@ -189,6 +190,9 @@ class Reader:
             pass
         finally:
             hook.remove()
+        # The output layer predicts a token from the state before it. Between layers the first state of all is left out:
+        # models use it as a place to attend to, and its numbers may be a thousand times larger than those of others.
+        before = 1 if self.layer is None else 0
         found = []
         for row, (each, (ids, offsets)) in enumerate(zip(group, rows, strict=True)):
             spans = each.spans if each.spans is not None else [(0, len(each.text))]
@@ -198,7 +202,7 @@ class Reader:
                 if any(first <= offsets[index][0] < last for first, last in spans) and offsets[index][1] > 0
             ]
             picked = torch.tensor(inside, dtype=torch.long)
-            states = passed[-1][row, (picked - 1).to(device)].half().cpu()
+            states = passed[-1][row, (picked - before).to(device)].half().cpu()
             found.append((states, torch.tensor(ids)[picked]))
         return found
 
