@@ -6,7 +6,7 @@ few dozen texts once, up to that layer.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -68,11 +68,12 @@ def train_steering(
     except ValueError as error:
         raise UserError(f"{error}: choose another --kind") from error
     layer = (layers - 1) // 2 if layer is None else layer
-    sides = read_sides(Reader(model, tokenizer, layer=layer), with_texts, without_texts, progress)
+    having, lacking = ([_untaught(each) for each in texts] for texts in (with_texts, without_texts))
+    sides = read_sides(Reader(model, tokenizer, layer=layer), having, lacking, progress)
     fewest = min(side.passages for side in sides)
     held = [side.held_out(fewest) for side in sides]
-    having, lacking = (_means(side, ~out) for side, out in zip(sides, held, strict=True))
-    vector = having.mean(dim=0) - lacking.mean(dim=0)
+    means = [_means(side, ~out).mean(dim=0) for side, out in zip(sides, held, strict=True)]
+    vector = means[0] - means[1]
     separation = None
     if held[0].any():
         along = [(_means(side, out) @ vector).tolist() for side, out in zip(sides, held, strict=True)]
@@ -84,6 +85,11 @@ def train_steering(
         (sides[0].passages, sides[1].passages),
         (tokens[0], tokens[1]),
     )
+
+
+def _untaught(text: str | Passage) -> str | Passage:
+    """The text without its teacher, whose states are those of other texts."""
+    return text if isinstance(text, str) else replace(text, teacher="")
 
 
 def _means(side: Side, picked: torch.Tensor) -> torch.Tensor:
