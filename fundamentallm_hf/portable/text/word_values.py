@@ -159,7 +159,11 @@ class WordValues:
         if (of_weighted[0] == of_weighted[1]).all():
             return None
         before = self.patterns.read(self.patterns.start, f" {prefix}")[0]
-        dues = np.array([self.patterns.read(before, letter)[0].regex.due for letter in letters])
+        # Where no word has a weight, nothing is due either that is not paid otherwise.
+        read = zip(letters, of_weighted[0] < of_weighted[1], strict=True)
+        dues = np.array(
+            [self.patterns.read(before, letter)[0].regex.due if matters else 0.0 for letter, matters in read]
+        )
         return Prefixes(first, last, of_weighted[0], of_weighted[1], dues)
 
 
