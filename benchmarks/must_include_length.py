@@ -33,6 +33,7 @@ TOPICS = [
     *("the sun", "gold", "a bicycle", "sleep", "maps", "chess"),
 ]
 ASKED = ["What is special about {}?", "Tell me one sentence about {}."]
+QUESTIONS = len(ASKED) * len(TOPICS)
 ONE_WORD = ["river", "garden", "music", "silver", "window", "bridge", "summer", "letter", "market", "forest"]
 
 
@@ -42,28 +43,39 @@ def stories(model, texts, tokens, batch, words):
     for first in range(0, texts, batch):
         rows = min(batch, texts - first)
         how = {"seed": first, "num_return_sequences": rows, "do_sample": True, "temperature": 0.8, "top_p": 0.9}
-        yield from _written(model, prompt, max_new_tokens=tokens, must_include=words, top_k=0, **how)
+        yield from _written(model, [prompt], max_new_tokens=tokens, must_include=words, top_k=0, **how)
 
 
 def answers(model, texts, tokens, batch, words):
-    """The same for questions, each with a different word."""
-    for index in range(texts):
-        question = ASKED[index % 2].format(TOPICS[index // 2 % len(TOPICS)])
-        prompt = model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-        )
-        required = [ONE_WORD[index % len(ONE_WORD)]] if words else []
-        how = {"seed": index, "do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0}
-        yield from _written(model, prompt, max_new_tokens=tokens, must_include=required, **how)
+    """The same for questions with one word each; the questions that require the same word are one batch."""
+    found = {}
+    for first in range(0, texts, QUESTIONS):
+        for number, word in enumerate(ONE_WORD):
+            indices = range(first + number, min(first + QUESTIONS, texts), len(ONE_WORD))
+            if not indices:
+                continue
+            prompts = [_question(model.tokenizer, index) for index in indices]
+            how = {"seed": first + number, "do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0}
+            required = [word] if words else []
+            written = _written(model, prompts, max_new_tokens=tokens, must_include=required, **how)
+            found.update(zip(indices, written, strict=True))
+    return [found[index] for index in range(texts)]
 
 
-def _written(model, prompt, **how):
-    ids = model.tokenizer(prompt, return_tensors="pt").input_ids
+def _question(tokenizer, index):
+    content = ASKED[index % 2].format(TOPICS[index // 2 % len(TOPICS)])
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+
+
+def _written(model, prompts, **how):
+    batch = model.tokenizer(prompts, return_tensors="pt", padding=True)
     if model.config.model_type != "fundamentallm":
         how["custom_generate"] = controlled_generate
     torch.manual_seed(how["seed"])
-    for row in model.generate(ids, attention_mask=torch.ones_like(ids), **how):
-        added = row[ids.shape[1] :].tolist()
+    for row in model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **how):
+        added = row[batch.input_ids.shape[1] :].tolist()
         end = model.generation_config.eos_token_id
         ends = [end] if isinstance(end, int) else end
         stops = [index for index, token in enumerate(added) if token in ends]
@@ -126,7 +138,7 @@ def main() -> None:
         f"of those that end by themselves free: {sum(new for old, new in both if old)} of {sum(old for old, _ in both)}"
     )
     if given.save:
-        rows = [{"free": old[0], "required": new[0]} for old, new in zip(free, required, strict=True)]
+        rows = [{"free": old, "required": new} for old, new in zip(free, required, strict=True)]
         given.save.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
 
 

@@ -24,6 +24,7 @@ PROMPTS = ("Once upon a time", "One day, Tim", "The dragon", "In the forest")
 SEEDS = (1, 2, 3)
 # The page keeps no more (`fundamentallm_hf/web/app.py`).
 SESSIONS = 300
+MINUTE = 60  # in seconds, between two looks at the memory
 SETTINGS = {"max_tokens": 60, "temperature": 0.8, "top_p": 0.9}
 
 
@@ -180,7 +181,7 @@ def main() -> None:
             done = threading.Event()
 
             def watch() -> None:
-                while not done.wait(options.seconds / 8):
+                while not done.wait(min(MINUTE, options.seconds / 8)):
                     memory.append(process.memory_info().rss)
 
             watcher = threading.Thread(target=watch)
@@ -200,7 +201,8 @@ def main() -> None:
     print(f"texts that are not their own or differ: {sum(tally.wrong for tally in tallies)}")
     print(f"texts of each visitor: {min(len(t.seconds) for t in tallies)} to {max(len(t.seconds) for t in tallies)}")
     print(f"seconds for a text: median {statistics.median(served):.1f}, longest {served[-1]:.1f}")
-    print("memory in MiB: " + ", ".join(f"{each / 2**20:.0f}" for each in memory))
+    every = f"every {min(MINUTE, options.seconds / 8):g} s"
+    print(f"memory in MiB, {every}: " + ", ".join(f"{each / 2**20:.0f}" for each in memory))
 
 
 if __name__ == "__main__":

@@ -32,14 +32,18 @@ from timing import take_turns
 from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from fundamentallm_hf import WordWeightsLogitsProcessor
+from fundamentallm_hf.portable.controls.word_forecasts import WordForecasts
 from fundamentallm_hf.portable.controls.word_weighting import compile_word_weights
 from fundamentallm_hf.portable.decoding.lookahead import ModelLookahead
-from fundamentallm_hf.portable.decoding.sidecar_files import own_word_counts
+from fundamentallm_hf.portable.decoding.sidecar_files import own_next_words, own_word_counts
+from fundamentallm_hf.portable.guides.output_states import OutputStates
 from fundamentallm_hf.portable.text.word_counts import WordCounts
+from fundamentallm_hf.portable.text.word_values import WordValues
 
 WEIGHTS = (-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0)
 PROMPTS = ("Once upon a time", "One day", "The little girl", "In the forest", "Tom and his mom")
 BATCH = 20
+TEMPERATURE, TOP_P = 0.8, 0.9
 # Words that are less likely than this in a context are left out there.
 LEAST = 1e-5
 
@@ -71,7 +75,7 @@ def write(model, texts: int, tokens: int, **control) -> list[str]:
         ids = model.tokenizer([prompt] * min(BATCH, texts - len(found)), return_tensors="pt")
         torch.manual_seed(len(found))
         output = model.generate(
-            **ids, do_sample=True, temperature=0.8, top_p=0.9, top_k=0, max_new_tokens=tokens, **control
+            **ids, do_sample=True, temperature=TEMPERATURE, top_p=TOP_P, top_k=0, max_new_tokens=tokens, **control
         )
         found += [text[len(prompt) :] for text in model.tokenizer.batch_decode(output, skip_special_tokens=True)]
     return found
@@ -133,7 +137,9 @@ class Context:
 
 def exact(model, contexts: int, tokens: int, listed: dict[str, float]) -> None:
     tables = compile_word_weights(listed, model.tokenizer, model.config.vocab_size, counts=own_word_counts(model))
-    warpers = LogitsProcessorList([TemperatureLogitsWarper(0.8), TopPLogitsWarper(0.9)])
+    head = own_next_words(model)
+    values = head and WordValues(tables.weighted, tables.vocabulary, tables.size, head.classes)
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(TEMPERATURE), TopPLogitsWarper(TOP_P)])
     chance = random.Random(0)
     asked: Counter[str] = Counter()
     found: Counter[str] = Counter()
@@ -145,8 +151,16 @@ def exact(model, contexts: int, tokens: int, listed: dict[str, float]) -> None:
         context = Context(model, text[: chance.choice(spaces) + 1], listed, tables, warpers)
         plain = {word: context.probability(word, None) for word in listed}
         share = 1 + sum(plain[word] * math.expm1(weight) for word, weight in listed.items())
+        forecasts = None
+        if values is not None:
+            states = OutputStates(model, [0], lambda length: length, watch=False)
+            forecasts = WordForecasts(head, values, states, TEMPERATURE)
         processor = WordWeightsLogitsProcessor(
-            tables, prompt_columns=context.ids.shape[1], lookahead=context, chosen=context.chosen
+            tables,
+            prompt_columns=context.ids.shape[1],
+            lookahead=context,
+            chosen=context.chosen,
+            forecasts=forecasts,
         )
         for word in listed:
             if plain[word] >= LEAST:

@@ -61,6 +61,23 @@ class Server:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read().decode()
 
+    def metric(self, *names):
+        """The sum of the numbers of the metrics that begin with these names."""
+        lines = self.get("/metrics").splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(names))
+
+    @property
+    def running(self):
+        """Texts that are computed or wait."""
+        return self.metric("fundamentallm_running", "fundamentallm_waiting")
+
+    def until_idle(self, seconds=20):
+        """Wait until no text is computed; returns whether that is so."""
+        ended = time.monotonic() + seconds
+        while self.running and time.monotonic() < ended:
+            time.sleep(0.1)
+        return not self.running
+
     def ask(self, model, prompt=PROMPT, stream=False, config=None, **body):
         """The text, or the status and what is said."""
         body |= {"model": str(model), "prompt": prompt, "stream": stream}

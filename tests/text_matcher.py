@@ -53,6 +53,29 @@ def violations(
     return found
 
 
+def first_missing(
+    text: str, prompt_length: int, entries: Iterable[str], ignore_case: bool = True, ordered: bool = False
+) -> str | None:
+    """The first required entry that does not appear behind the prompt, if any.
+
+    Args:
+        text: the prompt and what was written behind it.
+        prompt_length: characters of the prompt.
+        entries: as for `violations`; words may be alternatives separated by `|`.
+        ignore_case: compare without case.
+        ordered: each entry has to begin where the one before is complete.
+    """
+    at = 0
+    for entry in entries:
+        parts = [entry] if entry.startswith("/") else entry.split("|")
+        spans = [(i, j) for _, i, j in violations(text, prompt_length, parts, ignore_case) if i >= at]
+        if not spans:
+            return entry
+        if ordered:  # a stem is there before its word has ended
+            at = min(i + len(entry) - 1 if entry.endswith("*") else j for i, j in spans)
+    return None
+
+
 @lru_cache(1 << 16)
 def _fold(char: str, ignore_case: bool) -> str:
     text = unicodedata.normalize("NFKD", char)

@@ -1,4 +1,4 @@
-"""Counts words and sentences in finished text independently of the package, with expressions instead of an automaton.
+"""Counts words and sentences in finished text, and finds its first and last words, independently of the package.
 
 `text_units.py` defines what a word, a sentence, a line and a paragraph are.
 """
@@ -92,3 +92,29 @@ def wrong_end(text, end_at=None, words=None, sentences=None):
     if unit == "paragraph" and found < 2:
         return "no end of a paragraph"
     return ""
+
+
+def _listed(value):
+    return [value] if isinstance(value, str) else value or []
+
+
+def _joined(before, after):
+    """Whether two characters belong to one word."""
+    unspaced = regex.compile("[\u3040-\u30ff\u4e00-\u9fff]")
+    both = (before[-1:], after[:1])
+    return all(regex.fullmatch(r"\w", each) and not unspaced.match(each) for each in both)
+
+
+def begins_as_asked(prompt, added, texts):
+    """Whether an added text begins with one of these, with one space before it at most, as words of their own."""
+    for text in _listed(texts):
+        for space in ("", " "):
+            rest = added.removeprefix(space + text)
+            if added.startswith(space + text) and not _joined(prompt, space + text) and not _joined(text, rest):
+                return True
+    return False
+
+
+def ends_as_asked(prompt, added, texts):
+    """Whether an added text ends with one of these, as words of their own."""
+    return any(added.endswith(text) and not _joined(prompt + added.removesuffix(text), text) for text in _listed(texts))

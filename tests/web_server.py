@@ -12,14 +12,20 @@ CHROMIUM = next(
 
 
 @cache
-def start():
-    """The page with the bundled model, and what it holds: (gr.Blocks, address, Writer)."""
+def start(template=None):
+    """The page with the bundled model, and what it holds: (gr.Blocks, address, Writer).
+
+    Args:
+        template: the chat template of the tokenizer.
+    """
     from fundamentallm_hf import Generator, load_model
     from fundamentallm_hf.web.app import launch_options, serve
     from fundamentallm_hf.web.page import Page
     from fundamentallm_hf.web.runner import Writer
 
-    writer = Writer(Generator(load_model(device="cpu"), notice=lambda text: None))
+    model = load_model(device="cpu")
+    model.tokenizer.chat_template = template
+    writer = Writer(Generator(model, notice=lambda text: None))
     blocks = serve(Page(writer))
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     return blocks, address.rstrip("/"), writer

@@ -11,7 +11,7 @@ import click
 from fundamentallm_hf.files import is_local, local_path, read_lines
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import BUNDLED, known_attributes
-from fundamentallm_hf.portable.guides.attributes import FOLDER, Attribute
+from fundamentallm_hf.portable.guides.attributes import FITTED, FOLDER, Attribute
 
 from .options import CONTEXT
 from .prompts import read_openings
@@ -26,13 +26,13 @@ WHERE = {"model": "next to the model", "user": "your own", "package": "comes wit
 @click.option("--without", "without_file", metavar="FILE", help="File of texts that lack it, one per line.")
 @click.option(
     "--kind",
-    type=click.Choice(["words", "experts"]),
-    help="Weighted words, for any model, or a pair of experts, trained for MODEL only.  "
+    type=click.Choice(["words", *FITTED]),
+    help="Weighted words, for any model; or a pair of experts or a steering vector, made for MODEL only.  "
     "[default: words, or experts of a --description alone]",
 )
 @click.option("--classifier", metavar="NAME", help="A text classifier instead of texts: its folder or Hub id.")
 @click.option("--label", metavar="NAME", help="Label of the classifier to guide towards.")
-@click.option("--openings", metavar="FILE", help="For experts: prompts for the model, one per line.")
+@click.option("--openings", metavar="FILE", help="For experts and vectors: prompts for the model, one per line.")
 @click.option(
     "--texts",
     metavar="N",
@@ -51,20 +51,20 @@ WHERE = {"model": "next to the model", "user": "your own", "package": "comes wit
     type=click.IntRange(min=0),
     help="Texts at each strength that is tried, to suggest one; 0 tries none.  [default: 48]",
 )
-@click.option("--model", metavar="MODEL", help="Model of the experts; the attribute is saved next to it.")
+@click.option("--model", metavar="MODEL", help="Model of the experts or the vector; the attribute is saved next to it.")
 @click.option("--description", default="", help="Description in one line. Without texts and classifier, the source.")
 @click.option("--opposite", default="", help="Description of the opposite, where the description is the source.")
 @click.option("--force", is_flag=True, help="Replace an attribute of this name.")
 def train_attribute(name: str, **options: Any) -> None:
     """Make the attribute NAME, for generate --guide-attribute NAME, from texts that have it and texts that lack it.
 
-    Without --model it is saved among your own attributes, where every model finds it, and experts are trained on the
-    bundled story model. Experts for a model on the Hub are saved there, too. Held-out texts measure how well an
-    attribute separates the two sides. For experts, the command also suggests a strength: that at which 90% of the
-    model's texts lean towards the attribute.
+    Without --model it is saved among your own attributes, where every model finds it, and experts and vectors are made
+    for the bundled story model. Those for a model on the Hub are saved there, too. Held-out texts measure how well an
+    attribute separates the two sides. For experts and vectors, the command also suggests a strength: that at which 90%
+    of the model's texts lean towards the attribute.
 
-    A classifier guides by itself, but has to be evaluated at every step. With --kind experts it is only the teacher:
-    the model generates texts, the classifier labels them, and experts learn from those at both ends.
+    A classifier guides by itself, but has to be evaluated at every step. With --kind experts or steering it is only the
+    teacher: the model generates texts, the classifier labels them, and the attribute is made of those at both ends.
 
     A --description alone is enough for a model that follows instructions. It completes the words "a text that is". The
     model writes texts that fit it, and texts that fit the --opposite, and keeps those that it finds clearest.
@@ -86,8 +86,9 @@ def train_attribute(name: str, **options: Any) -> None:
     to, notes = Destination(name, **options), Notes()
     facts: dict[str, str] = {}
     with _progress(notes) as show:
-        if described or kind == "experts":
-            made = _train_experts(to, {**of_texts, **of_classifier, "opposite": opposite}, samples, show, notes)
+        if described or kind in FITTED:
+            source = {**of_texts, **of_classifier, "opposite": opposite}
+            made = _train(to, source, samples, kind or "experts", show, notes)
         elif of_classifier["classifier"] is None:
             made = words_from_texts(to, **of_texts, progress=show)
         else:
@@ -98,14 +99,19 @@ def train_attribute(name: str, **options: Any) -> None:
         click.echo(f"{what:14}{value}")
 
 
-def _train_experts(
-    to: Any, source: dict[str, Any], samples: dict[str, Any], show: Callable[[str, int, int], None], notes: Notes
+def _train(
+    to: Any,
+    source: dict[str, Any],
+    samples: dict[str, Any],
+    kind: str,
+    show: Callable[[str, int, int], None],
+    notes: Notes,
 ) -> tuple[Attribute, Path]:
     from fundamentallm_hf.training.attribute_training import MEASURED, AttributeSamples, AttributeSource
-    from fundamentallm_hf.training.make_attribute import experts_from
+    from fundamentallm_hf.training.make_attribute import trained_from
 
     texts = {f"{side}_texts": source[f"{side}_file"] for side in ("with", "without")}
-    return experts_from(
+    return trained_from(
         to,
         AttributeSource(
             to.description,
@@ -120,6 +126,7 @@ def _train_experts(
             samples["tokens"],
             MEASURED if samples["measure"] is None else samples["measure"],
         ),
+        kind,
         show,
         notes.say,
     )
@@ -175,10 +182,10 @@ def _check(
         raise UsageError(
             "--texts is for texts that a model writes, and --with and --without give the texts: leave it out"
         )
-    if any(each is not None for each in samples.values()) and not (described or kind == "experts"):
+    if any(each is not None for each in samples.values()) and not (described or kind in FITTED):
         raise UsageError(
-            "--openings, --texts, --tokens and --measure are for what a model writes: give --kind experts, with "
-            "--classifier or texts, or a --description alone"
+            "--openings, --texts, --tokens and --measure are for what a model writes: give --kind experts or steering, "
+            "with --classifier or texts, or a --description alone"
         )
     return described
 
@@ -210,7 +217,7 @@ def _facts(attribute: Attribute) -> dict[str, str]:
         tokens = attribute.about["tokens"]
         facts = {
             "tokens": f"{tokens['with']:,} with, {tokens['without']:,} without",
-            "size": f"{len(attribute.experts):,} bytes",
+            "size": f"{len(attribute.fitted):,} bytes",
         }
         if "teacher" in attribute.about:
             facts["teacher"] = attribute.about["teacher"]
@@ -249,12 +256,12 @@ def _extremes(weights: Mapping[str, float], number: int = 8) -> tuple[str, str]:
 
 def _what(attribute: Attribute) -> str:
     words = f"{len(attribute.words)} words"
-    if attribute.kind == "experts":
+    if attribute.kind in FITTED:
         strength = attribute.about.get("suggested_strength")
-        experts = (
-            f"experts for a strength of {strength:g}" if isinstance(strength, int | float) and strength else "experts"
-        )
-        return f"{experts}, {words} for other models" if attribute.words else experts
+        what = "experts" if attribute.kind == "experts" else "a steering vector"
+        if isinstance(strength, int | float) and strength:
+            what += f" for a strength of {strength:g}"
+        return f"{what}, {words} for other models" if attribute.words else what
     if attribute.kind == "classifier":
         name = "a classifier" if isinstance(attribute.classifier, Path) else attribute.classifier
         return f"{name}: {attribute.label}" if attribute.label else name

@@ -3,9 +3,8 @@
 import sys
 
 from fundamentallm_hf.files import decode_text, read_lines, read_text
-from fundamentallm_hf.portable.controls.setting import is_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
-from fundamentallm_hf.settings.chat_messages import Messages, read_chats
+from fundamentallm_hf.settings.chat_messages import Messages, check_prompt, read_chats
 from fundamentallm_hf.settings.typed_values import unescape
 
 
@@ -47,8 +46,7 @@ def prompts_from_options(given: tuple[str, ...], escape: bool) -> list[str]:
     if given.count("-") > 1:
         raise UsageError("prompt is - more than once, but stdin can be read only once")
     for prompt in given:
-        if not is_text(prompt):
-            raise UsageError(f"prompt has to be UTF-8 text but is {prompt!r}")
+        check_prompt(prompt)
     return [read_stdin("the prompt") if each == "-" else unescape(each) if escape else each for each in given]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fundamentallm_hf.settings.chat_messages import Messages
+from fundamentallm_hf.settings.chat_messages import Messages, started_reply
 
 from .generate_request import Request
 from .output import TOP, CompletionWriter, end_note, prediction_lines
@@ -101,7 +101,7 @@ def _stream(generator: "Generator", prompt: str | Messages, notes: Notes) -> Non
         pieces = iter(stream)
         # The prompt waits for the first piece, so that an error leaves stdout empty.
         first = next(pieces, "")
-        click.echo(prompt if isinstance(prompt, str) else "", nl=False)
+        click.echo(prompt if isinstance(prompt, str) else started_reply(prompt) or "", nl=False)
         for piece in itertools.chain([first], pieces):
             click.echo(piece, nl=False)
             sys.stdout.flush()

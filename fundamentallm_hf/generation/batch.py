@@ -84,7 +84,7 @@ class Extras:
     ) -> "Extras":
         """With a streamer that passes on the pieces of a single text without beams; see `Generator.stream`."""
         alone, recorder = isinstance(prompt, ChatPrompt), None
-        if self.probabilities and not alone:
+        if self.probabilities:
             recorder = ProbabilityRecorder(self.probabilities, greedy=not settings.sampled)
         streamer = TokenTextStreamer(tokenizer, take, settings.stop, settings.min_tokens, alone, recorder)
         return replace(self, streamer=streamer, recorder=recorder)

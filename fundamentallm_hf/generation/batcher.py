@@ -20,10 +20,11 @@ from fundamentallm_hf.portable.decoding.deferred import CannotDefer, Deferred
 from fundamentallm_hf.portable.decoding.drafts import Draft
 from fundamentallm_hf.portable.decoding.lean_loop import LeanLoop
 from fundamentallm_hf.portable.decoding.row_drafts import worth
+from fundamentallm_hf.settings.chat_messages import Prompt
 
 from .batch import Extras
 from .beam_progress import TakeBest
-from .chat import Prompt, as_prompts
+from .chat import as_prompt
 from .completion import Completion
 from .generate_arguments import is_fundamentallm
 from .generator import Generator
@@ -179,7 +180,7 @@ class Batcher:
         generator = self.generator
         chosen = generator.settings.replace(**settings).with_files_read().replace(num_samples=1, best=None)
         chosen.check()
-        (text,) = as_prompts(prompt, generator.tokenizer)
+        text = as_prompt(prompt, generator.tokenizer)
         stop = interrupt or threading.Event()
         extras = Extras(scored, probabilities, stop, progress=progress)
         if take is not None and chosen.beam_size == 1:
@@ -304,7 +305,7 @@ class Batcher:
             steps.append(self._passes.new_step(rows, columns))
             return steps[-1]
 
-        deferred = Deferred(new_step)
+        deferred = Deferred(new_step, plain=self._passes is not None)
         try:
             read = begin(deferred)
         except BaseException:

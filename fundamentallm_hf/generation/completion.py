@@ -11,7 +11,7 @@ from typing import Any
 
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
-from .chat import ChatPrompt
+from .chat import ChatPrompt, own_part
 from .probabilities import Prediction
 
 
@@ -67,7 +67,7 @@ class Completion:
     @property
     def text(self) -> str:
         """Prompt and completion; of a chat the reply alone."""
-        return self.completion if isinstance(self.prompt, ChatPrompt) else self.prompt + self.completion
+        return own_part(self.prompt) + self.completion
 
     def to_dict(self) -> dict[str, Any]:
         """The text and its metadata, without what was not asked for."""

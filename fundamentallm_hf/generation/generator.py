@@ -13,13 +13,14 @@ from fundamentallm_hf.model_io.loading import tokenizer_of
 from fundamentallm_hf.model_io.tokenizer import unknown_characters
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.settings.chat_messages import Prompt
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .batch import Batch, CompletionPipeline, Extras
 from .batch_run import BatchRun
 from .beam_progress import TakeBest
 from .beam_tree import BeamRecorder, Branch
-from .chat import Prompt, as_prompt, as_prompts, encode
+from .chat import as_prompt, as_prompts, encode
 from .completion import Completion, all_parts, in_batches
 from .file_run import FileOptions, FileSummary, run_file
 from .generate_arguments import end_tokens
@@ -81,7 +82,8 @@ class Generator:
 
         Args:
             prompt: the start of the text, which may be empty; or a chat to be answered, a list of messages such as
-                `{"role": "user", "content": "Hello"}`. A chat goes through the tokenizer's template.
+                `{"role": "user", "content": "Hello"}`. A chat goes through the tokenizer's template. If its last
+                message is the assistant's, that is the start of the reply.
             settings: for this call, in place of the generator's.
 
         Returns:
@@ -91,7 +93,7 @@ class Generator:
             UserError: a setting or a chat cannot be used, or the text does not fit into the context window where it
                 has to.
         """
-        return self._run(self._texts(prompt), self._for_one(settings), Extras())[0].text
+        return self._run([self._text(prompt)], self._for_one(settings), Extras())[0].text
 
     def complete(
         self,
@@ -123,7 +125,7 @@ class Generator:
             UserError: as in `generate`.
         """
         extras = Extras(scored, probabilities, interrupt, turn=turn, progress=progress)
-        return self._run(self._texts(prompts), self._for_call(settings), extras)
+        return self._run(list(as_prompts(prompts, self.tokenizer)), self._for_call(settings), extras)
 
     def iterate(
         self,
@@ -151,7 +153,7 @@ class Generator:
         chosen = self._for_call(settings)
         chosen.check()
         write = partial(self._run, extras=Extras(scored, probabilities))
-        yield from in_batches(write, (as_prompt(prompt, self.tokenizer) for prompt in prompts), chosen, rows)
+        yield from in_batches(write, as_prompts(prompts, self.tokenizer), chosen, rows)
 
     def complete_file(
         self,
@@ -204,7 +206,7 @@ class Generator:
         recorder = ProbabilityRecorder(0, greedy=not chosen.sampled and chosen.beam_size == 1)
         at_once = threading.Event()
         at_once.set()
-        (text,) = self._texts(prompt)
+        text = self._text(prompt)
         self._run([text], chosen, Extras(interrupt=at_once, recorder=recorder))
         tokens = self._ids(text)
         raw = next(raw_log_probabilities(self.model, tokens, len(tokens))).exp()[0]
@@ -239,11 +241,11 @@ class Generator:
             raise UsageError(line, setting="beam_size", value=chosen.beam_size, expected="at least 2")
         recorder = BeamRecorder(end_tokens(self.model))
         extras = Extras(scored=True, interrupt=interrupt, recorder=recorder, turn=turn, progress=progress)
-        completion = self._run(self._texts(prompt), chosen, extras)[0]
+        completion = self._run([self._text(prompt)], chosen, extras)[0]
         return completion, recorder.branches(TokenNames(self.tokenizer).text)
 
-    def _texts(self, prompts: Prompt | Sequence[Prompt]) -> list[str]:
-        return as_prompts(prompts, self.tokenizer)
+    def _text(self, prompt: Prompt) -> str:
+        return as_prompt(prompt, self.tokenizer)
 
     def _ids(self, prompt: str) -> list[int]:
         """The tokens of a prompt; an empty one becomes the start token that the model begins with."""
@@ -267,14 +269,14 @@ class Generator:
 
         Returns:
             An iterator over pieces of text. Its `result` is the whole completion; `close()` ends the computation. With
-            `probabilities`, a piece is a `TextPiece` that knows its own, except in a chat.
+            `probabilities`, a piece is a `TextPiece` that knows its own.
 
         Raises:
             UserError: as in `generate`; errors of the generation itself are raised when iterating.
         """
         chosen = self._for_one(settings)
         chosen.check()
-        (text,) = self._texts(prompt)
+        text = self._text(prompt)
 
         def work(take: Callable[[str], None], stop: threading.Event) -> Completion:
             extras = Extras(scored, probabilities, stop)

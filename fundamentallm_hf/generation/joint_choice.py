@@ -1,9 +1,13 @@
-"""Chooses the next tokens of several texts at once, where their processors look at nothing but the scores."""
+"""Chooses the next tokens of several texts at once, by those of their processors that look at nothing but the scores.
+
+That is the final choice of a text without controls, and a guess for one whose controls read the text.
+"""
 
 import weakref
 from collections.abc import Sequence
 
 import torch
+from transformers import LogitsProcessor
 
 from fundamentallm_hf.portable.decoding.lean_loop import LeanLoop
 from fundamentallm_hf.portable.decoding.network_step import Chosen
@@ -29,13 +33,13 @@ def choose_together(loops: Sequence[LeanLoop], logits: Sequence[torch.Tensor]) -
     """
     groups: dict[str, list[int]] = {}
     for index, loop in enumerate(loops):
-        if loop.at_once and (loop.greedy or loop.chooser is not None):
+        if _processors(loop) is not None and (loop.greedy or loop.chooser is not None):
             groups.setdefault(_kind(loop), []).append(index)
     found: list[Chosen | None] = [None] * len(loops)
     for members in groups.values():
         first, sizes = loops[members[0]], [len(logits[each]) for each in members]
         scores = torch.cat([logits[each] for each in members])
-        for processor in first.processors:
+        for processor in _processors(first) or ():
             scores = processor(None, scores)
         tokens = _tokens([loops[each] for each in members], scores, sizes)
         start = 0
@@ -55,10 +59,17 @@ def _tokens(loops: Sequence[LeanLoop], scores: torch.Tensor, sizes: Sequence[int
     return choose_by(torch.cat(numbers), scores).tolist()
 
 
+def _processors(loop: LeanLoop) -> Sequence[LogitsProcessor] | None:
+    """The processors by which a loop chooses or guesses; None if it does neither with the tokens of several steps."""
+    if loop.at_once:
+        return loop.processors
+    return None if loop.runs is None else loop.runs.guessing
+
+
 def _kind(loop: LeanLoop) -> str:
-    """Equal for loops whose processors do the same. Made once: the processors of a loop do not change."""
+    """Equal for loops that choose in the same way. Made once: the processors of a loop do not change."""
     kind = _KINDS.get(loop)
     if kind is None:
-        parts = ((type(each).__name__, sorted(vars(each).items())) for each in loop.processors)
+        parts = ((type(each).__name__, sorted(vars(each).items())) for each in _processors(loop) or ())
         kind = _KINDS[loop] = repr([loop.greedy, *parts])
     return kind

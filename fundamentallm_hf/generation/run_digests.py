@@ -74,7 +74,7 @@ def attribute_digest(attribute: Attribute) -> str:
         files = sorted({file for pattern in CLASSIFIER_FILES for file in classifier.glob(pattern)})
         classifier = [[file.name, _file_digest(file)] for file in files]
     fields = [attribute.kind, sorted(attribute.words.items()), attribute.with_text, attribute.without_text]
-    return _digest([*fields, hashlib.sha256(attribute.experts).hexdigest(), classifier, attribute.label])
+    return _digest([*fields, hashlib.sha256(attribute.fitted).hexdigest(), classifier, attribute.label])
 
 
 def _file_digest(file: Path) -> str:

@@ -7,7 +7,7 @@ continue to compute when nobody reads any more.
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -27,27 +27,57 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class TextPiece(str):
-    """A piece of a text that knows how probable it was, and where controls have shifted it.
+    """A piece of a text that knows how probable it was, and what controls have done to it.
 
     Attributes:
         probability: of its token when it was chosen, after settings and controls; of several tokens the lowest.
         shifts: each with the index in the piece of the first character of its token.
+        effects: of its tokens that controls have made more or less likely: the index in the piece of the first
+            character that is no white space, and by what acted the factor.
     """
 
-    __slots__ = ("probability", "shifts")
+    __slots__ = ("effects", "probability", "shifts")
     probability: float
     shifts: tuple[tuple[int, Shift], ...]
+    effects: tuple[tuple[int, Mapping[str, float]], ...]
 
-    def __new__(cls, text: str, probability: float, shifts: tuple[tuple[int, Shift], ...] = ()) -> "TextPiece":
+    def __new__(
+        cls,
+        text: str,
+        probability: float,
+        shifts: tuple[tuple[int, Shift], ...] = (),
+        effects: tuple[tuple[int, Mapping[str, float]], ...] = (),
+    ) -> "TextPiece":
         piece = super().__new__(cls, text)
-        piece.probability, piece.shifts = probability, shifts
+        piece.probability, piece.shifts, piece.effects = probability, shifts, effects
         return piece
+
+
+def visible_from(text: str) -> int:
+    """The index of the first character of a token that is no white space; 0 where there is none.
+
+    Example:
+
+    ```python
+    >>> from fundamentallm_hf.generation.streaming import visible_from
+    >>> [visible_from(token) for token in (" sad", "sad", " ")]
+    [1, 0, 0]
+
+    ```
+    """
+    visible = text.lstrip()
+    return len(text) - len(visible) if visible else 0
 
 
 def pieces_of(completion: "Completion") -> list[str]:
     """What a completion adds, as pieces: one for each token where the probabilities are known, otherwise one."""
     pieces: list[str] = [
-        TextPiece(each.text, each.probability, tuple((0, shift) for shift in each.shifts))
+        TextPiece(
+            each.text,
+            each.probability,
+            tuple((0, shift) for shift in each.shifts),
+            ((visible_from(each.text), each.effects),) if each.effects else (),
+        )
         for each in completion.probabilities or ()
     ]
     # The bytes of one character are several tokens, whose texts do not make up the whole.
@@ -86,7 +116,9 @@ class TokenTextStreamer(BaseStreamer):
         self.recorder = recorder
         # Of each token that has not been passed on as a whole: where its text starts and ends, and its probability.
         self.held: list[tuple[int, int, float]] = []
-        self.shifts: list[tuple[int, Shift]] = []  # those not passed on, each with the start of its token
+        # Those not passed on, each with the start of its token.
+        self.shifts: list[tuple[int, Shift]] = []
+        self.effects: list[tuple[int, Mapping[str, float]]] = []
         self.stops = stops
         self.free_tokens = min_tokens
         # Tokens from the first of these on are decoded at every step; the text of those before the second is known.
@@ -94,6 +126,7 @@ class TokenTextStreamer(BaseStreamer):
         self.special = frozenset(tokenizer.all_special_ids)
         self.started = False
         self.tokens: list[int] = []
+        self.unread: list[int] = []  # the tokens of the prompt, where what is added is a text by itself
         self.text = ""
         self.prompt_end = self.handed_over = self.stops_from = 0
 
@@ -103,7 +136,9 @@ class TokenTextStreamer(BaseStreamer):
         if not self.started:
             # The prompt comes first; decoding after it keeps the space that a SentencePiece token starts with.
             self.started = True
-            self.tokens = tokens = [] if self.alone else tokens
+            if self.alone:
+                self.unread, tokens = tokens, []
+            self.tokens = tokens
             self.text = self._decode(self.tokens)
             self.settled = len(tokens)
             self.prompt_end = self.handed_over = len(self.text)
@@ -113,9 +148,7 @@ class TokenTextStreamer(BaseStreamer):
             start = len(self.text)
             self.text += self._completed(token)
             if self.recorder is not None:
-                row = torch.tensor(self.tokens)
-                self.held.append((start, len(self.text), self.recorder.chosen(row)))
-                self.shifts += [(start, shift) for shift in self.recorder.effects.after(row[:-1]).shifts]
+                self._note(self.recorder, token, start)
             if self.free_tokens:
                 self.free_tokens -= 1
                 self.stops_from = len(self.text)
@@ -127,6 +160,14 @@ class TokenTextStreamer(BaseStreamer):
         self.text = self._decode(self.tokens)
         end = self._stop()
         self._hand_over(len(self.text) if end is None else end)
+
+    def _note(self, recorder: ProbabilityRecorder, token: int, start: int) -> None:
+        """Note how the last token came about; its text starts at `start`."""
+        row = torch.tensor([*self.unread, *self.tokens])
+        self.held.append((start, len(self.text), recorder.chosen(row)))
+        self.shifts += [(start, shift) for shift in recorder.effects.after(row[:-1]).shifts]
+        if effects := recorder.effects.of_token(row[:-1], token):
+            self.effects.append((start + visible_from(self.text[start:]), effects))
 
     def _completed(self, token: int) -> str:
         """The text that is now certain after one more token, and was not before."""
@@ -157,8 +198,10 @@ class TokenTextStreamer(BaseStreamer):
             if self.recorder is not None:
                 chance = min((chance for start, _, chance in self.held if start < end), default=1.0)
                 shifts = tuple((max(0, at - self.handed_over), shift) for at, shift in self.shifts if at < end)
-                piece = TextPiece(piece, chance, shifts)
+                effects = tuple((max(0, at - self.handed_over), each) for at, each in self.effects if at < end)
+                piece = TextPiece(piece, chance, shifts, effects)
                 self.shifts = [each for each in self.shifts if each[0] >= end]
+                self.effects = [each for each in self.effects if each[0] >= end]
                 self.held = [each for each in self.held if each[1] > end or each[0] >= end]
             self.take(piece)
             self.handed_over = end

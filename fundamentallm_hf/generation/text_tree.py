@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.chat_messages import with_reply
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Node:
         tokens: number of tokens that the model added.
         perplexity: of those tokens under the model alone; None where it is not known.
         finish_reason: why the completion ended, as in `Completion`; None where nothing was generated.
-        messages: the chat that `prompt` was made of; None for any other text.
+        messages: the chat that `prompt` was made of, with the start of the reply if there is one; None for any other
+            text, and for more of the parent's reply.
     """
 
     id: int
@@ -149,13 +151,16 @@ class TextTree:
 
     def chat(self, number: int) -> list[dict[str, str]] | None:
         """The messages of a chat up to the reply that a node holds, if it holds one; None for any other text."""
-        node, reply = self[number], ""
-        while node.prompt is None and node.parent is not None:
-            node, reply = self._nodes[node.parent], node.completion + reply
-        if node.messages is None:
-            return None
-        reply = node.completion + reply
-        return [*map(dict, node.messages), *([{"role": "assistant", "content": reply}] if reply else [])]
+        asked = self.asked(number)
+        return None if asked is None else with_reply(asked, self[number].completion)
+
+    def asked(self, number: int) -> list[dict[str, str]] | None:
+        """The messages that the prompt of a node was made of; None where it is no chat."""
+        node, parts = self[number], []
+        while node.messages is None and node.prompt is None and node.parent is not None:
+            node = self._nodes[node.parent]
+            parts.append(node.completion)
+        return None if node.messages is None else with_reply(node.messages, "".join(reversed(parts)))
 
     def children(self, number: int | None) -> list[Node]:
         """The texts that came from a text; for None those that came from none."""

@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_dow
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, OfflineModeIsEnabled
 
 from fundamentallm_hf.files import check_target, in_one_step, one_line
-from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
+from fundamentallm_hf.portable.decoding.draft_file import BESIDE_WEIGHTS
 from fundamentallm_hf.portable.errors import UserError
 
 from .connection import Bar, Notice, conversation, try_again
@@ -80,7 +80,7 @@ def for_loading(names: Sequence[str]) -> Sequence[str]:
     """
     safe = [name for name in everything(names) if not name.startswith(".")]
     top = [name for name in safe if "/" not in name]
-    weights = [name for name in top if name.endswith(".safetensors") and name != DRAFT_FILE]
+    weights = [name for name in top if name.endswith(".safetensors") and name not in BESIDE_WEIGHTS]
     if "model.safetensors" in weights:
         weights = ["model.safetensors"]
     elif "model.safetensors.index.json" in top:
@@ -88,7 +88,7 @@ def for_loading(names: Sequence[str]) -> Sequence[str]:
     return [
         name
         for name in safe
-        if name in (*weights, DRAFT_FILE)
+        if name in (*weights, *BESIDE_WEIGHTS)
         or ("/" not in name and PurePosixPath(name).suffix in LOADED)
         or PurePosixPath(name).parts[0] in FOLDERS
     ]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
+from fundamentallm_hf.portable.decoding.draft_file import BESIDE_WEIGHTS
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attributes import FOLDER
 
@@ -90,8 +90,8 @@ def check_weights(names: Iterable[str], where: str) -> None:
         UserError: all of its weights are pickles; the message says how to convert them.
     """
     names = list(names)
-    # Attributes and drafts have files of their own.
-    weights = [name for name in names if name.endswith(".safetensors") and name != DRAFT_FILE]
+    # Attributes, drafts and next words have files of their own.
+    weights = [name for name in names if name.endswith(".safetensors") and name not in BESIDE_WEIGHTS]
     if any(not name.startswith(f"{FOLDER}/") for name in weights):
         return
     pickles = sorted(name for name in names if is_pickle_name(name) and not _TRAINING.search(name))

@@ -68,7 +68,9 @@ def write_card(
     body = _RECORD.sub("", body)
     merged = _merge_metadata(there, metadata, record.get("metadata", {})) | dict(given or {})
     if merged != there or not block:
-        block = f"---\n{yaml_dump(merged, sort_keys=False).strip()}\n---\n" if merged else ""
+        # Not strip(): a value may end with a no-break space.
+        written = yaml_dump(merged, sort_keys=False).strip("\n")
+        block = f"---\n{written}\n---\n" if merged else ""
     known = record.get("sections", [])
     body = _merge_body(body, sections, known) if body.strip() or known else _fresh(sections)
     left = [name for name in known if name not in sections and f"fundamentallm: {name} " in body]

@@ -7,7 +7,13 @@ from typing import Any
 from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.guides.attributes import Attribute
 
-_HOLDS = {"prompts": "two contexts", "experts": "a pair of experts", "classifier": "a text classifier"}
+_HOLDS = {
+    "prompts": "two contexts",
+    "experts": "a pair of experts",
+    "steering": "a steering vector",
+    "classifier": "a text classifier",
+}
+_TOLD_APART_BY = {"experts": "its experts", "steering": "its vector"}
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:
@@ -50,7 +56,7 @@ def _effect(kind: str, about: Mapping[str, Any]) -> str:
         figures = ", ".join(f"{round(100 * share)}%" for share in shares.values())
         told.append(f"{figures} {effect.get('what')} at strengths {', '.join(shares).replace('+0', '0')}")
     if isinstance(area := about.get("held_out_auc"), int | float):
-        what = "its experts" if kind == "experts" else "its words"
+        what = _TOLD_APART_BY.get(kind, "its words")
         told.append(f"{what} tell held-out texts apart with an area under the ROC curve of {area:.3f}")
     return "; ".join(told) or "not measured"
 

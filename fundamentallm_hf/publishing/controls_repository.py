@@ -15,7 +15,7 @@ from fundamentallm_hf.files import check_target, in_one_step, one_line
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides import packaged_attributes
 from fundamentallm_hf.portable.guides.attribute_lookup import BUNDLED
-from fundamentallm_hf.portable.guides.attributes import Attribute
+from fundamentallm_hf.portable.guides.attributes import FITTED, Attribute
 from fundamentallm_hf.portable.model.code_files import pack
 
 from .card_merge import metadata_of, write_card
@@ -122,11 +122,12 @@ def _attributes() -> str:
 
 
 def _bundled() -> Mapping[str, Attribute]:
-    """The attributes for any model: experts only fit the bundled one, so only their words are included."""
+    """The attributes for any model: of those that only fit the bundled one, the words are included."""
     found = {each.name: Attribute.load(each) for each in sorted(BUNDLED.iterdir()) if each.is_dir()}
     return {
-        name: replace(each, kind="words", experts=b"") if each.kind == "experts" else each
+        name: replace(each, kind="words", experts=b"", vectors=b"") if each.kind in FITTED else each
         for name, each in found.items()
+        if each.kind not in FITTED or each.words
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from fundamentallm_hf.model_io.model_folder import one_line
-from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
+from fundamentallm_hf.portable.decoding.draft_file import BESIDE_WEIGHTS
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attributes import FILE_NAME as ATTRIBUTE_FILE
 from fundamentallm_hf.portable.guides.attributes import FOLDER as ATTRIBUTES
@@ -87,7 +87,7 @@ def read_facts(folder: str | Path) -> ModelFacts:
     config = _json(folder / "config.json")
     if not config:
         raise UserError(f"{str(folder)!r} is no model folder: it has no config.json")
-    files = sorted(file for file in folder.glob("*.safetensors") if file.name != DRAFT_FILE)
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name not in BESIDE_WEIGHTS)
     if not files:
         raise UserError(f"{str(folder)!r} holds no weights: expected model.safetensors")
     parameters, dtypes = _size(files)

@@ -31,7 +31,7 @@ from fundamentallm_hf.hub.upload import LIBRARY, Upload, login_name, split_targe
 from fundamentallm_hf.model_io.checkpoint import convert_checkpoint, is_fundamentallm_source
 from fundamentallm_hf.model_io.loading import DEMO_MODEL, load_model, tokenizer_of
 from fundamentallm_hf.model_io.model_folder import write_model_folder
-from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
+from fundamentallm_hf.portable.decoding.draft_file import BESIDE_WEIGHTS
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import save_attributes
 from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLMPreTrainedModel
@@ -48,7 +48,7 @@ CODE_LICENSE = "LICENSE.code"
 _BESIDE = (CARD, "LICENSE*", "LICENCE*", "NOTICE*")
 # Where the repository has more of these than the model, they are left from an older one, and would be loaded with it.
 _STALE = (
-    *("model*.safetensors", "model*.safetensors.index.json", DRAFT_FILE),
+    *("model*.safetensors", "model*.safetensors.index.json", *BESIDE_WEIGHTS),
     *("attributes/*", "additional_chat_templates/*"),
 )
 

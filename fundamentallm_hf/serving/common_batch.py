@@ -6,7 +6,9 @@ the model's window. A request that needs either is answered as without continuou
 """
 
 import asyncio
+import weakref
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,6 +64,16 @@ def row_sampling(config: GenerationConfig, own: GenerationConfig, size: int) -> 
     }
 
 
+# The managers whose common batch was started.
+_STARTED: "weakref.WeakSet[Batched]" = weakref.WeakSet()
+
+
+def texts_in_batches() -> tuple[int, int]:
+    """How many texts are computed in common batches, and how many wait for a place there."""
+    counts = [each.counts for each in _STARTED]
+    return sum(running for running, _ in counts), sum(waiting for _, waiting in counts)
+
+
 class Rows:
     """A manager of the common batch with sampling settings for each row."""
 
@@ -80,11 +92,7 @@ class Rows:
 
 
 class Batched(utils.CBGenerateManager):
-    """Answers a request in the common batch where that gives the same text, and as usual where it does not.
-
-    A text of the common batch has no `Request` that `Sample.stop` could end. When its client leaves, transformers'
-    endpoint ends a stream there, and the cancelled call any other text.
-    """
+    """Answers a request in the common batch where that gives the same text, and as usual where it does not."""
 
     _cb: Any
     _cb_config: Any
@@ -111,6 +119,14 @@ class Batched(utils.CBGenerateManager):
         self._cb_config = _sized(self._cb_config, model)
         super().init_cb(model, shared)
         self._cb = Rows(self._cb)
+        _STARTED.add(self)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many texts of the common batch are computed, and how many wait."""
+        if self._cb is None or self._cb.batch_processor is None:
+            return 0, 0
+        return len(self.scheduler.active_requests), len(self.scheduler.waiting_requests)
 
     def generate_streaming(
         self, model: Any, processor: Any, inputs: Mapping[str, Any], gen_config: Any, request_id: str, **kwargs: Any
@@ -129,19 +145,21 @@ class Batched(utils.CBGenerateManager):
             try:
                 return await super().generate_non_streaming(model, processor, inputs, gen_config, request_id)
             except asyncio.CancelledError:
-                self._cb.cancel_request(request_id)
+                SAMPLE.get().stop()
                 raise
         arguments = _for_generate(model, inputs, gen_config)
         return await self._together.generate_non_streaming(model, processor, *arguments, request_id)
 
     def _joins(self, model: Any, inputs: Mapping[str, Any], config: GenerationConfig, request_id: str) -> bool:
-        asked = SAMPLE.get().asked
+        sample = SAMPLE.get()
+        asked = sample.asked
         if asked.alternatives is not None or asked.settings.best is not None:
             return False
         shape = model.config.get_text_config()
         window = getattr(shape, "max_position_embeddings", None)
         if not in_batch(config, model.generation_config, len(inputs["input_ids"]), window):
             return False
+        sample.cancel = partial(self._cb.cancel_request, request_id)
         self._cb.sampling[request_id] = row_sampling(config, model.generation_config, shape.vocab_size)
         return True
 

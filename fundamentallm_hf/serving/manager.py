@@ -78,6 +78,7 @@ class Sample:
         index: of the text.
         shared: the computations of the request; a search has one for all its texts.
         request: the computation, once it has been asked for; stays None for a text of the common batch.
+        cancel: ends a text of the common batch; None for others.
         logprobs: collects the log-probabilities of a stream.
         tokenizer: of the model, once it is known.
     """
@@ -86,6 +87,7 @@ class Sample:
     index: int = 0
     shared: "list[Request]" = field(default_factory=list)
     request: Request | None = None
+    cancel: Callable[[], None] | None = None
     logprobs: TokenLogProbs | None = None
     tokenizer: Any = None
 
@@ -96,9 +98,11 @@ class Sample:
         return rows[self.index if self.asked.beams > 1 else 0]
 
     def stop(self) -> None:
-        """End the computation at the next token. One of the common batch ends otherwise: see `Batched`."""
+        """End the computation at the next token; nothing happens if it has ended."""
         if self.request is not None:
             self.request.interrupt.set()
+        if self.cancel is not None:
+            self.cancel()
 
 
 # The sample that the current task answers.

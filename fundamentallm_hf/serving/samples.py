@@ -34,12 +34,15 @@ async def answer_samples(answer: Answer, body: dict, request_id: str, asked: Ask
     ]
     try:
         found = await asyncio.gather(*tasks)
-        if len(samples) == 1 and asked.alternatives is None:
+        streams, plain = isinstance(found[0], StreamingResponse), len(samples) == 1 and asked.alternatives is None
+        if streams:
+            events = found[0].body_iterator
+            if not plain:
+                parts = [_Stream(sample, endpoint, len(samples)) for sample in samples]
+                events = _merged(parts, [each.body_iterator for each in found])
+            return _streaming(events, samples)
+        if plain:
             return found[0]
-        if isinstance(found[0], StreamingResponse):
-            parts = [_Stream(sample, endpoint, len(samples)) for sample in samples]
-            events = _merged(parts, [each.body_iterator for each in found])
-            return StreamingResponse(events, media_type="text/event-stream")
         whole = [
             await _whole(json.loads(each.body), sample, endpoint) for each, sample in zip(found, samples, strict=True)
         ]
@@ -50,6 +53,24 @@ async def answer_samples(answer: Answer, body: dict, request_id: str, asked: Ask
             task.cancel()
             sample.stop()
         raise
+
+
+def _streaming(events: AsyncIterator, samples: Sequence[Sample]) -> Any:
+    """The answer with these events; however it ends, its texts end with it.
+
+    A generator of events cannot see to that: one that was never begun ends without running anything.
+    """
+    from fastapi.responses import StreamingResponse
+
+    class EndsItsTexts(StreamingResponse):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                for sample in samples:
+                    sample.stop()
+
+    return EndsItsTexts(events, media_type="text/event-stream")
 
 
 async def _answer_one(answer: Answer, body: dict, request_id: str, sample: Sample) -> Any:
@@ -209,7 +230,6 @@ async def _merged(parts: Sequence[_Stream], streams: Sequence[AsyncIterator]) ->
                 if ended == len(parts) > 1:
                     event["usage"] = _sum([each.usage for each in parts if each.usage is not None])
             yield f"data: {json.dumps(event)}\n\n"
-    finally:  # a client that leaves ends all texts
-        for task, part in zip(tasks, parts, strict=True):
+    finally:
+        for task in tasks:
             task.cancel()
-            part.sample.stop()

@@ -3,10 +3,8 @@
 transformers reads its options, loads the models, and forms the answers of its three endpoints for texts.
 """
 
-import asyncio
-import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,12 +13,10 @@ from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.typed_values import short_repr
 
 from .departures import EndsWithClient
+from .guard import Guard, error_answer
 from .metrics import Metrics
 from .request_fields import Asked, ServerLimits, read_fields
 
-# Paths that need no key: whether the server is alive is no secret.
-OPEN_PATHS = ("/health",)
-CLIENT_LEFT = 499  # as web servers note it; nobody gets it
 TEXT_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/responses")
 
 
@@ -117,45 +113,23 @@ def _complete(app: Any, model_manager: Any, limits: ServerLimits, api_key: str |
     """Add the key, the limit of waiting requests, metrics and the list of models to an app, **in place**."""
     from fastapi import HTTPException
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, PlainTextResponse
+    from fastapi.responses import PlainTextResponse
 
     metrics = Metrics()
 
-    @app.middleware("http")
-    async def guard(request: Any, call_next: Callable) -> Any:
-        path = request.url.path
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if api_key is not None and path not in OPEN_PATHS and not hmac.compare_digest(given.encode(), api_key.encode()):
-            return _error(401, "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'")
-        if path not in TEXT_PATHS:
-            return await call_next(request)
-        if metrics.waiting >= limits.waiting:
-            metrics.count(path, 503)
-            return _error(503, f"{limits.waiting} requests are waiting already: try again later")
-        try:
-            response = await call_next(request)
-        except asyncio.CancelledError:
-            metrics.count(path, CLIENT_LEFT)
-            raise
-        metrics.count(path, response.status_code)
-        return response
-
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Any, error: Any) -> Any:
-        return _error(400, "the request has to be a JSON object")
+        return error_answer(400, "the request has to be a JSON object")
 
     @app.exception_handler(HTTPException)
     async def refused(request: Any, error: Any) -> Any:
-        return _error(error.status_code, str(error.detail))
+        return error_answer(error.status_code, str(error.detail))
 
     @app.get("/metrics")
     def page() -> Any:
         return PlainTextResponse(metrics.page(), media_type="text/plain; version=0.0.4")
 
-    def _error(status: int, line: str) -> Any:
-        # FastAPI's form, and that of the OpenAI interface, of which its client shows the message.
-        return JSONResponse({"detail": line, "error": {"message": line}}, status_code=status)
-
+    app.add_middleware(Guard, paths=TEXT_PATHS, api_key=api_key, most_waiting=limits.waiting, metrics=metrics)
     app.add_middleware(EndsWithClient, paths=TEXT_PATHS)
     model_manager.get_gen_models = lambda cache_dir=None: served_models(model_manager, cache_dir)
 

@@ -1,4 +1,4 @@
-"""Trains an attribute of the kind experts for any causal language model, and measures how strong it has to be.
+"""Trains experts or a steering vector of an attribute for any causal language model, and measures their strength.
 
 There are three sources: two sets of texts; a classifier, which sorts texts that the model writes; or a description, of
 which the model itself writes both sides and sorts them.
@@ -16,14 +16,16 @@ from fundamentallm_hf.files import is_local, local_path
 from fundamentallm_hf.generation.generate_arguments import is_fundamentallm
 from fundamentallm_hf.model_io.loading import tokenizer_of
 from fundamentallm_hf.portable.errors import UsageError, UserError
-from fundamentallm_hf.portable.guides.attributes import Attribute
+from fundamentallm_hf.portable.guides.attributes import FITTED, Attribute
 from fundamentallm_hf.portable.guides.text_classifier import TextClassifier
 from fundamentallm_hf.settings.typed_values import short_repr
 
 from .described_texts import OPENINGS, Description, OwnJudgement, write_both_sides
-from .expert_training import ExpertTraining, Passage, train_experts
+from .expert_training import ExpertTraining, train_experts
 from .labelled_samples import OwnText, Writing, sort_texts, write_texts
+from .steering_training import SteeringTraining, train_steering
 from .suggested_strength import Judge, Leaning, measure_leaning
+from .text_states import Passage
 from .word_training import train_words, words_of
 
 # Most texts that a model writes by default, the least, and parameters times tokens that it may take to write them: a
@@ -134,23 +136,28 @@ class _Material:
 
 
 def train_attribute(
-    model: Any, source: AttributeSource, samples: AttributeSamples | None = None, progress: Progress = lambda *_: None
+    model: Any,
+    source: AttributeSource,
+    samples: AttributeSamples | None = None,
+    progress: Progress = lambda *_: None,
+    kind: str = "experts",
 ) -> Attribute:
-    """Train the experts of an attribute for a model.
+    """Train an attribute for a model: a pair of experts, or a steering vector.
 
     Args:
-        model: any causal language model with an output layer of plain weights, and a fast tokenizer.
+        model: any causal language model with a fast tokenizer, and for experts an output layer of plain weights.
         source: what the attribute is made of.
         samples: the texts that the model writes.
         progress: called with the name of the current step, the work done, and the total.
+        kind: "experts" or "steering".
 
     Returns:
-        The attribute. Its `about` holds `held_out_auc` (how well the experts tell held-out texts apart), `effect` (the
+        The attribute. Its `about` holds `held_out_auc` (how well it tells held-out texts apart), `effect` (the
         share of texts that lean towards it, by strength), `perplexity` (of these texts, relative to no guide), and
         `suggested_strength`, if one of those tried made 90% of the texts lean.
 
     Raises:
-        UserError: the model cannot have experts, or nothing tells the two sides apart.
+        UserError: the model cannot have such an attribute, or nothing tells the two sides apart.
 
     Example:
 
@@ -164,6 +171,8 @@ def train_attribute(
 
     ```
     """
+    if kind not in FITTED:
+        raise UsageError(f"the kind of a trained attribute has to be one of {', '.join(FITTED)} but is {kind!r}")
     tokenizer, samples = tokenizer_of(model), samples or AttributeSamples()
     tokens = samples.tokens or _usual_tokens(tokenizer)
     writing = Writing(samples.openings, samples.texts or _usual_texts(model, tokens), tokens, samples.seed)
@@ -173,11 +182,8 @@ def train_attribute(
         material = _classified_texts(model, tokenizer, source, writing, progress)
     else:
         material = _described_texts(model, tokenizer, source, writing, progress)
-    made = train_experts(model, tokenizer, material.having, material.lacking, progress, seed=samples.seed)
-    words = words_for_other_models(material.having, material.lacking)
-    about = _about(made) | material.about
-    description = source.description or material.description
-    attribute = Attribute("experts", description, words, about=about, experts=made.experts.to_bytes())
+    attribute = _trained(kind, model, tokenizer, material, samples.seed, progress)
+    attribute = replace(attribute, description=source.description or material.description)
     if not samples.measured or material.judge is None:
         return attribute
     leaning = measure_leaning(
@@ -191,8 +197,21 @@ def train_attribute(
     return replace(attribute, about={**attribute.about, **_of_leaning(leaning, material.judged_by)})
 
 
+def _trained(kind: str, model: Any, tokenizer: Any, material: _Material, seed: int, progress: Progress) -> Attribute:
+    """The attribute of a kind that fits one model only, without a description."""
+    words = words_for_other_models(material.having, material.lacking)
+    sides = material.having, material.lacking
+    if kind == "steering":
+        vector = train_steering(model, tokenizer, *sides, progress)
+        about = _about(vector, "difference of mean states, added to those of one layer")
+        return Attribute(kind, "", words, about=about | material.about, vectors=vector.vectors.to_bytes())
+    pair = train_experts(model, tokenizer, *sides, progress, seed=seed)
+    about = _about(pair, "output-layer experts (adapters with a bottleneck), contrasted as in DExperts")
+    return Attribute(kind, "", words, about=about | material.about, experts=pair.experts.to_bytes())
+
+
 def words_for_other_models(having: Sequence[str | Passage], lacking: Sequence[str | Passage]) -> dict[str, float]:
-    """Words for models other than that of the experts; none where single words do not tell the texts apart."""
+    """Words for models other than that of the attribute; none where single words do not tell the texts apart."""
     with suppress(UserError):
         return train_words([_shown(each) for each in having], [_shown(each) for each in lacking]).weights
     return {}
@@ -294,9 +313,9 @@ def _usual_texts(model: Any, tokens: int) -> int:
     return max(_LEAST_TEXTS, min(TEXTS, int(_WORK / (parameters * tokens))))
 
 
-def _about(made: ExpertTraining) -> dict[str, Any]:
+def _about(made: ExpertTraining | SteeringTraining, method: str) -> dict[str, Any]:
     about: dict[str, Any] = {
-        "method": "output-layer experts (adapters with a bottleneck), contrasted as in DExperts",
+        "method": method,
         "texts": {"with": made.texts[0], "without": made.texts[1]},
     }
     if made.separation is not None:

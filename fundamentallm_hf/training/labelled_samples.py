@@ -18,7 +18,7 @@ from fundamentallm_hf.generation.generate_arguments import is_fundamentallm
 from fundamentallm_hf.portable.controls.controlled_generate import controlled_generate
 from fundamentallm_hf.portable.errors import UserError
 
-from .expert_training import Passage
+from .text_states import Passage
 
 # The share of the texts that is kept at each end; texts in the middle are not informative.
 SHARE = 0.25

@@ -30,7 +30,7 @@ class Destination:
     Attributes:
         name: of the attribute.
         model: a local folder or checkpoint, next to which it is written; None is the folder of the user's attributes,
-            where every model finds it. Experts are trained for this model, or else for the bundled model.
+            where every model finds it. Experts and vectors are made for this model, or else for the bundled model.
         description: its effect, in one line; by default one is generated.
         force: replace an attribute of this name.
     """
@@ -122,20 +122,22 @@ def from_classifier(to: Destination, classifier: str, label: str) -> tuple[Attri
     return attribute, _save(attribute, folder)
 
 
-def experts_from(
+def trained_from(
     to: Destination,
     source: "AttributeSource",
     samples: "AttributeSamples",
+    kind: str = "experts",
     progress: Progress = lambda *_: None,
     notice: Notice = lambda _: None,
 ) -> tuple[Attribute, Path]:
-    """Create an attribute of the kind experts; see `train_attribute`.
+    """Create an attribute of the kind experts or steering; see `train_attribute`.
 
     Args:
-        to: the target. A model on the Hub is trained for, too; its experts are written to the folder of the user's
+        to: the target. A model on the Hub is trained for, too; its attribute is written to the folder of the user's
             attributes.
         source: what the attribute is made of.
         samples: the texts that the model writes.
+        kind: "experts" or "steering".
         progress: as in `words_from_texts`.
         notice: called with lines for the user about the model.
 
@@ -151,9 +153,10 @@ def experts_from(
 
     folder = to.folder(on_hub=True)
     model = load_model(to.model, notice=notice)
-    attribute = train_attribute(model, source, samples, progress)
+    attribute = train_attribute(model, source, samples, progress, kind)
     if not attribute.description:
-        attribute = replace(attribute, description=f"experts that tell {to.name} apart")
+        what = "a vector that tells" if kind == "steering" else "experts that tell"
+        attribute = replace(attribute, description=f"{what} {to.name} apart")
     return attribute, _save(attribute, folder)
 
 

@@ -4,6 +4,7 @@ A function that generates or branches returns a value for every component that s
     omitted component in the session, and keep the old one for as long as the session.
 """
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 
+from fundamentallm_hf.generation.chat import ChatPrompt
 from fundamentallm_hf.generation.completion import Completion
 from fundamentallm_hf.generation.tree_file import parse_tree, tree_text
 from fundamentallm_hf.portable.errors import UserError
@@ -19,8 +21,9 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from . import beam_view, comparisons, export, text_view
 from .endpoints import check_columns, programs_text, sentence
 from .examples import Example
-from .fields import chips_html, read_field, show_fields
-from .limits import LIMITS, OPEN, read_prompt, read_settings
+from .fields import chips_html, read_field, show_chat_fields, show_fields
+from .highlights import find_required
+from .limits import LIMITS, OPEN, parse_messages, read_prompt, read_settings
 from .messages import RESTORE, alert_html, refusal_html, start_html, status_html
 from .runner import Writer, Written
 
@@ -85,10 +88,17 @@ class Actions:
         """End the text at the next token; the text so far stays."""
         self.writer.stops.stop(_ticket(request))
 
-    def run_write(self, request: gr.Request, prompt: Any, *values: Any) -> Iterator[list]:
-        """Generate the texts and show them as they grow."""
+    def run_write(self, request: gr.Request, prompt: Any, messages: Any, *values: Any) -> Iterator[list]:
+        """Generate the texts and show them as they grow.
+
+        Args:
+            request: of the visitor.
+            prompt: the start of a text.
+            messages: those of a chat as JSON, in place of a prompt; "" for a text.
+            values: of the fields.
+        """
         try:
-            checked, settings = self._read(prompt, values)
+            checked, settings = self._read(prompt, messages, values)
             texts: list[Written] = []
             for texts in self.writer.write(checked, settings, _ticket(request)):
                 shown = text_view.texts_html(texts, settings=[settings] * len(texts))
@@ -105,6 +115,16 @@ class Actions:
             return [""] * 4
         return self._exports(result.prompt, result.settings, request)
 
+    def clear_message(self, result: Result | None, typed: str) -> Any:
+        """Empty the field of a message that was answered, if nothing else was typed since."""
+        if result is None or not isinstance(result.prompt, ChatPrompt):
+            return gr.skip()
+        return "" if result.prompt.messages[-1]["content"] == typed else gr.skip()
+
+    def show_chat(self, chat: bool) -> list:
+        """The prompt, the button and the system message as they are for a chat, or for a text."""
+        return show_chat_fields(chat)
+
     def _exports(self, prompt: str, settings: GenerationSettings, request: gr.Request) -> list:
         address = address_of(request)
         return [
@@ -114,10 +134,10 @@ class Actions:
             export.as_curl(prompt, settings, address),
         ]
 
-    def run_search(self, request: gr.Request, prompt: Any, *values: Any) -> Iterator[list]:
+    def run_search(self, request: gr.Request, prompt: Any, messages: Any, *values: Any) -> Iterator[list]:
         """Search with beams; show the best one so far, and draw the tree at the end."""
         try:
-            checked, settings = self._read(prompt, values)
+            checked, settings = self._read(prompt, messages, values)
             if settings.beam_size == 1:
                 settings = read_settings(
                     settings.replace(beam_size=comparisons.BEAMS, num_samples=1, best=None).to_dict()
@@ -130,7 +150,7 @@ class Actions:
             yield ["", *refusal_html(error)]
 
     def run_compare(
-        self, request: gr.Request, kind: Any, temperatures: Any, prompt: Any, *values: Any
+        self, request: gr.Request, kind: Any, temperatures: Any, prompt: Any, messages: Any, *values: Any
     ) -> Iterator[list]:
         """Generate the texts of a comparison.
 
@@ -138,10 +158,10 @@ class Actions:
             request: of the visitor.
             kind: "temperatures", "controls", or the name of a setting to compare with and without.
             temperatures: as they are typed.
-            prompt, values: of the fields.
+            prompt, messages, values: as in `run_write`.
         """
         try:
-            checked, settings = self._read(prompt, values)
+            checked, settings = self._read(prompt, messages, values)
             if kind == "controls":
                 columns = comparisons.without_each(settings)
             elif kind == "temperatures":
@@ -157,22 +177,25 @@ class Actions:
             yield ["", *refusal_html(error)]
 
     def show_example(self, examples: Sequence[Example], index: int) -> list:
-        """Fill the fields with an example."""
+        """Fill the fields with an example, which is no chat."""
         example = examples[index]
-        return [example.prompt, *show_fields(example.settings)]
+        return [False, example.prompt, *show_fields(example.settings)]
 
     def ask(
         self, pattern: Any, schema: Any, grammar: Any, required: Any, counts_prompt: Any, event: gr.EventData
     ) -> list:
-        """The prompt and the fields for a text that goes on from another one on screen.
+        """The prompt, the messages of a chat as JSON, and the fields for a text that comes from another one on screen.
 
         Args:
             pattern, schema, grammar, required, counts_prompt: the values of these fields.
-            event: `prompt` is the text to go on from; `seed` and `settings` are those of the text, where they count.
+            event: `prompt` is the text to go on from, or `messages` are the chat to answer; `seed` and `settings` are
+                those of the text, where they count.
         """
         data = event._data if isinstance(event._data, dict) else {}
         try:
-            prompt = read_prompt(data.get("prompt"))
+            prompt, messages = data.get("prompt"), data.get("messages")
+            chat = isinstance(self._prompt(prompt, messages), ChatPrompt)
+            given = ["", json.dumps(messages)] if chat else [prompt, ""]
             if (pattern or schema or grammar) and data.get("branches"):
                 raise UserError(
                     "a text that matches a pattern, a schema or a grammar cannot be continued from its middle: "
@@ -181,15 +204,15 @@ class Actions:
             if isinstance(data.get("settings"), dict):
                 settings = _settings_of(data)
                 values = {name: getattr(settings, name) for name in OPEN} | {"seed": data.get("seed")}
-                return [prompt, *show_fields(values)]
+                return [*given, *show_fields(values)]
         except (ValueError, TypeError) as error:
             raise gr.Error(sentence(error), print_exception=False) from None
         fields: dict[str, Any] = {name: gr.skip() for name in OPEN}
         if isinstance(data.get("seed"), int):
             fields["seed"] = str(data["seed"])
-        if data.get("branches") or data.get("continues"):
+        if not chat and (data.get("branches") or data.get("continues")):
             fields["must_include_prompt"] = bool(required) or counts_prompt  # words before the branch count
-        return [prompt, *fields.values()]
+        return [*given, *fields.values()]
 
     def show_moved(self, request: gr.Request, event: gr.EventData) -> list:
         """How to reproduce the text that the visitor went to; nothing for a text that was typed."""
@@ -197,7 +220,8 @@ class Actions:
         try:
             if not data.get("written"):
                 return ["", "", "", "", None]
-            return [*self._exports(read_prompt(data.get("prompt")), _settings_of(data), request), None]
+            prompt = self._prompt(data.get("prompt"), data.get("messages"))
+            return [*self._exports(prompt, _settings_of(data), request), None]
         except (ValueError, TypeError, KeyError):
             return ["", "", "", "", None]
 
@@ -240,26 +264,43 @@ class Actions:
 
     def arrive(self, request: gr.Request) -> list:
         """Fill the fields with the values of the link."""
-        told = programs_text(self.endpoints, address_of(request))
+        told, can_chat = programs_text(self.endpoints, address_of(request)), self.writer.can_chat
         try:
             prompt, values = export.read_link(dict(request.query_params))
             if prompt is None and not values:
-                return [gr.skip()] * (1 + len(OPEN)) + [told, "", start_html("open", self.model)]
+                start = start_html("open", self.model, can_chat)
+                return [gr.skip()] * (2 + len(OPEN)) + [told, "", start]
             read_settings({name: value for name, value in values.items() if value is not None})
+            messages = prompt if isinstance(prompt, list) else None
+            self._prompt("", messages)
         except ValueError as error:
             alert = alert_html(f"The link cannot be followed: {sentence(error)}")
-            return [gr.skip()] * (1 + len(OPEN)) + [told, alert, gr.skip()]
+            return [gr.skip()] * (2 + len(OPEN)) + [told, alert, gr.skip()]
         return [
-            gr.skip() if prompt is None else prompt,
+            False if isinstance(prompt, str) else gr.skip(),
+            prompt if isinstance(prompt, str) else gr.skip(),
             *show_fields(values),
             told,
             "",
-            start_html("write", self.model),
+            start_html("write", self.model, can_chat, messages),
         ]
 
-    def _read(self, prompt: Any, values: tuple) -> tuple[str, GenerationSettings]:
+    def _prompt(self, prompt: Any, messages: Any) -> str:
+        return read_prompt(prompt) if not messages else self.writer.read_prompt(prompt, messages)
+
+    def _read(self, prompt: Any, messages: Any, values: tuple) -> tuple[str, GenerationSettings]:
         read = {name: read_field(OPEN[name], value) for name, value in zip(OPEN, values, strict=True)}
-        return read_prompt(prompt), read_settings(read)
+        settings = read_settings(read)
+        checked = self._prompt(prompt, parse_messages(messages) if messages else None)
+        if isinstance(checked, ChatPrompt):
+            settings = settings.replace(must_include_prompt=False, must_include=_missing(checked.reply, settings))
+        return checked, settings
+
+
+def _missing(reply: str, settings: GenerationSettings) -> tuple[str, ...]:
+    """The required words that are not in the start of a reply."""
+    found = {mark.entry for mark in find_required(reply, 0, settings.must_include, settings.case_sensitive)}
+    return tuple(entry for entry in settings.must_include if entry not in found)
 
 
 def _settings_of(data: dict) -> GenerationSettings:

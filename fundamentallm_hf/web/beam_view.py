@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fundamentallm_hf.generation.beam_tree import Branch
 
 from .escaping import escape
+from .turns_view import given_html, turns_html
 
 # Width of a letter and height of a line, in the picture's units.
 WIDTH, HEIGHT = 8.4, 24.0
@@ -81,7 +82,7 @@ def tree_html(prompt: str, branches: Sequence[Branch]) -> str:
         f"{branches[0].score:.2f}; the table below lists the others."
     )
     return (
-        f'<div class="tree"><p class="text"><span class="prompt">{escape(prompt)}</span>…</p>'
+        f'<div class="tree">{turns_html(prompt)}<p class="text">{given_html(prompt)}…</p>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="The tree of beams">'
         f'<svg role="img" aria-label="{escape(label)}" width="{columns * WIDTH:.0f}" height="{rows * HEIGHT + 8:.0f}" '
         f'viewBox="0 0 {columns * WIDTH:.0f} {rows * HEIGHT + 8:.0f}">{"".join(lines + parts)}</svg></div>'

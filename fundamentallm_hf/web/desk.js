@@ -11,7 +11,8 @@ const kept = new KeptTree({
   setItem: (key, text) => localStorage.setItem(key, text),
 });
 let tree = kept.tree;
-let asked = null; // the prompt that a text was asked for with, and the id of the text that it came from
+let asked = null; // the prompt or messages that a text was asked for with, and the id of the text that it came from
+let canChat = false; // whether the model has a chat template
 let removed = null; // the tree before the last texts were deleted
 
 const say = (...parts) => branches().querySelector(".say").replaceChildren(...parts);
@@ -53,14 +54,16 @@ const button = (text, act, label) => {
 const draw = () => {
   const run = make("div", "run");
   const node = tree.current;
-  if (!node) run.append(make("p", "empty", "What the model writes appears here."));
+  const chat = node && tree.asked(node);
+  if (!node) run.append(make("p", "empty", canChat ? "A chat begins with your message." : "What the model writes appears here."));
   else if (views.at(views.key(tree, node))) {
     run.innerHTML = views.at(views.key(tree, node)); // made by the server, where all text was escaped
     run.querySelector(".see").dataset.id = node.id;
   } else {
     const see = make("section", "see");
     const text = make("p", "text");
-    text.append(make("span", "prompt", tree.prompt(node)), node.completion);
+    text.append(make("span", "prompt", chat ? startedReply(chat) : tree.prompt(node)), node.completion);
+    if (chat) see.append(showTurns(turnsOf(chat)));
     see.append(text, make("p", "foot", facts(node)));
     if ("tokens" in node) see.append(button("Show the probabilities: write it again with its settings", "again"));
     run.append(see);
@@ -74,11 +77,23 @@ const draw = () => {
   drawTree();
 };
 
+// What the model was given for a text.
+const askedFor = (node) => {
+  const messages = tree.asked(node);
+  return messages ? { messages } : { prompt: tree.prompt(node) };
+};
+
+// What the model is given for more of a text.
+const moreOf = (node) => {
+  const messages = tree.chat(node);
+  return messages ? { messages } : { prompt: tree.text(node) };
+};
+
 const move = () => {
   save();
   draw();
   const node = tree.current;
-  if (node) trigger("moved", { prompt: tree.prompt(node), seed: node.seed ?? null, settings: node.settings || {}, written: "tokens" in node });
+  if (node) trigger("moved", { ...askedFor(node), seed: node.seed ?? null, settings: node.settings || {}, written: "tokens" in node });
 };
 
 // A result of the server: its texts become branches, and the first of them the current one.
@@ -87,13 +102,17 @@ const take = (run) => {
   const nodes = [];
   const count = tree.nodes.size;
   for (const see of sections) {
-    const { prompt, completion, ...known } = JSON.parse(see.dataset.node);
-    const comes = asked !== null && asked.prompt === prompt && tree.nodes.has(asked.above);
-    const above = comes ? asked.above : tree.addPrompt(prompt).id;
+    const { prompt, completion, messages, ...known } = JSON.parse(see.dataset.node);
+    const isAsked = asked !== null && (messages ? sameChat(asked.messages, messages) : asked.prompt === prompt);
+    const comes = isAsked && tree.nodes.has(asked.above);
+    const above = comes ? asked.above : messages ? tree.turn(messages, prompt) : tree.addPrompt(prompt).id;
+    // More of a reply belongs to the chat of the text before it.
+    const isMore = comes && asked.continues && tree.text(tree.nodes.get(above)) === prompt;
+    if (messages && !isMore) known.messages = messages;
     const twin = tree.children(above).find(
       (node) => "tokens" in node && node.completion === completion && tree.prompt(node) === prompt && node.seed === known.seed
         && JSON.stringify(node.settings) === JSON.stringify(known.settings));
-    const node = twin || tree.add(above, prompt, completion, { ...known, ...tree.chat(above, prompt) });
+    const node = twin || tree.add(above, prompt, completion, known);
     nodes.push(node);
     see.dataset.id = node.id;
   }
@@ -110,7 +129,7 @@ const take = (run) => {
 };
 
 const ask = (data, above) => {
-  asked = { prompt: data.prompt, above };
+  asked = { ...data, above };
   trigger("ask", data);
 };
 
@@ -120,8 +139,14 @@ const nextSeed = (node) => {
   return seeds.length ? Math.max(...seeds.map((each) => each.seed)) + 1 : null;
 };
 
+// The part of a text that is edited: all of it; of a chat the reply.
+const editable = (node) => {
+  const chat = node && tree.chat(node);
+  return chat ? startedReply(chat) : node ? tree.text(node) : "";
+};
+
 const edit = () => {
-  const before = tree.current ? tree.text(tree.current) : "";
+  const before = editable(tree.current);
   const form = make("div", "run editing");
   const area = make("textarea", "text");
   area.value = before;
@@ -136,10 +161,13 @@ const edit = () => {
 const keep = () => {
   const after = element.querySelector(".editing textarea").value;
   const node = tree.current;
-  const before = node ? tree.text(node) : "";
+  const before = editable(node);
   if (after === before) return draw();
   const changed = compare(before, after).filter(([sign]) => sign === "+").map(([, text]) => text).join("");
-  tree.go(tree.add(node ? node.id : null, after, "", {}, firstWords(changed)).id);
+  const chat = node && tree.chat(node);
+  const given = chat ? tree.text(node).slice(0, tree.text(node).length - before.length) : "";
+  const facts = chat ? { messages: withReply(turnsOf(chat), after) } : {};
+  tree.go(tree.add(node ? node.id : null, given + after, "", facts, firstWords(changed)).id);
   move();
 };
 
@@ -149,7 +177,8 @@ const showDifferences = (id) => {
   const see = make("section", "see differences");
   see.append(make("h3", "", `${tree.current.name} → ${other.name}`));
   const text = make("p", "text");
-  for (const [sign, part] of compare(tree.text(tree.current), tree.text(other)))
+  const [one, two] = [tree.current, other].map((node) => (tree.chat(node) ? readable(tree.chat(node)) : tree.text(node)));
+  for (const [sign, part] of compare(one, two))
     text.append(sign === "=" ? document.createTextNode(part) : make(sign === "-" ? "del" : "ins", "", part));
   see.append(text, button("Close", "cancel"));
   run.append(see);
@@ -178,15 +207,22 @@ const acts = {
   },
   keep,
   edit: () => shownIn() && edit(),
-  more: () => ask({ prompt: tree.text(tree.current), continues: true }, tree.current.id),
+  more: () => ask({ ...moreOf(tree.current), continues: true }, tree.current.id),
+  chat: () => {
+    const chat = document.querySelector("#field-chat input");
+    if (!chat.checked) chat.click();
+    tree.go(null);
+    move();
+    document.querySelector("#field-prompt textarea").focus();
+  },
   retry: () => {
     const node = tree.current;
     if (!("tokens" in node)) return acts.more();
-    ask({ prompt: tree.prompt(node), seed: nextSeed(node) }, node.parent);
+    ask({ ...askedFor(node), seed: nextSeed(node) }, node.parent);
   },
   again: () => {
     const node = tree.current;
-    ask({ prompt: tree.prompt(node), seed: node.seed, settings: node.settings }, node.parent);
+    ask({ ...askedFor(node), seed: node.seed, settings: node.settings }, node.parent);
   },
   rename: (id) => {
     const node = tree.nodes.get(id);
@@ -229,11 +265,18 @@ const acts = {
   upload: () => branches().querySelector("input[type=file]").click(),
 };
 
+// While a text is written, its place is taken: these leave the text on screen as it is.
+const ALWAYS = ["fold", "rename", "download"];
+const act = (name, id) => {
+  if (!ALWAYS.includes(name) && document.getElementById("write").disabled) say("A text is being written: wait for its end, or stop it.");
+  else acts[name](id);
+};
+
 document.addEventListener("click", (event) => {
   const pressed = event.target.closest && event.target.closest("[data-do]");
   if (!pressed || !element.isConnected || !(pressed.dataset.do in acts)) return;
   const row = pressed.closest("[data-id]");
-  acts[pressed.dataset.do](row ? +row.dataset.id : null);
+  act(pressed.dataset.do, row ? +row.dataset.id : null);
 });
 
 document.addEventListener("change", (event) => {
@@ -246,14 +289,17 @@ document.addEventListener("fundamentallm-texts", (event) => {
   removed = tree.nodes.size ? tree.toString() : null;
   tree = Tree.read(event.detail);
   move();
-  if (removed) say("The texts of the file took the place of those that were here. ", button("Bring back", "restore"));
+  const notes = removed ? ["The texts of the file took the place of those that were here. ", button("Bring back", "restore")] : [];
+  if (!canChat && [...tree.nodes.values()].some((node) => node.messages))
+    notes.push(" The file has chats, but this model has no chat template: they can be read here, not answered.");
+  say(...notes);
 });
 
 document.addEventListener("keydown", (event) => {
   if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
   if (event.target.closest("textarea, input")) return;
   event.preventDefault();
-  acts[event.shiftKey ? "redo" : "undo"]();
+  act(event.shiftKey ? "redo" : "undo");
 });
 
 element.addEventListener("click", (event) => {
@@ -265,7 +311,17 @@ element.addEventListener("click", (event) => {
   const before = tokens.slice(0, +see.dataset.at).map((token) => token[4]).join("");
   const text = tokens[+see.dataset.at][3][+go.dataset.choice][4];
   const node = tree.nodes.get(+see.dataset.id);
-  ask({ prompt: known.prompt + before + text, branches: true }, node ? node.id : null);
+  const given = known.messages ? { messages: withReply(known.messages, before + text) } : { prompt: known.prompt + before + text };
+  ask({ ...given, branches: true }, node ? node.id : null);
+});
+
+// What is typed is sent as a message of the chat on screen.
+document.addEventListener("fundamentallm-message", (event) => {
+  if (!element.isConnected) return;
+  const { message, system, orLast } = event.detail;
+  const chat = tree.current && tree.chat(tree.current);
+  if (!orLast) asked = null;
+  event.detail.messages = JSON.stringify(orLast && chat && !message.trim() ? tree.asked(tree.current) : nextTurn(chat, message, system));
 });
 
 // A text of the server has arrived, or the page has.
@@ -282,6 +338,7 @@ const arrived = () => {
   if (!start || seenRuns.has("start")) return;
   seenRuns.add("start");
   tree.model = start.dataset.model || null;
+  canChat = Boolean(start.dataset.canChat);
   views.version = start.dataset.version;
   try {
     kept.read();
@@ -292,7 +349,8 @@ const arrived = () => {
     say("The texts that were kept in this browser cannot be read.");
   }
   // Who comes by a link sees its text, and whoever was here before sees theirs.
-  if (start.dataset.start === "write" || !tree.current) setTimeout(() => trigger("first", {}), 0);
+  if (start.dataset.chat) setTimeout(() => ask({ messages: JSON.parse(start.dataset.chat) }, null), 0);
+  else if (start.dataset.start === "write" || !tree.nodes.size) setTimeout(() => trigger("first", {}), 0);
   else move();
 };
 

@@ -10,16 +10,24 @@ from functools import wraps
 from typing import Any, get_args, get_origin
 
 from fundamentallm_hf.files import first_line
+from fundamentallm_hf.generation.chat import own_part
 from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import known_attributes
+from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .comparisons import Column, by_temperature, without_each
-from .limits import LIMITS, OPEN, read_prompt, read_settings
+from .limits import LIMITS, OPEN, read_settings
 from .runner import Writer, Written
 
 # Sentences are cut off after this many characters: they may repeat parts of the request.
 LONGEST_SENTENCE = 400
+# The argument for a chat.
+MESSAGES = "messages"
+_MESSAGES_HELP = (
+    'A chat to be answered in place of a prompt, a list of {"role": ..., "content": ...}; needs a model with a chat '
+    "template. If the last message is the assistant's, it is the start of the reply."
+)
 
 
 def sentence(error: BaseException) -> str:
@@ -66,10 +74,11 @@ def type_of(setting: Setting) -> Any:
 
 
 def with_settings(function: Callable) -> Callable:
-    """Give a function that takes `**settings` an argument and its help for each setting that visitors may use."""
+    """Give a function that takes `**settings` an argument and its help for a chat, and for each setting of visitors."""
     signature = inspect.signature(function, eval_str=True)
     parameters = [each for each in signature.parameters.values() if each.kind != inspect.Parameter.VAR_KEYWORD]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters.append(inspect.Parameter(MESSAGES, kind, default=[], annotation=list[dict[str, str]]))
     for name, setting in OPEN.items():
         default = list(setting.default) if setting.kind is tuple else setting.default
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=type_of(setting)))
@@ -94,7 +103,8 @@ def with_settings(function: Callable) -> Callable:
     with_each.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": returned}
     del with_each.__wrapped__
     document = inspect.cleandoc(function.__doc__ or "")
-    lines = [f"    {name}: {_help(setting)}" for name, setting in OPEN.items()]
+    lines = [f"    {MESSAGES}: {_MESSAGES_HELP}"]
+    lines += [f"    {name}: {_help(setting)}" for name, setting in OPEN.items()]
     head, returns, tail = document.partition("\nReturns:")
     with_each.__doc__ = f"{head.rstrip()}\n" + "\n".join(lines) + f"\n{returns}{tail}"
     return with_each
@@ -139,42 +149,47 @@ class Endpoints:
             found[name] = answered(with_settings(method) if takes_settings else method)
         return found
 
-    def write(self, prompt: str, **settings: Any) -> list[dict[str, Any]]:
+    def _read(self, prompt: Any, settings: dict[str, Any]) -> tuple[str, GenerationSettings]:
+        """The prompt or the chat, and the settings; both checked."""
+        messages = settings.pop(MESSAGES, None)
+        return self.writer.read_prompt(prompt, messages), read_settings(settings)
+
+    def write(self, prompt: str = "", **settings: Any) -> list[dict[str, Any]]:
         """Generate text with the model, under the control of the settings.
 
         Args:
-            prompt: The start of the text; may be empty.
+            prompt: The start of the text; may be empty, and is where there are messages.
 
         Returns:
             A record for each text: the text, what was added, why it ended, its seed, its log-probability.
         """
-        read = read_prompt(prompt), read_settings(settings)
+        read = self._read(prompt, settings)
         found = list(self.writer.write(*read))[-1]
         return [record(each) for each in found]
 
-    def stream(self, prompt: str, **settings: Any) -> Iterator[list[str]]:
+    def stream(self, prompt: str = "", **settings: Any) -> Iterator[list[str]]:
         """Generate text with the model and stream it; ends with the whole texts.
 
         Args:
-            prompt: The start of the text; may be empty.
+            prompt: The start of the text; may be empty, and is where there are messages.
 
         Returns:
             The texts, prompt and what was added so far, one for each sample.
         """
-        read = read_prompt(prompt), read_settings(settings)
+        read = self._read(prompt, settings)
         for texts in self.writer.write(*read):
-            yield [each.prompt + each.text for each in texts]
+            yield [own_part(each.prompt) + each.text for each in texts]
 
-    def see(self, prompt: str, **settings: Any) -> list[dict[str, Any]]:
+    def see(self, prompt: str = "", **settings: Any) -> list[dict[str, Any]]:
         """Generate text and report the probability of every token, and of its alternatives.
 
         Args:
-            prompt: The start of the text; may be empty.
+            prompt: The start of the text; may be empty, and is where there are messages.
 
         Returns:
             A record for each text, with the probabilities of its tokens before and after the settings.
         """
-        read = read_prompt(prompt), read_settings(settings)
+        read = self._read(prompt, settings)
         found = list(self.writer.write(*read))[-1]
         made = []
         for each in found:
@@ -182,11 +197,11 @@ class Endpoints:
             made.append(record(each) | {"probabilities": [token.to_dict() for token in probabilities or ()]})
         return made
 
-    def next_tokens(self, prompt: str, top: int = 10, **settings: Any) -> list[dict[str, Any]]:
+    def next_tokens(self, prompt: str = "", top: int = 10, **settings: Any) -> list[dict[str, Any]]:
         """Report which tokens could come next, by the model alone and after the settings, without generating any.
 
         Args:
-            prompt: The text before them; may be empty.
+            prompt: The text before them; may be empty, and is where there are messages.
             top: How many tokens to report.
 
         Returns:
@@ -194,33 +209,33 @@ class Endpoints:
         """
         if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= LIMITS.entries:
             raise UserError(f"top has to be a whole number from 1 to {LIMITS.entries} but is {str(top)[:40]!r}")
-        read = read_prompt(prompt), read_settings(settings)
+        read = self._read(prompt, settings)
         return [each.to_dict() for each in self.writer.next_tokens(*read, top)]
 
-    def beams(self, prompt: str, **settings: Any) -> dict[str, Any]:
+    def beams(self, prompt: str = "", **settings: Any) -> dict[str, Any]:
         """Search with beams, and report the texts that were kept during the search, with their scores.
 
         Args:
-            prompt: The start of the text; may be empty.
+            prompt: The start of the text; may be empty, and is where there are messages.
 
         Returns:
             The record of the chosen text, and the branches of the tree, of which the first is that text.
         """
-        read = read_prompt(prompt), read_settings(settings)
+        read = self._read(prompt, settings)
         *_, (written, branches) = self.writer.search(*read)
         return {"chosen": record(written), "branches": [each.to_dict() for each in branches]}
 
-    def compare(self, prompt: str, temperatures: list[float] = [], **settings: Any) -> list[dict[str, Any]]:  # noqa: B006
+    def compare(self, prompt: str = "", temperatures: list[float] = [], **settings: Any) -> list[dict[str, Any]]:  # noqa: B006
         """Generate from one prompt and seed several times: at several temperatures, or without each control.
 
         Args:
-            prompt: The start of the texts; may be empty.
+            prompt: The start of the texts; may be empty, and is where there are messages.
             temperatures: Those to compare; if empty, each control is left out in turn instead.
 
         Returns:
             A record for each text, with a title that says how it differs.
         """
-        checked, settings_read = read_prompt(prompt), read_settings(settings)
+        checked, settings_read = self._read(prompt, settings)
         if not isinstance(temperatures, list):
             raise UserError(f"temperatures has to be a list of numbers but is {str(temperatures)[:40]!r}")
         columns = by_temperature(settings_read, temperatures) if temperatures else without_each(settings_read)
@@ -269,7 +284,7 @@ def programs_text(endpoints: Mapping[str, Callable], address: str) -> str:
     for name, function in endpoints.items():
         first = (inspect.getdoc(function) or "").partition("\n")[0]
         names = inspect.signature(function).parameters
-        others = [each for each in names if each in ("prompt", "top", "temperatures")]
+        others = [each for each in names if each in ("prompt", MESSAGES, "top", "temperatures")]
         settings = ["every setting"] if len(names) > len(others) else []
         takes = ", ".join([*(f"`{each}`" for each in others), *settings]) or "nothing"
         rows.append(f"| `/{name}` | {takes} | {first} |")
@@ -297,10 +312,10 @@ The same functions are tools for assistants that speak the Model Context Protoco
 ```
 
 ### Limits
-A prompt has at most {LIMITS.prompt} characters and a text {LIMITS.tokens} new tokens; at most {LIMITS.samples} samples
-and {LIMITS.beams} beams; all texts of a request together at most {LIMITS.total} tokens. A list has at most
-{LIMITS.entries} entries ({LIMITS.required} of must-include) of {LIMITS.entry} characters, a pattern, schema or grammar
-{LIMITS.text} characters. A request that computes for longer than {LIMITS.seconds:g} seconds ends as if stopped. No
-request can name a file or a model. What goes beyond is refused with a sentence, and so is a request that comes while
-too many are waiting.
+A prompt has at most {LIMITS.prompt} characters, a chat {LIMITS.chat} in {LIMITS.messages} messages, and a text
+{LIMITS.tokens} new tokens; at most {LIMITS.samples} samples and {LIMITS.beams} beams; all texts of a request together
+at most {LIMITS.total} tokens. A list has at most {LIMITS.entries} entries ({LIMITS.required} of must-include) of
+{LIMITS.entry} characters, a pattern, schema or grammar {LIMITS.text} characters. A request that computes for longer
+than {LIMITS.seconds:g} seconds ends as if stopped. No request can name a file or a model. What goes beyond is refused
+with a sentence, and so is a request that comes while too many are waiting.
 """

@@ -1,7 +1,7 @@
 """Exports what is on screen so that it can be reproduced: as Python, a command, a request, a link, or JSON.
 
 All of them contain the same prompt, settings and seed. Values are quoted for their target, so that no prompt can become
-code there.
+code there. A prompt may be a chat through a template (`ChatPrompt`): its messages are exported.
 """
 
 import json
@@ -10,15 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+from fundamentallm_hf.generation.chat import ChatPrompt
 from fundamentallm_hf.generation.completion import Completion, make_record
 from fundamentallm_hf.portable.controls.setting import Setting
 from fundamentallm_hf.portable.text.word_lists import is_regex, split_entries
+from fundamentallm_hf.settings.chat_messages import Messages
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import read_value, show_value
 
-from .limits import OPEN, read_prompt
+from .limits import OPEN, parse_messages, read_messages, read_prompt
 
-PROMPT = "prompt"
+PROMPT, MESSAGES = "prompt", "messages"
 
 
 def changed(settings: GenerationSettings) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def as_python(prompt: str, settings: GenerationSettings, model: str | None = Non
     """A program that prints the texts."""
     one = settings.num_samples == 1
     arguments = "".join(f"    {name}={value!r},\n" for name, value in changed(settings).items())
-    call = f"{'generate' if one else 'complete'}(\n    {prompt!r},\n{arguments})"
+    call = f"{'generate' if one else 'complete'}(\n    {_as_argument(prompt)},\n{arguments})"
     lines = [
         "from fundamentallm_hf import Generator, load_model",
         "",
@@ -46,6 +48,18 @@ def as_python(prompt: str, settings: GenerationSettings, model: str | None = Non
     else:
         lines += [f"for completion in generator.{call}:", "    print(completion.text)"]
     return "\n".join(lines) + "\n"
+
+
+def _as_argument(prompt: str) -> str:
+    """The prompt or the messages of a chat, as Python."""
+    if not isinstance(prompt, ChatPrompt):
+        return repr(prompt)
+    return "[\n" + "".join(f"        {message!r},\n" for message in prompt.messages) + "    ]"
+
+
+def _given(prompt: str) -> dict[str, Any]:
+    """The prompt or the messages of a chat, by the name of their field."""
+    return {MESSAGES: prompt.messages} if isinstance(prompt, ChatPrompt) else {PROMPT: prompt}
 
 
 def as_command(prompt: str, settings: GenerationSettings, model: str | None = None) -> str:
@@ -65,18 +79,31 @@ def as_command(prompt: str, settings: GenerationSettings, model: str | None = No
     ```
     """
     head = "fundamentallm generate" + ("" if model is None else f" {shlex.quote(model)}")
-    options: list[str | None] = [_option("--prompt", prompt)] if _is_plain(prompt) and prompt != "-" else [None]
+    options = _prompt_options(prompt)
     backslash = "\\" in prompt
     for name, value in changed(settings).items():
         setting = SETTINGS[name]
         options += _options(setting, value)
         backslash = backslash or (setting.escaped and any("\\" in entry for entry in value))
     if None in options:
-        saved = json.dumps({PROMPT: prompt, "settings": changed(settings)}, ensure_ascii=True, indent=2)
+        saved = json.dumps({**_given(prompt), "settings": changed(settings)}, ensure_ascii=True, indent=2)
         return f"{head} --config - <<'END'\n{saved}\nEND\n"
     if backslash:
         options.append("--no-escape")
     return " \\\n    ".join([head, *(option for option in options if option is not None)]) + "\n"
+
+
+def _prompt_options(prompt: str) -> list[str | None]:
+    """The options for a prompt or a chat; None in the list where none can express it, as a chat of several turns."""
+    texts = {"--prompt": str(prompt)}
+    options: list[str | None] = []
+    if isinstance(prompt, ChatPrompt):
+        system = [each["content"] for each in prompt.messages if each["role"] == "system"]
+        *before, last = prompt.messages
+        if last["role"] != "user" or len(before) > len(system):
+            return [None]
+        options, texts = ["--chat"], {"--prompt": last["content"]} | ({"--system": system[0]} if system else {})
+    return options + [_option(name, text) if _is_plain(text) and text != "-" else None for name, text in texts.items()]
 
 
 def _option(name: str, value: str) -> str:
@@ -110,7 +137,7 @@ def as_curl(prompt: str, settings: GenerationSettings, address: str) -> str:
         prompt, settings: of the texts.
         address: of this page, without a slash at its end.
     """
-    body = json.dumps({PROMPT: prompt, **changed(settings)}, ensure_ascii=True)
+    body = json.dumps({**_given(prompt), **changed(settings)}, ensure_ascii=True)
     url = shlex.quote(f"{address}/gradio_api/call/v2/write")
     again = shlex.quote(f"{address}/gradio_api/call/write")
     return (
@@ -125,16 +152,23 @@ def as_link(prompt: str, settings: GenerationSettings, address: str) -> str:
     values = {name: show_value(OPEN[name], getattr(settings, name)) for name in changed(settings)}
     # The page's defaults differ from those of the settings, so unset values have to be in the link, too.
     unset = {name: "not set" for name in ("temperature", "top_p") if getattr(settings, name) is None}
-    return f"{address}/?{urlencode({PROMPT: prompt} | values | unset)}"
+    given = {MESSAGES: _json(prompt.messages)} if isinstance(prompt, ChatPrompt) else {PROMPT: prompt}
+    return f"{address}/?{urlencode(given | values | unset)}"
 
 
-def read_link(parameters: Mapping[str, str]) -> tuple[str | None, dict[str, Any]]:
-    """Prompt and settings of a link; unknown names are ignored, because others may add theirs.
+def _json(messages: Messages) -> str:
+    return json.dumps(messages, ensure_ascii=False, separators=(",", ":"))
+
+
+def read_link(parameters: Mapping[str, str]) -> tuple[str | Messages | None, dict[str, Any]]:
+    """Prompt or messages, and settings, of a link; unknown names are ignored, because others may add theirs.
 
     Raises:
         UserError: a value cannot be used.
     """
-    prompt = read_prompt(parameters[PROMPT]) if PROMPT in parameters else None
+    prompt: str | Messages | None = read_prompt(parameters[PROMPT]) if PROMPT in parameters else None
+    if MESSAGES in parameters:
+        prompt = read_messages(parse_messages(parameters[MESSAGES]))
     return prompt, {name: read_value(OPEN[name], parameters[name]) for name in parameters if name in OPEN}
 
 

@@ -80,6 +80,16 @@ def make_field(setting: Setting, attributes: list[str]) -> gr.components.Compone
     return gr.Textbox(value=typed, lines=lines, placeholder=_PLACEHOLDERS.get(setting.name, "not set"), **common)
 
 
+# Where texts begin, and chats. A chat begins with a message, if there is none yet.
+FIRST_PROMPT, FIRST_MESSAGE = "Once upon a time", "Tell me about bees."
+
+
+def show_chat_fields(chat: bool) -> list[Any]:
+    """The prompt, the button and the system message as they are for a chat, or for a text."""
+    prompt = gr.update(label="message" if chat else "prompt", placeholder="your message" if chat else "")
+    return [prompt, gr.update(value="Send" if chat else "Write"), gr.update(visible=chat)]
+
+
 def help_of(setting: Setting) -> str:
     """The help text of the setting, as its field shows it."""
     return plain(setting.help)

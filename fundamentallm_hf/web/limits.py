@@ -3,6 +3,7 @@
 Every request is checked here on the server before anything is computed, whether it comes from the page or a program.
 """
 
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from fundamentallm_hf.portable.controls.setting import Setting, is_text
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.portable.text.word_lists import split_alternatives
+from fundamentallm_hf.settings.chat_messages import Messages, check_messages, started_reply
 from fundamentallm_hf.settings.generation_settings import LIST_FILES, SETTINGS, GenerationSettings, find_setting
 from fundamentallm_hf.settings.typed_values import short_repr
 
@@ -26,6 +28,7 @@ class Limits:
 
     Attributes:
         prompt: characters in a prompt.
+        chat, messages: characters in a chat, and its messages.
         tokens: new tokens in a text.
         samples: texts for one prompt.
         beams: candidates of a beam search.
@@ -41,6 +44,8 @@ class Limits:
     """
 
     prompt: int = 2000
+    chat: int = 10_000
+    messages: int = 100
     tokens: int = 500
     samples: int = 6
     beams: int = 8
@@ -83,6 +88,43 @@ def read_prompt(prompt: Any, limits: Limits = LIMITS) -> str:
             setting="prompt",
         )
     return prompt
+
+
+def parse_messages(text: Any, limits: Limits = LIMITS) -> Any:
+    """What the JSON of a chat holds.
+
+    Raises:
+        UsageError: it is no JSON, or too long.
+    """
+    try:
+        if not isinstance(text, str) or len(text) > 8 * limits.chat:  # a character may take six
+            raise ValueError
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise UsageError(f"the messages have to be JSON, at most {8 * limits.chat} characters of it") from None
+
+
+def read_messages(messages: Any, limits: Limits = LIMITS) -> Messages:
+    """Check and return the messages of a chat.
+
+    Raises:
+        UsageError: they are no chat, the message to be answered is empty, or they are too long.
+    """
+    if isinstance(messages, list) and len(messages) > limits.messages:
+        raise UsageError(
+            f"a chat has to have at most {limits.messages} messages here but has {len(messages)}: begin a new one",
+            setting="prompt",
+        )
+    checked = check_messages(messages)
+    size = sum(len(message["content"]) for message in checked)
+    if size > limits.chat:
+        raise UsageError(
+            f"a chat has to have at most {limits.chat} characters here but has {size}: begin a new one",
+            setting="prompt",
+        )
+    if started_reply(checked) is None and not checked[-1]["content"].strip():
+        raise UsageError("the message is empty: type one", setting="prompt")
+    return checked
 
 
 def read_settings(values: Mapping[str, Any], limits: Limits = LIMITS) -> GenerationSettings:

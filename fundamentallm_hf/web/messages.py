@@ -1,11 +1,13 @@
 """The page's messages about a request: its status, and errors next to their fields."""
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 
 from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.chat_messages import Messages
 
 from .endpoints import sentence
 from .escaping import escape
@@ -34,17 +36,19 @@ def refusal_html(error: BaseException) -> tuple[str, str]:
     return status_html("Nothing was written."), alert_html(sentence(error), name)
 
 
-def start_html(what: str, model: str | None) -> str:
+def start_html(what: str, model: str | None, can_chat: bool, chat: Messages | None = None) -> str:
     """What the page shows before its first text; the browser reads whether to write one.
 
     Args:
         what: "write" for a link, whose text is written; "open" where a text of an earlier visit is shown, if any.
         model: the operator's name for the model.
+        can_chat: whether the model has a chat template.
+        chat: the messages to answer, of a link to a chat.
     """
-    return (
-        f'<p class="empty" data-start="{what}" data-model="{escape(model or "")}" data-version="{page_version()}">'
-        "The first text comes …</p>"
-    )
+    data = {"start": what, "model": model or "", "version": page_version(), "can-chat": "yes" if can_chat else ""}
+    data |= {"chat": json.dumps(chat)} if chat else {}
+    listed = " ".join(f'data-{name}="{escape(value)}"' for name, value in data.items())
+    return f'<p class="empty" {listed}>The first text comes …</p>'
 
 
 @cache

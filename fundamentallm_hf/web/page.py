@@ -17,9 +17,17 @@ from .runner import Writer
 TITLE = "FundamentaLLM-HF: see what every control does"
 # The batcher has a queue of its own, which shows a place in it; gradio lets everybody through who was not rejected.
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": WAITING + 8}
+# Only the browser knows the chat on screen: desk.js answers with its messages and the typed one, or "" for a text.
+# Where nothing is typed, a comparison or a search is about the last message.
+ASK = """(message, chat, system) => {
+  const detail = {message, system, messages: "", orLast: %s};
+  const asked = new CustomEvent("fundamentallm-message", {detail});
+  if (chat) document.dispatchEvent(asked);
+  return asked.detail.messages;
+}"""
 INTRO = """# See what every control does
-Ban or require words, and press *Write*. Choose any character to go on from another one. *Export* has the text as \
-Python."""
+Ban or require words, and press *{button}*. Choose any part of the text to go on from another one. *Export* has the \
+text as Python."""
 
 
 class Page:
@@ -39,13 +47,14 @@ class Page:
         """The page, ready to be launched."""
         with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
             self.result = gr.State(None, time_to_live=3600)
-            gr.Markdown(INTRO, elem_id="intro")
+            button = "Send" if self.writer.can_chat else "Write"
+            gr.Markdown(INTRO.format(button=button), elem_id="intro")
             # The order on a phone; on wider screens the answer is next to the other two.
             with gr.Row(elem_id="desk"):
                 with gr.Column(min_width=280, elem_id="asked"):
-                    self.start = PromptPanel()
+                    self.start = PromptPanel(self.writer.can_chat)
                 with gr.Column(min_width=280, elem_id="answer"):
-                    self.shown = ResultPanel(self.endpoints)
+                    self.shown = ResultPanel(self.endpoints, self.writer.can_chat)
                 with gr.Column(min_width=280, elem_id="settings"):
                     self.settings = SettingsPanel([each["name"] for each in attribute_list(self.writer)])
             self._connect(blocks)
@@ -61,16 +70,18 @@ class Page:
         # Functions that may raise an error go through the queue, without waiting in it: only there gradio shows errors.
         self.checked: dict[str, Any] = hidden | {"concurrency_limit": None, "show_progress": "hidden"}
         self.queued: dict[str, Any] = hidden | MODEL_QUEUE | {"show_progress": "minimal"}
-        self.request = [self.start.prompt, *self.settings.fields.values()]
+        start, shown, actions, now = self.start, self.shown, self.actions, self.now
+        self.request = [start.prompt, start.messages, *self.settings.fields.values()]
+        self.filled = [start.chat, start.prompt, *self.settings.fields.values()]
         self._connect_model()
         self._connect_branches()
-        start, shown, actions, now = self.start, self.shown, self.actions, self.now
+        start.chat.change(actions.show_chat, [start.chat], [start.prompt, start.write, start.system], **now)
         start.stop.click(actions.stop_writing, None, None, **now)
         fields = self.settings.fields
         self.settings.die.click(lambda: str(secrets.randbelow(10_000)), None, [fields["seed"]], **now)
         loaded = shown.download.click(actions.make_json, [self.result], [shown.json], **self.checked)
         loaded.success(None, [shown.json], None, js=script("download.js"), **now)
-        blocks.load(actions.arrive, None, [*self.request, shown.programs, start.alert, shown.texts], **now)
+        blocks.load(actions.arrive, None, [*self.filled, shown.programs, start.alert, shown.texts], **now)
         blocks.unload(actions.leave)
         self._connect_chips()
 
@@ -90,13 +101,12 @@ class Page:
         start, shown, actions = self.start, self.shown, self.actions
         for gallery, examples in ((start.presets, PRESETS), (start.examples, EXAMPLES)):
             show = partial(actions.show_example, examples)
-            self._connect_write(gallery.click(show, [gallery], self.request, **self.now).success)
+            self._connect_write(gallery.click(show, [gallery], self.filled, **self.now).success)
         self._connect_write(shown.texts.first)
         fields = self.settings.fields
         read = ("pattern", "json_schema", "grammar", "must_include", "must_include_prompt")
-        asked = shown.texts.ask(
-            actions.ask, [fields[name] for name in read], [shown.asked, *fields.values()], **self.checked
-        )
+        filled = [shown.asked, start.messages, *fields.values()]
+        asked = shown.texts.ask(actions.ask, [fields[name] for name in read], filled, **self.checked)
         self._connect_write(asked.success, shown.asked)
         shown.texts.moved(actions.show_moved, None, [*shown.exports, self.result], **self.now)
         opened = shown.texts.opened(actions.open_texts, None, [shown.opened], **self.checked)
@@ -116,18 +126,39 @@ class Page:
         self._finally(self._compute(left_out.success, actions.run_compare, compared, [shown.columns]))
 
     def _connect_write(self, trigger: Any, prompt: gr.Textbox | None = None) -> None:
-        shown = self.shown
-        inputs = [prompt or self.start.prompt, *self.settings.fields.values()]
-        written = self._compute(trigger, self.actions.run_write, inputs, [shown.texts, self.result])
-        self._finally(written.then(self.actions.show_result, [self.result], shown.exports, **self.now))
+        """Write a text when it is triggered.
 
-    def _compute(self, trigger: Any, function: Callable, inputs: list, outputs: list) -> Any:
-        """Run `function` when it is its turn, with the buttons disabled meanwhile."""
+        Args:
+            trigger: of an event.
+            prompt: holds what the browser asked to continue, with the messages of a chat; None for what is typed.
+        """
+        start, shown, actions = self.start, self.shown, self.actions
+        inputs = [prompt or start.prompt, start.messages, *self.settings.fields.values()]
+        outputs = [shown.texts, self.result]
+        ask = ASK % "false" if prompt is None else None
+        written = self._compute(trigger, actions.run_write, inputs, outputs, ask)
+        written = written.then(actions.show_result, [self.result], shown.exports, **self.now)
+        if prompt is None:
+            written = written.then(actions.clear_message, [self.result, start.prompt], [start.prompt], **self.now)
+        self._finally(written)
+
+    def _compute(
+        self, trigger: Any, function: Callable, inputs: list, outputs: list, ask: str | None = ASK % "true"
+    ) -> Any:
+        """Run `function` when it is its turn, with the buttons disabled meanwhile.
+
+        Args:
+            trigger: of an event.
+            function, inputs, outputs: what runs.
+            ask: fills in the messages of a chat, where what is typed is its next one; None where they are known.
+        """
         start, shown = self.start, self.shown
         messages = [shown.status, start.alert]
         begun = trigger(
             self.begin, None, [*messages, start.write, start.stop, shown.search, shown.compare], **self.checked
         )
+        if ask is not None:
+            begun = begun.success(None, [start.prompt, start.chat, start.system], [start.messages], js=ask, **self.now)
         return begun.success(function, inputs, [*outputs, *messages], **self.queued)
 
     def _finally(self, done: Any) -> None:

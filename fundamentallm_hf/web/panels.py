@@ -9,12 +9,12 @@ import gradio as gr
 from . import comparisons
 from .endpoints import programs_text
 from .examples import EXAMPLES, PRESETS, Example
-from .fields import ESSENTIAL, groups, make_field
+from .fields import ESSENTIAL, FIRST_MESSAGE, FIRST_PROMPT, groups, make_field
 from .limits import OPEN
 from .messages import EMPTY, status_html
 
 HERE = Path(__file__).parent
-# The buttons for the text: what each does in desk.js, its name and its help. Edit needs no text to start from.
+# The buttons for the text: what each does in desk.js, its name and its help.
 _TOOLS = (
     ("more", "Continue", "Continue the text"),
     ("retry", "Retry", "Write it again with another seed"),
@@ -22,15 +22,7 @@ _TOOLS = (
     ("undo", "Undo", "Go back to the text before (Ctrl-Z)"),
     ("redo", "Redo", "Take the undo back (Ctrl-Shift-Z)"),
 )
-TOOLS = (
-    '<div role="toolbar" aria-label="what to do with the text">'
-    + "".join(
-        f'<button type="button" class="act" data-do="{act}" title="{title}"{"" if act == "edit" else " disabled"}>'
-        f"{name}</button>"
-        for act, name, title in _TOOLS
-    )
-    + "</div>"
-)
+_NEW_CHAT = ("chat", "New chat", "Begin another chat with the next message")
 BRANCHES = (
     '<h2>Branches</h2><ul class="list"></ul><p class="say" role="status"></p><div class="files">'
     '<button type="button" class="act" data-do="download" disabled>Download</button>'
@@ -43,11 +35,22 @@ CHIPS = """element.addEventListener("click", (event) => {
   if (compare) trigger("compare", { name: compare });
 });"""
 # The scripts of the text and its tree, which run as one.
-SURFACE = ("script.js", "tree.js", "kept_tree.js", "views.js", "branch_list.js", "desk.js")
+SURFACE = ("script.js", "chat.js", "tree.js", "kept_tree.js", "views.js", "branch_list.js", "desk.js")
 HELP = '<label><input type="checkbox"> explain the settings</label>'
 EXPLAIN = """element.addEventListener("change", (event) =>
   document.getElementById("settings").classList.toggle("explained", event.target.checked));"""
 SEARCH = '<label>Search <input type="search" placeholder="a name, or a word of the help"></label>'
+
+
+def tools_html(can_chat: bool) -> str:
+    """The buttons for the text."""
+    ready = ("edit", "chat")  # need no text to start from
+    buttons = "".join(
+        f'<button type="button" class="act" data-do="{act}" title="{title}"{"" if act in ready else " disabled"}>'
+        f"{name}</button>"
+        for act, name, title in (*_TOOLS, *((_NEW_CHAT,) if can_chat else ()))
+    )
+    return f'<div role="toolbar" aria-label="what to do with the text">{buttons}</div>'
 
 
 def script(name: str) -> str:
@@ -56,12 +59,29 @@ def script(name: str) -> str:
 
 
 class PromptPanel:
-    """The prompt, the presets and examples, and the buttons that start and stop."""
+    """The prompt or message, the presets and examples, and the buttons that start and stop.
 
-    def __init__(self) -> None:
-        self.prompt = gr.Textbox("Once upon a time", label="prompt", lines=2, max_lines=8, elem_id="field-prompt")
+    Args:
+        can_chat: whether the model has a chat template. Then the page opens with a chat.
+    """
+
+    def __init__(self, can_chat: bool) -> None:
+        self.chat = gr.Checkbox(can_chat, label="chat", container=False, visible=can_chat, elem_id="field-chat")
+        self.system = gr.Textbox(
+            "", label="system message", placeholder="none", max_lines=3, visible=can_chat, elem_id="field-system"
+        )
+        self.prompt = gr.Textbox(
+            FIRST_MESSAGE if can_chat else FIRST_PROMPT,
+            label="message" if can_chat else "prompt",
+            lines=2,
+            max_lines=8,
+            elem_id="field-prompt",
+        )
+        # The chat to answer, as the browser fills it in; nothing for a text.
+        self.messages = gr.Textbox("", visible="hidden", elem_id="messages", label="messages")
         with gr.Row(elem_id="actions"):
-            self.write = gr.Button("Write", variant="primary", elem_id="write", scale=3, min_width=120)
+            shown = "Send" if can_chat else "Write"
+            self.write = gr.Button(shown, variant="primary", elem_id="write", scale=3, min_width=120)
             self.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1, min_width=80)
         self.alert = gr.HTML("", elem_id="alert", js_on_load=script("mark_field.js"))
         self.presets = self._gallery(PRESETS, "Presets", "presets")
@@ -107,9 +127,11 @@ class ResultPanel:
 
     Args:
         endpoints: by name, for the tab that describes them.
+        can_chat: whether the model has a chat template.
     """
 
-    def __init__(self, endpoints: Mapping[str, Callable]) -> None:
+    def __init__(self, endpoints: Mapping[str, Callable], can_chat: bool) -> None:
+        self._can_chat = can_chat
         self.status = gr.HTML(status_html(""), elem_id="status", padding=False)
         with gr.Tabs(elem_id="views") as self.tabs:
             self._build_write()
@@ -121,7 +143,7 @@ class ResultPanel:
     def _build_write(self) -> None:
         with gr.Tab("Text", id="write"), gr.Row(elem_id="surface"):
             with gr.Column(min_width=260):
-                gr.HTML(TOOLS, elem_id="tools", padding=False)
+                gr.HTML(tools_html(self._can_chat), elem_id="tools", padding=False)
                 desk = "\n".join(map(script, SURFACE))
                 self.texts = gr.HTML(EMPTY, elem_id="texts", padding=False, js_on_load=desk)
             with gr.Column(min_width=200):

@@ -12,14 +12,15 @@ from typing import Any
 
 from fundamentallm_hf.generation.batcher import Batcher, Request
 from fundamentallm_hf.generation.beam_tree import Branch
+from fundamentallm_hf.generation.chat import as_prompt, encode
 from fundamentallm_hf.generation.completion import Completion, likeliest
 from fundamentallm_hf.generation.generator import Generator
 from fundamentallm_hf.generation.probabilities import Prediction, TokenNames
 from fundamentallm_hf.portable.decoding.context_window import can_slide, slides
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
-from .growing_text import GrowingText, PlacedShift, find_shifts
-from .limits import LIMITS, Limits
+from .growing_text import GrowingText, PlacedShift, Pull, find_pulls, find_shifts
+from .limits import LIMITS, Limits, read_messages, read_prompt
 
 # Seconds between two updates of a text that is being generated, and of a place in the queue.
 PACE, WAITING_PACE = 0.1, 0.5
@@ -98,6 +99,7 @@ class Written:
         ahead: how many requests are before it in the queue; None once it has started.
         settled: how many characters of `text` are certain, during a beam search; None where all are.
         shifts: where controls have shifted the text.
+        pulls: the words that guides have pulled.
     """
 
     prompt: str
@@ -108,6 +110,7 @@ class Written:
     ahead: int | None = None
     settled: int | None = None
     shifts: tuple[PlacedShift, ...] = ()
+    pulls: tuple[Pull, ...] = ()
 
 
 class Writer:
@@ -145,6 +148,25 @@ class Writer:
             if self._batcher is None:
                 self._batcher = Batcher(self.generator, ROWS)
             return self._batcher
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether the model's tokenizer has a chat template."""
+        return bool(getattr(self.generator.tokenizer, "chat_template", None))
+
+    def read_prompt(self, prompt: Any, messages: Any = ()) -> str:
+        """A prompt, or a chat through the model's template.
+
+        Args:
+            prompt: the start of a text, where there are no messages.
+            messages: of a chat; none for a text.
+
+        Raises:
+            UsageError: it is neither, too long, or the model has no template, or one that refuses the chat.
+        """
+        if not messages:
+            return read_prompt(prompt, self.limits)
+        return as_prompt(read_messages(messages, self.limits), self.generator.tokenizer)
 
     def write(self, prompt: str, settings: GenerationSettings, ticket: str = "") -> Iterator[list[Written]]:
         """Generate all samples and show them as they grow; the best of several once all are finished.
@@ -343,10 +365,11 @@ class Writer:
         count = 0
         if can_slide(self.generator.model):
             window = self.generator.model.config.max_position_embeddings
-            given = max(1, len(self.generator.tokenizer(completion.prompt, verbose=False).input_ids))
+            given = max(1, len(encode([completion.prompt], self.generator.tokenizer)[0]))
             count = slides(given, given + completion.tokens, window)
-        shifts = find_shifts(completion.probabilities or (), TokenNames(self.generator.tokenizer))
-        return Written(completion.prompt, completion.completion, completion, seconds, count, shifts=shifts)
+        tokens = completion.probabilities or ()
+        shifts, pulls = find_shifts(tokens, TokenNames(self.generator.tokenizer)), find_pulls(tokens)
+        return Written(completion.prompt, completion.completion, completion, seconds, count, shifts=shifts, pulls=pulls)
 
 
 def _whole(written: Written) -> Completion:

@@ -10,14 +10,17 @@ import secrets
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from fundamentallm_hf.generation.chat import ChatPrompt, own_part
 from fundamentallm_hf.generation.probabilities import STEP_NAMES, Prediction, step_of
 from fundamentallm_hf.generation.text_tree import facts_of
 from fundamentallm_hf.portable.decoding.texts import common_length
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .escaping import escape
+from .growing_text import Pull
 from .runner import Written
-from .word_list import FULL, entry_of, find_pulls, labels_of, required_marks, words_html
+from .turns_view import given_html, turns_html
+from .word_list import FULL, entry_of, labels_of, required_marks, words_html
 
 REASONS = {
     "eos": "the model ended the text",
@@ -46,6 +49,9 @@ def texts_html(
     """
     if not texts:
         return ""
+    # All of them answer the same chat.
+    turns = turns_html(texts[0].prompt)
+    above, inside = ("", turns) if len(texts) == 1 else (turns, "")
     cards = []
     for number, written in enumerate(texts):
         title = titles[number] if titles else f"Sample {number + 1}" if len(texts) > 1 else ""
@@ -54,36 +60,48 @@ def texts_html(
         busy = written.completion is None
         caret = '<span class="caret" aria-hidden="true"></span>' if busy and written.text else ""
         heading = f"<h3>{escape(title)}</h3>" if title else ""
-        words = (
-            words_html(written.prompt, written.text, settings[number], written.shifts, busy=busy) if settings else ""
-        )
+        words = ""
+        if settings:
+            given = own_part(written.prompt)
+            words = words_html(given, written.text, settings[number], written.shifts, written.pulls, busy=busy)
         waits = '<span class="waits">waiting</span>' if busy and not written.text else ""
         cards.append(
-            f'<article class="card" aria-busy="{str(busy).lower()}">{heading}{words}<p class="text">'
-            f'<span class="prompt">{escape(written.prompt)}</span>{added}{caret}{waits}</p>'
+            f'<article class="card" aria-busy="{str(busy).lower()}">{heading}{inside}{words}<p class="text">'
+            f"{given_html(written.prompt)}{added}{caret}{waits}</p>"
             f"{_foot(written)}</article>"
         )
-    return f'<div class="cards n{min(len(cards), 6)}">{"".join(cards)}</div>'
+    return f'<div class="cards n{min(len(cards), 6)}">{above}{"".join(cards)}</div>'
 
 
 def _growing_html(written: Written, same: int) -> str:
-    """A text with what it shares with another one, what may still change, and where controls shifted it."""
+    """A text with what it shares with another one, what may still change, and what controls did to it."""
     text, settled = written.text, written.settled
     shifted = {each.start: each.phase for each in written.shifts if each.phase != "guide"}
+    pulled = {index: pull for pull in written.pulls for index in range(pull.start, pull.end)}
     cuts = {0, same, len(text), len(text) if settled is None else settled}
     cuts |= {cut for start in shifted for cut in (start, start + 1)}
+    cuts |= {cut for pull in written.pulls for cut in (pull.start, pull.end)}
     found = sorted(cut for cut in cuts if cut <= len(text))
     parts = []
     for start, end in pairwise(found):
         classes = ["same"] if start < same else []
         classes += [] if settled is None or start < settled else ["unsettled"]
-        position = ""
-        if start in shifted:
-            classes += ["shifted", shifted[start]]
-            position = f' data-c="{start}"'
+        more = f' data-c="{start}"' if start in shifted or start in pulled else ""
+        classes += ["shifted", shifted[start]] if start in shifted else []
+        if (pull := pulled.get(start)) is not None:
+            classes.append(_direction(pull))
+            more += _strength(pull)
         inside = escape(text[start:end])
-        parts.append(f'<span class="{" ".join(classes)}"{position}>{inside}</span>' if classes else inside)
+        parts.append(f'<span class="{" ".join(classes)}"{more}>{inside}</span>' if classes else inside)
     return "".join(parts)
+
+
+def _direction(pull: Pull) -> str:
+    return "towards" if pull.nats > 0 else "away"
+
+
+def _strength(pull: Pull) -> str:
+    return f' style="--pull:{min(1.0, abs(pull.nats) / FULL):.2f}"'
 
 
 def _foot(written: Written) -> str:
@@ -149,10 +167,12 @@ def _finished_card(written: Written, number: int, settings: GenerationSettings, 
     completion = written.completion
     assert completion is not None
     heading = f"<h3>Sample {number + 1}</h3>" if many else ""
+    chat = {"messages": completion.prompt.messages} if isinstance(completion.prompt, ChatPrompt) else {}
     node = {
         "prompt": completion.prompt,
         "completion": completion.completion,
         **facts_of(completion, settings),
+        **chat,
     }
     if completion.probabilities is None:  # a text that was stopped in another process
         inside, data = f'<p class="text">{escape(completion.text)}</p>', "[]"
@@ -160,7 +180,7 @@ def _finished_card(written: Written, number: int, settings: GenerationSettings, 
         inside, data = _tokens(written, settings)
     return (
         f'<section class="see" data-tokens="{escape(data)}" data-node="{escape(json.dumps(node))}">{heading}'
-        f'{inside}{_foot(written)}<div class="panel" aria-live="polite"></div></section>'
+        f'{turns_html(completion.prompt)}{inside}{_foot(written)}<div class="panel" aria-live="polite"></div></section>'
     )
 
 
@@ -169,8 +189,9 @@ def _tokens(written: Written, settings: GenerationSettings) -> tuple[str, str]:
     completion = written.completion
     assert completion is not None
     assert completion.probabilities is not None
-    tokens, begin, pulls = completion.probabilities, len(completion.prompt), find_pulls(completion.probabilities)
-    pull_at = {index: pull for pull in pulls for index in range(pull.start, pull.end)}
+    given = own_part(completion.prompt)
+    tokens, begin = completion.probabilities, len(given)
+    pull_at = {index: pull for pull in written.pulls for index in range(pull.start, pull.end)}
     required = required_marks(completion.text, begin, settings)
     shifted = {each.start: each.phase for each in written.shifts if each.phase != "guide"}
     labels = labels_of(settings)
@@ -184,8 +205,8 @@ def _tokens(written: Written, settings: GenerationSettings) -> tuple[str, str]:
             classes.append("required")
         strength = ""
         if (pull := pull_at.get(start)) is not None:
-            classes.append("towards" if pull.nats > 0 else "away")
-            strength = f' style="--pull:{min(1.0, abs(pull.nats) / FULL):.2f}"'
+            classes.append(_direction(pull))
+            strength = _strength(pull)
         # Only one token of a text is reached with Tab; the arrow keys move from there.
         focus = 0 if index == 0 else -1
         spans.append(
@@ -200,9 +221,9 @@ def _tokens(written: Written, settings: GenerationSettings) -> tuple[str, str]:
             packed[index_at[each.start]][5].append(what)
     text = (
         f'<p class="text tokens" role="group" aria-label="The tokens of the text">'
-        f'<span class="prompt">{escape(completion.prompt)}</span>{"".join(spans)}</p>'
+        f"{given_html(completion.prompt)}{''.join(spans)}</p>"
     )
-    words = words_html(completion.prompt, completion.completion, settings, written.shifts, pulls)
+    words = words_html(given, completion.completion, settings, written.shifts, written.pulls)
     return words + text, json.dumps(packed, separators=(",", ":"))
 
 

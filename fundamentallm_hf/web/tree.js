@@ -92,10 +92,33 @@ class Tree {
     return node;
   }
 
-  // The field of a node that holds the messages of a chat, for another reply to them; nothing for any other prompt.
-  chat(parent, prompt) {
-    const reply = this.children(parent).find((node) => node.messages && "tokens" in node && this.prompt(node) === prompt);
-    return reply ? { messages: reply.messages } : {};
+  // The messages that the prompt of a text was made of; null where it is no chat.
+  asked(node) {
+    const parts = [];
+    while (!node.messages && node.prompt === null) {
+      node = this.nodes.get(node.parent);
+      parts.unshift(node.completion);
+    }
+    return node.messages ? withReply(node.messages, parts.join("")) : null;
+  }
+
+  // The messages of a chat up to the reply of a text; null where it is no chat.
+  chat(node) {
+    const asked = this.asked(node);
+    return asked && withReply(asked, node.completion);
+  }
+
+  // The id of the text that a reply to these messages comes from: the reply before it, or the first message.
+  turn(messages, prompt) {
+    const turns = turnsOf(messages);
+    const before = turns.slice(0, -1);
+    const told = [...(this.current ? [this.current] : []), ...[...this.nodes.values()].reverse()];
+    const above = isReply(before.at(-1)) ? told.find((node) => sameChat(this.chat(node), before)) : null;
+    if (above) return above.id;
+    const start = startedReply(messages);
+    const given = start ? prompt.slice(0, -start.length) : prompt;
+    const known = this.children(null).find((node) => node.prompt === given && !node.completion && sameChat(node.messages, turns));
+    return (known || this.add(null, given, "", { messages: turns }, firstWords(turns.at(-1).content))).id;
   }
 
   go(id) {

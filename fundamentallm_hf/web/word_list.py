@@ -3,38 +3,19 @@
 `desk.js` marks in the text what a list item is about.
 """
 
-import math
-import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from fundamentallm_hf.generation.probabilities import Prediction
 from fundamentallm_hf.portable.controls.control_table import CONTROLS
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .escaping import escape
-from .growing_text import PlacedShift
+from .growing_text import PlacedShift, Pull
 from .highlights import Mark, find_entry, find_required
 
-# A word is pulled where the guide made it at least this much more or less likely, in nats; the line is full at the
-# second.
-PULLED, FULL = 0.1, 2.0
+# The line of a pull is full at so many nats.
+FULL = 2.0
 # Banned entries that are listed although nothing was kept away.
 LISTED = 12
-_WORD = re.compile(r"\w+")
-
-
-class Pull(NamedTuple):
-    """How much the guides moved a word.
-
-    Attributes:
-        start, end: of the word, in characters of the completion.
-        nats: the log of the factor by which they made it more likely.
-    """
-
-    start: int
-    end: int
-    nats: float
 
 
 def labels_of(settings: GenerationSettings) -> dict[str, str]:
@@ -44,24 +25,6 @@ def labels_of(settings: GenerationSettings) -> dict[str, str]:
         if control.phase is not None and getattr(settings, control.name) != control.default and not control.refines:
             found.setdefault(control.phase.name.lower(), []).append(control.label)
     return {phase: " and ".join(labels) for phase, labels in found.items()}
-
-
-def find_pulls(tokens: Sequence[Prediction]) -> list[Pull]:
-    """The words of a completion that guides have pulled."""
-    text, starts, start = "".join(token.text for token in tokens), list[int](), 0
-    for token in tokens:
-        starts.append(start)
-        start += len(token.text)
-    pulls = []
-    for word in _WORD.finditer(text):
-        nats = sum(
-            math.log(token.effects["guide"])
-            for token, at in zip(tokens, starts, strict=True)
-            if word.start() <= at < word.end() and token.effects.get("guide")
-        )
-        if abs(nats) >= PULLED:
-            pulls.append(Pull(word.start(), word.end(), nats))
-    return pulls
 
 
 def entry_of(shift: PlacedShift, text: str, begin: int, settings: GenerationSettings) -> str | None:

@@ -1,6 +1,7 @@
 """Chats: messages through a tokenizer's template, and controls that are about the reply."""
 
 import copy
+import pickle
 import random
 
 import pytest
@@ -67,6 +68,35 @@ def test_controls_are_about_the_reply(family):
         assert violations(reply, 0, ["dog"]), reply
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reply_that_is_started_is_continued_and_shown_whole(family):
+    generator = chat_generator(family, temperature=1.5, max_tokens=12)
+    for start in ("the cat", "the cat ", ""):
+        chat = [*ASKED, {"role": "assistant", "content": start}]
+        (completion,) = generator.complete(chat)
+        assert completion.prompt == as_prompt(ASKED, generator.tokenizer) + start
+        assert completion.text == start + completion.completion == generator.generate(chat)
+        assert completion.to_dict()["messages"] == chat
+        stream = generator.stream(chat)
+        assert "".join(stream) == completion.completion
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_pieces_of_a_streamed_reply_know_what_controls_did(family):
+    generator = chat_generator(family, temperature=1.5, bad_words=["/[a-r]/"], max_tokens=20)
+    found = 0
+    for seed in range(2):
+        stream = generator.stream(ASKED, seed=seed, probabilities=3)
+        pieces = [(piece, piece.shifts, piece.probability) for piece in stream]
+        tokens = stream.result.probabilities
+        assert "".join(piece for piece, _, _ in pieces) == stream.result.completion
+        seen = [shift for _, shifts, _ in pieces for _, shift in shifts]
+        # Bytes at the end that make no character are in no piece.
+        assert seen == [shift for token in tokens for shift in token.shifts][: len(seen)]
+        found += len(seen)
+    assert found
+
+
 def test_the_template_holds_all_special_tokens():
     tokenizer = copy.deepcopy(toy_model("llama").tokenizer)
     tokenizer.chat_template = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
@@ -79,7 +109,9 @@ def test_the_template_holds_all_special_tokens():
 
 def test_a_copy_of_a_chat_is_one():
     chat = ChatPrompt("user: Hello", [{"role": "user", "content": "Hello"}])
-    assert copy.deepcopy(chat).messages == chat.messages
+    for made in (copy.deepcopy(chat), copy.copy(chat), pickle.loads(pickle.dumps(chat))):
+        assert (made, made.messages) == (chat, chat.messages)
+        assert isinstance(made, ChatPrompt)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +124,30 @@ def test_a_model_that_cannot_answer_says_so_in_one_line(template, expected):
     with pytest.raises(UserError, match=expected) as raised:
         generator.generate(ASKED)
     assert "\n" not in str(raised.value)
+
+
+NO_PROMPTS = (None, 5, 2.5, {"a": 1}, {}, b"abc", [], ["Once"], [["a"]], ("a", "b"), object(), "\ud800", "a\udcff")
+
+
+@pytest.mark.parametrize("asked", NO_PROMPTS, ids=repr)
+def test_what_is_no_prompt_is_refused_in_one_line(asked):
+    generator = chat_generator("characters", max_tokens=2)
+    for method in ("generate", "stream", "next_tokens"):
+        with pytest.raises(UserError, match=r"prompt has to be (UTF-8 )?text") as raised:
+            getattr(generator, method)(asked)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("asked", [None, 5, {"a": 1}, b"abc", [None], [b"abc"], ["a", "\ud800"], [[]]], ids=repr)
+def test_every_prompt_of_several_is_checked(asked):
+    generator = chat_generator("characters", max_tokens=2)
+    for method in ("complete", "iterate"):
+        with pytest.raises(UserError, match=r"prompt has to be (UTF-8 )?text"):
+            list(getattr(generator, method)(asked))
+
+
+def test_one_text_is_one_prompt_wherever_several_may_be():
+    generator = chat_generator("characters", max_tokens=2)
+    for method in ("complete", "iterate"):
+        assert len(list(getattr(generator, method)("the dog"))) == 1
+    assert [each.prompt for each in generator.complete(each for each in ("the", "dog"))] == ["the", "dog"]

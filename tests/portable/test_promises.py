@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 import torch
-from text_matcher import violations
+from text_matcher import first_missing, violations
 from toy_tokenizers import FAMILIES, toy_model
 
 from fundamentallm_hf import controlled_generate
@@ -104,11 +104,8 @@ def judge(prompt, whole, added, how):
             return f"{found} in {whole!r} behind {prompt!r}"
         if found := violations(added, 0, banned):
             return f"{found} in {added!r} by itself, behind {prompt!r}"
-    for entry in how.get("must_include", ()):
-        parts = [entry] if entry.startswith("/") else entry.split("|")
-        if not any(violations(whole, len(prompt), [part]) for part in parts):
-            return f"{entry!r} is not in {whole!r} behind {prompt!r}"
-    return ""
+    missing = first_missing(whole, len(prompt), how.get("must_include", ()))
+    return f"{missing!r} is not in {whole!r} behind {prompt!r}" if missing else ""
 
 
 # A text that holds each required entry: the first alternative, or what an expression matches.

@@ -120,8 +120,8 @@ def rows_of(model, prompts, how, seed):
         yield prompt, added[:-1] if added[-1:] == [ends] and "must_include" not in how else added
 
 
-def whats_wrong(model, prompt, added, how):
-    """What is wrong with a row, if anything. An end token that is a letter is no part of the text."""
+def texts_of_row(model, prompt, added):
+    """The prompt's text after its last special token, the same with what was added, and that by itself."""
     tokenizer, special = model.tokenizer, set(model.tokenizer.all_special_ids)
     border = max((place + 1 for place, token in enumerate(prompt) if token in special), default=0)
     given = prompt[border:]
@@ -129,7 +129,7 @@ def whats_wrong(model, prompt, added, how):
     last = tokenizer.decode([*given, *tokenizer("a", add_special_tokens=False).input_ids], **DECODE)
     # A space that a decoder takes from the end of the prompt is seen when more follows, and is the prompt's own.
     texts[0] += " " * last.startswith(texts[0] + " ") * (model.tokenizer is toy_tokenizer("word_ends"))
-    return judge(*texts, how)
+    return texts
 
 
 @pytest.mark.parametrize("number", range(FIRST, FIRST + DRAWS))
@@ -150,4 +150,5 @@ def test_what_is_promised_holds_at_borders(number):
     if refusal:
         assert "must_include" in refusal or "controls leave no" in refusal, (family, more, how, refusal)
     for prompt, added in found:
-        assert not whats_wrong(model, prompt, added, how), (family, more, prompt, how)
+        # An end token that is a letter is no part of the text.
+        assert not judge(*texts_of_row(model, prompt, added), how), (family, more, prompt, how)

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fundamentallm_hf.portable.errors import UserError
@@ -32,6 +32,7 @@ sections = st.dictionaries(st.sampled_from(["title", "use", "size", "limits"]), 
 
 
 @given(metadata, sections)
+@example({"tags": ["stories", "a\u3000"], "license": ["\xa0"]}, {})
 def test_to_write_the_same_again_changes_nothing(metadata, sections):
     card = write_card(metadata, sections)
     assert metadata_of(card) == metadata

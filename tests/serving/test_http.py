@@ -1,9 +1,12 @@
 """`fundamentallm serve` over HTTP, with and without a common batch: each request gets the text that it asks for."""
 
 import asyncio
+import json
+import random
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import httpx
 import pytest
 import torch
 from serving_process import Server
@@ -14,6 +17,8 @@ from fundamentallm_hf import controlled_generate, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
 pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
+import openai
+
 from fundamentallm_hf.serving import common_batch
 from fundamentallm_hf.serving.manager import SAMPLE, Sample
 from fundamentallm_hf.serving.request_fields import ServerLimits, read_fields
@@ -129,7 +134,30 @@ def test_transformers_own_batches_take_plain_configs_and_refuse_controls(demo):
         demo.generate_batch(prompts, config, continuous_batching_config=small, progress_bar=False)
 
 
-def test_a_cancelled_call_ends_its_text_in_the_common_batch(demo):
+@pytest.mark.parametrize("draw", range(12))
+def test_a_client_that_leaves_frees_its_place_however_it_leaves(server, draw):
+    chance = random.Random(draw)
+    prompt, number = chance.choice([PROMPT, "Tom had", "A"]), chance.choice([1, 1, 3])
+    config = json.dumps({"do_sample": True, "temperature": 1.0, "top_k": 0, "max_new_tokens": 900})
+    body = {"model": str(DEMO_MODEL), "prompt": prompt, "n": number, "generation_config": config}
+    way, pieces = chance.choice(["openai", "http", "whole"]), range(chance.randrange(3))
+    address = f"{server.url}/v1/completions"
+    if way == "whole":
+        with httpx.Client(timeout=chance.choice([0.05, 0.2, 0.5])) as client, pytest.raises(httpx.ReadTimeout):
+            client.post(address, json=body)
+    elif way == "http":
+        with httpx.Client(timeout=60) as client, client.stream("POST", address, json=body | {"stream": True}) as answer:
+            list(zip(pieces, answer.iter_text(), strict=False))
+    else:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        given = {"model": str(DEMO_MODEL), "prompt": prompt, "n": number, "extra_body": {"generation_config": config}}
+        with client.completions.create(**given, stream=True) as stream:
+            list(zip(pieces, stream, strict=False))
+    assert server.until_idle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_of_the_common_batch_ends_with_its_call(demo, stream):
     manager, tokens = common_batch.Batched(), 900
     config = GenerationConfig(do_sample=False, max_new_tokens=tokens)
 
@@ -138,16 +166,24 @@ def test_a_cancelled_call_ends_its_text_in_the_common_batch(demo):
             await asyncio.sleep(0.01)
 
     async def leave():
-        SAMPLE.set(Sample(read_fields({}, ServerLimits())))
-        inputs = {"input_ids": demo.tokenizer(PROMPT).input_ids}
-        task = asyncio.ensure_future(manager.generate_non_streaming(demo, demo.tokenizer, inputs, config, "a"))
-        await until(lambda: manager._cb.batch_processor is not None and manager.scheduler.active_requests)
+        SAMPLE.set(sample := Sample(read_fields({}, ServerLimits())))
+        given = demo, demo.tokenizer, {"input_ids": demo.tokenizer(PROMPT).input_ids}, config, "a"
+        task = None
+        if stream:
+            manager.generate_streaming(*given)
+        else:
+            task = asyncio.ensure_future(manager.generate_non_streaming(*given))
+        await until(lambda: manager.counts == (1, 0))
         state = manager.scheduler.active_requests["a"]
         await until(lambda: state.generated_tokens)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await until(lambda: not manager.scheduler.active_requests)
+        if task is None:
+            sample.stop()
+        else:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await until(lambda: manager.counts == (0, 0))
+        sample.stop()  # nothing is left to end
         return len(state.generated_tokens)
 
     manager.init_cb(demo, config)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from functools import partial
 
 import httpx
 import pytest
@@ -16,10 +17,11 @@ from fundamentallm_hf.model_io.loading import DEMO_MODEL
 
 pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
 import openai
+from fastapi.responses import StreamingResponse
 
-from fundamentallm_hf.serving.manager import Sample
+from fundamentallm_hf.serving.manager import SAMPLE, Sample
 from fundamentallm_hf.serving.request_fields import ServerLimits, read_fields
-from fundamentallm_hf.serving.samples import _merged, _Stream
+from fundamentallm_hf.serving.samples import _merged, _Stream, answer_samples
 
 TOKENS = 24
 
@@ -251,16 +253,6 @@ def test_an_error_in_a_stream_is_passed_on_whatever_its_message(message):
     assert [event for event in found if "error" in event] == [{"error": message}] * 2
 
 
-def metric(server, *names):
-    """The sum of the numbers of the metrics that begin with these names."""
-    lines = server.get("/metrics").splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(names))
-
-
-def running(server):
-    return metric(server, "fundamentallm_running", "fundamentallm_waiting")
-
-
 @pytest.mark.parametrize(
     "fields", [{}, {"n": 3}, {"beam_size": 2}, {"stream": True, "n": 3}], ids=lambda fields: "+".join(fields) or "one"
 )
@@ -269,17 +261,55 @@ def test_a_client_that_leaves_frees_its_place(server, client, fields):
     long = {"model": str(DEMO_MODEL), "prompt": PROMPT, "max_tokens": 4000, "min_tokens": 3990} | fields
     address = f"{server.url}/v1/completions"
     left = 'fundamentallm_requests_total{path="/v1/completions",status="499"}'
-    expected = metric(server, left) + ("stream" not in fields)  # the answer to the other one has begun
+    expected = server.metric(left) + ("stream" not in fields)  # the answer to the other one has begun
     with httpx.Client(timeout=httpx.Timeout(60, read=30 if "stream" in fields else 0.5)) as leaving:
         if "stream" in fields:
             with leaving.stream("POST", address, json=long) as answer:
                 next(answer.iter_text())
-                assert running(server)
+                assert server.running
         else:
             with pytest.raises(httpx.ReadTimeout):
                 leaving.post(address, json=long)
     ended = time.monotonic() + 20
-    while (running(server) or metric(server, left) != expected) and time.monotonic() < ended:
+    while server.metric(left) != expected and time.monotonic() < ended:
         time.sleep(0.1)
-    assert running(server) == 0
-    assert metric(server, left) == expected
+    assert server.until_idle()
+    assert server.metric(left) == expected
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("sent", [0, 1, 2])
+def test_the_texts_of_a_stream_end_with_it_even_if_it_never_began(number, sent):
+    """The client leaves after so many messages; the first one is that of the status and begins no text."""
+    started, stopped = [], []
+
+    async def answer(body, request_id):
+        async def events():
+            started.append(request_id)
+            while True:
+                await asyncio.sleep(0.001)
+                yield f"data: {json.dumps({'id': request_id, 'choices': [{'text': 'a'}]})}\n\n"
+
+        SAMPLE.get().cancel = partial(stopped.append, request_id)
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def run():
+        left, messages = asyncio.Event(), []
+
+        async def receive():
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            if len(messages) == sent:
+                left.set()
+                await asyncio.sleep(60)
+            messages.append(message)
+
+        asked = read_fields({"n": number}, ServerLimits())
+        response = await answer_samples(answer, {}, "a", asked, "completions")
+        await asyncio.wait_for(response({"type": "http", "asgi": {}}, receive, send), 5)
+
+    asyncio.run(run())
+    assert sorted(stopped) == ["a", "a-1", "a-2"][:number]
+    assert bool(started) == (sent > 0)

@@ -31,8 +31,9 @@ def test_a_chat_ends_with_the_user(messages):
         ([USER, REPLY, {"role": "user", "content": 3}], "content of message 3 of chat has to be text but is 3"),
         ([{"role": "user", "content": "\ud800"}], "has to be text"),
         ([USER, SYSTEM, USER], "only the first message"),
-        ([USER, REPLY], "has to be the user's but is the assistant's"),
-        ([SYSTEM], "has to be the user's but is the system's"),
+        ([USER, REPLY, REPLY], "has to be the user's, or the start of a reply to it, but is the assistant's"),
+        ([SYSTEM, REPLY], "has to be the user's, or the start of a reply to it, but is the assistant's"),
+        ([SYSTEM], "has to be the user's, or the start of a reply to it, but is the system's"),
     ],
 )
 def test_what_is_no_chat_is_refused_in_one_line(messages, expected):

@@ -1,5 +1,6 @@
 """What the page does with files of texts and with what the browser asks for, without a browser."""
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -8,12 +9,16 @@ import pytest
 pytest.importorskip("gradio", reason="the web demo needs gradio")
 
 import gradio as gr
+from toy_tokenizers import toy_model
 
+from fundamentallm_hf import Generator
 from fundamentallm_hf.generation.text_tree import TextTree
 from fundamentallm_hf.generation.tree_file import SavedTree, tree_text
+from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.web.actions import LARGEST, Actions
 from fundamentallm_hf.web.fields import show_fields
 from fundamentallm_hf.web.limits import LIMITS, OPEN
+from fundamentallm_hf.web.runner import Writer
 
 ACTIONS = Actions(None, {})
 NOTHING = (None, None, None, "", False)  # the fields that are read: nothing is set
@@ -51,19 +56,62 @@ def test_a_file_that_cannot_be_used_is_one_line(text, line):
 
 
 def test_a_text_goes_on_with_the_fields_as_they_are():
-    prompt, *fields = ACTIONS.ask(*NOTHING, event(prompt="a b", continues=True, seed=5))
+    prompt, messages, *fields = ACTIONS.ask(*NOTHING, event(prompt="a b", continues=True, seed=5))
     changed = {name: value for name, value in zip(OPEN, fields, strict=True) if value != gr.skip()}
-    assert prompt == "a b"
+    assert (prompt, messages) == ("a b", "")
     assert changed == {"seed": "5", "must_include_prompt": False}
     assert dict(
-        zip(OPEN, ACTIONS.ask(None, None, None, "dragon", False, event(prompt="a", branches=True))[1:], strict=True)
+        zip(OPEN, ACTIONS.ask(None, None, None, "dragon", False, event(prompt="a", branches=True))[2:], strict=True)
     )["must_include_prompt"]
 
 
 def test_a_text_is_written_again_with_its_own_settings():
     asked = ACTIONS.ask(*NOTHING, event(prompt="a", seed=9, settings={"top_k": 5, "bad_words": ["ran"]}))
     own = {"temperature": None, "top_p": None, "seed": 9, "top_k": 5, "bad_words": ("ran",)}
-    assert asked == ["a", *show_fields(own)]
+    assert asked == ["a", "", *show_fields(own)]
+
+
+def chatting():
+    model = copy.copy(toy_model("byte_level"))
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.chat_template = "{% for message in messages %}<{{ message.role }}> {{ message.content }}{% endfor %}"
+    return Actions(SimpleNamespace(can_chat=True, read_prompt=Writer(Generator(model, tokenizer)).read_prompt), {})
+
+
+ASKED = [{"role": "user", "content": "a dragon?"}]
+
+
+def test_a_chat_is_asked_for_with_its_messages_and_controls_are_about_the_reply():
+    actions = chatting()
+    chat = [*ASKED, {"role": "assistant", "content": "A castle and a"}]
+    prompt, messages, *fields = actions.ask(*NOTHING[:3], "castle, dragon", True, event(messages=chat, branches=True))
+    assert (prompt, json.loads(messages)) == ("", chat)
+    assert fields == [gr.skip()] * len(OPEN)
+    values = dict(zip(OPEN, show_fields({"must_include": ("castle", "dragon")}), strict=True))
+    given, settings = actions._read("", messages, tuple((values | {"must_include_prompt": True}).values()))
+    assert given.messages == chat
+    # The user's dragon does not count, and the castle of the reply does.
+    assert (settings.must_include, settings.must_include_prompt) == (("dragon",), False)
+
+
+@pytest.mark.parametrize(
+    ("messages", "line"),
+    [
+        ([{"role": "user", "content": " "}], "the message is empty: type one"),
+        ([{"role": "user", "content": "x" * (LIMITS.chat + 1)}], f"at most {LIMITS.chat} characters here but has"),
+        (ASKED * (LIMITS.messages + 1), f"at most {LIMITS.messages} messages here but has"),
+        ([{"role": "robot", "content": "x"}], "has to be one of system, user, assistant"),
+        ("hello", "has to be a list of messages"),
+        ({"a": 1}, "has to be a list of messages"),
+    ],
+)
+def test_a_chat_that_cannot_be_answered_is_one_line(messages, line):
+    with pytest.raises(gr.Error) as refused:
+        chatting().ask(*NOTHING, event(messages=messages))
+    assert line in refused.value.message
+    assert "\n" not in refused.value.message
+    with pytest.raises(UserError, match="the messages have to be JSON"):
+        chatting()._read("", "[" * 100_000, show_fields({}))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_every_endpoint_has_typed_arguments_with_the_names_and_defaults_of_the_s
     info = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(info) == {f"/{name}" for name in NAMES}
     taken = {each["parameter_name"]: each for each in info["/write"]["parameters"]}
-    assert set(taken) == {"prompt", *OPEN}
+    assert set(taken) == {"prompt", "messages", *OPEN}
     assert "bad_words_file" not in taken
     for name, setting in OPEN.items():
         default = taken[name]["parameter_default"]
@@ -100,6 +100,10 @@ HOSTILE = {
     "a grammar and a pattern": {"grammar": 'start: "a"', "pattern": "a"},
     "an unknown choice": {"overflow": "explode"},
     "a broken expression": {"bad_words": ["/(/"]},
+    "a chat without a template": {"messages": [{"role": "user", "content": "Hello"}]},
+    "a chat of nobody": {"messages": [{"role": "robot", "content": "Hello"}]},
+    "a chat that is too long": {"messages": [{"role": "user", "content": "x" * (LIMITS.chat + 1)}]},
+    "too many messages": {"messages": [{"role": "user", "content": "x"}] * (LIMITS.messages + 1)},
 }
 
 

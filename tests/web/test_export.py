@@ -15,6 +15,7 @@ import fundamentallm_hf.cli.generate
 import fundamentallm_hf.cli.main
 from fundamentallm_hf import GenerationSettings, Generator, load_model
 from fundamentallm_hf.cli.generate_request import read_request
+from fundamentallm_hf.generation.chat import ChatPrompt
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.web.export import as_command, as_json, as_link, as_python, read_link
 
@@ -39,6 +40,22 @@ PROMPTS = st.one_of(
     st.sampled_from(["", "-", "--help", 'it\'s\n"two"\\n lines', "END\n", "a\0b", "\r\n", "${x} `id` !! \\"]),
     st.text(max_size=20),
 )
+CONTENTS = st.one_of(
+    st.sampled_from(["-", "--help", 'it\'s\n"two"\\n', "END\n", "a\0b", "${x} `id` !!"]), st.text(max_size=9)
+)
+
+
+@st.composite
+def chats(draw):
+    """A chat through a template: with or without a system message and earlier turns, and the start of a reply."""
+    turns = draw(st.lists(CONTENTS, min_size=1, max_size=4))
+    roles = ("user", "assistant")
+    messages = [{"role": roles[index % 2], "content": content} for index, content in enumerate(turns)]
+    if draw(st.booleans()):
+        messages.insert(0, {"role": "system", "content": draw(CONTENTS)})
+    return ChatPrompt("".join(map(str, messages)), messages)
+
+
 SETTINGS = st.builds(
     GenerationSettings,
     max_tokens=st.integers(1, 500),
@@ -69,17 +86,22 @@ def played(script, monkeypatch):
     return requests[0]
 
 
-@settings(max_examples=60, deadline=None)
-@given(PROMPTS, SETTINGS)
+def given_in(prompt):
+    """What a call is given: the prompt, or the messages of a chat."""
+    return prompt.messages if isinstance(prompt, ChatPrompt) else prompt
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.one_of(PROMPTS, chats()), SETTINGS)
 def test_a_command_means_what_it_was_made_of(prompt, chosen):
     with pytest.MonkeyPatch.context() as monkeypatch:
         request = played(as_command(prompt, chosen), monkeypatch)
-    assert request.prompts == [prompt]
+    assert request.prompts == [given_in(prompt)]
     assert request.settings == chosen
 
 
 @settings(max_examples=60, deadline=None)
-@given(PROMPTS, SETTINGS)
+@given(st.one_of(PROMPTS, chats()), SETTINGS)
 def test_a_program_means_what_it_was_made_of(prompt, chosen):
     seen = {}
 
@@ -90,15 +112,24 @@ def test_a_program_means_what_it_was_made_of(prompt, chosen):
     program = as_python(prompt, chosen)
     program = re.sub(r"^from .*\n", "", program).replace("Generator(load_model())", "Recorder()")
     exec(program, {"Recorder": Recorder, "print": lambda value: None})
-    assert seen == {"prompt": prompt, "settings": chosen}
+    assert seen == {"prompt": given_in(prompt), "settings": chosen}
 
 
 @settings(max_examples=60, deadline=None)
-@given(PROMPTS, SETTINGS)
+@given(st.one_of(PROMPTS, chats()), SETTINGS)
 def test_a_link_means_what_it_was_made_of(prompt, chosen):
     query = urlsplit(as_link(prompt, chosen, "http://localhost:7860")).query
-    read_prompt, values = read_link(dict(parse_qsl(query, keep_blank_values=True)))
-    assert read_prompt == prompt
+    values = dict(parse_qsl(query, keep_blank_values=True))
+    if (
+        isinstance(prompt, ChatPrompt)
+        and prompt.messages[-1]["role"] == "user"
+        and not prompt.messages[-1]["content"].strip()
+    ):
+        with pytest.raises(UserError, match="the message is empty"):
+            read_link(values)
+        return
+    read_prompt, values = read_link(values)
+    assert read_prompt == given_in(prompt)
     assert GenerationSettings(**values) == chosen
 
 
@@ -127,6 +158,15 @@ def test_what_is_copied_writes_the_same_texts(chosen, monkeypatch, capsys):
     assert run(*arguments.split("\x1f")[:-1], stdin=stdin).stdout == "".join(f"{text}\n" for text in expected)
     exec(as_python(prompt, chosen), {})
     assert capsys.readouterr().out == "".join(f"{text}\n" for text in expected)
+
+
+def test_one_message_is_an_option_and_a_longer_chat_a_file():
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    command = as_command(ChatPrompt("", asked), GenerationSettings(seed=1))
+    options = ["fundamentallm generate", "--chat", "--prompt 'Why?'", "--system 'Be brief.'", "--seed 1"]
+    assert command == " \\\n    ".join(options) + "\n"
+    longer = [*asked, {"role": "assistant", "content": "So"}]
+    assert '"messages"' in as_command(ChatPrompt("", longer), GenerationSettings(seed=1))
 
 
 def test_the_model_is_named_where_it_is_not_the_bundled_one():

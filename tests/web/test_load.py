@@ -1,6 +1,9 @@
 """Several visitors at once, briefly; `benchmarks/web_load.py` runs for minutes."""
 
+import gc
 import sys
+from collections import Counter, deque
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,38 @@ def test_a_session_keeps_nothing_but_what_was_written_last(web_load, monkeypatch
 
     kept = ask()
     assert [ask() for _ in range(3)] == [kept] * 3
+
+
+def count_objects():
+    """All containers by type, and what they hold by the kind of container: an entry of a dict may be no container."""
+    gc.collect()
+    objects = gc.get_objects()
+    counts = Counter(type(each) for each in objects)
+    for kind in (dict, list, set, deque):
+        counts["held by", kind] = sum(len(each) for each in objects if type(each) is kind)
+    return counts
+
+
+def test_a_long_session_leaves_no_objects_behind(web_load, monkeypatch):
+    """What grows with every request would grow in every round by at least one for each."""
+    _, address, writer = start()
+    monkeypatch.setattr(web_load, "SETTINGS", web_load.SETTINGS | {"max_tokens": 3})
+    visitor = web_load.Visitor(address, "long", httpx.get(f"{address}/config").json())
+    requests = 5
+
+    def grown(leaks=None):
+        counts = []
+        for each in range(3):
+            for number in range(requests):
+                # Texts that were not asked for before, as those of a session of branches.
+                assert visitor.ask(f"Once {each} {number} {leaks is None}", number)
+                if leaks is not None:
+                    leaks.extend(range(20))
+            counts.append(count_objects())
+        kinds = set().union(*counts)
+        steps = [{kind: later[kind] - earlier[kind] for kind in kinds} for earlier, later in pairwise(counts)]
+        return {kind for kind in kinds if min(step[kind] for step in steps) >= requests}
+
+    assert grown() == set()
+    assert ("held by", list) in grown(leaks=[])  # so twenty numbers for each request would be seen
+    assert len(writer.stops) == 0

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from fundamentallm_hf import GenerationSettings, Generator
+from fundamentallm_hf import GenerationSettings, Generator, load_model
+from fundamentallm_hf.generation.chat import ChatPrompt
 from fundamentallm_hf.web.limits import LIMITS
 from fundamentallm_hf.web.runner import Stops, Writer
 
@@ -120,6 +121,31 @@ def test_time_is_limited(shakespeare, slow_model):
     assert branches
 
 
+def test_the_pull_of_a_guide_is_there_while_the_text_grows(slow_model):
+    writer = Writer(Generator(load_model(device="cpu"), notice=lambda text: None))
+    guided = settings(guide_attribute=["positive_sentiment"], guide_strength=3, max_tokens=60)
+    *parts, (last,) = writer.write("She was", guided)
+    growing = [written for (written,) in parts if written.completion is None and written.pulls]
+    assert growing
+    for each in growing:
+        # The last word may still become a longer one.
+        whole = [pull for pull in each.pulls if pull.end < len(each.text)]
+        final = {(pull.start, pull.end): pull.nats for pull in last.pulls}
+        assert [final[pull.start, pull.end] for pull in whole] == pytest.approx([pull.nats for pull in whole])
+
+
+def test_a_chat_is_answered_as_by_the_library(shakespeare, monkeypatch):
+    monkeypatch.setattr(shakespeare.tokenizer, "chat_template", "{{ messages[-1].content }}:")
+    writer = Writer(Generator(shakespeare, notice=lambda text: None))
+    asked = [{"role": "user", "content": "To be"}, {"role": "assistant", "content": "or"}]
+    for chat in (asked[:1], asked):
+        prompt = writer.read_prompt("", chat)
+        *_, (written,) = writer.write(prompt, settings())
+        assert written.completion.text == writer.generator.generate(chat, **settings().to_dict())
+        *_, (found, _) = writer.search(prompt, settings(beam_size=2))
+        assert found.completion.prompt.messages == chat
+
+
 def test_a_comparison_writes_a_text_for_each(writer):
     columns = [settings(temperature=each) for each in (0.2, 1.4)]
     *_, last = writer.compare("To be", columns)
@@ -150,6 +176,9 @@ def test_what_goes_to_another_process_and_comes_back_can_be_sent(shakespeare, sl
     writer = Writer(Generator(shakespeare, notice=lambda text: None), apart=apart)
     *_, last = writer.write("To be", settings())
     assert last[0].completion.finish_reason == "length"
+    chat = ChatPrompt("To be", [{"role": "user", "content": "To be"}])
+    *_, last = writer.write(chat, settings())
+    assert last[0].completion.prompt.messages == chat.messages
     assert list(writer.search("To be", settings(beam_size=2), ""))[-1][0].completion.tokens == 30
     assert writer.next_tokens("To be", settings(), 3)
     writer.stops.open("me")

@@ -270,3 +270,27 @@ def test_a_refused_text_leaves_the_one_that_was_there(visit):  # noqa: F811
     wait_for_shown(page, text)
     assert page.evaluate(RUN) == ""
     assert current(page) == text
+
+
+def test_nothing_takes_the_place_of_a_text_that_is_written(visit, slow_model):  # noqa: F811
+    page = visit()
+    first = shown_text(page)
+    fill(page, "max_tokens", 500)
+    fill(page, "num_samples", 4)
+    page.click("#write")
+    page.wait_for_selector("#texts .card[aria-busy=true] .caret")
+    for name in ("Undo", "Retry", "Continue", "Edit"):
+        press(page, name)
+    page.keyboard.press("Control+z")
+    page.get_by_text("A text is being written: wait for its end, or stop it.").wait_for()
+    assert page.locator("#texts .card[aria-busy=true]").count() == 4
+    assert page.locator("#texts .editing").count() == 0
+    assert current(page) == first
+    press(page, "fold Once upon a time")  # the list is not in its way
+    page.click("#stop")
+    page.wait_for_selector("#texts .run[data-run]")
+    page.wait_for_selector("#write:not([disabled])")
+    assert len(kept(page)) == 6  # the prompt, the first text and four more
+    press(page, "Undo")
+    page.wait_for_function("document.querySelectorAll('#texts .tok').length === 200")
+    assert current(page) == shown_text(page) == first

@@ -14,13 +14,13 @@ from fundamentallm_hf.generation.text_tree import TextTree
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, read_tree, tree_text
 from fundamentallm_hf.web.panels import script
 
+SCRIPTS = "\n".join([*map(script, ("chat.js", "tree.js", "kept_tree.js")), "Object.assign(window, {KeptTree, Tree});"])
 DRAW = Path(__file__).with_name("tabs_at_work.js").read_text(encoding="utf-8")
 
 
 def test_no_text_is_lost_whatever_the_tabs_do(browser):  # noqa: F811
     page = browser.new_page()
-    shared = "window.KeptTree = KeptTree; window.Tree = Tree;"
-    page.add_script_tag(content="\n".join([script("tree.js"), script("kept_tree.js"), shared]))
+    page.add_script_tag(content=SCRIPTS)
     counts = []
     for seed in range(60):
         found = page.evaluate(DRAW, [seed, 5 + seed % 40, seed % 2 == 1])
@@ -53,8 +53,7 @@ def chats():
 
 def test_a_chat_stays_one_in_the_browser(browser):  # noqa: F811
     page = browser.new_page()
-    shared = "window.KeptTree = KeptTree; window.Tree = Tree;"
-    page.add_script_tag(content="\n".join([script("tree.js"), script("kept_tree.js"), shared]))
+    page.add_script_tag(content=SCRIPTS)
     tree = chats()
     text = tree_text(SavedTree(tree))
     assert tree_text(parse_tree(page.evaluate("text => Tree.read(text).toString()", text))) == text
@@ -75,39 +74,42 @@ def test_a_chat_stays_one_in_the_browser(browser):  # noqa: F811
     found = parse_tree(taken).tree
     told = [(each.text(node.id), each.chat(node.id)) for each in (tree, found) for node in each]
     assert sorted(told[: len(tree)], key=str) == sorted(told[len(tree) :], key=str)
-    # Another reply to the same messages belongs to the chat, and the same prompt as a plain text does not.
-    again = page.evaluate(
+    # What the browser reads of each text is what the loop reads, also of edited replies and those that are continued.
+    reply = {"role": "assistant", "content": "A qu"}
+    text = tree.text(1) + "A qu"
+    edited = tree.add(2, text, "een", messages=(*tree.chat(1), reply), finish_reason="length", tokens=1)
+    tree.add(edited.id, text + "een", " of old", finish_reason="length", tokens=1)
+    chats_here = page.evaluate(
         """text => {
           const tree = Tree.read(text);
-          const { parent } = tree.current;
-          const prompt = tree.prompt(tree.current);
-          const facts = { seed: 4, settings: {}, tokens: 1, perplexity: null, finish_reason: "length" };
-          tree.go(tree.add(parent, prompt, "Ask.", { ...facts, ...tree.chat(parent, prompt) }).id);
-          if (Object.keys(tree.chat(null, tree.nodes.get(1).prompt)).length) throw new Error("a prompt is no reply");
-          return tree.toString();
+          return [...tree.nodes.values()].map((node) => [tree.asked(node), tree.chat(node)]);
         }""",
-        text,
+        tree_text(SavedTree(tree)),
     )
-    last = parse_tree(again).tree
-    *asked, reply = last.chat(last.current.id)
-    assert (reply["content"], asked) == ("Ask.", tree.chat(tree.current.id)[:-1])
+    assert chats_here == [[tree.asked(node.id), tree.chat(node.id)] for node in tree]
+    assert tree.chat(len(tree))[-1]["content"] == "A queen of old"
     page.close()
 
 
-def test_a_file_with_a_chat_goes_through_the_page_unchanged(visit, tmp_path):  # noqa: F811
+def test_a_file_with_a_chat_goes_through_a_page_that_cannot_answer_it(visit, tmp_path):  # noqa: F811
     page = visit()
+    assert page.locator("#field-chat").count() == 0
+    assert page.get_by_role("button", name="New chat").count() == 0
     file = tmp_path / "chats.json"
     file.write_text(tree_text(SavedTree(chats())))
     page.locator("#branches input[type=file]").set_input_files(file)
-    wait_for_shown(page, chats().text(chats().current.id))
+    wait_for_shown(page, "I was born.")
+    page.get_by_text("this model has no chat template: they can be read here, not answered").wait_for()
+    assert page.locator(".turn p").all_inner_texts() == ["Who are you?", "A king.", "Why?"]
     with page.expect_download() as download:
         press(page, "Download")
     download.value.save_as(tmp_path / "back.json")
     assert list(read_tree(str(tmp_path / "back.json")).tree) == list(chats())
+    press(page, "Retry")
+    page.get_by_text("the model's tokenizer has no chat template").wait_for()
+    assert list(kept(page)) == list(chats())
     fill(page, "max_tokens", 5)
-    after(page, lambda: press(page, "Retry"))
-    tree = kept(page)
-    assert tree.chat(tree.current.id)[:-1] == chats().chat(chats().current.id)[:-1]
+    assert write(page).startswith("Once upon a time")
 
 
 def wait_for_same_rows(one, other):

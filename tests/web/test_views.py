@@ -1,8 +1,11 @@
 """The display of texts: marks, colours, trees. No text is ever used as markup."""
 
 import html
+import json
+import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -10,16 +13,18 @@ from hypothesis import strategies as st
 
 from fundamentallm_hf import GenerationSettings
 from fundamentallm_hf.generation.beam_tree import Branch
+from fundamentallm_hf.generation.chat import ChatPrompt
 from fundamentallm_hf.generation.completion import Completion
 from fundamentallm_hf.generation.probabilities import Prediction, step_of
+from fundamentallm_hf.generation.streaming import TextPiece, visible_from
 from fundamentallm_hf.portable.decoding.control_effects import Shift
 from fundamentallm_hf.web.beam_view import lanes_of, tree_html
 from fundamentallm_hf.web.escaping import escape
-from fundamentallm_hf.web.growing_text import PlacedShift
+from fundamentallm_hf.web.growing_text import GrowingText, PlacedShift, Pull, find_pulls
 from fundamentallm_hf.web.highlights import find_entry, find_required
 from fundamentallm_hf.web.runner import Written
 from fundamentallm_hf.web.text_view import status_text, texts_html, tokens_html
-from fundamentallm_hf.web.word_list import Pull, words_html
+from fundamentallm_hf.web.word_list import words_html
 
 TEXT = "The class ran to the dragon. Dragons, a King and 2024 rats were very sad."
 
@@ -157,6 +162,40 @@ def test_tokens_have_the_class_of_their_probability():
     view = tokens_html([shifted], GenerationSettings(bad_words=["ran"]))
     assert view.count('class="tok p1 m3 shifted ban"') == 1
     assert "a control changed the text" in view
+
+
+def test_a_growing_text_shows_the_pull_of_a_guide():
+    growing = GrowingText(SimpleNamespace(text=str))
+    pieces = [("H", 1.0), ("e ", 1.0), ("was ", None), ("sa", 2.0), ("d", 3.0), (" so", 0.5), ("<b", 1.01)]
+    for text, factor in pieces:
+        effects = {"guide": factor, "ban": 9.0}
+        growing.take(TextPiece(text, 1.0, (), ((visible_from(text), effects),) if factor else ()))
+    pulls = (Pull(7, 10, pytest.approx(math.log(6))), Pull(11, 13, math.log(0.5)))
+    assert growing.fields()["pulls"] == pulls
+    tokens = [
+        Prediction(2, text, text, 0.5, 0.5, effects={"guide": factor} if factor else {}) for text, factor in pieces
+    ]
+    assert find_pulls(tokens) == pulls
+    settings = GenerationSettings(guide_attribute=["sad"])
+    view = texts_html([Written("", **growing.fields())], settings=[settings])
+    assert '<span class="towards" data-c="7" style="--pull:0.90">sad</span>' in view
+    assert '<span class="away" data-c="11" style="--pull:0.35">so</span>&lt;b' in view
+    assert "made 1 word likelier, 1 less likely" in view
+
+
+def test_a_chat_is_shown_as_turns_and_its_words_are_those_of_the_reply():
+    messages = [{"role": "user", "content": "a dragon <b>?"}, {"role": "assistant", "content": "A dragon "}]
+    prompt, settings = ChatPrompt("user: a dragon?\nA dragon ", messages), GenerationSettings(must_include=["dragon"])
+    done = finished(prompt, "ran")
+    for view in (texts_html([done], settings=[settings]), tokens_html([done], settings)):
+        assert view.count('class="turn user"') == 1
+        assert "a dragon &lt;b&gt;?" in view
+        assert view.count('<span class="prompt">A dragon </span>') == 1
+        assert "not written" in view  # the start of the reply was given
+    node = json.loads(html.unescape(re.search(r'data-node="([^"]*)"', tokens_html([done], settings))[1]))
+    assert node["messages"] == messages
+    several = texts_html([done, done], ["a", "b"])
+    assert several.count('class="turns"') == 1
 
 
 def test_what_is_shared_with_the_first_text_is_paler():

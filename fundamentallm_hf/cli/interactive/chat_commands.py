@@ -59,6 +59,10 @@ class ChatCommands(TreeCommands):
         self.write(as_prompt(messages, self.generator.tokenizer), parent=parent)
         self._anew = False
 
+    def _moved(self) -> None:
+        super()._moved()
+        self._anew = False  # the next message belongs to the chat that was gone to
+
     def begin_chat(self, anew: bool = True) -> None:
         """Answer the next message as the first of a chat, or as the next one of the chat at hand.
 

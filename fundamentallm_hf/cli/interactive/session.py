@@ -221,9 +221,11 @@ class Session(ChatCommands):
             self._waiting.clear()
 
     def _begin(self, request: Request) -> None:
+        from fundamentallm_hf.generation.chat import own_part
+
         self._midway, prompt = True, request.prompt
         if request.chat and not request.continued:
-            self.output.given("")  # only the reply is shown, below what was typed
+            self.output.given(own_part(prompt))  # only the reply is shown, below what was typed
         elif request.continued:
             last = prompt[prompt.rfind("\n") + 1 :]
             self.output.context(("…" if len(last) < len(prompt) or len(last) > TAIL else "") + last[-TAIL:])

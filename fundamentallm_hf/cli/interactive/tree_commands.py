@@ -13,6 +13,7 @@ from fundamentallm_hf.files import read_text
 from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, facts_of, first_words
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, says_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.settings.chat_messages import started_reply, with_reply
 from fundamentallm_hf.settings.generation_settings import LIST_FILES, SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import show_value
 
@@ -130,13 +131,13 @@ class TreeCommands:
 
     def prompt_of(self, number: int, whole: bool = False) -> str:
         """The prompt of a text, or all of it, as it is given to the model: of a chat with its messages."""
-        text = self.tree.text(number) if whole else self.tree.prompt(number)
-        messages = self.tree.chat(number)
+        tree = self.tree
+        text, messages = (tree.text(number), tree.chat(number)) if whole else (tree.prompt(number), tree.asked(number))
         if messages is None:
             return text
         from fundamentallm_hf.generation.chat import ChatPrompt
 
-        return ChatPrompt(text, messages if messages[-1]["role"] == "user" else messages[:-1])
+        return ChatPrompt(text, messages)
 
     def text_to_continue(self, number: str) -> Node:
         """The text that `/more` continues: the current one, or one of several samples.
@@ -191,14 +192,23 @@ class TreeCommands:
 
     def do_edit(self, argument: str) -> None:
         current = self.tree.current
-        before = self.tree.text(current.id) if current is not None else ""
+        before, given, chat = "", "", None
+        if current is not None:
+            before, chat = self.tree.text(current.id), self.tree.chat(current.id)
+        if chat is not None:  # of a chat the last reply
+            reply = started_reply(chat) or ""
+            given, before = before.removesuffix(reply), reply
         after = self.output.edit(before)
         if after is None or after == before:
             self.output.aside("nothing was changed")
             return
         parent = None if current is None else current.id
         changed = "".join(text for sign, text in compare(before, after) if sign == "+")
-        self.tree.go(self.tree.add(parent, after, name=first_words(changed)).id)
+        facts: dict[str, Any] = {}
+        if chat is not None:
+            asked = chat if started_reply(chat) is None else chat[:-1]
+            facts["messages"] = tuple(with_reply(asked, after))
+        self.tree.go(self.tree.add(parent, given + after, name=first_words(changed), **facts).id)
         self._moved()
 
     def do_diff(self, numbers: str) -> None:

@@ -77,16 +77,17 @@ def controlled_generate(
     if streamer is not None:
         streamer.put(input_ids.cpu())
     check_version(model, input_ids)
-    return decode(
-        model,
-        mode,
-        input_ids,
-        withheld,
-        logits_processor=logits_processor,
-        stopping_criteria=stopping_criteria,
-        generation_config=generation_config,
-        **model_kwargs,
-    )
+    with call.steering.acting(model):
+        return decode(
+            model,
+            mode,
+            input_ids,
+            withheld,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            generation_config=generation_config,
+            **model_kwargs,
+        )
 
 
 def _read_call(

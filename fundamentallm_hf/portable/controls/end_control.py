@@ -36,13 +36,17 @@ def add_text_ending(step: CallProcessors) -> None:
     masked = suppressed_tokens(call.config)
     last = spelled_within("ends_with", settings.last, step)
     processor = _processor(step, settings, masked, last)
+    rows = range(len(call.prompts))
+    lasting = [ways for ways in last if all(processor.keeps_words(call.prompts, row, ways) for row in rows)]
+    if 0 < len(lasting) < len(last):
+        processor = _processor(step, settings, masked, lasting)
     try:
         processor.check(call.prompts)
     except UserError:
         if settings.lead == "word":
             raise
         # Last words that are a sentence may still fit after a word.
-        processor = _processor(step, replace(settings, lead="word"), masked, last)
+        processor = _processor(step, replace(settings, lead="word"), masked, lasting or last)
         processor.check(call.prompts)
     # The others have to be done while there is room for the end.
     for each in (*step.acting(BadWordsLogitsProcessor), *step.acting(MustIncludeLogitsProcessor)):

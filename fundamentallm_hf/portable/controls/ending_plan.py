@@ -5,7 +5,8 @@ and a token is one of a few hundred kinds of steps in it. The least number of st
 computed once for a setting.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from ..text.unit_tables import UnitTables, UnitText
 from .end_settings import EndSettings
 from .spelled_text import Spelling
 
+# The usual ends of a sentence.
+_MARKS = (".", "!", "?")
 # More tokens than any text may have.
 NEVER = 1 << 30
 
@@ -125,6 +128,22 @@ class EndingPlan:
         if words < 0 or sentences < 0 or text.place >= table.shape[2]:
             return NEVER
         return min(NEVER, to_complete + int(table[words, sentences, text.place]))
+
+    def endings(self, text: UnitText, last: Sequence[Spelling] | None = None) -> Iterator[Sequence[int]]:
+        """Tokens that lead to an end from here, numbers aside: the usual ones, or the last words (`last`, or any)."""
+        if self.last:
+            yield from (way.tokens for ways in ([last] if last is not None else self.last) for way in ways)
+            return
+        breaks = {"line": "\n", "paragraph": "\n\n"}.get(self.unit, "")
+        for mark in ("", *_MARKS):
+            tokens = self.tables.vocabulary.spell(mark + breaks)
+            end = text if tokens is None else reduce(self.tables.advance, tokens, text)
+            if (
+                tokens is not None
+                and end.place < len(self.ends)
+                and self.settings.may_end(self.tables.states[end.place])
+            ):
+                yield tokens
 
     def is_end(self, state: UnitText) -> bool:
         """Whether the text has ended as asked for; a word has ended once another character follows it.

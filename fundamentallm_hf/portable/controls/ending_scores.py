@@ -1,10 +1,13 @@
 """Sums and shifts of unnormalized log-probabilities."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from .ending_plan import NEVER
+
+_LEAST = float(np.finfo(float).tiny)
 
 
 def log_sum(scores: np.ndarray) -> float:
@@ -32,3 +35,25 @@ def last_way(needs: np.ndarray, given: np.ndarray) -> np.ndarray:
         return given
     least = needs[open_tokens].min()
     return np.where(open_tokens & (needs == least), given, -np.inf) if least < NEVER else given
+
+
+def rest_scores(
+    rests: Sequence[tuple[int, ...]], given: np.ndarray, chances: Sequence[float] = ()
+) -> tuple[np.ndarray, float]:
+    """The scores of the first tokens of some continuations, and the score that none of them follows.
+
+    In beams, what comes after the first token counts once more, so they lean to an end.
+
+    Args:
+        rests: the continuations.
+        given: (vocabulary,) scores of the next token.
+        chances: the log-probability of each; by default that of its first token.
+    """
+    tokens = sorted({rest[0] for rest in rests})
+    changed, total = np.full_like(given, -np.inf), log_sum(given)
+    changed[tokens] = given[tokens]
+    for token in tokens if chances else ():
+        of_token = [chance for rest, chance in zip(rests, chances, strict=True) if rest[0] == token]
+        changed[token] = log_sum(np.array(of_token)) + total
+    share = float(np.exp(changed[tokens] - total).sum()) if math.isfinite(total) else 1.0
+    return changed, math.log(max(1.0 - share, _LEAST)) + total

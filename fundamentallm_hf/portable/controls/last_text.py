@@ -136,11 +136,25 @@ class LastText:
         before = (self._chances.get(key[: -TOKEN_BYTES * count], -np.inf) for count in range(1, self.offers + 1))
         better = sum(chance > chances[best] for chance in before)
         allowed = int(_BETTER * self.offers / max(left, 1)) - 1
-        return [ways[best]] if better <= allowed else []
+        # The longer ones that begin with it may follow, too.
+        return [way for way in ways if way[: len(ways[best])] == ways[best]] if better <= allowed else []
+
+    def forks(self, texts: Texts, index: int, rests: list[tuple[int, ...]], given: np.ndarray) -> list[float]:
+        """The log-probability of each text that continues a complete one; none where the model cannot be asked.
+
+        Args:
+            texts: texts.
+            index: of the text.
+            rests: what is left of last words; empty for a complete one.
+            given: (vocabulary,) scores of the next token.
+        """
+        longer = [rest for rest in rests if rest]
+        return self._log_chances(texts, index, longer, given) if longer and len(longer) < len(rests) else []
 
     def _log_chances(self, texts: Texts, index: int, ways: list[tuple[int, ...]], given: np.ndarray) -> list[float]:
         """The log-probability of each way after a text; none where the model cannot be asked."""
-        assert self.lookahead is not None
+        if self.lookahead is None:
+            return []
         found, all_logits = [], self.lookahead.logits(texts, [index] * len(ways), ways)
         for way, logits in zip(ways, all_logits, strict=True):
             if logits is None:

@@ -4,7 +4,8 @@ A text is followed token by token through every entry that is still missing. In 
 that would write all of them while avoiding banned words, so that the caller knows how much of the budget to keep.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -14,7 +15,7 @@ from ..text.text_patterns import TextPatterns
 from ..text.token_tables import TextState, TokenTables
 from ..text.vocabulary import Vocabulary, add_piece
 from ..text.word_counts import WordCounts
-from ..text.word_lists import split_alternatives
+from ..text.word_lists import is_regex, split_alternatives
 from .must_include_search import Search, Ways
 from .must_include_spelling import CLOSED, FREE, edge_after
 
@@ -123,13 +124,13 @@ class Requirements:
         """The progress after one more token."""
         places: list[TextState | None] = []
         held = set()
-        waiting = False
+        waiting, rest = False, None
         counts = self.prompt_counts or not progress.in_prompt
         for index, (table, place) in enumerate(zip(self.tables, progress.places, strict=True)):
             if place is None:
                 places.append(None)
                 continue
-            after, hit = table.read(place, token)
+            after, hit = table.read(place, token) if rest is None else table.read_rest(place, token, rest)
             found = counts and hit
             if counts and index in progress.held and table.keeps_run(place, token):
                 found = True
@@ -137,6 +138,8 @@ class Requirements:
                 # It is not its turn yet: only what is started later counts.
                 after, found = after._replace(patterns=table.patterns.neutral(after.patterns)), False
             waiting = waiting or not found
+            if found and self.ordered:
+                rest = table.rest_after(place, token, rest)
             if found and table.in_run(after):
                 # The next byte may make the decoder discard all adjacent bytes.
                 held.add(index)
@@ -190,6 +193,22 @@ class Requirements:
             missing = sorted([*missing, *ending])
         return missing
 
+    def keeps_at_end(self, progress: Progress, endings: Callable[[Sequence[int]], Iterable[Sequence[int]]]) -> bool:
+        """Whether all entries are still there at the end of a text: what an expression matches may depend on that.
+
+        Args:
+            progress: the progress of the text.
+            endings: called with the tokens of a plan, returns ways to end the text after them.
+        """
+        for plan in self.plans(progress):
+            after = reduce(self.advance, plan, progress)
+            unsure = (
+                is_regex(each) for each, place in zip(self.sources, after.places, strict=True) if place is not None
+            )
+            if not any(unsure) or any(not self.missing(reduce(self.advance, end, after)) for end in endings(plan)):
+                return True
+        return False
+
     def waiting(self, progress: Progress) -> list[int]:
         """The entries that are searched for now: all missing ones, or the first of them if they are ordered."""
         waiting = [index for index, place in enumerate(progress.places) if place is not None]
@@ -239,25 +258,16 @@ class Requirements:
 
     def _write_one(self, missing: Sequence[int], progress: Progress) -> tuple[Progress, list[int]] | None:
         """Complete a missing entry, such that none that was complete is missing then: the progress, and the tokens."""
-        space = self.vocabulary.token(" ")
-        for before in ([], [space]) if space is not None else ([],):
-            start = progress
-            for token in before:
-                start = self.advance(start, token)
+        for ways in (self._usual_ways, self._spaced_ways):
             possible = [
                 (len(found), index, found)
                 for index in (missing[:1] if self.ordered else missing)
-                if start.places[index] is not None
-                for found in self._usual_ways(index, start)
+                for found in ways(index, progress)
             ]
             for _, _, found in sorted(possible):
-                if before and not self._is_open(progress, before + found):
-                    continue
-                after = start
-                for token in found:
-                    after = self.advance(after, token)
+                after = reduce(self.advance, found, progress)
                 if len(self.missing(after)) < len(missing):
-                    return after, before + found
+                    return after, found
         return None
 
     def _usual_ways(self, index: int, progress: Progress) -> list[list[int]]:
@@ -282,13 +292,34 @@ class Requirements:
     def _open_ways(self, index: int, progress: Progress) -> list[list[int]]:
         """Tokens that complete an entry, as the decoder reads them, without a banned word."""
         found = [way for way in self._spelled_ways(index, progress) if self._is_open(progress, way)]
+        return found or self._spaced_ways(index, progress)
+
+    def _spaced_ways(self, index: int, progress: Progress) -> list[list[int]]:
+        """Tokens that complete an entry after a space, without a banned word.
+
+        After a space, bytes are not discarded with broken ones, and letters are no part of the word before.
+        """
         space = self.vocabulary.token(" ")
-        if not found and space is not None:
-            # Behind a space, bytes are not discarded with broken ones, and letters are no part of the word before.
+        if space is not None:
             after = self.advance(progress, space)
             ways = self._spelled_ways(index, after) if after.places[index] is not None else [[]]
-            found = [[space, *way] for way in ways if self._is_open(progress, [space, *way])]
-        return found
+            found = [[space, *way] for way in ways]
+        else:  # some tokenizers have a space only at the start of a word
+            text = self._text_after_space(index, progress)
+            spelled = None if text is None else self.vocabulary.spell(f" {text}")
+            found = [] if spelled is None else [spelled]
+        return [way for way in found if self._is_open(progress, way)]
+
+    def _text_after_space(self, index: int, progress: Progress) -> str | None:
+        """A text that completes an entry after a space; None if none was found."""
+        place, barred, tail = progress.places[index], progress.barred, f"{progress.tail} "
+        assert place is not None
+        table, bars, banned = self.tables[index], None, tail.endswith(self.stops)
+        if barred is not None and self.barred is not None:
+            bars, hit = self.barred.patterns.step(self.barred.flushed(barred), " ")
+            banned = banned or hit
+        state = table.patterns.step(table.flushed(place), " ")[0]
+        return None if banned else self.ways(Search(index, state, bars, tail if self.stops else None))
 
     def _is_open(self, progress: Progress, tokens: list[int]) -> bool:
         """Whether the text may continue with these tokens and end after them, as far as bans go."""
@@ -325,3 +356,7 @@ class Requirements:
         # Bytes next to broken ones would be discarded with them.
         if tokens and not (tokens[0] in self.vocabulary.fallback and broken):
             yield tokens
+        # Some tokenizers have a space only at the end of a word; without one, the next word would continue this one.
+        closed = self.vocabulary.spell(f"{way} ") if way and self.vocabulary.strips_trailing_space else None
+        if closed:
+            yield closed

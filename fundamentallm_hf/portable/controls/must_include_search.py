@@ -105,10 +105,13 @@ class Ways:
         in_stops = frozenset("".join(self.stops))
         # A letter of the entry is not tried in another form ("S" or a part of "ß" for "s"), if its own can be spelled.
         parts = "" if is_regex(source) else "".join(fold(char) for char in own if vocabulary.can_write(char))
-        letters = [char for char in letters if char in own or not set(fold(char) or char) <= set(parts)]
+        if parts:
+            letters = [char for char in letters if char in own or not set(fold(char) or char) <= set(parts)]
+        # With an expression, all characters are tried, which are classified faster together than one by one.
+        keys = [each.key if plain else each.match_classes.of for each in seen]
         found: dict[object, str] = {}
         for char in (*own, *letters):
-            key = (*(each.key(char) for each in seen), char if char in in_stops else "")
+            key = (*(of(char) for of in keys), char if char in in_stops else "")
             if key not in found and vocabulary.can_write(char):
                 found[key] = char
         return list(found.values())
@@ -124,7 +127,7 @@ class Ways:
     def _search(self, search: Search) -> str | None:
         """Best-first search, ordered by the length of the text so far plus the fewest characters still needed."""
         patterns, alphabet = self.patterns[search.entry], self.alphabets[search.entry]
-        first = (search.state, search.barred, search.tail)
+        first = (patterns.core(search.state), search.barred, search.tail)
         # A character that nothing sees completes a started one, and changes no state.
         numbers, seen, tried = count(), set() if search.started else {first}, 0
         queue: list[tuple[int, int, int, tuple[PatternState, PatternState | None, str | None] | None, str]] = []
@@ -149,10 +152,11 @@ class Ways:
                     written = self._spellable(search, text + letter)
                     if written is not None:
                         heappush(queue, (len(written), -len(written), next(numbers), None, written))
-                key = (after, bar, tail)
+                key = (patterns.core(after), bar, tail)
                 if key not in seen:
                     seen.add(key)
-                    heappush(queue, (length + patterns.distance(after), -length, next(numbers), key, text + letter))
+                    reached = (after, bar, tail)
+                    heappush(queue, (length + patterns.distance(after), -length, next(numbers), reached, text + letter))
         return None
 
     def _first_letters(self, search: Search) -> list[str]:

@@ -7,6 +7,7 @@ model writes it, and so does "end.marmalade". But only tokens that continue the 
 import codecs
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -58,11 +59,15 @@ class Spellings:
     def tail(self, row: torch.Tensor) -> Tail:
         """The end of the text of a row, `(length,)`: as long as the longest entry and a few characters more."""
         raw: list[bytes] = []
+        whole = 0  # characters that are tokens, or parts of one
         for token in reversed(row[-MOST_BYTES * self.longest :].tolist()):
-            piece = as_bytes(self.vocabulary.piece(token))
+            piece = self.vocabulary.piece(token)
             if not piece:
                 break  # a special token starts a new text
-            raw.append(piece)
+            raw.append(as_bytes(piece))
+            whole += len(piece) if isinstance(piece, str) else 0
+            if whole >= self.longest:
+                break
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text = decoder.decode(b"".join(reversed(raw)))
         return Tail(text[-self.longest :], decoder.getstate()[0])
@@ -99,10 +104,17 @@ class Spellings:
         return any(0 < _end_of(form, tail.text) < len(form) for form in self._written[entry] or ())
 
 
+@lru_cache(maxsize=1024)
+def _beginnings(form: str) -> list[tuple[int, tuple[str, ...]]]:
+    """For each number of characters of an entry, longest first, how they may be written."""
+    lengths = range(len(form), 0, -1)
+    return [(done, (form[:done], form[0].upper() + form[1:done], form[:done].upper())) for done in lengths]
+
+
 def _end_of(form: str, text: str) -> int:
     """How many characters of an entry, in its usual spelling or in capitals, a text ends in."""
-    for done in range(len(form), 0, -1):
-        if text.endswith((form[:done], form[0].upper() + form[1:done], form[:done].upper())):
+    for done, written in _beginnings(form):
+        if text.endswith(written):
             before = text[: len(text) - done]
             if not before or not is_word(before[-1]) or not needs_boundary(form[0]):
                 return done

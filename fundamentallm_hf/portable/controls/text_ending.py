@@ -16,7 +16,7 @@ with so many tokens less. Where the model would end the text, and where nothing 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 
 import numpy as np
@@ -29,9 +29,10 @@ from ..errors import UserError
 from ..text.unit_tables import UnitText
 from .ending_pace import EndingPace
 from .ending_plan import NEVER, EndingPlan
-from .ending_scores import give_to, last_way, log_sum
+from .ending_scores import give_to, last_way, log_sum, rest_scores
 from .last_text import LastText
 from .must_include_plan import Progress, Requirements
+from .spelled_text import Spelling
 
 # With budget for this many units nothing is reweighted; an end this many nats below the best token is only masked.
 _EARLY, _UNLIKELY = 4.0, 8.0
@@ -143,20 +144,17 @@ class TextEndLogitsProcessor(JudgesTexts):
         for row in range(len(states)) if rows is None else rows:
             room, unfinished = rooms[row], progress[row]
             need = self._joint_need(states[row], unfinished)
+            if not self.keeps_words(input_ids, row):
+                need = NEVER
             if need <= room:
                 continue
             name = self.settings.named[-1]
             words = "" if unfinished is None else " with the required words"
             what = f"{name}: such a text{words}"
+            line = f"{what} needs at least {need} tokens but {room} may be added: allow more, or ask for less"
             if need >= NEVER:
-                raise UserError(
-                    f"{what} cannot be written with the model's alphabet and the other settings: change one",
-                    setting=name,
-                )
-            raise UserError(
-                f"{what} needs at least {need} tokens but {room} may be added: allow more, or ask for less",
-                setting=name,
-            )
+                line = f"{what} cannot be written with the model's alphabet and the other settings: change one"
+            raise UserError(line, setting=name)
 
     def _unfinished(self, texts: torch.Tensor | Texts) -> list[Progress | None]:
         """The progress of each text in which required words are missing, or may yet become other words."""
@@ -170,6 +168,17 @@ class TextEndLogitsProcessor(JudgesTexts):
         if unfinished is None or self.requirements is None:
             return self.plan.need(state)
         return min((self._need_after(state, way) for way in self.requirements.plans(unfinished)), default=NEVER)
+
+    def keeps_words(self, input_ids: torch.Tensor, row: int, last: Sequence[Spelling] | None = None) -> bool:
+        """Whether required words are still there at the end of a row, with these ways to write its last words."""
+        state, unfinished = self.states(input_ids)[row], self._unfinished(input_ids)[row]
+        if unfinished is None or self.requirements is None:
+            return True
+
+        def endings(way: Sequence[int]) -> Iterable[Sequence[int]]:
+            return self.plan.endings(reduce(self._advance, way, state), last)
+
+        return self.requirements.keeps_at_end(unfinished, endings)
 
     def _need_after(self, state: UnitText, tokens: Sequence[int]) -> int:
         """Tokens that write the missing words in this way and then an end."""
@@ -208,8 +217,8 @@ class TextEndLogitsProcessor(JudgesTexts):
             if not rests and unfinished is None and self._is_early(state, room, scores[index], row):
                 continue
             given = scores[index].detach().double().cpu().numpy() / self.temperature
-            if rests:
-                changed, ends = self._finish(rests, given)
+            if self.last is not None and rests:
+                changed, ends = self._finish(rests, given, self.last.forks(texts, index, rests, given))
             elif self.last is None:
                 changed, ends, _ = self._row(state, room, unfinished, given, row, [])
             else:
@@ -304,18 +313,22 @@ class TextEndLogitsProcessor(JudgesTexts):
         changed[best] = weight if math.isfinite(weight) else 0.0
         return [way for way in begins if way[0] == best]
 
-    def _finish(self, rests: list[tuple[int, ...]], given: np.ndarray) -> tuple[np.ndarray, bool]:
-        """The scores of a row whose last words have begun: only their rest is left, and whether it has to end."""
-        over = () in rests
-        tokens = sorted({rest[0] for rest in rests if rest})
-        if over:
-            tokens = sorted(self._over)
-        changed = np.full_like(given, -np.inf)
-        changed[tokens] = given[tokens]
+    def _finish(
+        self, rests: list[tuple[int, ...]], given: np.ndarray, chances: Sequence[float] = ()
+    ) -> tuple[np.ndarray, bool]:
+        """The scores of a row whose last words have begun: only their rest is left, or an end; and if it has to end.
+
+        `rests` holds an empty one where one of them is complete; the others are as in `rest_scores`.
+        """
+        longer = [rest for rest in rests if rest]
+        changed, lost = rest_scores(longer, given, chances)
+        if len(longer) < len(rests):
+            # A longer text begins with a complete one: the end is as probable as all else.
+            return changed, self._end(changed, given, np.array(sorted(self._over), dtype=np.int64), lost)
         if not np.isfinite(changed).any():
             # Other controls, such as one against repetition, may mask them.
-            changed[tokens] = 0.0
-        return changed, over
+            changed[[rest[0] for rest in longer]] = 0.0
+        return changed, False
 
     def _with_spare(self, fits: np.ndarray, needs: np.ndarray, given: np.ndarray, room: int) -> np.ndarray:
         """(size,) bool: of the tokens that fit, those that leave spare tokens, as many as possible."""

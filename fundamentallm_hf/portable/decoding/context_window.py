@@ -162,9 +162,10 @@ def check_overflow(
             setting="prompt",
         )
     if overflow == "error" and not fits:
+        fewer = f"ask for at most {window - longest} tokens, " if longest < window else ""
         raise ValueError(
             f"{longest} prompt tokens and {new_tokens} new ones do not fit into the model's window of {window}: "
-            f"shorten the prompt, ask for at most {max(0, window - longest)} tokens, or set overflow='slide'"
+            f"shorten the prompt, {fewer}or set overflow='slide'"
         )
     if cut := window_start(longest, window):
         logger.warning(

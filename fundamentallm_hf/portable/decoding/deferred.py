@@ -17,13 +17,14 @@ class Deferred:
 
     Args:
         make_step: creates the step of the loop for a number of rows and a number of columns; None for the usual one.
+        plain: `make_step` suits the model, which was checked at an earlier call and has not changed since.
 
     Attributes:
         loop: the loop, once `generate()` has returned. Whoever runs it calls `open` before and `close` after.
     """
 
-    def __init__(self, make_step: Callable[[int, int], Step] | None = None) -> None:
-        self.make_step = make_step
+    def __init__(self, make_step: Callable[[int, int], Step] | None = None, plain: bool = False) -> None:
+        self.make_step, self.plain = make_step, plain
         self.loop: LeanLoop | None = None
 
     def take(self, loop: LeanLoop) -> torch.Tensor:

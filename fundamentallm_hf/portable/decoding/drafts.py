@@ -49,10 +49,11 @@ class NgramTable:
 
     def next(self, tokens: Sequence[int]) -> tuple[int, float] | None:
         """The next token by the longest known context, and its probability."""
-        found, entries = self.entries.get(0), self.entries
-        for key in context_keys(tokens, self.order):
-            found = entries.get(key, found)
-        return found
+        entries = self.entries
+        for key in reversed(context_keys(tokens, self.order)):
+            if key in entries:
+                return entries[key]
+        return entries.get(0)
 
     @property
     def largest(self) -> int:

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 
 from .network_step import Chosen
-from .row_drafts import ignores_text
-from .texts import common_length
 
 
 class FreeRuns:
@@ -46,40 +44,28 @@ class FreeRuns:
         loop = self.loop
         chosen = self._choose(logits) if chosen is None else chosen
         start, streamer = loop.length, loop.streamer
-        in_runs = loop.recorder is not None or getattr(streamer, "takes_runs", False)
-        if in_runs:
+        if loop.recorder is not None:
             loop.streamer = None  # it may ask for the probabilities that are recorded below
-        if chosen.tokens and loop.streamer is None and ignores_text(loop.criteria):
-            written = self._append_run(chosen.tokens, drafted)
+        if chosen.tokens:
+            written = loop.append_run(chosen.tokens, drafted)
         else:
-            written = self._append_each(chosen, drafted)
+            written = self._append_drawn(chosen.scores, drafted)
         if loop.recorder is not None:
             loop.recorder.record_run(loop.ids[0, : loop.length], start, logits[:written], chosen.scores[:written])
-        if in_runs:
             loop.streamer = streamer
             if streamer is not None:
                 streamer.put(loop.ids[0, start : loop.length].cpu())
         return written
 
-    def _append_each(self, chosen: Chosen, drafted: Sequence[int]) -> int:
-        """Append chosen tokens one by one, as long as they match the drafted ones. Returns their number."""
+    def _append_drawn(self, scores: torch.Tensor, drafted: Sequence[int]) -> int:
+        """Draw tokens by scores, (drafted + 1, vocabulary), as long as they match the drafted ones.
+
+        Without a seed every choice uses a number from torch's generator, so only the necessary ones are made.
+        """
         loop = self.loop
         for index in range(len(drafted) + 1):
-            # Without a seed every choice uses a number from torch's generator, so only the necessary ones are made.
-            token = chosen.tokens[index] if chosen.tokens else loop.choose(chosen.scores[index : index + 1])[0]
+            (token,) = loop.choose(scores[index : index + 1])
             loop.append([token])
             if not any(loop.going) or (index < len(drafted) and token != drafted[index]):
                 return index + 1
         return len(drafted) + 1
-
-    def _append_run(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
-        """Like `_append_each`, but in one step: for criteria that do not depend on the text."""
-        loop = self.loop
-        over = bool(loop.criteria) and bool(loop.criteria(loop.ids[:, : loop.length], None).any())
-        count = 1 if over else min(common_length(tokens, drafted) + 1, loop.most - loop.length)
-        count = next((index for index in range(count) if tokens[index] in loop.end_tokens), count - 1) + 1
-        loop.enter(tokens[:count])
-        loop.length += count
-        loop.lengths[0] += count
-        loop.going = [not over and loop.length < loop.most and tokens[count - 1] not in loop.end_tokens]
-        return count

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from transformers.generation import GenerationMode
 from .context_window import WindowFullCriteria
 from .lookahead import InSight, ModelLookahead
 from .phases import ENDING_FIELDS, WHOLE_TEXT_FIELDS, is_given
+from .steering import Steering
 
 Made = TypeVar("Made")
 # A list of thousands is compiled once for a tokenizer, not once a call.
@@ -36,6 +38,7 @@ class Call:
         window: number of positions of the model, if it is fixed.
         in_sight: how many of a row's tokens are visible to the model.
         window_full: ends the rows that have filled the window, if they have to end there.
+        steering: what controls add to the hidden states of the model; it has to act while a loop runs.
     """
 
     model: Any
@@ -48,6 +51,7 @@ class Call:
     window: int | None = None
     in_sight: InSight = lambda length: length
     window_full: WindowFullCriteria | None = None
+    steering: Steering = dataclass_field(default_factory=Steering)
 
     @property
     def prompt_columns(self) -> int:

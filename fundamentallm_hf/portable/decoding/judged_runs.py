@@ -5,7 +5,6 @@ answers and their questions are noted, one pass answers those that matter, and t
 depends on the first time: what a processor keeps, it keeps by the tokens of a text.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from transformers import (
 
 from .drafts import Draft
 from .lookahead import Branches, ContinuationKey, Wishes
+from .network_step import Chosen
 from .recording import Recorder
 from .texts import JudgesTexts, Texts, common_length
 from .warpers import MEMORYLESS
@@ -74,14 +74,15 @@ class JudgedRuns:
 
     Args:
         loop: the `LeanLoop` that decodes.
+
+    Attributes:
+        guessing: the processors of the call by which the model alone would choose.
     """
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
         self.ahead: Ahead | None = None
-        self.temperature = math.prod(
-            each.temperature for each in loop.processors if type(each) is TemperatureLogitsWarper
-        )
+        self.guessing = [each for each in loop.processors if type(each) is TemperatureLogitsWarper]
         self.most = 0  # drafted tokens whose keys and values are still in the cache
         self.recorders = [each for each in loop.processors if isinstance(each, Recorder)]
         looks = [each.first_look() for each in self.recorders]
@@ -103,12 +104,13 @@ class JudgedRuns:
         ahead, self.ahead = self.ahead, None
         return ahead
 
-    def write(self, logits: torch.Tensor, drafted: Sequence[int]) -> int:
+    def write(self, logits: torch.Tensor, drafted: Sequence[int], guessed: Chosen | None = None) -> int:
         """Choose tokens as long as they match the drafted ones, and return their number.
 
         Args:
             logits: (1, drafted + 1, vocabulary) after the text and after each drafted token.
             drafted: the drafted tokens.
+            guessed: what the model alone would choose; None if nobody has computed it.
         """
         loop, cached = self.loop, self.loop.step.length
         loop.enter(drafted)
@@ -118,13 +120,16 @@ class JudgedRuns:
             watcher.show_all(loop.states[0], texts)
         self.most = len(drafted)
         try:
-            scores, chosen = self._judge(texts, logits[0], drafted)
+            unlikely = self._unlikely(texts, logits[0], drafted, guessed)
+            scores, chosen = self._judge(texts, logits[0], drafted, unlikely)
         except ValueError:  # if it concerns a text that is written, `write_each` raises it again
             self.ahead = None
             loop.step.length = cached - (len(drafted) - self.most)
             return loop.write_each(logits, drafted[: self.most])
         finally:
             loop.step.length = cached
+        if chosen and not self.recorders:
+            return loop.append_run(chosen, drafted[: len(chosen) - 1])
         for index, (row, raw) in enumerate(zip(scores, logits[0], strict=False)):
             ids = loop.ids[:, : loop.length]
             for look in self.looks:
@@ -138,12 +143,20 @@ class JudgedRuns:
                 break
         return index + 1
 
-    def _judge(self, texts: Texts, logits: torch.Tensor, drafted: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
-        """The final scores of the tokens that are certain, and, with a seed, the tokens that are chosen by them."""
+    def _judge(
+        self, texts: Texts, logits: torch.Tensor, drafted: Sequence[int], unlikely: Sequence[int]
+    ) -> tuple[torch.Tensor, list[int]]:
+        """The final scores of the tokens that are certain, and, with a seed, the tokens that are chosen by them.
+
+        Args:
+            texts: the text, and the text after each drafted token.
+            logits: (texts, vocabulary).
+            drafted: the drafted tokens.
+            unlikely: the indices of those that the model alone would not choose.
+        """
         loop, cached = self.loop, self.loop.step.length - len(drafted)
         lookahead, guess = loop.call.lookahead, list[int]()
         wishes = lookahead.wishes = Wishes()
-        unlikely = self._unlikely(texts, logits, drafted)
         certain, scores, tokens = 0, list[torch.Tensor](), list[int]()
         try:
             while True:
@@ -174,15 +187,21 @@ class JudgedRuns:
         finally:
             lookahead.wishes = None
 
-    def _unlikely(self, texts: Texts, logits: torch.Tensor, drafted: Sequence[int]) -> list[int]:
+    def _unlikely(
+        self, texts: Texts, logits: torch.Tensor, drafted: Sequence[int], guessed: Chosen | None
+    ) -> list[int]:
         """The indices of drafted tokens that the model alone would not choose."""
         if not drafted:
             return []
-        if self.loop.chooser is None:
-            chosen = logits.argmax(dim=-1).tolist()
+        if guessed is not None:
+            tokens = guessed.tokens
+        elif self.loop.chooser is None:
+            tokens = logits.argmax(dim=-1).tolist()
         else:
-            _, chosen = self._chosen(texts, logits / self.temperature)
-        return [index for index, (token, draft) in enumerate(zip(chosen, drafted, strict=False)) if token != draft]
+            for each in self.guessing:
+                logits = each(None, logits)
+            _, tokens = self._chosen(texts, logits)
+        return [index for index, (token, draft) in enumerate(zip(tokens, drafted, strict=False)) if token != draft]
 
     def _chosen(self, texts: Texts, scores: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         if self.loop.greedy:

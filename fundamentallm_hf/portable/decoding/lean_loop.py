@@ -22,9 +22,9 @@ from .judged_runs import JudgedRuns
 from .lookahead import Branches
 from .network_step import Chosen, Step
 from .recording import FirstLook, ProbabilityRecorder
-from .row_drafts import RowDrafts
+from .row_drafts import RowDrafts, ignores_text, is_over
 from .seeded_sampling import SeededSampling
-from .texts import Texts
+from .texts import Texts, common_length
 from .warpers import MEMORYLESS
 from .watched_states import StatesWatcher
 
@@ -291,13 +291,13 @@ class LeanLoop:
         Args:
             logits: (rows, drafted + 1, vocabulary), as `compute` returns them.
             draft: the drafted tokens.
-            chosen: for a loop that is `at_once`, what others have chosen from these logits.
+            chosen: what others have chosen from these logits by the processors that look at nothing else.
         """
         drafted = draft.tokens
         if self.at_once:
             written = self.free.write(logits[0], drafted, chosen)
         elif self.runs is not None:
-            written = self.runs.write(logits, drafted)
+            written = self.runs.write(logits, drafted, chosen)
         else:
             written = self.write_each(logits, drafted)
         if self.drafter is not None:
@@ -334,6 +334,32 @@ class LeanLoop:
         if any(not isinstance(each, EndCriteria) or each.rows for each in self.criteria):
             ended = self.criteria(self.ids[:, : self.length].contiguous(), None).tolist()
             self.going = [going and not over for going, over in zip(self.going, ended, strict=True)]
+
+    def append_run(self, tokens: Sequence[int], drafted: Sequence[int]) -> int:
+        """Append the tokens chosen for a single row as long as they match the drafted ones, and return their number.
+
+        Args:
+            tokens: one more than drafted, each chosen as if those before it were the drafted ones.
+            drafted: the drafted tokens.
+        """
+        count = common_length(tokens, drafted) + 1
+        in_runs = self.streamer is None or getattr(self.streamer, "takes_runs", False)
+        if not in_runs or not ignores_text(self.criteria):
+            for index in range(count):
+                self.append([tokens[index]])
+                if not any(self.going):
+                    return index + 1
+            return count
+        over = is_over(self.criteria, self.ids[:, : self.length])
+        count = 1 if over else min(count, self.most - self.length)
+        count = next((index for index in range(count) if tokens[index] in self.end_tokens), count - 1) + 1
+        self.enter(tokens[:count])
+        if self.streamer is not None:
+            self.streamer.put(self.ids[0, self.length : self.length + count].clone())
+        self.length += count
+        self.lengths[0] += count
+        self.going = [not over and self.length < self.most and tokens[count - 1] not in self.end_tokens]
+        return count
 
     def _read_ahead(
         self, texts: Texts, rows: list[int], asked: list[list[int]], sights: list[int]

@@ -16,7 +16,7 @@ from .seeded_sampling import SeededSampling
 
 # With one row, drafting a token saves time if it is kept with a probability of at least MOST_WORTH - GAIN. The more
 # rows share a pass, the less time a saved pass is worth.
-MOST_WORTH, GAIN, SHARED = 0.5, 0.38, 0.6
+MOST_WORTH, GAIN, SHARED = 0.3, 0.18, 0.6
 
 
 def worth(rows: int) -> float:
@@ -27,6 +27,11 @@ def worth(rows: int) -> float:
 def ignores_text(criteria: StoppingCriteriaList) -> bool:
     """Whether none of these criteria depends on the text of a row."""
     return all((isinstance(each, EndCriteria) and not each.rows) or _is_blind(each) for each in criteria)
+
+
+def is_over(criteria: StoppingCriteriaList, input_ids: torch.Tensor) -> bool:
+    """Whether one of these criteria, none of which depends on the text of a row, ends rows (rows, length)."""
+    return any(bool(each(input_ids, None).any()) for each in criteria if _is_blind(each))
 
 
 def _is_blind(criterion: object) -> bool:

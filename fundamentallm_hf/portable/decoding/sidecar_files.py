@@ -10,8 +10,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
 from ..text.word_counts import FILE_NAME, WordCounts
-from .draft_file import DRAFT_FILE
+from .draft_file import DRAFT_FILE, NEXT_WORDS_FILE
 from .drafts import NgramTable
+from .next_words import NextWords
 
 logger = logging.get_logger(__name__)
 
@@ -53,6 +54,28 @@ def own_draft_table(model: Any) -> NgramTable | None:
     return model.draft_table
 
 
+def own_next_words(model: Any) -> NextWords | None:
+    """What predicts a model's next word: its attribute `next_words`, or the file next to the weights it came from."""
+    if getattr(model, "next_words", None) is None and not getattr(model, "_has_no_next_words", False):
+        file = find_sidecar(model, NEXT_WORDS_FILE)
+        model.next_words = _read_next_words(file, model.config.hidden_size) if file else None
+        model._has_no_next_words = model.next_words is None
+    return model.next_words
+
+
+def _read_next_words(file: str, width: int) -> NextWords | None:
+    """The classifier in a file; None, and a line that says so, where it is of no use. Word weights can do without."""
+    try:
+        found = NextWords.load(file)
+    except (ValueError, OSError) as error:
+        logger.warning(f"Words are not predicted: {error}")
+        return None
+    if found.hidden_size == width:
+        return found
+    logger.warning(f"{file} belongs to another model, so it is not used: make it again.")
+    return None
+
+
 def _read_draft_table(file: str, size: int) -> NgramTable | None:
     """The table in a file; None, and a line that says so, where it is of no use. A text can do without."""
     try:
@@ -67,12 +90,14 @@ def _read_draft_table(file: str, size: int) -> NgramTable | None:
 
 
 def save_sidecars(model: Any, folder: Any) -> None:
-    """Write the word counts and the draft table of a model, as far as it has them, into a folder."""
-    counts, table = own_word_counts(model), own_draft_table(model)
+    """Write the word counts, the draft table and the next words of a model, as far as it has them, into a folder."""
+    counts, table, next_words = own_word_counts(model), own_draft_table(model), own_next_words(model)
     if counts is not None:
         counts.save(Path(folder) / FILE_NAME)
     if table is not None:
         table.save(Path(folder) / DRAFT_FILE)
+    if next_words is not None:
+        next_words.save(Path(folder) / NEXT_WORDS_FILE)
 
 
 def find_sidecar(model: Any, name: str) -> str | None:

@@ -1,7 +1,7 @@
 """Processors that observe the input of the output layer, and how a decoding loop passes it to them.
 
 In transformers' loop these processors record it with a hook on the output layer. A loop that calls no modules passes it
-to them directly, so it must distinguish their hooks from others.
+to them directly, so it must distinguish hooks that it may leave out from others.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 
 from .texts import JudgesTexts, Texts
 
-_MARK = "only_watches_states"
+_MARK = "is_optional_hook"
 
 
 class StatesWatcher(JudgesTexts):
@@ -35,12 +35,12 @@ class StatesWatcher(JudgesTexts):
         raise NotImplementedError
 
 
-def only_watches(hook: Any) -> Any:
+def optional_hook(hook: Any) -> Any:
     """Mark a hook as that of a `StatesWatcher`; a loop that calls `show` does not need the hook."""
     setattr(hook, _MARK, True)
     return hook
 
 
-def watches_states(hook: Any) -> bool:
-    """Whether `only_watches` marked a hook."""
+def is_optional(hook: Any) -> bool:
+    """Whether a loop that calls no modules may leave a hook out."""
     return getattr(hook, _MARK, False) is True

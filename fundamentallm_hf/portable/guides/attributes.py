@@ -19,8 +19,10 @@ from ..text.word_lists import split_entries
 from .classifier_files import CLASSIFIER_FOLDER, ITS_OWN, copy_classifier
 
 FOLDER, FILE_NAME, WORDS_NAME = "attributes", "attribute.json", "words.tsv"
-EXPERTS_NAME = "experts.safetensors"
-KINDS = ("words", "experts", "prompts", "classifier")
+KINDS = ("words", "experts", "steering", "prompts", "classifier")
+# The kinds that fit one model only, and the file of each. Other models use the words of such an attribute, if any.
+FITTED = {"experts": "experts.safetensors", "steering": "steering.safetensors"}
+_FIELDS = {"experts": "experts", "steering": "vectors"}
 # The range of a strength: for one attribute, and for the overall factor.
 STRONGEST = 10.0
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
@@ -33,12 +35,14 @@ class Attribute:
     """An attribute, in memory.
 
     Attributes:
-        kind: "words" (a list of weighted words), "experts" (a pair of adapters trained for one model), "prompts" (two
-            contexts that are contrasted) or "classifier" (a model that returns the probability that a text has it).
+        kind: "words" (a list of weighted words), "experts" (a pair of adapters trained for one model), "steering"
+            (vectors made for one model), "prompts" (two contexts that are contrasted) or "classifier" (a model that
+            returns the probability that a text has it).
         description: its effect, in one line.
-        words: for "words", the weight of each word; `lov*` is every word that starts so. For "experts", the words that
-            other models use instead, if any.
+        words: for "words", the weight of each word; `lov*` is every word that starts so. For "experts" and
+            "steering", the words that other models use instead, if any.
         experts: for "experts", the content of a file with the pair; see `ExpertPair`.
+        vectors: for "steering", the content of a file with the vectors; see `SteeringVectors`.
         with_text, without_text: for "prompts", a context that has the attribute, and one that lacks it.
         classifier: for "classifier", a text classifier: `user/name` or `user/name@revision` on the Hub as a string, or
             a local folder as a path.
@@ -56,6 +60,7 @@ class Attribute:
     without_text: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     experts: bytes = field(default=b"", repr=False)
+    vectors: bytes = field(default=b"", repr=False)
     classifier: str | Path = ""
     label: str = ""
 
@@ -64,8 +69,10 @@ class Attribute:
             raise UserError(f"the kind of an attribute has to be one of {', '.join(KINDS)} but is {self.kind!r}")
         if self.kind == "words" and not self.words:
             raise UserError("an attribute of the kind words has to hold words with weights but holds none")
-        if self.kind == "experts" and not self.experts:
-            raise UserError(f"an attribute of the kind experts has to hold them in {EXPERTS_NAME} but holds none")
+        if self.kind in FITTED and not self.fitted:
+            raise UserError(
+                f"an attribute of the kind {self.kind} has to hold them in {FITTED[self.kind]} but holds none"
+            )
         if not isinstance(self.words, Mapping) or not all(
             isinstance(word, str) and isinstance(weight, int | float) and math.isfinite(weight)
             for word, weight in self.words.items()
@@ -77,6 +84,11 @@ class Attribute:
             raise UserError("an attribute of the kind prompts has to hold two texts that differ: with and without")
         if self.kind == "classifier":
             self._check_classifier()
+
+    @property
+    def fitted(self) -> bytes:
+        """The content of the file of a kind in `FITTED`; empty for other kinds."""
+        return getattr(self, _FIELDS[self.kind]) if self.kind in FITTED else b""
 
     def _check_classifier(self) -> None:
         named = isinstance(self.classifier, str) and _HUB_NAME.fullmatch(self.classifier)
@@ -113,14 +125,16 @@ class Attribute:
             fields = json.loads(_text_of(find(FILE_NAME)))
             if not isinstance(fields, dict):
                 raise ValueError(f"{FILE_NAME} has to hold fields by name")
-            experts = fields.get("kind") == "experts"
+            kind = fields.get("kind")
             if fields.get("words") is None and (fields.get("kind") == "words" or fields.pop("has_words", False)):
                 fields["words"] = _read_words(_text_of(find(WORDS_NAME)))
             if fields.get("kind") == "classifier" and fields.get("model") == ITS_OWN:
                 fields["model"] = Path(find(CLASSIFIER_FOLDER))
                 if not fields["model"].is_dir():
                     raise ValueError(f"there is no folder {CLASSIFIER_FOLDER} next to its {FILE_NAME}")
-            return cls.of(fields | {"experts": _content_of(find(EXPERTS_NAME))} if experts else fields)
+            if kind in FITTED:
+                fields[_FIELDS[kind]] = _content_of(find(FITTED[kind]))
+            return cls.of(fields)
         except OSError as error:
             raise UserError(f"cannot read the attribute {str(shown)!r}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
@@ -141,20 +155,21 @@ class Attribute:
             "with_text": about.pop("with", ""),
             "without_text": about.pop("without", ""),
             "experts": about.pop("experts", b""),
+            "vectors": about.pop("vectors", b""),
         }
         if known["kind"] == "classifier":
             known |= {"classifier": about.pop("model", ""), "label": about.pop("label", "")}
         return cls(**known, about=about)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields for `of`, with the words of the largest weights first. Experts are bytes."""
+        """The fields for `of`, with the words of the largest weights first. Experts and vectors are bytes."""
         fields: dict[str, Any] = {"kind": self.kind, "description": self.description, **self.about}
         if self.kind == "prompts":
             return fields | {"with": self.with_text, "without": self.without_text}
         if self.kind == "classifier":
             return fields | {"model": self.classifier, "label": self.label}
-        if self.kind == "experts":
-            fields["experts"] = self.experts
+        if self.kind in FITTED:
+            fields[_FIELDS[self.kind]] = self.fitted
             if not self.words:
                 return fields
         return fields | {"words": dict(sorted(self.words.items(), key=lambda item: (-item[1], item[0])))}
@@ -170,8 +185,8 @@ class Attribute:
         if isinstance(self.classifier, Path):
             copy_classifier(self.classifier, folder / CLASSIFIER_FOLDER)
             fields["model"] = ITS_OWN
-        if "experts" in fields:
-            (folder / EXPERTS_NAME).write_bytes(fields.pop("experts"))
+        if self.kind in FITTED:
+            (folder / FITTED[self.kind]).write_bytes(fields.pop(_FIELDS[self.kind]))
             fields["has_words"] = bool(self.words)
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         (folder / FILE_NAME).write_text(text, encoding="utf-8")

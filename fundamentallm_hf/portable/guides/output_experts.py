@@ -6,17 +6,16 @@ models, as DExperts (Liu et al. 2021) needs. A pair fits one model only, which i
 output layer.
 """
 
-import json
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from .signed_tensors import Signature, SignedTensors, same_signature, signature_of
+
 # The width of a bottleneck: at 64 the bundled model's pair separated held-out sentences a little less well.
 BOTTLENECK = 256
 _FORMAT = "fundamentallm-output-experts"
-# The signature is the lengths of this many rows of the output layer; they may differ by this part (rounding).
-_SIGNED_ROWS, _ROUNDING = 8, 0.02
 
 
 class OutputWeights(NamedTuple):
@@ -44,12 +43,14 @@ class OutputWeights(NamedTuple):
         bias = getattr(output, "bias", None)
         return cls(weight.detach(), None if bias is None else bias.detach())
 
+    def in_float32(self) -> "OutputWeights":
+        """The same in float32, of which the states of a pass are multiplied; these weights if they are that already."""
+        return OutputWeights(self.weight.float(), None if self.bias is None else self.bias.float())
+
     @property
-    def signature(self) -> tuple[float, ...]:
-        """Identifies an output layer: the lengths of some of its rows."""
-        rows = torch.linspace(0, len(self.weight) - 1, _SIGNED_ROWS).long()
-        lengths = self.weight[rows.to(self.weight.device)].float().norm(dim=-1)
-        return tuple(round(value, 5) for value in lengths.tolist())
+    def signature(self) -> Signature:
+        """Identifies an output layer."""
+        return signature_of(self.weight)
 
 
 class OutputAdapter(nn.Module):
@@ -83,7 +84,7 @@ class ExpertPair(nn.Module):
         signature: of the output layer they were trained with; see `OutputWeights`.
     """
 
-    def __init__(self, hidden_size: int, bottleneck: int = BOTTLENECK, signature: tuple[float, ...] = ()) -> None:
+    def __init__(self, hidden_size: int, bottleneck: int = BOTTLENECK, signature: Signature = ()) -> None:
         super().__init__()
         self.hidden_size = hidden_size
         self.bottleneck = bottleneck
@@ -120,18 +121,14 @@ class ExpertPair(nn.Module):
         width = output.weight.shape[1]
         if width != self.hidden_size:
             return f"its experts read states of {self.hidden_size} numbers, and this model's have {width}"
-        theirs, ours = torch.tensor(self.signature), torch.tensor(output.signature)
-        if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=_ROUNDING):
+        if not same_signature(self.signature, output.signature):
             return "its experts were trained on another model"
         return None
 
     def to_bytes(self) -> bytes:
         """The pair as the content of a safetensors file, in half precision."""
-        from safetensors.torch import save
-
-        # One entry, because the order of several is random.
-        about = {_FORMAT: json.dumps({"signature": self.signature})}
-        return save({name: each.detach().half().contiguous() for name, each in self.state_dict().items()}, about)
+        tensors = {name: each.detach().half().contiguous() for name, each in self.state_dict().items()}
+        return SignedTensors(tensors, self.signature).to_bytes(_FORMAT)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "ExpertPair":
@@ -140,18 +137,12 @@ class ExpertPair(nn.Module):
         Raises:
             ValueError: it is anything else.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         try:
-            tensors = load(content)
-            # The header comes first: its length in eight bytes, then the header as JSON.
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            signature = json.loads(header["__metadata__"][_FORMAT])["signature"]
+            tensors, signature = SignedTensors.from_bytes(content, _FORMAT)
             bottleneck, hidden_size = tensors["having.down.weight"].shape
-            pair = cls(hidden_size, bottleneck, tuple(map(float, signature)))
+            pair = cls(hidden_size, bottleneck, signature)
             pair.load_state_dict({name: each.float() for name, each in tensors.items()})
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (KeyError, ValueError, RuntimeError) as error:
             raise ValueError("experts have to be a safetensors file that train-attribute has written") from error
         return pair.eval().requires_grad_(False)
 

@@ -7,6 +7,7 @@ tokens in one pass), the rows are computed again, with the same result.
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.lookahead import InSight
 from ..decoding.row_states import row_key
 from ..decoding.texts import Texts
-from ..decoding.watched_states import StatesWatcher, only_watches
+from ..decoding.watched_states import StatesWatcher, optional_hook
 from .output_experts import OutputWeights
 
 
@@ -43,10 +44,15 @@ class OutputStates(StatesWatcher):
         self._ids = torch.zeros(0, 0, dtype=torch.long)
         self._of_texts: tuple[torch.Tensor, dict[tuple[int, int], int]] = torch.zeros(0, 0), {}
         self._states: torch.Tensor | None = None
-        self.output = OutputWeights.of(model)
+        OutputWeights.of(model)
         # The hook is removed with this processor.
         handle = model.get_output_embeddings().register_forward_pre_hook(_watcher(weakref.ref(self)))
         weakref.finalize(self, handle.remove)
+
+    @cached_property
+    def output(self) -> OutputWeights:
+        """The output layer of the model in float32: a second copy, kept with this, if it has lower precision."""
+        return OutputWeights.of(self.model).in_float32()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary), returned unchanged."""
@@ -115,4 +121,4 @@ def _watcher(states: "weakref.ref[OutputStates]") -> Any:
         if found is not None and threading.get_ident() == thread:
             found._passing = given[0]
 
-    return only_watches(passing)
+    return optional_hook(passing)

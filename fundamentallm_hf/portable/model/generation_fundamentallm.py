@@ -216,16 +216,21 @@ class Decoding:
             "stopping_criteria": stopping_criteria,
             "generation_config": generation_config,
         }
+        if isinstance(self.loop, Deferred) and call.steering:
+            raise CannotDefer  # its passes are not those of other calls
         if self.loop is None or isinstance(self.loop, Deferred):
             if self._is_plain(call, prepared, inputs_tensor):
                 loop = self._lean_loop(call, logits_processor, stopping_criteria, prepared.get("attention_mask"))
-                return loop.run() if self.loop is None else self.loop.take(loop)
+                with call.steering.acting(model, has_hooks=False):  # processors may call the model themselves
+                    return loop.run() if self.loop is None else self.loop.take(loop)
             if self.loop is not None:
                 raise CannotDefer
-            return decode(model, mode, input_ids, self.withheld, inputs_tensor=inputs_tensor, **prepared)
+            with call.steering.acting(model):
+                return decode(model, mode, input_ids, self.withheld, inputs_tensor=inputs_tensor, **prepared)
         if inputs_tensor is not None:
             prepared["inputs_tensor"] = inputs_tensor
-        return self.loop(model, input_ids, **prepared)
+        with call.steering.acting(model):
+            return self.loop(model, input_ids, **prepared)
 
     def _call(
         self, input_ids: torch.Tensor, config: GenerationConfig, mode: GenerationMode, prepared: dict[str, Any]
@@ -280,7 +285,7 @@ class Decoding:
             return False
         if rows > 1 and call.closing_token is None and config.pad_token_id is None:
             return False
-        return plain_network(self.model)
+        return (isinstance(self.loop, Deferred) and self.loop.plain) or plain_network(self.model)
 
     def _lean_loop(
         self,
@@ -292,7 +297,7 @@ class Decoding:
         drafted = call.field("speculate") is not False
         table = own_draft_table(self.model) if drafted else None
         make_step = self.loop.make_step if isinstance(self.loop, Deferred) else None
-        make_step = make_step or partial(LeanStep, self.model)
+        make_step = make_step or partial(LeanStep, self.model, shifts=call.steering.shifts)
         return LeanLoop(make_step, call, processors, criteria, mask, self.withheld["streamer"], drafted, table)
 
     def _fit_static_cache(self, prepared: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ tensors, calls no modules, and builds a mask only where one is needed. `plain_ne
 equivalent for a model; if not, `forward()` is used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.nn.modules import module as global_hooks
 
 from ..decoding.network_step import Run
-from ..decoding.watched_states import watches_states
-from .lean_weights import LeanLayer, lean_layers, linears_of
+from ..decoding.watched_states import is_optional
+from .lean_weights import LeanLayer, lean_layers, linears_of, shifted_layers
 
 _STOCK = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.Dropout, nn.ModuleList)
 _NETWORK = (
@@ -63,7 +63,7 @@ def plain_network(model: Any) -> bool:
             return False
         if not all(map(_is_plain_parameter, module.parameters(recurse=False))):
             return False
-        if any(not watches_states(hook) for name in _HOOKS for hook in getattr(module, name).values()):
+        if any(not is_optional(hook) for name in _HOOKS for hook in getattr(module, name).values()):
             return False
     if not all(_is_known(kind, home) and _keeps_its_methods(kind) for kind in kinds):
         return False
@@ -117,6 +117,7 @@ class LeanStep:
         model: a model for which `plain_network` holds.
         rows: number of texts decoded together.
         columns: the most tokens in the cache; callers must not exceed it.
+        shifts: (hidden size,) each, what is added to the states after some layers, by their index; see `Steering`.
 
     Attributes:
         length: number of columns that hold keys and values.
@@ -124,7 +125,7 @@ class LeanStep:
             size).
     """
 
-    def __init__(self, model: Any, rows: int, columns: int) -> None:
+    def __init__(self, model: Any, rows: int, columns: int, shifts: Mapping[int, torch.Tensor] | None = None) -> None:
         config = model.config
         self.hidden, self.heads, self.eps = config.hidden_size, config.num_attention_heads, config.rms_norm_eps
         self.head_dim = self.hidden // self.heads
@@ -134,7 +135,7 @@ class LeanStep:
         self.positions = positions.weight if isinstance(positions, nn.Embedding) else positions.table.to(model.dtype)
         self.norm = model.model.norm.weight
         self.head = model.lm_head.weight
-        self.layers = lean_layers(model)
+        self.layers = shifted_layers(lean_layers(model), shifts or {})
         with torch.inference_mode():
             shape = (len(self.layers), 2, rows, self.heads, min(columns, _FIRST_COLUMNS), self.head_dim)
             # Unused columns are masked, but must be finite: 0 times NaN is NaN.

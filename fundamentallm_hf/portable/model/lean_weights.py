@@ -6,8 +6,8 @@ constants of GELU are multiplied into the matrices, which saves operations.
 """
 
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -57,6 +57,17 @@ def lean_layers(model: Any) -> list[LeanLayer]:
     if known is None or not torch.equal(known[0], now):
         known = _COPIES[model] = now, [_copied(layer) for layer in layers]
     return known[1]
+
+
+@torch.inference_mode()
+def shifted_layers(layers: list[LeanLayer], shifts: Mapping[int, torch.Tensor]) -> list[LeanLayer]:
+    """The layers, of which some add a vector, (hidden size,), to the states: as a part of their last bias, for free."""
+    if not shifts:
+        return layers
+    return [
+        replace(layer, down=(layer.down[0], layer.down[1] + shifts[index])) if index in shifts else layer
+        for index, layer in enumerate(layers)
+    ]
 
 
 def linears_of(layer: Any) -> tuple[Any, ...]:

@@ -20,7 +20,9 @@ _LARGEST = 1 << 20
 
 
 def weights_digest(tensors: Iterable[torch.Tensor]) -> str:
-    """A digest of weights that depends on their values alone, not on their names or order.
+    """A digest of weights that depends on their values alone, not on their names, their order or their precision.
+
+    So weights that are stored in float16 and loaded in float32 are the same weights.
 
     Args:
         tensors: of a state dict or a file; tied weights may occur once or several times.
@@ -30,7 +32,8 @@ def weights_digest(tensors: Iterable[torch.Tensor]) -> str:
     """
     each = set()
     for tensor in tensors:
-        whole = tensor.detach().cpu().contiguous()
+        short = tensor.dtype in (torch.float16, torch.bfloat16)
+        whole = (tensor.float() if short else tensor).detach().cpu().contiguous()
         found = hashlib.sha256(f"{whole.dtype} {tuple(whole.shape)}".encode())
         found.update(whole.reshape(-1).view(torch.uint8).numpy().data)
         each.add(found.hexdigest())

@@ -42,7 +42,6 @@ class GrammarState:
         plan: tokens that complete the text, if they are known.
         plans: plans after a next token, by that token.
         hint: the rest of the previous state's plan, which may hold here.
-        searched: a search was needed here.
         planned: `plan` is what could be found.
     """
 
@@ -53,7 +52,6 @@ class GrammarState:
     plan: Plan | None = None
     plans: dict[int, Plan] = field(default_factory=dict)
     hint: Plan | None = None
-    searched: bool = False
     planned: bool = False
     _open: torch.Tensor | None = None
 
@@ -111,7 +109,6 @@ class PlanMaker:
             return plan
         plan = () if self.complete(state) else self._ending(state, old)
         if plan is None and effort:
-            state.searched = True
             plan = self._searched(state, LONGEST_PLAN, effort)
         key = self._key(state.position, state.beside)
         if key is not None:

@@ -61,6 +61,7 @@ class TextPatterns:
         self.start = PatternState(LiteralMachine.start, self.regex.start if self.regex else None)
         self.literal = LiteralMachine(entries, ignore_case)
         self.ignore_case = ignore_case
+        self._given_letters = self.literal.alphabet
         hard = [entry for entry in entries if entry.is_plain]
         soft = self._words_found(entries, counts) if regexes or len(hard) < len(entries) else []
         for entry in soft:
@@ -110,10 +111,16 @@ class TextPatterns:
         tests = self.regex.tests if self.regex is not None else []
         return CharacterClasses(tests, self.literal.alphabet, self.ignore_case)
 
+    @cached_property
+    def match_classes(self) -> CharacterClasses:
+        """The characters grouped by what they complete: like `classes`, but for the words that only predict."""
+        tests = self.regex.tests if self.regex is not None else []
+        return CharacterClasses(tests, self._given_letters, self.ignore_case)
+
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
         """Read one character; returns the new state, and whether an entry is now complete."""
         literal, hit = self.literal.step(state.literal, char)
-        if self.regex is None or not fold_text(char):
+        if self.regex is None or not (char.isascii() or fold(char)):
             return PatternState(literal, state.regex), hit
         regex, found = self.regex.step(state.regex, char)
         return PatternState(literal, regex), hit or found

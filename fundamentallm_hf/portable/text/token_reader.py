@@ -132,6 +132,41 @@ class TokenReader:
         patterns, hit = self.patterns.read(start, text)
         return TextState(patterns, pending, given=state.given and bool(begun and pending and not text)), late or hit
 
+    def rest_after(self, state: TextState, token: int, rest: str | None = None) -> str | None:
+        """What is left of a token after the first entry that it completes, for entries that come after that one.
+
+        Args:
+            state: the state before the token.
+            token: its id.
+            rest: the part of the token that counts, as in `read_rest`; None for all of it.
+
+        Returns:
+            The end of its text; None where the entry was complete before the token, which only made that certain.
+        """
+        if rest is None and self.ends(state):
+            return None
+        piece = self.vocabulary.piece(token)
+        if not isinstance(piece, str) or token in self.vocabulary.fallback or state.pending:
+            return ""  # an entry ends with the character that was completed
+        text = piece if rest is None else rest
+        patterns = self.patterns.read(state.patterns, piece.removesuffix(text))[0]
+        for index, char in enumerate(text):
+            ended = self.patterns.ends(patterns)
+            patterns, hit = self.patterns.step(patterns, char)
+            if hit:
+                return text[index if ended else index + 1 :]
+        return ""
+
+    def read_rest(self, state: TextState, token: int, rest: str) -> tuple[TextState, bool]:
+        """Like `read`, but entries count only if they start in the last part of the token, `rest`."""
+        after, _ = self.read(state, token)
+        before, hit = self.patterns.neutral(after.patterns), False
+        if rest:
+            head = self.patterns.read(state.patterns, str(self.vocabulary.piece(token)).removesuffix(rest))[0]
+            before, hit = self.patterns.read(self.patterns.neutral(head), rest)
+        unspaced = after.unspaced and self.patterns.neutral(after.unspaced)
+        return after._replace(patterns=before, unspaced=unspaced), hit
+
     def _read_fallback(self, state: TextState, byte: bytes) -> tuple[TextState, bool]:
         before = state.before if state.run else state.patterns
         if before is None:

@@ -9,6 +9,7 @@ entry and for thousands.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import torch
@@ -252,8 +253,8 @@ class TokenTables(TokenReader):
 
     def _can_continue(self, state: PatternState) -> bool:
         """Whether there is a next character after which the text may end."""
-        for letter in self.vocabulary.letters:
-            patterns, hit = self.patterns.step(state, letter)
+        for letter in chain(self.vocabulary.letters, self.vocabulary.spaced_letters):
+            patterns, hit = self.patterns.read(state, letter)
             if not hit and not self.patterns.ends(patterns):
                 return True
         return False

@@ -299,6 +299,12 @@ class Vocabulary:
         """Every character that has a token."""
         return tuple(piece for piece in self._spelling if len(piece) == 1)
 
+    @cached_property
+    def spaced_letters(self) -> tuple[str, ...]:
+        """The characters that have a token only after a space, with it."""
+        found = (piece for piece in self._spelling if len(piece) == 2 and piece[0] == " ")
+        return tuple(piece for piece in found if piece[1] not in self._spelling)
+
     def all_continuations(self, fallback: bool) -> bool:
         """Whether every continuation byte of a character has a token, so that every character can be completed."""
         return self._continuations[fallback]

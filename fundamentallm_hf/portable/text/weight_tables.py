@@ -11,7 +11,6 @@ the tokens that it adds something to are noted, when a text is there for the fir
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +25,7 @@ from .vocabulary import Vocabulary
 from .weighted_patterns import LEAST_VALUE, WeightedPatterns
 from .weighted_words import WeightedRest, expected_of
 from .word_matcher import LiteralState
+from .worth_table import WeighedState, WorthTable
 
 # Scores that the kept tables may hold together, and the number of tables that are kept whatever their size.
 _MOST_WORTHS, _FEWEST_WORTHS = 1 << 24, 64
@@ -36,44 +36,15 @@ _HIGHEST = "\U0010ffff"
 Reached = TypeVar("Reached")
 
 
-class WeighedState(NamedTuple):
-    """The state of a text, and what was paid for what it has begun.
-
-    Attributes:
-        text: the state of the text; nothing is due.
-        paid: the logarithm of the factor expected after its last token.
-    """
-
-    text: TextState
-    paid: float = 0.0
-
-
-@dataclass(frozen=True)
-class WorthTable:
-    """What every token is worth in one state, before what was paid for the state is taken off.
-
-    Attributes:
-        worth: (vocabulary,) float32; 0 for tokens that add no text, which leave everything as it is.
-        end: what it is worth to end the text here.
-        risky: (risky,) ids of the tokens that begin an entry or continue one.
-        stakes: (risky,) float32, how uncertain the expected factor after each is, by word counts.
-        greatest: the greatest of the stakes.
-    """
-
-    worth: torch.Tensor
-    end: float
-    risky: np.ndarray
-    stakes: np.ndarray
-    greatest: float
-
-
 class _Notes(NamedTuple):
-    """What one node or one begun match adds to tokens: their ids, weights that are due, factors, and stakes."""
+    """What one node or one begun match adds to tokens: their ids, weights that are due, factors, those of phrases
+    without their words, and stakes."""
 
     tokens: np.ndarray
     due: np.ndarray
     gain: np.ndarray
     stake: np.ndarray
+    beyond: np.ndarray
 
 
 class WeightTables(TokenReader):
@@ -105,6 +76,11 @@ class WeightTables(TokenReader):
         return self._others[size]
 
     @cached_property
+    def is_single(self) -> bool:
+        """Whether every token is a single character."""
+        return self.vocabulary.longest == 1 and not self.vocabulary.parts
+
+    @cached_property
     def silent(self) -> torch.Tensor:
         """The ids of the tokens that add no text."""
         pieces = self.vocabulary.pieces
@@ -115,7 +91,10 @@ class WeightTables(TokenReader):
         if not self.vocabulary.piece(token):
             return state
         after = self.settled(self.advance(state.text, token))[0]
-        return WeighedState(after, math.log(self.value(token, after.patterns)))
+        begun, tokens = state.begun, state.tokens + 1
+        for char in str(self.vocabulary.piece(token)) if self.is_single else ():
+            begun = begun + fold_text(char) if is_word(char) else ""
+        return WeighedState(after, math.log(self.value(token, after.patterns)), begun, tokens if begun else 0)
 
     def follow_prompt(self, state: WeighedState, token: int) -> WeighedState:
         """The state after `token` of a prompt, where a special token starts a new text."""
@@ -164,14 +143,17 @@ class WeightTables(TokenReader):
         else:
             notes = [self._base(self.weighted.neutral(flushed)), *self._begun(flushed)]
         notes.append(self._partial(state))
-        due, gain, stake = (np.zeros(self.size) for _ in range(3))
+        due, gain, stake, beyond = (np.zeros(self.size) for _ in range(4))
         for each in notes:
             due[each.tokens] += each.due
             gain[each.tokens] += each.gain
             stake[each.tokens] += each.stake
+            beyond[each.tokens] += each.beyond
         if flushed.literal.pending and not state.fresh and not self.weighted.words.tangled:
             due[self._closing] += self.weighted.words.due_at_end(flushed.literal)
-        worth = due + np.log(np.maximum(LEAST_VALUE, 1.0 + gain)) + flushed.regex.due
+        due += flushed.regex.due
+        due[self.silent.numpy()] = 0.0
+        worth = due + np.log(np.maximum(LEAST_VALUE, 1.0 + gain))
         worth[self.silent.numpy()] = 0.0
         risky = stake.nonzero()[0]
         return WorthTable(
@@ -179,7 +161,8 @@ class WeightTables(TokenReader):
             end=flushed.regex.due + self.weighted.due_at_end(flushed),
             risky=risky,
             stakes=stake[risky],
-            greatest=float(stake.max(initial=0.0)),
+            due=due,
+            beyond=beyond,
         )
 
     def _base(self, base: PatternState) -> _Notes:
@@ -254,8 +237,9 @@ class WeightTables(TokenReader):
         for token, after, due in read:
             gain, stake = (0.0, 0.0) if after is None else self._expected(token, after.literal.threads)
             if due or gain or stake:
-                rows.append((token, due, gain, stake))
-        columns = np.array(rows, dtype=np.float64).reshape(-1, 4).T
+                beyond = 0.0 if after is None else self.beyond(after)
+                rows.append((token, due, gain, stake, beyond))
+        columns = np.array(rows, dtype=np.float64).reshape(-1, 5).T
         return _Notes(columns[0].astype(np.int64), *columns[1:])
 
     def _expected(self, token: int, threads: frozenset[int]) -> tuple[float, float]:
@@ -265,6 +249,11 @@ class WeightTables(TokenReader):
         if known and self._is_spelling(token):
             return expected_of(self.open_ways(token, threads), self._share(token))
         return sum(gain for gain, _ in known), sum(stake for _, stake in known)
+
+    def beyond(self, state: PatternState) -> float:
+        """What phrases, without their words, add to the expected factor in a state."""
+        found = self.weighted.words.beyond
+        return sum(found.get(node, 0.0) for node in sorted(state.literal.threads)) if found else 0.0
 
     def open_ways(self, token: int, threads: frozenset[int]) -> Sequence[WeightedRest]:
         """The ways to complete entries after `token`, those that matter most first.

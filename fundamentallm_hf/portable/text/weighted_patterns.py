@@ -35,6 +35,7 @@ class WeightedPatterns(TextPatterns):
         words: the trie of words and phrases.
         regexes: the regular expressions; None if there are none.
         size: how many words and phrases it expects.
+        outcomes: the words that it expects, and what is due for each.
         is_empty: no entry has a weight.
 
     Raises:
@@ -66,8 +67,11 @@ class WeightedPatterns(TextPatterns):
         self.size = len(outcomes)
         # All are read before any is added, because steps that are remembered do not know later nodes.
         dues = [self._dues(entry) for entry, _ in outcomes]
+        self.outcomes: dict[str, float] = {}
         for (entry, own), due in zip(outcomes, dues, strict=True):
             self.words.add_way(entry, due, own, counts)
+            if own is None and not entry.is_stem:
+                self.outcomes[fold_text("".join(entry.items), ignore_case)] = due[-1]
         self.words.finish()
 
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:

@@ -58,6 +58,7 @@ class WeightedWords(LiteralMachine):
     Attributes:
         rests: for each node the ways to complete entries, those that matter most first.
         expected: for each node what `expected_of` says of them.
+        beyond: for each node what phrases, without their words, add to the expected factor.
         at_border: the weight that is due at a node if no letter follows.
         tangled: entries such as `*a*b` may be at one node on two ways, so nodes do depend on each other.
     """
@@ -69,6 +70,7 @@ class WeightedWords(LiteralMachine):
         self._at_once: dict[int, float] = {}
         self.rests: dict[int, list[WeightedRest]] = {}
         self.expected: dict[int, tuple[float, float]] = {}
+        self.beyond: dict[int, float] = {}
         self.tangled = False
         for entry, weight in entries:
             path = self.add(entry)
@@ -105,6 +107,8 @@ class WeightedWords(LiteralMachine):
             if gain:
                 chance = chance_of_rest(folded, cut, entry.is_stem, counts)
                 self.rests.setdefault(path[cut], []).append(WeightedRest("".join(items[cut:]), chance, gain))
+                if own is not None:
+                    self.beyond[path[cut]] = self.beyond.get(path[cut], 0.0) + chance * gain
 
     def finish(self) -> None:
         """Call this when all ways are in."""

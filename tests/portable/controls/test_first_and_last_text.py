@@ -8,13 +8,17 @@ import os
 import random
 import re
 
+import numpy as np
 import pytest
 import torch
 from test_text_ending import MODES, PROMPTS, added_texts, checked
 from toy_tokenizers import FAMILIES, toy_model
+from unit_checker import begins_as_asked, ends_as_asked
 
 from fundamentallm_hf import Generator, controlled_generate, load_model
+from fundamentallm_hf.portable.controls.ending_scores import log_sum
 from fundamentallm_hf.portable.controls.last_text import LastText
+from fundamentallm_hf.portable.controls.text_ending import TextEndLogitsProcessor
 from fundamentallm_hf.portable.errors import UserError
 
 DRAWS = int(os.environ.get("BOUNDS_DRAWS", "160"))
@@ -22,6 +26,7 @@ FIRST = int(os.environ.get("BOUNDS_FIRST", "0"))
 STARTS = [None, "the cat", "big", ["Paris", "Rome"], "\nthe dog", "42 and", "ca", "日本", ", and", "très bien", " a"]
 STARTS += [["the", "the cat"], ["ca", "cat", "ca is"]]
 LASTS = [None, "the dog", "ran.", ["big cat", "Rome"], "The dog ran!", "3.14", "猫", "très", "Paris\n", "! ?", "é"]
+LASTS += [["the dog", "the dog ran.", "ran"]]
 PARTNERS = [
     {},
     {},
@@ -30,6 +35,7 @@ PARTNERS = [
     {"bad_words": ["cat big", "/[xyz]/"]},
     {"must_include": ["cat"]},
     {"must_include": ["dog|Paris", "sun"]},
+    {"must_include": ["/[nt.]$/"]},
     {"must_include": ["sun"], "bad_words": ["*o*"]},
     {"end_at": "sentence"},
     {"end_at": "word", "stop": ["."]},
@@ -67,32 +73,6 @@ def added_to(model, prompts, how):
         yield prompt, added[: cut.start()] if cut else added
 
 
-def _listed(value):
-    return [value] if isinstance(value, str) else value or []
-
-
-def _joined(before, after):
-    """Whether two characters belong to one word."""
-    unspaced = re.compile("[\u3040-\u30ff\u4e00-\u9fff]")
-    both = (before[-1:], after[:1])
-    return all(re.fullmatch(r"\w", each) and not unspaced.match(each) for each in both)
-
-
-def begins_as_asked(prompt, added, texts):
-    """Whether an added text begins with one of these, with one space before it at most, as words of their own."""
-    for text in _listed(texts):
-        for space in ("", " "):
-            rest = added.removeprefix(space + text)
-            if added.startswith(space + text) and not _joined(prompt, space + text) and not _joined(text, rest):
-                return True
-    return False
-
-
-def ends_as_asked(prompt, added, texts):
-    """Whether an added text ends with one of these, as words of their own."""
-    return any(added.endswith(text) and not _joined(prompt + added.removesuffix(text), text) for text in _listed(texts))
-
-
 @pytest.mark.parametrize("number", range(FIRST, FIRST + DRAWS))
 def test_every_text_begins_and_ends_as_asked_for(number):
     family, prompts, how = draw(number)
@@ -114,6 +94,7 @@ def test_every_family_begins_and_ends_with_words_in_every_mode(family, mode):
 
 
 REFUSED = [
+    ({"ends_with": "The end", "must_include": ["/!$/"]}, "such a text with the required words cannot be written"),
     ({"ends_with": "The end", "max_tokens": 6}, "ends_with: such a text needs at least 8 tokens but 6 may be added"),
     ({"starts_with": "Suddenly", "max_tokens": 6}, "starts_with: 'Suddenly' needs 9 tokens but 6 may be added"),
     ({"starts_with": "He ran", "bad_words": ["ran"]}, "starts_with: 'He ran' cannot be written without a bad word"),
@@ -215,3 +196,49 @@ def test_last_words_that_continue_a_sentence_come_where_the_model_finds_them_mor
     monkeypatch.setattr(LastText, "preferred", lambda *given: [])
     plain = sum(map(log_probability, prompts))
     assert asked > plain + 8, (asked, plain)
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["end token", "no end token"])
+@pytest.mark.parametrize("seed", range(6))
+def test_of_last_words_that_continue_each_other_the_model_chooses(seed, end):
+    """At the end of one of them, an end is as probable as all that does not continue a longer one."""
+    dice = np.random.default_rng(seed)
+    given = np.log(dice.dirichlet(np.full(9, 0.5)))
+    ending = _finisher(9, [8] if end else [])
+    rests = [(3, 4), (), (5,)]
+    for chances in ([], list(given[[3, 5]] + np.log(dice.random(2)))):
+        scores, over = ending._finish(rests, given + 3.0, chances)
+        goes_on = float(np.exp(chances or given[[3, 5]]).sum())
+        if end:
+            assert not over
+            assert np.exp(scores - log_sum(scores))[8] == pytest.approx(1 - goes_on)
+            assert np.isfinite(scores).sum() == 3
+        else:
+            assert over == (goes_on < 0.5)
+    assert ending._finish([(3, 4), (5,)], given.copy())[1] is False
+    scores, over = ending._finish([()], given.copy())
+    assert over
+    assert not np.isfinite(scores[[3, 4, 5]]).any()
+
+
+def _finisher(size, ends):
+    """A processor that knows nothing but its end tokens."""
+    found = TextEndLogitsProcessor.__new__(TextEndLogitsProcessor)
+    found.end_tokens, found.closing_token, found._over = ends, None if ends else 8, {8}
+    return found
+
+
+@pytest.mark.parametrize("how", [{"do_sample": False}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_a_longer_last_text_comes_where_the_model_goes_on_so(how):
+    """The bundled model goes on after a name with a full stop, and hardly with another word."""
+    model, prompt = load_model(device="cpu"), "Once upon a time, there was a little girl named"
+    for texts, expected in ((["Lily", "Lily. She"], "Lily. She"), (["Lily", "Lily zebra"], "Lily")):
+        asked = how | {"ends_with": texts, "max_new_tokens": 60}
+        assert generated(model, prompt, asked) == f" {expected}"
+
+
+def generated(model, prompt, how):
+    """What is added to a prompt."""
+    ids = model.tokenizer(prompt, return_tensors="pt").input_ids
+    row = model.generate(ids, attention_mask=torch.ones_like(ids), **how)[0, ids.shape[1] :]
+    return model.tokenizer.decode(row, skip_special_tokens=True)

@@ -4,7 +4,7 @@ import random
 from functools import cache
 
 import pytest
-from text_matcher import violations
+from text_matcher import first_missing, violations
 from toy_tokenizers import FAMILIES, toy_tokenizer
 
 from fundamentallm_hf.portable.controls.bad_words import compile_bad_words
@@ -15,6 +15,21 @@ REQUIRED = [
     *("cat", "dog|Paris", "very big dog", "ran*", "Dr. Smith", "/[0-9]{2}/", "é", "日本", "😀", "café", "e.g."),
     *("3.14", "Łódź", "안녕", "happy", "猫", "/[a-z][0-9]/"),
 ]
+# Each may share characters with another.
+OVERLAPPING = [
+    "/[0-9]\\.[0-9]/",
+    "/[0-9]{2}/",
+    "日本",
+    "本",
+    "/a[a-z]/",
+    "/[a-z]n/",
+    "e.g.",
+    ".",
+    "an",
+    "/n./",
+    "ca*",
+    "/.t/",
+]
 BANNED = [
     *("the", "*og", "big dog", "é", "t", "1*", "/[^\\x00-\\x7f]/", "/[0-9]/", "/[^a-z ]/", "/\\ufffd/", "/.{2}\\./"),
     *("/\\w$/", "/\\bc/", "/an\\b/", "/[A-Z]/"),
@@ -23,14 +38,13 @@ DECODE = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
 
 
 @cache
-def required(family, entries, banned):
+def required(family, entries, banned=(), ordered=False):
     """The requirements, or None where they are refused."""
     tokenizer = toy_tokenizer(family)
     size = len(tokenizer) + (0 if family == "byt5" else 2)
     try:
-        return Requirements(
-            entries, tokenizer, size, barred=compile_bad_words(banned, tokenizer, size) if banned else None
-        )
+        barred = compile_bad_words(banned, tokenizer, size) if banned else None
+        return Requirements(entries, tokenizer, size, barred=barred, ordered=ordered)
     except ValueError:
         return None
 
@@ -67,9 +81,33 @@ def test_a_plan_writes_what_is_missing_and_nothing_that_is_banned(family, number
     requirements = required(family, entries, banned)
     texts = [planned(requirements, toy_tokenizer(family), dice) for _ in range(12)] if requirements else []
     for prompt, whole, added in filter(None, texts):
-        for entry in entries:
-            parts = [entry] if entry.startswith("/") else entry.split("|")
-            assert any(violations(whole, len(prompt), [part]) for part in parts), (entry, banned, whole)
+        assert not first_missing(whole, len(prompt), entries), (entries, banned, whole)
         assert not violations(whole, len(prompt), banned), (entries, banned, whole)
         assert not violations(added, 0, banned), (entries, banned, added)
     assert not texts or sum(text is not None for text in texts) >= len(texts) // 2, (entries, banned)
+
+
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_ordered_plan_writes_each_entry_after_the_one_before(family, number):
+    dice = random.Random(f"in order {family} {number}")
+    entries = tuple(dice.sample(OVERLAPPING, 2) if number % 2 else dice.sample(REQUIRED, 2))
+    requirements = required(family, entries, ordered=True)
+    texts = [planned(requirements, toy_tokenizer(family), dice) for _ in range(12)] if requirements else []
+    for prompt, whole, _ in filter(None, texts):
+        assert not first_missing(whole, len(prompt), entries, ordered=True), (entries, whole)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(
+    "entries", [("cat", "/[0-9]{2}/"), ("/[0-9]{2}/", "cat"), ("dog", "/[a-c]{2}/"), ("42", "cat")]
+)
+def test_an_entry_is_planned_after_any_other(family, entries, ordered):
+    requirements = required(family, entries, ordered=ordered)
+    tokenizer, progress = toy_tokenizer(family), requirements.start
+    for token in tokenizer("the", add_special_tokens=False).input_ids:
+        progress = requirements.advance_prompt(progress, token)
+    plan = requirements.plan(requirements.prompt_end(progress))
+    assert plan is not None
+    assert not first_missing(f"the {tokenizer.decode(plan, **DECODE)}", 3, entries, ordered=ordered)

@@ -15,9 +15,11 @@ from writing import token_ids, whole_texts
 
 from fundamentallm_hf import Generator, WordWeightsLogitsProcessor, load_model
 from fundamentallm_hf.cli.main import cli
-from fundamentallm_hf.portable.controls import word_weighting
+from fundamentallm_hf.portable.controls import word_lookahead, word_weighting
+from fundamentallm_hf.portable.controls.word_forecasts import WordForecasts
 from fundamentallm_hf.portable.controls.word_weighting import compile_word_weights
 from fundamentallm_hf.portable.decoding.sidecar_files import own_word_counts
+from fundamentallm_hf.portable.text import word_values
 from fundamentallm_hf.portable.text.characters import fold_text
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 from fundamentallm_hf.portable.text.word_lists import join_weights
@@ -137,7 +139,7 @@ def word_factor(weights, word):
 def test_every_word_comes_exactly_as_often_as_was_asked(weights, seed, monkeypatch):
     """All words that may follow are tried, and all have the probability e^w p / Z, exactly and not by sampling."""
     monkeypatch.setattr(word_weighting, "AT_STAKE", 1e-9)
-    monkeypatch.setattr(word_weighting, "MOST_READ", 1000)
+    monkeypatch.setattr(word_lookahead, "MOST_READ", 1000)
     chain, prompt = Chain(seed), "a "
     texts = list(words_of(3))
     free = {text: math.exp(chain.logprob(prompt, text)) for text in texts}
@@ -151,6 +153,61 @@ def test_every_word_comes_exactly_as_often_as_was_asked(weights, seed, monkeypat
         assert math.exp(found) == pytest.approx(asked[text] / share, rel=2e-3), text
         assert all(abs(each) < 2e-3 for each in shares[1:]), "a word is paid for when it begins, and not again"
     assert chain.asked
+
+
+class Foreseen:
+    """Knows the probability of every word of a chain; stands for a classifier and for the states that it reads."""
+
+    def __init__(self, chain, letters):
+        self.chain, self.letters = chain, letters
+        found = [word for word in words_of(letters) if word[-1] not in BORDERS or len(word) <= letters + 1]
+        self.classes = sorted({word.rstrip(BORDERS) for word in found})
+        self.outer_bias = torch.zeros(len(self.classes))
+
+    def of(self, ids):
+        return ids[:, -3:].float()
+
+    def logits(self, states):
+        return torch.tensor([[self._logprob(state.long().tolist(), word) for word in self.classes] for state in states])
+
+    def _logprob(self, tokens, word):
+        """Of a word with what ends it; of the longest ones, which stand for all that begin so, without."""
+        found = 0.0
+        for token in self.chain.tokens(word):
+            found += float(self.chain.after(tokens)[token])
+            tokens = [*tokens, token]
+        ends = self.chain.after(tokens)[self.chain.tokens(BORDERS)].logsumexp(dim=0)
+        return found + (float(ends) if len(word) <= self.letters else 0.0)
+
+
+@pytest.mark.parametrize(
+    "weights", [{"ab": 2.0}, {"ab": -3.0, "ca": 1.0}, {"ba*": 1.5, "ba": -3.0}, {r"/\bca\b/": -2.0, "ab": 1.0}]
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_with_all_words_predicted_every_word_comes_exactly_as_often_without_lookahead(weights, seed, monkeypatch):
+    """The probabilities of whole words, where they begin, are all that it takes."""
+    monkeypatch.setattr(word_values, "_UNLISTED", 1e-12)
+    chain, prompt = Chain(seed), "a "
+    foreseen = Foreseen(chain, 4)
+    counts = WordCounts(dict.fromkeys(foreseen.classes, 1.0))
+    tables = compile_word_weights(weights, chain.tokenizer, len(chain.tokenizer), counts=counts)
+    values = word_values.WordValues(tables.weighted, tables.vocabulary, tables.size, foreseen.classes)
+    forecasts = WordForecasts(foreseen, values, foreseen)
+    processor = WordWeightsLogitsProcessor(tables, prompt_columns=len(prompt), forecasts=forecasts)
+    texts = list(words_of(3))
+    asked = {text: math.exp(chain.logprob(prompt, text)) * word_factor(weights, text) for text in texts}
+    # A word of more letters may have a weight, too.
+    share = 1 + math.fsum(
+        math.exp(foreseen._logprob(chain.tokens(prompt), word)) * (word_factor(weights, f"{word} ") - 1)
+        for word in foreseen.classes
+    )
+    for text in texts:
+        tokens, found = chain.tokens(prompt), 0.0
+        for token in chain.tokens(text):
+            found += float(processor(torch.tensor([tokens]), chain.after(tokens)[None])[0].log_softmax(dim=-1)[token])
+            tokens.append(token)
+        if text[-1] in BORDERS:
+            assert math.exp(found) == pytest.approx(asked[text] / share, rel=2e-3), text
 
 
 @pytest.mark.parametrize("weight", [-1.5, 2.0])
@@ -315,8 +372,8 @@ def test_a_long_list_is_not_read_ahead_and_a_short_one_is(stories):
     vocabulary = stories.tokenizer, stories.config.vocab_size
     short = WordWeightsLogitsProcessor(compile_word_weights({"dragon": 2}, *vocabulary))
     long = WordWeightsLogitsProcessor(compile_word_weights(long_list(stories), *vocabulary))
-    assert short.at_stake == word_weighting.AT_STAKE
-    assert long.at_stake == math.inf
+    assert short.reader.at_stake == word_weighting.AT_STAKE
+    assert long.reader.at_stake == math.inf
 
 
 def test_the_weights_of_a_call_arrive_from_every_side(stories, tmp_path):

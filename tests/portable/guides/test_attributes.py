@@ -61,7 +61,7 @@ def test_an_attribute_comes_back_from_its_folder(tmp_path, attribute):
 @pytest.mark.parametrize(
     ("fields", "words", "message"),
     [
-        ({"kind": "magic"}, None, "one of words, experts, prompts, classifier but is 'magic'"),
+        ({"kind": "magic"}, None, "one of words, experts, steering, prompts, classifier but is 'magic'"),
         ({"kind": "words", "words": {}}, None, "has to hold words with weights but holds none"),
         ({"kind": "words", "words": {"a": "b"}}, None, "have to be texts with numbers"),
         ({"kind": "words"}, "happy\n", r"line 1 of words.tsv has to be a word and a weight but is 'happy'"),

@@ -1,6 +1,7 @@
 """Pairs of experts: their training, their files, and how they guide."""
 
 import gc
+import weakref
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from writing import whole_texts as texts
 from fundamentallm_hf import Attribute, UserError, load_model
 from fundamentallm_hf.portable.guides.output_experts import ExpertPair, OutputWeights, expert_logs, output_logs
 from fundamentallm_hf.portable.guides.output_states import OutputStates
-from fundamentallm_hf.training import expert_training as training
-from fundamentallm_hf.training.expert_training import Passage, train_experts
+from fundamentallm_hf.training import text_states
+from fundamentallm_hf.training.expert_training import train_experts
+from fundamentallm_hf.training.text_states import Passage
 
 pytestmark = pytest.mark.core
 
@@ -106,7 +108,7 @@ def test_a_teacher_that_reads_other_tokens_gives_way_to_the_text(other):
 
 def test_a_budget_of_tokens_is_kept(monkeypatch):
     model = load_model(device="cpu")
-    monkeypatch.setattr(training, "_ROWS", 1)
+    monkeypatch.setattr(text_states, "ROWS", 1)
     made = train_experts(model, model.tokenizer, GLAD, GRIM, bottleneck=4, most_tokens=50)
     assert max(made.texts) < len(GLAD)
 
@@ -169,6 +171,20 @@ def test_the_watch_ends_with_the_call(demo):
     assert not hooks
 
 
+def test_output_weights_in_half_precision_are_converted_once_for_all_experts_of_a_call(monkeypatch):
+    model = trained(byte_level_gpt2())[0].to(torch.bfloat16)
+    how = MODES["greedy"] | {"guide_attribute": "glad:2,grim:-1", "max_new_tokens": 6, "min_new_tokens": 6}
+    made, convert = [], OutputWeights.in_float32
+    monkeypatch.setattr(OutputWeights, "in_float32", lambda weights: made.append(convert(weights)) or made[-1])
+    found = run(model, ["the"], **how)
+    assert [each.weight.dtype for each in made] == [torch.float32]
+    held = weakref.ref(made.pop().weight)
+    gc.collect()
+    assert held() is None  # the second copy goes with the call
+    monkeypatch.setattr(OutputStates, "output", property(lambda states: OutputWeights.of(states.model)))
+    assert torch.equal(run(model, ["the"], **how), found)
+
+
 def test_experts_of_another_model_are_refused_or_give_way_to_words(demo, other):
     glad = demo.attributes["glad"].experts
     here = other.attributes
@@ -223,7 +239,9 @@ def test_what_experts_cannot_stand_on_is_refused(demo):
     class Slow:
         is_fast = False
 
-    with pytest.raises(UserError, match="trained with a fast tokenizer, and this model has none: choose --kind words"):
+    with pytest.raises(
+        UserError, match="fast tokenizer is needed to read texts, and this model has none: choose --kind words"
+    ):
         train_experts(demo, Slow(), GLAD, GRIM)
     headless = load_model(device="cpu")
     headless.get_output_embeddings = lambda: None

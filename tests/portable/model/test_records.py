@@ -27,8 +27,10 @@ def test_the_digest_is_of_values_alone():
     first, second = torch.arange(6.0), torch.ones(2, dtype=torch.bfloat16)
     digest = weights_digest([first, second])
     assert digest == weights_digest([second, first.clone(), first])
-    for other in ([first], [first.view(2, 3), second], [first.half(), second], [first + 1, second]):
+    assert digest == weights_digest([first.half(), second.float()])
+    for other in ([first], [first.view(2, 3), second], [(first / 3).half(), second], [first + 1, second]):
         assert weights_digest(other) != digest
+    assert weights_digest([first / 3]) != weights_digest([(first / 3).half()])
 
 
 def test_a_checkpoints_training_travels_until_it_is_trained_further(folder, tmp_path):

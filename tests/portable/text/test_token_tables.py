@@ -49,7 +49,9 @@ def brute_force(tables, state, token):
         )
 
     def leads_on_from(place):
-        followers = [patterns.step(place, letter) for letter in tables.vocabulary.letters]
+        pieces = [piece for piece in tables.vocabulary.pieces if isinstance(piece, str)]
+        spaced = [piece for piece in pieces if len(piece) == 2 and piece[0] == " " and piece[1] not in pieces]
+        followers = [patterns.read(place, piece) for piece in (*filter(lambda each: len(each) == 1, pieces), *spaced)]
         return any(not found and not patterns.ends(beyond) for beyond, found in followers)
 
     leads_on = leads_on_from(after)

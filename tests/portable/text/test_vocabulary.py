@@ -299,6 +299,7 @@ def test_the_tokens_that_complete_a_text_are_those_behind_which_it_newly_stands(
 def test_letters_are_the_tokens_of_one_character():
     vocabulary = Vocabulary(("a", "bc", "é", "", b"\xc3", "a", " d"))
     assert vocabulary.letters == ("a", "é")
+    assert vocabulary.spaced_letters == (" d",)
     assert vocabulary.longest == 2
     assert Vocabulary(()).longest == 0
 

@@ -1,0 +1,150 @@
+"""Judges of texts that know nothing of what made an attribute: no network, and none of the words that taught it.
+
+A judge gives a text a score. Where the score has a zero of its own (first person, questions), texts above it are judged
+so. Elsewhere those are that score higher than the median of the texts that the model writes without a guide after the
+same openings, so that about half of these are judged so. `check` makes sure that no word that taught an attribute
+is among those that judge it.
+"""
+
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models import words
+
+QUOTED = re.compile(r'"[^"]*("|$)|“[^”]*(”|$)')
+CONTRACTED = re.compile(r"[a-z]['\u2019](t|s|m|re|ll|ve|d)\b", re.IGNORECASE)
+SIMILE = re.compile(r"\b(like an?|as \w+ as|as if|as though)\b", re.IGNORECASE)
+# Words that go with an attribute.
+LISTS = {
+    "poetic": (
+        "moon stars sky wind shimmering golden silver gentle gently dance glow glowing sparkle sparkled "
+        "sparkling dream dreams rainbow breeze petals twinkle twinkled twinkling"
+    ),
+    "suspense": (
+        "suddenly scared afraid dark monster danger dangerous noise trapped lost mysterious hide shadow scary "
+        "storm thunder trembled ghost witch scream screamed"
+    ),
+    "humour": ("funny laugh laughed laughing giggle giggled giggling joke jokes silly tickle tickled clown"),
+    "concrete_detail": (
+        "red blue green yellow brown purple orange pink wooden round shiny soft fluffy tall tiny smooth wet sticky"
+    ),
+    "animals": (
+        "dog cat bird fish bear rabbit fox lion mouse frog duck cow horse monkey elephant squirrel bunny "
+        "puppy kitten butterfly owl pig sheep tiger turtle bee ant snake dragon wolf deer hen goat spider"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class RuleJudge:
+    """A score of texts by a rule.
+
+    Attributes:
+        what: what it looks at, in one line.
+        score: of one text.
+        has_zero: whether texts above 0 are judged so; otherwise those above the median of free texts.
+    """
+
+    what: str
+    score: Callable[[str], float]
+    has_zero: bool = False
+
+    def judged_so(self, texts: Sequence[str], free: Sequence[str]) -> float:
+        """The share of texts that are judged so; `free` are those that the model writes without a guide."""
+        least = 0.0 if self.has_zero else statistics.median(map(self.score, free))
+        return sum(self.score(text) > least for text in texts) / len(texts)
+
+
+def unquoted(text: str) -> str:
+    """The text without what is said in it."""
+    return QUOTED.sub(" ", text)
+
+
+def _share(listed: str) -> Callable[[str], float]:
+    some = set(listed.split())
+
+    def score(text: str) -> float:
+        found = words(text)
+        return sum(word in some for word in found) / max(1, len(found))
+
+    return score
+
+
+def _formality(text: str) -> float:
+    found = words(text)
+    long = sum(len(word) > 7 for word in found)
+    return (long - 2 * len(CONTRACTED.findall(text)) - 2 * text.count("!")) / max(1, len(found))
+
+
+def _simplicity(text: str) -> float:
+    found = words(text)
+    return -sum(map(len, found)) / max(1, len(found))
+
+
+def _person(text: str) -> float:
+    found = re.findall(r"\b(I|he|she|they)\b", unquoted(text))
+    return found.count("I") - len(found) / 2
+
+
+LISTED = "the share of words of a list"
+JUDGES: Mapping[str, RuleJudge] = {
+    "formal": RuleJudge("words of over 7 letters, less contractions and exclamation marks", _formality),
+    "simple_words": RuleJudge("letters of a word", _simplicity),
+    "poetic": RuleJudge(
+        f"{LISTED}, and similes",
+        lambda text: _share(LISTS["poetic"])(text) + len(SIMILE.findall(text)) / max(1, len(words(text))),
+    ),
+    "suspense": RuleJudge(LISTED, _share(LISTS["suspense"])),
+    "humour": RuleJudge(LISTED, _share(LISTS["humour"])),
+    "questions": RuleJudge("question marks outside of speech", lambda text: unquoted(text).count("?"), has_zero=True),
+    "concrete_detail": RuleJudge(LISTED, _share(LISTS["concrete_detail"])),
+    "first_person": RuleJudge("I more often than he, she and they, outside of speech", _person, has_zero=True),
+    "animals": RuleJudge(LISTED, _share(LISTS["animals"]), has_zero=True),
+}
+
+
+def with_reviews(files: Sequence[Path]) -> dict[str, RuleJudge]:
+    """All judges, and those of sentiment: the words and pairs of words of reviews, of which each line of a file is one.
+
+    A line is a 0 or 1, a tab, and a text, as `sentiment_judge.py` reads them.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    lines = [line.split("\t", 1) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [(line[1], int(line[0])) for line in lines if len(line) == 2]
+    if not rows:
+        return dict(JUDGES)
+    learnt = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        LogisticRegression(C=10, max_iter=500, class_weight="balanced"),
+    )
+    learnt.fit(*map(list, zip(*rows, strict=True)))
+
+    def positive(text: str) -> float:
+        return float(learnt.predict_proba([text])[0, 1]) - 0.5
+
+    what = "words and pairs of words of reviews"
+    return {
+        **JUDGES,
+        "positive": RuleJudge(what, positive, has_zero=True),
+        "negative": RuleJudge(what, lambda text: -positive(text), has_zero=True),
+    }
+
+
+def check(recipes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that no word that taught an attribute is among those that judge it.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name, recipe in recipes.items():
+        taught = {*recipe.get("with_words", "").split(), *recipe.get("without_words", "").split()}
+        judging = set(LISTS.get(name, "").split())
+        if shared := sorted(taught & judging):
+            raise ValueError(f"{name}: {', '.join(shared)} would judge what they have taught")
