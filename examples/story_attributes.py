@@ -11,8 +11,7 @@ thousands of texts a second), `vader` (VADER's rules alone), or a folder that `s
 a GPU or hours. Next to the experts, for other models, are the words of VADER's lexicon (Hutto and Gilbert 2014; the
 package vaderSentiment, MIT) that the model's training text has.
 
-Better experts than the bundled ones are made by one command, from the four files of stories that the model was trained
-on (the bundled ones learnt from the ends of all passages alike, in fewer steps that were run by hand):
+The bundled attributes are made by one command, from the four files of stories that the model was trained on:
 
     python examples/story_attributes.py --from-stories --texts 25000 --share 0.12 --stories train_cased.txt \
         train_more_recased.txt tinystories_more_a.txt tinystories_more_b.txt --teacher words \

@@ -53,7 +53,7 @@ def _effect(kind: str, about: Mapping[str, Any]) -> str:
     effect = effect if isinstance(effect, dict) else {}
     shares = effect.get("shares")
     if isinstance(shares, dict) and all(isinstance(share, int | float) for share in shares.values()):
-        figures = ", ".join(f"{round(100 * share)}%" for share in shares.values())
+        figures = ", ".join(f"{round(100 * share, 1):g}%" for share in shares.values())
         told.append(f"{figures} {effect.get('what')} at strengths {', '.join(shares).replace('+0', '0')}")
     if isinstance(area := about.get("held_out_auc"), int | float):
         what = _TOLD_APART_BY.get(kind, "its words")
