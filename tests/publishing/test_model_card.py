@@ -119,7 +119,9 @@ def test_it_tells_shape_size_alphabet_and_training(place):
     stories = card_for(place / STORIES, repo_id=STORIES)
     assert "no token that ends" not in stories
     effect = Attribute.load(BUNDLED / "positive_sentiment").about["effect"]
-    assert f"{', '.join(f'{round(100 * share, 1):g}%' for share in effect['shares'].values())} {effect['what']}" in stories
+    assert (
+        f"{', '.join(f'{round(100 * share, 1):g}%' for share in effect['shares'].values())} {effect['what']}" in stories
+    )
     other = card_for(place / OTHER, repo_id=OTHER)
     assert "trust_remote_code" not in other
     assert "tokens of several characters" in other
