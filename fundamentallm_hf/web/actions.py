@@ -17,8 +17,8 @@ from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from . import beam_view, comparisons, export, text_view
-from .endpoints import check_columns, programs_text, sentence
-from .examples import Example
+from .endpoints import LONGEST_SENTENCE, check_columns, programs_text, sentence
+from .examples import PRESET, Example
 from .fields import chips_html, read_field, show_fields
 from .limits import LIMITS, OPEN, read_prompt, read_settings
 from .messages import RESTORE, alert_html, refusal_html, start_html, status_html
@@ -157,8 +157,11 @@ class Actions:
             yield ["", *refusal_html(error)]
 
     def show_example(self, examples: Sequence[Example], index: int) -> list:
-        """Fill the fields with an example."""
+        """Fill the fields with an example. A preset leaves the prompt and the controls as they are."""
         example = examples[index]
+        if example.prompt is None:
+            values = dict(zip(OPEN, show_fields(example.settings), strict=True))
+            return [gr.skip(), *(value if name in PRESET else gr.skip() for name, value in values.items())]
         return [example.prompt, *show_fields(example.settings)]
 
     def ask(
@@ -192,14 +195,27 @@ class Actions:
         return [prompt, *fields.values()]
 
     def show_moved(self, request: gr.Request, event: gr.EventData) -> list:
-        """How to reproduce the text that the visitor went to; nothing for a text that was typed."""
+        """How to reproduce the text that the visitor went to, nothing for a text that was typed; and its status."""
         data = event._data if isinstance(event._data, dict) else {}
+        status = status_html(str(data.get("facts", ""))[:LONGEST_SENTENCE])
         try:
             if not data.get("written"):
-                return ["", "", "", "", None]
-            return [*self._exports(read_prompt(data.get("prompt")), _settings_of(data), request), None]
+                return ["", "", "", "", None, status]
+            return [*self._exports(read_prompt(data.get("prompt")), _settings_of(data), request), None, status]
         except (ValueError, TypeError, KeyError):
-            return ["", "", "", "", None]
+            return ["", "", "", "", None, status]
+
+    def fill_fields(self, event: gr.EventData) -> list:
+        """The prompt and the fields of a text on screen; the page's defaults for a text that was typed."""
+        data = event._data if isinstance(event._data, dict) else {}
+        try:
+            prompt = gr.skip() if data.get("prompt") is None else read_prompt(data["prompt"])
+            if data.get("settings") is None:
+                return [prompt, *show_fields({})]
+            settings = _settings_of(data)
+            return [prompt, *show_fields({name: getattr(settings, name) for name in OPEN} | {"seed": data.get("seed")})]
+        except (ValueError, TypeError) as error:
+            raise gr.Error(sentence(error), print_exception=False) from None
 
     def open_texts(self, event: gr.EventData) -> str:
         """The texts of a file, checked, in the form that the browser keeps."""
@@ -229,8 +245,11 @@ class Actions:
         return [defaults[each] if each == name else gr.skip() for each in OPEN]
 
     def leave_out(self, event: gr.EventData) -> list:
-        """The setting to compare with and without, and the tab that shows both."""
-        return [str((event._data or {}).get("name")), gr.Tabs(selected="compare")]
+        """The setting to compare with and without, the tab that shows both, and there what is compared."""
+        name = str((event._data or {}).get("name"))
+        label = OPEN[name].label if name in OPEN else name
+        kinds = [*comparisons.KINDS, (f"with and without {label}", name)]
+        return [name, gr.Tabs(selected="compare"), gr.Radio(kinds, value=name)]
 
     def make_json(self, result: Result | None) -> str:
         """The text of the download."""

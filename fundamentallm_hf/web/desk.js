@@ -13,6 +13,8 @@ const kept = new KeptTree({
 let tree = kept.tree;
 let asked = null; // the prompt that a text was asked for with, and the id of the text that it came from
 let removed = null; // the tree before the last texts were deleted
+let draft = null; // an edited text that was not kept
+let grows = false; // whether a text is shown while it is generated
 
 const say = (...parts) => branches().querySelector(".say").replaceChildren(...parts);
 
@@ -78,8 +80,10 @@ const move = () => {
   save();
   draw();
   const node = tree.current;
-  if (node) trigger("moved", { prompt: tree.prompt(node), seed: node.seed ?? null, settings: node.settings || {}, written: "tokens" in node });
+  if (node) trigger("moved", { prompt: tree.prompt(node), seed: node.seed ?? null, settings: node.settings || {}, written: "tokens" in node, facts: facts(node) });
+  else trigger("moved", { written: false, facts: "" });
 };
+
 
 // A result of the server: its texts become branches, and the first of them the current one.
 const take = (run) => {
@@ -120,14 +124,15 @@ const nextSeed = (node) => {
   return seeds.length ? Math.max(...seeds.map((each) => each.seed)) + 1 : null;
 };
 
-const edit = () => {
-  const before = tree.current ? tree.text(tree.current) : "";
+const edit = (before) => {
   const form = make("div", "run editing");
   const area = make("textarea", "text");
   area.value = before;
   area.setAttribute("aria-label", "the text");
-  const keep = button("Keep", "keep");
-  form.append(area, keep, button("Cancel", "cancel"));
+  const ends = make("div", "ends");
+  ends.append(button("Keep", "keep"), button("Cancel", "cancel"));
+  form.append(area, ends);
+  area.addEventListener("keydown", (event) => event.key === "Escape" && acts.cancel());
   shownIn().replaceWith(form);
   area.style.height = `${Math.max(160, area.scrollHeight)}px`;
   area.focus();
@@ -140,6 +145,8 @@ const keep = () => {
   if (after === before) return draw();
   const changed = compare(before, after).filter(([sign]) => sign === "+").map(([, text]) => text).join("");
   tree.go(tree.add(node ? node.id : null, after, "", {}, firstWords(changed)).id);
+  draft = null;
+  say();
   move();
 };
 
@@ -172,12 +179,29 @@ const acts = {
   fold: (id) => { folded.has(id) ? folded.delete(id) : folded.add(id); drawTree(); },
   compare: (id) => showDifferences(id),
   cancel: () => {
+    const area = element.querySelector(".editing textarea");
+    draft = area && area.value !== (tree.current ? tree.text(tree.current) : "") ? area.value : null;
+    if (draft !== null) say("The changes were not kept. ", button("Edit them again", "draft"));
     draw();
     const here = branches().querySelector(".here .name");
     if (here) here.focus({ preventScroll: true });
   },
   keep,
-  edit: () => shownIn() && edit(),
+  edit: () => shownIn() && edit(tree.current ? tree.text(tree.current) : ""),
+  draft: () => {
+    if (!shownIn() || draft === null) return;
+    say();
+    edit(draft);
+  },
+  settings: (id) => fill(tree.nodes.get(id)),
+  afresh: () => {
+    removed = tree.toString();
+    tree = new Tree(tree.model);
+    folded.clear();
+    move();
+    trigger("filled", { prompt: null, seed: null, settings: null });
+    say("All texts were put away, and the settings are those of the page again. ", button("Bring the texts back", "restore"));
+  },
   more: () => ask({ prompt: tree.text(tree.current), continues: true }, tree.current.id),
   retry: () => {
     const node = tree.current;
@@ -218,12 +242,13 @@ const acts = {
     say(`${count - tree.nodes.size} deleted. `, button("Bring back", "restore"));
   },
   restore: () => {
-    const before = Tree.read(removed);
+    const [before, isAll] = [Tree.read(removed), !tree.nodes.size];
     tree.adopt(before);
     // Ids are those of before, as long as no other text has taken one.
     if (before.history.every((id) => id === null || tree.nodes.has(id))) [tree.history, tree.position] = [before.history, before.position];
     say();
     move();
+    if (isAll && tree.current) fill(tree.current);
   },
   download,
   upload: () => branches().querySelector("input[type=file]").click(),
@@ -270,6 +295,10 @@ element.addEventListener("click", (event) => {
 
 // A text of the server has arrived, or the page has.
 const arrived = () => {
+  const growing = Boolean(element.querySelector(".cards"));
+  if (growing && !grows) bringIntoView();
+  if (grows && !growing) stayAnchored();
+  grows = growing;
   const run = element.querySelector(".run[data-run]");
   if (run && !seenRuns.has(run.dataset.run)) {
     seenRuns.add(run.dataset.run);
@@ -293,7 +322,10 @@ const arrived = () => {
   }
   // Who comes by a link sees its text, and whoever was here before sees theirs.
   if (start.dataset.start === "write" || !tree.current) setTimeout(() => trigger("first", {}), 0);
-  else move();
+  else {
+    move();
+    fill(tree.current);
+  }
 };
 
 watch("value", arrived);

@@ -11,15 +11,17 @@ from .actions import WAITING, Actions
 from .endpoints import Endpoints, attribute_list
 from .examples import EXAMPLES, PRESETS
 from .messages import status_html
-from .panels import PromptPanel, ResultPanel, SettingsPanel, script
+from .panels import JUMP, JUMPS, PromptPanel, ResultPanel, SettingsPanel, script
 from .runner import Writer
 
-TITLE = "FundamentaLLM-HF: see what every control does"
+TITLE = "FundamentaLLM-HF: write with a language model"
 # The batcher has a queue of its own, which shows a place in it; gradio lets everybody through who was not rejected.
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": WAITING + 8}
-INTRO = """# See what every control does
-Ban or require words, and press *Write*. Choose any character to go on from another one. *Export* has the text as \
-Python."""
+INTRO = """# A language model writes, you steer
+{who} Click a letter to see what else could stand there.
+
+Ban or require words, and press *Write*. *Export* has the text as Python."""
+WHO = "A small model of children's stories writes here."
 
 
 class Page:
@@ -39,15 +41,17 @@ class Page:
         """The page, ready to be launched."""
         with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
             self.result = gr.State(None, time_to_live=3600)
-            gr.Markdown(INTRO, elem_id="intro")
-            # The order on a phone; on wider screens the answer is next to the other two.
+            bundled = self.actions.model is None
+            gr.Markdown(INTRO.format(who=WHO if bundled else ""), elem_id="intro")
+            gr.HTML(JUMP, elem_id="jump", padding=False, js_on_load=JUMPS)
+            # The order of the Tab key: what is filled in, then what is written. On a phone the text is shown first.
             with gr.Row(elem_id="desk"):
                 with gr.Column(min_width=280, elem_id="asked"):
                     self.start = PromptPanel()
-                with gr.Column(min_width=280, elem_id="answer"):
-                    self.shown = ResultPanel(self.endpoints)
                 with gr.Column(min_width=280, elem_id="settings"):
                     self.settings = SettingsPanel([each["name"] for each in attribute_list(self.writer)])
+                with gr.Column(min_width=280, elem_id="answer"):
+                    self.shown = ResultPanel(self.endpoints)
             self._connect(blocks)
             for name, function in self.endpoints.items():
                 queue = {} if name == "attributes" else MODEL_QUEUE
@@ -70,6 +74,11 @@ class Page:
         self.settings.die.click(lambda: str(secrets.randbelow(10_000)), None, [fields["seed"]], **now)
         loaded = shown.download.click(actions.make_json, [self.result], [shown.json], **self.checked)
         loaded.success(None, [shown.json], None, js=script("download.js"), **now)
+        for (label, copy), text in zip(shown.copies, shown.exports, strict=True):
+            copied = copy.click(None, [text], [copy], js=script("copy.js"), **now)
+            copied.then(
+                None, None, [copy], js=f"() => new Promise(done => setTimeout(() => done('{label}'), 1500))", **now
+            )
         blocks.load(actions.arrive, None, [*self.request, shown.programs, start.alert, shown.texts], **now)
         blocks.unload(actions.leave)
         self._connect_chips()
@@ -98,7 +107,8 @@ class Page:
             actions.ask, [fields[name] for name in read], [shown.asked, *fields.values()], **self.checked
         )
         self._connect_write(asked.success, shown.asked)
-        shown.texts.moved(actions.show_moved, None, [*shown.exports, self.result], **self.now)
+        shown.texts.moved(actions.show_moved, None, [*shown.exports, self.result, shown.status], **self.now)
+        shown.texts.filled(actions.fill_fields, None, [start.prompt, *fields.values()], **self.checked)
         opened = shown.texts.opened(actions.open_texts, None, [shown.opened], **self.checked)
         arrived = "(text) => document.dispatchEvent(new CustomEvent('fundamentallm-texts', {detail: text}))"
         opened.success(None, [shown.opened], None, js=arrived, **self.now)
@@ -111,7 +121,7 @@ class Page:
         gr.on(events, self.actions.show_chips, fields, [chips], trigger_mode="always_last", **self.now)
         chips.remove(self.actions.remove_chip, None, fields, **self.now)
         shown, actions = self.shown, self.actions
-        left_out = chips.compare(actions.leave_out, None, [shown.left_out, shown.tabs], **self.checked)
+        left_out = chips.compare(actions.leave_out, None, [shown.left_out, shown.tabs, shown.kind], **self.checked)
         compared = [shown.left_out, shown.temperatures, *self.request]
         self._finally(self._compute(left_out.success, actions.run_compare, compared, [shown.columns]))
 
