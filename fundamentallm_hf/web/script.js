@@ -62,7 +62,7 @@ const show = (see, index, focus) => {
   close.type = "button";
   close.setAttribute("aria-label", "close the alternatives");
   const head = make("p", "head");
-  head.append(close, make("b", "", label), " was chosen with a probability of ", make("b", "", percent(after)),
+  head.append(make("b", "", label), " was chosen with a probability of ", make("b", "", percent(after)),
     "; the raw model gives it ", make("b", "", percent(before)), ".");
   panel.append(head);
   for (const [control, entry, away, towards] of shifts)
@@ -101,7 +101,7 @@ const show = (see, index, focus) => {
   const key = make("p", "foot");
   key.append(make("span", "dot raw"), " raw model  ", make("span", "dot final"), " after the settings");
   if (alternatives.some(([, final]) => final === 0)) key.append(" · struck out: the settings leave it out here; it can be chosen all the same");
-  panel.append(key);
+  panel.append(key, close); // at the end for the Tab key: the choices come first
   see.dataset.at = index;
   // On a phone, the panel covers the end of the text.
   const covered = tokens[index].getBoundingClientRect().bottom + 8 - panel.getBoundingClientRect().top;

@@ -10,7 +10,7 @@ const ALIKE = 16;
 const LETTER = "[\\p{L}\\p{N}\\p{M}_]";
 const WORD = new RegExp(`${LETTER}+(?:['\u2019]${LETTER}+)*`, "gu");
 
-// This and the next two are those of fundamentallm_hf/generation/text_tree.py.
+// This and the next two are those of fundamentallm_hf/generation/text_names.py.
 const oneLine = (text, length = 40) => {
   const line = text.split(/\s+/u).filter(Boolean).join(" ");
   const letters = Array.from(line);

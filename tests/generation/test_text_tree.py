@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fundamentallm_hf import GenerationSettings
-from fundamentallm_hf.generation.text_tree import MOST_UNDONE, NAME_LENGTH, TextTree, compare, differing, one_line
+from fundamentallm_hf.generation.text_names import NAME_LENGTH, one_line
+from fundamentallm_hf.generation.text_tree import MOST_UNDONE, TextTree, compare, differing
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, read_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
 

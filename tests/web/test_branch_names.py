@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_page import browser  # noqa: F401
 
-from fundamentallm_hf.generation.text_tree import ALIKE, TextTree, one_line
+from fundamentallm_hf.generation.text_names import ALIKE, one_line
+from fundamentallm_hf.generation.text_tree import TextTree
 from fundamentallm_hf.web.panels import script
 
 # Letters, a mark on one, a digit, apostrophes, and what no name starts with.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.cli.saved_settings import read_settings, write_settings
 from fundamentallm_hf.files import read_text
-from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, facts_of, first_words, one_line
+from fundamentallm_hf.generation.text_names import first_words, one_line
+from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, facts_of
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, says_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.chat_messages import started_reply, with_reply
