@@ -52,10 +52,10 @@ class Page:
         with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
             self.result = gr.State(None, time_to_live=3600)
             bundled = self.actions.model is None
-            button = "Send" if self.writer.can_chat else "Write"
+            button, typed = ("Send", "Message") if self.writer.can_chat else ("Write", "Prompt")
             who, part = (WHO, "letter") if bundled else ("", "part of the text")
             gr.Markdown(INTRO.format(who=who, part=part, button=button), elem_id="intro")
-            gr.HTML(JUMP, elem_id="jump", padding=False, js_on_load=JUMPS)
+            gr.HTML(JUMP.format(typed=typed), elem_id="jump", padding=False, js_on_load=JUMPS)
             # The order of the Tab key: what is filled in, then what is written. On a phone the text is shown first.
             with gr.Row(elem_id="desk"):
                 with gr.Column(min_width=280, elem_id="asked"):

@@ -39,7 +39,7 @@ CHIPS = """element.addEventListener("click", (event) => {
   const answer = document.getElementById("answer"); // on a phone far above
   if (Math.abs(answer.getBoundingClientRect().top) > 0.6 * window.innerHeight) answer.scrollIntoView();
 });"""
-JUMP = '<button type="button" class="act">Prompt and settings ↓</button>'
+JUMP = '<button type="button" class="act">{typed} and settings ↓</button>'
 JUMPS = """element.addEventListener("click", (event) =>
   event.target.closest("button") && document.getElementById("asked").scrollIntoView());"""
 # The scripts of the text and its tree, which run as one.

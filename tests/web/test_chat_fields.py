@@ -10,7 +10,7 @@ from test_reading_the_page import value, wait_for_status
 from test_tree_page import kept, press, rows, wait_for_shown
 
 SHOWS = """([name, wanted]) =>
-  document.querySelector(`#field-${name}`).querySelector("textarea, input").value === wanted"""
+  document.querySelector(`#field-${name}`)?.querySelector("textarea, input").value === wanted"""
 
 
 def wait_for_value(page, name, wanted):
