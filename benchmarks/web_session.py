@@ -35,7 +35,7 @@ ACTIONS = {
     "undo": "document.querySelector('[data-do=undo]')",
     "redo": "document.querySelector('[data-do=redo]')",
     "go to a branch": BRANCH,
-    "compare": "document.querySelector('#branches .side')",
+    "compare": "document.querySelector('#branches [data-do=compare]')",
     "close": "document.querySelector('#texts [data-do=cancel]')",
     "alternatives": "document.querySelector('.tok:nth-child(5)')",
 }

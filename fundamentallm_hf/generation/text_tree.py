@@ -14,12 +14,13 @@ from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.chat_messages import with_reply
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
+from .text_names import ALIKE, common_length, first_words, one_line, words_added
+
 if TYPE_CHECKING:
     from .completion import Completion
 
 # Steps that `undo` can take back.
 MOST_UNDONE = 1000
-NAME_LENGTH = 40
 # A word or a sign with the white space before it.
 _WORDS = re.compile(r"\s*\w+|\s*[^\w\s]|\s+")
 
@@ -197,11 +198,21 @@ class TextTree:
             UserError: there is no such parent.
         """
         continued = parent is not None and self.text(parent) == prompt
-        name = facts.pop("name", "") or first_words(completion) or first_words(prompt) or "empty text"
+        name = facts.pop("name", "") or self._name(parent, prompt, completion)
         number = max(self._nodes, default=0) + 1
         node = Node(number, parent, None if continued else prompt, completion, name, **facts)
         self._nodes[number] = node
         return node
+
+    def _name(self, parent: int | None, prompt: str, completion: str) -> str:
+        """A name that tells a text from its siblings: its first words, or those where it departs from similar ones."""
+        name = words_added(prompt, completion) if completion else first_words(prompt)
+        text, same = prompt + completion, 0
+        for other in self.children(parent):
+            if other.name[:ALIKE] == name[:ALIKE]:
+                same = max(same, common_length(text, self.text(other.id)))
+        departs = words_added(text[:same], text[same:]) if same else ""
+        return departs or name or first_words(prompt) or one_line(text) or "empty text"
 
     def go(self, number: int) -> None:
         """Make a text the current one, and forget what `redo` would have brought back.
@@ -271,26 +282,6 @@ class TextTree:
     def copy(self) -> "TextTree":
         """A tree of the same texts, which changes by itself."""
         return TextTree(self._nodes, self._history, self._position)
-
-
-def first_words(text: str, length: int = NAME_LENGTH) -> str:
-    """The first words of a text on one line, at most `length` characters.
-
-    Example:
-
-    ```python
-    >>> from fundamentallm_hf.generation.text_tree import first_words
-    >>> first_words("  Once upon\\na time there was", 20)
-    'Once upon a time…'
-
-    ```
-    """
-    line = " ".join(text[: 20 * length].split())
-    line = "".join(char for char in line if char.isprintable())
-    if len(line) <= length:
-        return line
-    cut = line[:length].rpartition(" ")[0] or line[: length - 1]
-    return f"{cut}…"
 
 
 def differing(settings: GenerationSettings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ A function that generates or branches returns a value for every component that s
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -19,8 +19,8 @@ from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from . import beam_view, comparisons, export, text_view
-from .endpoints import check_columns, programs_text, sentence
-from .examples import Example
+from .endpoints import LONGEST_SENTENCE, check_columns, programs_text, sentence
+from .examples import PRESET, Example
 from .fields import chips_html, read_field, show_chat_fields, show_fields
 from .highlights import find_required
 from .limits import LIMITS, OPEN, parse_messages, read_prompt, read_settings
@@ -177,8 +177,12 @@ class Actions:
             yield ["", *refusal_html(error)]
 
     def show_example(self, examples: Sequence[Example], index: int) -> list:
-        """Fill the fields with an example, which is no chat."""
+        """Fill the fields with an example, which is no chat. A preset leaves prompt, chat and controls as they are."""
         example = examples[index]
+        if example.prompt is None:
+            values = dict(zip(OPEN, show_fields(example.settings), strict=True))
+            left = [gr.skip(), gr.skip()]
+            return [*left, *(value if name in PRESET else gr.skip() for name, value in values.items())]
         return [False, example.prompt, *show_fields(example.settings)]
 
     def ask(
@@ -215,15 +219,40 @@ class Actions:
         return [*given, *fields.values()]
 
     def show_moved(self, request: gr.Request, event: gr.EventData) -> list:
-        """How to reproduce the text that the visitor went to; nothing for a text that was typed."""
+        """How to reproduce the text that the visitor went to, nothing for a text that was typed; and its status."""
         data = event._data if isinstance(event._data, dict) else {}
+        status = status_html(str(data.get("facts", ""))[:LONGEST_SENTENCE])
         try:
             if not data.get("written"):
-                return ["", "", "", "", None]
+                return ["", "", "", "", None, status]
             prompt = self._prompt(data.get("prompt"), data.get("messages"))
-            return [*self._exports(prompt, _settings_of(data), request), None]
+            return [*self._exports(prompt, _settings_of(data), request), None, status]
         except (ValueError, TypeError, KeyError):
-            return ["", "", "", "", None]
+            return ["", "", "", "", None, status]
+
+    def fill_fields(self, event: gr.EventData) -> list:
+        """The switch of the chat, the prompt, the system message and the fields of a text on screen.
+
+        Without settings the fields get the page's defaults: for a text that was typed, and to start afresh. What is
+        None of the others stays as it is.
+        """
+        data = event._data if isinstance(event._data, dict) else {}
+        try:
+            # A message may be as long as a chat.
+            limits = replace(LIMITS, prompt=LIMITS.chat) if data.get("chat") else LIMITS
+            given = [
+                bool(data["chat"]) if self.writer.can_chat and data.get("chat") is not None else gr.skip(),
+                *(
+                    gr.skip() if data.get(name) is None else read_prompt(data[name], limits)
+                    for name in ("prompt", "system")
+                ),
+            ]
+            if data.get("settings") is None:
+                return [*given, *show_fields({})]
+            settings = _settings_of(data)
+            return [*given, *show_fields({name: getattr(settings, name) for name in OPEN} | {"seed": data.get("seed")})]
+        except (ValueError, TypeError) as error:
+            raise gr.Error(sentence(error), print_exception=False) from None
 
     def open_texts(self, event: gr.EventData) -> str:
         """The texts of a file, checked, in the form that the browser keeps."""
@@ -253,8 +282,11 @@ class Actions:
         return [defaults[each] if each == name else gr.skip() for each in OPEN]
 
     def leave_out(self, event: gr.EventData) -> list:
-        """The setting to compare with and without, and the tab that shows both."""
-        return [str((event._data or {}).get("name")), gr.Tabs(selected="compare")]
+        """The setting to compare with and without, the tab that shows both, and there what is compared."""
+        name = str((event._data or {}).get("name"))
+        label = OPEN[name].label if name in OPEN else name
+        kinds = [*comparisons.KINDS, (f"with and without {label}", name)]
+        return [name, gr.Tabs(selected="compare"), gr.Radio(kinds, value=name)]
 
     def make_json(self, result: Result | None) -> str:
         """The text of the download."""

@@ -2,10 +2,24 @@
 
 const facts = (node) => {
   if (!("tokens" in node)) return "";
-  const parts = [`${node.tokens} token${node.tokens === 1 ? "" : "s"}`];
+  const unit = node.tokens === Array.from(node.completion).length ? "character" : "token";
+  const parts = [`${node.tokens} ${unit}${node.tokens === 1 ? "" : "s"}`];
   if (node.seed !== null) parts.push(`seed ${node.seed}`);
   if (node.perplexity !== null) parts.push(`perplexity ${node.perplexity.toFixed(2)}`);
   return parts.join(" · ");
+};
+
+// Fill the fields with the settings of a text, and with the prompt at the root of its branches. Of a chat, fill in the
+// system message, and the message that waits for a reply, or otherwise the one given; null leaves what is typed.
+const fill = (node, message = null) => {
+  let [root, made] = [node, node];
+  while (root.parent !== null) root = tree.nodes.get(root.parent);
+  while (made && !("tokens" in made)) made = tree.nodes.get(made.parent);
+  const known = { seed: made?.seed ?? null, settings: made?.settings ?? null };
+  const chat = tree.chat(node);
+  if (!chat) trigger("filled", { chat: false, prompt: root.prompt, ...known });
+  else if (!canChat) trigger("filled", known);
+  else trigger("filled", { chat: true, prompt: isReply(chat.at(-1)) ? message : chat.at(-1).content, system: systemOf(chat), ...known });
 };
 
 // The settings of a text that not all texts have.
@@ -20,35 +34,42 @@ const differing = () => {
   return (node) => ("tokens" in node ? shown(node).filter((each) => !shared.has(each)) : []);
 };
 
-const drawRow = ({ id, name, about, depth, children, isFolded, isHere, compares }) => {
+const drawRow = ({ id, name, about, depth, children, isFolded, isHere, compares, fills }) => {
   const row = make("li", isHere ? "branch here" : "branch");
   row.dataset.id = id;
   row.style.setProperty("--depth", depth);
   const go = button(name, "go");
   go.className = "name";
   if (isHere) go.setAttribute("aria-current", "true");
-  go.title = about || "a prompt, or an edited text";
+  go.title = [name, ...(about.length ? about : ["a prompt, or an edited text"])].join("\n");
   if (children) {
     const fold = button(isFolded ? "▸" : "▾", "fold", `${isFolded ? "unfold" : "fold"} ${name}`);
     fold.setAttribute("aria-expanded", String(!isFolded));
     row.append(fold);
   } else row.append(make("span", "leaf"));
-  row.append(go, make("small", "", about));
-  if (compares) {
-    const side = button("compare", "compare", `compare with ${name}`);
-    side.classList.add("side");
-    row.append(side);
-  }
-  if (isHere) {
-    const more = make("span", "more");
-    more.append(button("rename", "rename", `rename ${name}`), button("delete", "delete", `delete ${name}`));
-    row.append(more);
-  }
+  const under = make("small");
+  about.forEach((each, index) => under.append(make("span", "", each + (index < about.length - 1 ? " ·" : "")), " "));
+  const below = make("span", "more");
+  if (compares) below.append(button("compare", "compare", `compare with ${name}`));
+  if (isHere) below.append(button("rename", "rename", `rename ${name}`), button("delete", "delete", `delete ${name}`));
+  if (fills) below.append(button("use settings", "settings", `use the settings of ${name}`));
+  row.append(go, under, below);
   return row;
 };
 
 // The rows of the list as they were drawn, so that only what differs is drawn again.
 const drawnRows = new Map();
+
+// Scroll the list to the text on screen. Rows have their height only once they were seen, so this may take some frames.
+const scrollToHere = (list, frames = 6) =>
+  requestAnimationFrame(() => {
+    const here = list.querySelector(".here");
+    if (!here || !frames) return;
+    const [top, end] = [here.offsetTop - list.offsetTop, here.offsetTop - list.offsetTop + here.offsetHeight];
+    if (top < list.scrollTop) list.scrollTop = top;
+    else if (end > list.scrollTop + list.clientHeight) list.scrollTop = end - list.clientHeight;
+    scrollToHere(list, frames - 1);
+  });
 
 const drawTree = () => {
   const list = branches().querySelector(".list");
@@ -61,10 +82,11 @@ const drawTree = () => {
     if (hiddenBelow !== null && isBelow(node, hiddenBelow)) continue;
     const isFolded = folded.has(node.id);
     hiddenBelow = isFolded ? node.id : null;
-    const about = [facts(node), ...settingsOf(node)].filter(Boolean).join(" · ");
+    const about = [...facts(node).split(" · "), ...settingsOf(node)].filter(Boolean);
     const isHere = node === tree.current;
-    const shows = { id: node.id, name: node.name, about, depth: Math.min(depth, 8), children: children > 0, isFolded, isHere };
+    const shows = { id: node.id, name: node.name, about, depth: Math.min(depth, 6), children: children > 0, isFolded, isHere };
     shows.compares = Boolean(tree.current) && !isHere;
+    shows.fills = isHere && "tokens" in node;
     const [before, what] = [drawnRows.get(node.id), JSON.stringify(shows)];
     const isSame = before && before.what === what && before.row.querySelector(".name");
     const row = isSame ? before.row : drawRow(shows);
@@ -76,13 +98,7 @@ const drawTree = () => {
   for (const id of drawnRows.keys()) if (!seen.has(id)) drawnRows.delete(id);
   const rows = new Set([...drawnRows.values()].map(({ row }) => row));
   for (const row of [...list.children]) if (!rows.has(row)) row.remove();
-  requestAnimationFrame(() => {
-    const here = list.querySelector(".here");
-    if (!here) return;
-    const [top, end] = [here.offsetTop - list.offsetTop, here.offsetTop - list.offsetTop + here.offsetHeight];
-    if (top < list.scrollTop) list.scrollTop = top;
-    else if (end > list.scrollTop + list.clientHeight) list.scrollTop = end - list.clientHeight;
-  });
+  scrollToHere(list);
   if (focused && focused.do) {
     const again = list.querySelector(".here .name");
     if (again) again.focus();
@@ -93,6 +109,7 @@ const drawTree = () => {
     ["more", tree.current],
     ["retry", tree.current],
     ["download", tree.nodes.size],
+    ["afresh", tree.nodes.size],
   ])
     for (const each of document.querySelectorAll(`[data-do="${name}"]`)) each.disabled = !able;
 };

@@ -10,6 +10,8 @@ from fundamentallm_hf.settings.generation_settings import SAMPLING, SETTINGS, Ge
 from .limits import LIMITS, Limits
 
 TEMPERATURES = (0.3, 0.7, 1.0, 1.5)
+# What can be compared: its name for visitors, and for `Actions.run_compare`.
+KINDS = (("temperatures", "temperatures"), ("with and without each control", "controls"))
 # Number of beams for the tree where the settings ask for none.
 BEAMS = 4
 # Settings that can be left out: those that shape the text, other than by sampling or by length.

@@ -14,6 +14,8 @@ let tree = kept.tree;
 let asked = null; // the prompt or messages that a text was asked for with, and the id of the text that it came from
 let canChat = false; // whether the model has a chat template
 let removed = null; // the tree before the last texts were deleted
+let draft = null; // an edited text that was not kept, and the id of the one that it was made of
+let grows = false; // whether a text is shown while it is generated
 
 const say = (...parts) => branches().querySelector(".say").replaceChildren(...parts);
 
@@ -93,7 +95,8 @@ const move = () => {
   save();
   draw();
   const node = tree.current;
-  if (node) trigger("moved", { ...askedFor(node), seed: node.seed ?? null, settings: node.settings || {}, written: "tokens" in node });
+  if (node) trigger("moved", { ...askedFor(node), seed: node.seed ?? null, settings: node.settings || {}, written: "tokens" in node, facts: facts(node) });
+  else trigger("moved", { written: false, facts: "" });
 };
 
 // A result of the server: its texts become branches, and the first of them the current one.
@@ -145,14 +148,15 @@ const editable = (node) => {
   return chat ? startedReply(chat) : node ? tree.text(node) : "";
 };
 
-const edit = () => {
-  const before = editable(tree.current);
+const edit = (before) => {
   const form = make("div", "run editing");
   const area = make("textarea", "text");
   area.value = before;
   area.setAttribute("aria-label", "the text");
-  const keep = button("Keep", "keep");
-  form.append(area, keep, button("Cancel", "cancel"));
+  const ends = make("div", "ends");
+  ends.append(button("Keep", "keep"), button("Cancel", "cancel"));
+  form.append(area, ends);
+  area.addEventListener("keydown", (event) => event.key === "Escape" && act("cancel"));
   shownIn().replaceWith(form);
   area.style.height = `${Math.max(160, area.scrollHeight)}px`;
   area.focus();
@@ -168,6 +172,8 @@ const keep = () => {
   const given = chat ? tree.text(node).slice(0, tree.text(node).length - before.length) : "";
   const facts = chat ? { messages: withReply(turnsOf(chat), after) } : {};
   tree.go(tree.add(node ? node.id : null, given + after, "", facts, firstWords(changed)).id);
+  draft = null;
+  say();
   move();
 };
 
@@ -201,12 +207,35 @@ const acts = {
   fold: (id) => { folded.has(id) ? folded.delete(id) : folded.add(id); drawTree(); },
   compare: (id) => showDifferences(id),
   cancel: () => {
+    const area = element.querySelector(".editing textarea");
+    draft = area && area.value !== editable(tree.current) ? { id: tree.current && tree.current.id, text: area.value } : null;
+    if (draft !== null) say("The changes were not kept. ", button("Edit them again", "draft"));
     draw();
     const here = branches().querySelector(".here .name");
     if (here) here.focus({ preventScroll: true });
   },
   keep,
-  edit: () => shownIn() && edit(),
+  edit: () => shownIn() && edit(editable(tree.current)),
+  draft: () => {
+    if (!shownIn() || draft === null) return;
+    const { id, text } = draft;
+    const node = tree.nodes.get(id) || null; // the text that was edited, wherever the visitor went since
+    if (node !== tree.current) {
+      tree.go(node && node.id);
+      move();
+    }
+    say();
+    edit(text);
+  },
+  settings: (id) => fill(tree.nodes.get(id)),
+  afresh: () => {
+    removed = tree.toString();
+    tree = new Tree(tree.model);
+    folded.clear();
+    move();
+    trigger("filled", { chat: null, prompt: null, system: "", seed: null, settings: null });
+    say("All texts were put away, and the settings are those of the page again. ", button("Bring the texts back", "restore"));
+  },
   more: () => ask({ ...moreOf(tree.current), continues: true }, tree.current.id),
   chat: () => {
     const chat = document.querySelector("#field-chat input");
@@ -254,12 +283,13 @@ const acts = {
     say(`${count - tree.nodes.size} deleted. `, button("Bring back", "restore"));
   },
   restore: () => {
-    const before = Tree.read(removed);
+    const [before, isAll] = [Tree.read(removed), !tree.nodes.size];
     tree.adopt(before);
     // Ids are those of before, as long as no other text has taken one.
     if (before.history.every((id) => id === null || tree.nodes.has(id))) [tree.history, tree.position] = [before.history, before.position];
     say();
     move();
+    if (isAll && tree.current) fill(tree.current);
   },
   download,
   upload: () => branches().querySelector("input[type=file]").click(),
@@ -318,14 +348,18 @@ element.addEventListener("click", (event) => {
 // What is typed is sent as a message of the chat on screen.
 document.addEventListener("fundamentallm-message", (event) => {
   if (!element.isConnected) return;
-  const { message, system, orLast } = event.detail;
+  const { message, system, orLast, writes } = event.detail;
   const chat = tree.current && tree.chat(tree.current);
-  if (!orLast) asked = null;
+  if (writes) asked = null;
   event.detail.messages = JSON.stringify(orLast && chat && !message.trim() ? tree.asked(tree.current) : nextTurn(chat, message, system));
 });
 
 // A text of the server has arrived, or the page has.
 const arrived = () => {
+  const growing = Boolean(element.querySelector(".cards"));
+  if (growing && !grows) bringIntoView();
+  if (grows && !growing) stayAnchored();
+  grows = growing;
   const run = element.querySelector(".run[data-run]");
   if (run && !seenRuns.has(run.dataset.run)) {
     seenRuns.add(run.dataset.run);
@@ -350,8 +384,11 @@ const arrived = () => {
   }
   // Who comes by a link sees its text, and whoever was here before sees theirs.
   if (start.dataset.chat) setTimeout(() => ask({ messages: JSON.parse(start.dataset.chat) }, null), 0);
-  else if (start.dataset.start === "write" || !tree.nodes.size) setTimeout(() => trigger("first", {}), 0);
-  else move();
+  else if (start.dataset.start === "write" || !(tree.current || (canChat && tree.nodes.size))) setTimeout(() => trigger("first", {}), 0);
+  else {
+    move();
+    if (tree.current) fill(tree.current, "");
+  }
 };
 
 watch("value", arrived);

@@ -289,7 +289,8 @@ def programs_text(endpoints: Mapping[str, Callable], address: str) -> str:
         takes = ", ".join([*(f"`{each}`" for each in others), *settings]) or "nothing"
         rows.append(f"| `/{name}` | {takes} | {first} |")
     listed = "\n".join(rows)
-    return f"""### Python
+    return f"""### Python that asks this page
+It needs `pip install gradio_client`, and no model on your computer. The Python under *Export* runs the model there.
 ```python
 from gradio_client import Client
 

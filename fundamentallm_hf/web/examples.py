@@ -4,21 +4,26 @@ from typing import Any, NamedTuple
 
 
 class Example(NamedTuple):
-    """A name, a prompt, and the settings that differ from the page's defaults."""
+    """A name, a prompt, and the settings that differ from the page's defaults.
+
+    Without a prompt it is a preset: it sets those of `PRESET`, and leaves what is to be written as it is.
+    """
 
     name: str
-    prompt: str
+    prompt: str | None
     settings: dict[str, Any]
 
 
-# Settings for kinds of text.
+# Settings for kinds of text, whatever the prompt and the controls.
 PRESETS = (
-    Example("Creative writing", "Once upon a time", {"temperature": 1.2, "top_p": 0.9, "max_tokens": 400}),
-    Example("Code", "def fibonacci(n):", {"temperature": 0.3, "top_p": 0.95, "max_tokens": 200}),
-    Example("Completion", "The quick brown", {"temperature": 0.7, "top_p": 1.0, "max_tokens": 50}),
-    Example("Poetry", "Roses are red,", {"temperature": 1.0, "top_p": 1.0, "top_k": 40, "max_tokens": 100}),
-    Example("Dialog", "User: Hello\nAssistant:", {"temperature": 0.7, "top_p": 0.9}),
+    Example("Creative writing", None, {"temperature": 1.2, "top_p": 0.9, "max_tokens": 400}),
+    Example("Code", None, {"temperature": 0.3, "top_p": 0.95, "max_tokens": 200}),
+    Example("Completion", None, {"temperature": 0.7, "top_p": 1.0, "max_tokens": 50}),
+    Example("Poetry", None, {"temperature": 1.0, "top_p": 1.0, "top_k": 40, "max_tokens": 100}),
+    Example("Dialog", None, {"temperature": 0.7, "top_p": 0.9}),
 )
+# What a preset sets, if only to the page's default.
+PRESET = frozenset(name for each in PRESETS for name in each.settings)
 EXAMPLES = (
     Example("A story", "Once upon a time", {"max_tokens": 400}),
     Example("Words that never appear", "The big dog", {"bad_words": ("ran", "lil*", "very happy"), "max_tokens": 120}),

@@ -3,6 +3,7 @@
 Names, help, choices and ranges come from the table. This file decides how a value is entered, for example by a slider.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ _PLAIN = {
     "must_include": "required words",
     "guide_attribute": "mood",
 }
+_DEFAULT = re.compile(r" The default is [^.]*\.")
 # Sliders: from, to, step. The settings may have wider ranges, which programs can use.
 _SLIDERS = {
     "temperature": (0, 2, 0.05),
@@ -91,8 +93,19 @@ def show_chat_fields(chat: bool) -> list[Any]:
 
 
 def help_of(setting: Setting) -> str:
-    """The help text of the setting, as its field shows it."""
-    return plain(setting.help)
+    """The help text of the setting, as its field shows it. Where the page starts with another value, it names that."""
+    if setting.name not in START:
+        return plain(setting.help)
+    return plain(f"{_DEFAULT.sub('', setting.help)} This page starts at {START[setting.name]:g}.")
+
+
+def with_field_names(text: str) -> str:
+    """An error with its settings named as their fields are."""
+    for name, field in _PLAIN.items():
+        text = re.sub(
+            rf"(?<![\w-]){name.replace('_', '[_-]')}(?![\w-])", f"{field} ({OPEN[name].label})", text, count=1
+        )
+    return text
 
 
 def plain(text: str) -> str:

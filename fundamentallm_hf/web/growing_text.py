@@ -11,6 +11,8 @@ from fundamentallm_hf.generation.probabilities import Prediction, TokenNames
 from fundamentallm_hf.generation.streaming import visible_from
 from fundamentallm_hf.portable.decoding.control_effects import Shift
 
+# A token counts as chosen because of a control that made it so many times as likely.
+RAISED = 1.1
 # A word is pulled where the guide made it at least this much more or less likely, in nats.
 PULLED = 0.1
 _WORD = re.compile(r"\w+")
@@ -18,7 +20,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class PlacedShift:
-    """A position where controls have changed what will probably be written.
+    """A position where controls have changed what is written.
 
     Attributes:
         start: of its token, in characters after the prompt.
@@ -38,12 +40,18 @@ class PlacedShift:
 
 
 def find_shifts(tokens: Sequence[Prediction], names: TokenNames) -> tuple[PlacedShift, ...]:
-    """Where controls have shifted a finished text."""
+    """Where controls have changed a finished text: the token that was chosen is one that they have made more likely."""
     found, start = [], 0
     for token in tokens:
-        found += [PlacedShift.of(shift, start, names) for shift in token.shifts]
+        found += [PlacedShift.of(shift, start, names) for shift in token.shifts if _changed(token, shift)]
         start += len(token.text)
     return tuple(found)
+
+
+def _changed(token: Prediction, shift: Shift) -> bool:
+    # Without a factor, the token was impossible before.
+    raised = token.effects.get(shift.phase, math.inf) > RAISED
+    return shift.away != token.token and (raised or shift.towards == token.token)
 
 
 class Pull(NamedTuple):
@@ -108,9 +116,11 @@ class GrowingText:
 
     def take(self, piece: str) -> None:
         """One more piece."""
-        self._shifts += [
-            PlacedShift.of(shift, self._length + offset, self._names) for offset, shift in getattr(piece, "shifts", ())
-        ]
+        for offset, shift in getattr(piece, "shifts", ()):
+            placed = PlacedShift.of(shift, self._length + offset, self._names)
+            # What a control has moved away from was chosen all the same.
+            if not placed.away or not piece.startswith(placed.away, offset):
+                self._shifts.append(placed)
         effects = getattr(piece, "effects", ())
         self._factors += [(self._length + offset, each.get("guide")) for offset, each in effects]
         self._length += len(piece)

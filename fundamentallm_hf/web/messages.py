@@ -11,6 +11,7 @@ from fundamentallm_hf.settings.chat_messages import Messages
 
 from .endpoints import sentence
 from .escaping import escape
+from .fields import with_field_names
 from .limits import field_of
 
 HERE = Path(__file__).parent
@@ -33,7 +34,8 @@ def alert_html(text: str, field: str | None = None) -> str:
 def refusal_html(error: BaseException) -> tuple[str, str]:
     """The status, and one sentence next to its field and below the button."""
     name = field_of(error) if isinstance(error, UserError) else None
-    return status_html("Nothing was written."), alert_html(sentence(error), name)
+    alert = alert_html(with_field_names(sentence(error)), name)
+    return status_html("Nothing new was written. This is the text from before."), alert
 
 
 def start_html(what: str, model: str | None, can_chat: bool, chat: Messages | None = None) -> str:

@@ -11,23 +11,27 @@ from .actions import WAITING, Actions
 from .endpoints import Endpoints, attribute_list
 from .examples import EXAMPLES, PRESETS
 from .messages import status_html
-from .panels import PromptPanel, ResultPanel, SettingsPanel, script
+from .panels import JUMP, JUMPS, PromptPanel, ResultPanel, SettingsPanel, script
 from .runner import Writer
 
-TITLE = "FundamentaLLM-HF: see what every control does"
+TITLE = "FundamentaLLM-HF: write with a language model"
 # The batcher has a queue of its own, which shows a place in it; gradio lets everybody through who was not rejected.
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": WAITING + 8}
 # Only the browser knows the chat on screen: desk.js answers with its messages and the typed one, or "" for a text.
-# Where nothing is typed, a comparison or a search is about the last message.
 ASK = """(message, chat, system) => {
-  const detail = {message, system, messages: "", orLast: %s};
+  const detail = {message, system, messages: "", orLast: %s, writes: %s};
   const asked = new CustomEvent("fundamentallm-message", {detail});
   if (chat) document.dispatchEvent(asked);
   return asked.detail.messages;
 }"""
-INTRO = """# See what every control does
-Ban or require words, and press *{button}*. Choose any part of the text to go on from another one. *Export* has the \
-text as Python."""
+ASK_TYPED = ASK % ("false", "true")
+# Where nothing is typed, a preset, a comparison or a search is about the last message.
+ASK_OR_LAST, LOOK_AT_LAST = ASK % ("true", "true"), ASK % ("true", "false")
+INTRO = """# A language model writes, you steer
+{who} Click a {part} to see what else could stand there.
+
+Ban or require words, and press *{button}*. *Export* has the text as Python."""
+WHO = "A small model of children's stories writes here."
 
 
 class Page:
@@ -47,16 +51,19 @@ class Page:
         """The page, ready to be launched."""
         with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
             self.result = gr.State(None, time_to_live=3600)
-            button = "Send" if self.writer.can_chat else "Write"
-            gr.Markdown(INTRO.format(button=button), elem_id="intro")
-            # The order on a phone; on wider screens the answer is next to the other two.
+            bundled = self.actions.model is None
+            button, typed = ("Send", "Message") if self.writer.can_chat else ("Write", "Prompt")
+            who, part = (WHO, "letter") if bundled else ("", "part of the text")
+            gr.Markdown(INTRO.format(who=who, part=part, button=button), elem_id="intro")
+            gr.HTML(JUMP.format(typed=typed), elem_id="jump", padding=False, js_on_load=JUMPS)
+            # The order of the Tab key: what is filled in, then what is written. On a phone the text is shown first.
             with gr.Row(elem_id="desk"):
                 with gr.Column(min_width=280, elem_id="asked"):
                     self.start = PromptPanel(self.writer.can_chat)
-                with gr.Column(min_width=280, elem_id="answer"):
-                    self.shown = ResultPanel(self.endpoints, self.writer.can_chat)
                 with gr.Column(min_width=280, elem_id="settings"):
                     self.settings = SettingsPanel([each["name"] for each in attribute_list(self.writer)])
+                with gr.Column(min_width=280, elem_id="answer"):
+                    self.shown = ResultPanel(self.endpoints, self.writer.can_chat)
             self._connect(blocks)
             for name, function in self.endpoints.items():
                 queue = {} if name == "attributes" else MODEL_QUEUE
@@ -81,6 +88,11 @@ class Page:
         self.settings.die.click(lambda: str(secrets.randbelow(10_000)), None, [fields["seed"]], **now)
         loaded = shown.download.click(actions.make_json, [self.result], [shown.json], **self.checked)
         loaded.success(None, [shown.json], None, js=script("download.js"), **now)
+        for (label, copy), text in zip(shown.copies, shown.exports, strict=True):
+            copied = copy.click(None, [text], [copy], js=script("copy.js"), **now)
+            copied.then(
+                None, None, [copy], js=f"() => new Promise(done => setTimeout(() => done('{label}'), 1500))", **now
+            )
         blocks.load(actions.arrive, None, [*self.filled, shown.programs, start.alert, shown.texts], **now)
         blocks.unload(actions.leave)
         self._connect_chips()
@@ -99,16 +111,18 @@ class Page:
     def _connect_branches(self) -> None:
         """The parts that fill the fields, and the texts that the browser asks for."""
         start, shown, actions = self.start, self.shown, self.actions
-        for gallery, examples in ((start.presets, PRESETS), (start.examples, EXAMPLES)):
+        for gallery, examples, ask in ((start.presets, PRESETS, ASK_OR_LAST), (start.examples, EXAMPLES, ASK_TYPED)):
             show = partial(actions.show_example, examples)
-            self._connect_write(gallery.click(show, [gallery], self.filled, **self.now).success)
+            self._connect_write(gallery.click(show, [gallery], self.filled, **self.now).success, ask=ask)
         self._connect_write(shown.texts.first)
         fields = self.settings.fields
         read = ("pattern", "json_schema", "grammar", "must_include", "must_include_prompt")
         filled = [shown.asked, start.messages, *fields.values()]
         asked = shown.texts.ask(actions.ask, [fields[name] for name in read], filled, **self.checked)
         self._connect_write(asked.success, shown.asked)
-        shown.texts.moved(actions.show_moved, None, [*shown.exports, self.result], **self.now)
+        shown.texts.moved(actions.show_moved, None, [*shown.exports, self.result, shown.status], **self.now)
+        read_from = [start.chat, start.prompt, start.system, *fields.values()]
+        shown.texts.filled(actions.fill_fields, None, read_from, **self.checked)
         opened = shown.texts.opened(actions.open_texts, None, [shown.opened], **self.checked)
         arrived = "(text) => document.dispatchEvent(new CustomEvent('fundamentallm-texts', {detail: text}))"
         opened.success(None, [shown.opened], None, js=arrived, **self.now)
@@ -121,29 +135,29 @@ class Page:
         gr.on(events, self.actions.show_chips, fields, [chips], trigger_mode="always_last", **self.now)
         chips.remove(self.actions.remove_chip, None, fields, **self.now)
         shown, actions = self.shown, self.actions
-        left_out = chips.compare(actions.leave_out, None, [shown.left_out, shown.tabs], **self.checked)
+        left_out = chips.compare(actions.leave_out, None, [shown.left_out, shown.tabs, shown.kind], **self.checked)
         compared = [shown.left_out, shown.temperatures, *self.request]
         self._finally(self._compute(left_out.success, actions.run_compare, compared, [shown.columns]))
 
-    def _connect_write(self, trigger: Any, prompt: gr.Textbox | None = None) -> None:
+    def _connect_write(self, trigger: Any, prompt: gr.Textbox | None = None, ask: str = ASK_TYPED) -> None:
         """Write a text when it is triggered.
 
         Args:
             trigger: of an event.
             prompt: holds what the browser asked to continue, with the messages of a chat; None for what is typed.
+            ask: as in `_compute`, for what is typed.
         """
         start, shown, actions = self.start, self.shown, self.actions
         inputs = [prompt or start.prompt, start.messages, *self.settings.fields.values()]
         outputs = [shown.texts, self.result]
-        ask = ASK % "false" if prompt is None else None
-        written = self._compute(trigger, actions.run_write, inputs, outputs, ask)
+        written = self._compute(trigger, actions.run_write, inputs, outputs, ask if prompt is None else None)
         written = written.then(actions.show_result, [self.result], shown.exports, **self.now)
         if prompt is None:
             written = written.then(actions.clear_message, [self.result, start.prompt], [start.prompt], **self.now)
         self._finally(written)
 
     def _compute(
-        self, trigger: Any, function: Callable, inputs: list, outputs: list, ask: str | None = ASK % "true"
+        self, trigger: Any, function: Callable, inputs: list, outputs: list, ask: str | None = LOOK_AT_LAST
     ) -> Any:
         """Run `function` when it is its turn, with the buttons disabled meanwhile.
 

@@ -27,15 +27,24 @@ BRANCHES = (
     '<h2>Branches</h2><ul class="list"></ul><p class="say" role="status"></p><div class="files">'
     '<button type="button" class="act" data-do="download" disabled>Download</button>'
     '<button type="button" class="act" data-do="upload">Upload</button>'
+    '<button type="button" class="act" data-do="afresh" title="Put all texts away, and reset the settings" disabled>'
+    "Start afresh</button>"
     '<input type="file" accept=".json,application/json" aria-label="a file of texts" tabindex="-1" hidden></div>'
 )
 CHIPS = """element.addEventListener("click", (event) => {
   const { name, compare } = event.target.dataset || {};
   if (name) trigger("remove", { name });
-  if (compare) trigger("compare", { name: compare });
+  if (!compare) return;
+  trigger("compare", { name: compare });
+  const answer = document.getElementById("answer"); // on a phone far above
+  if (Math.abs(answer.getBoundingClientRect().top) > 0.6 * window.innerHeight) answer.scrollIntoView();
 });"""
+JUMP = '<button type="button" class="act">{typed} and settings ↓</button>'
+JUMPS = """element.addEventListener("click", (event) =>
+  event.target.closest("button") && document.getElementById("asked").scrollIntoView());"""
 # The scripts of the text and its tree, which run as one.
 SURFACE = ("script.js", "chat.js", "tree.js", "kept_tree.js", "views.js", "branch_list.js", "desk.js")
+INSTALL = "after `pip install fundamentallm-hf` (`fundamentallm-hf[structured]` for a pattern, a schema or a grammar)"
 HELP = '<label><input type="checkbox"> explain the settings</label>'
 EXPLAIN = """element.addEventListener("change", (event) =>
   document.getElementById("settings").classList.toggle("explained", event.target.checked));"""
@@ -84,9 +93,9 @@ class PromptPanel:
             self.write = gr.Button(shown, variant="primary", elem_id="write", scale=3, min_width=120)
             self.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1, min_width=80)
         self.alert = gr.HTML("", elem_id="alert", js_on_load=script("mark_field.js"))
-        self.presets = self._gallery(PRESETS, "Presets", "presets")
+        self.presets = self._gallery(PRESETS, "Presets: sampling and length for a kind of text", "presets")
         with gr.Accordion("Examples, one for each control", open=False, elem_id="more-examples"):
-            self.examples = self._gallery(EXAMPLES, "Examples", "examples")
+            self.examples = self._gallery(EXAMPLES, "Each replaces the prompt and all settings", "examples")
 
     def _gallery(self, examples: tuple[Example, ...], label: str, name: str) -> gr.Dataset:
         return gr.Dataset(
@@ -109,15 +118,17 @@ class SettingsPanel:
 
     def __init__(self, attributes: list[str]) -> None:
         gr.HTML(HELP, elem_id="explain", padding=False, js_on_load=EXPLAIN)
-        self.chips = gr.HTML("", elem_id="chips", padding=False, js_on_load=CHIPS)
         fields: dict[str, Any] = {name: make_field(OPEN[name], attributes) for name in ESSENTIAL}
+        # Below these, so that no field moves while it is filled in.
+        self.chips = gr.HTML("", elem_id="chips", padding=False, js_on_load=CHIPS)
         with gr.Accordion("More settings", open=False, elem_id="more"):
             gr.HTML(SEARCH, elem_id="search-settings", padding=False, js_on_load=script("search.js"))
             for group, names in groups().items():
                 gr.HTML(f"<h3>{group}</h3>", elem_classes="group", padding=False)
                 for name in names:
                     fields[name] = make_field(OPEN[name], attributes)
-            self.die = gr.Button("⚄ another seed", elem_id="die", size="sm", min_width=120)
+                    if name == "seed":
+                        self.die = gr.Button("⚄ another seed", elem_id="die", size="sm", min_width=120)
         assert set(fields) == set(OPEN)
         self.fields = {name: fields[name] for name in OPEN}
 
@@ -166,7 +177,7 @@ class ResultPanel:
             gr.Markdown("The same prompt and the same seed, side by side. What a text shares with the first is paler.")
             with gr.Row():
                 self.kind = gr.Radio(
-                    [("temperatures", "temperatures"), ("with and without each control", "controls")],
+                    list(comparisons.KINDS),
                     value="temperatures",
                     label="what to compare",
                     elem_id="compare-kind",
@@ -184,23 +195,38 @@ class ResultPanel:
 
     def _build_export(self) -> None:
         with gr.Tab("Export", id="take"):
-            gr.Markdown("Each of these reproduces what is on screen exactly.")
-            self.link = gr.Textbox(
-                label="A link to these settings", interactive=False, buttons=["copy"], elem_id="link", lines=1
-            )
+            gr.Markdown("Each of these writes the text on screen again, exactly.")
+            self.copies: list[tuple[str, gr.Button]] = []
+            self._add_copy("link", "opens this page, and writes the text")
+            self.link = gr.Textbox(label="Link", interactive=False, buttons=[], elem_id="link", lines=1)
             code: dict[str, Any] = {
                 "interactive": False,
-                "buttons": ["copy"],
+                "buttons": [],
                 "wrap_lines": True,
                 "language": None,
                 "show_line_numbers": False,
+                "lines": 1,
             }
-            self.python = gr.Code(label="Copy as Python", elem_id="as-python", **code)
-            self.command = gr.Code(label="Copy as command", elem_id="as-command", **code)
-            self.curl = gr.Code(label="Copy as curl", elem_id="as-curl", **code)
+            self._add_copy("Python", f"runs the model on your computer, {INSTALL}")
+            self.python = gr.Code(label="Python", elem_id="as-python", **code)
+            self._add_copy("command", "does the same in a terminal, with the same package")
+            self.command = gr.Code(label="Command", elem_id="as-command", **code)
+            self._add_copy(
+                "curl", "asks this page, and needs nothing else; *For programs* has Python that asks this page"
+            )
+            self.curl = gr.Code(label="curl", elem_id="as-curl", **code)
             self.exports = [self.link, self.python, self.command, self.curl]
             self.download = gr.Button("Download as JSON", elem_id="download")
             self.json = gr.Textbox(visible="hidden", elem_id="json", label="JSON")
+
+    def _add_copy(self, what: str, about: str) -> None:
+        """A button that copies what is below it, and a line about that."""
+        with gr.Row(elem_classes="copy"):
+            label = f"Copy {what}"
+            self.copies.append(
+                (label, gr.Button(label, size="sm", min_width=130, scale=0, elem_id=f"copy-{what.lower()}"))
+            )
+            gr.Markdown(f"… {about}")
 
     def _build_programs(self, endpoints: Mapping[str, Callable]) -> None:
         with gr.Tab("For programs", id="programs"):

@@ -27,6 +27,24 @@ const effect = (control, factor) => {
   return `${control} made it ${factor < 1 ? `${+(1 / factor).toPrecision(2)} times less likely` : `${+factor.toPrecision(2)} times likelier`}`;
 };
 
+const counts = ([, factor]) => factor < 0.9 || factor > 1.1;
+
+// What made the probability of the raw model the final one: controls, and what is left for temperature, top-p and the like.
+const effects = (raw, final, controls) => {
+  const found = controls.filter(counts);
+  const rest = final / raw / found.reduce((product, [, factor]) => product * factor, 1);
+  return found.length && rest > 0 && Number.isFinite(rest) ? [...found, ["the other settings", rest]].filter(counts) : found;
+};
+
+// Without the alternatives of a character.
+const hide = (see) => {
+  const token = see.querySelector(".tok.chosen");
+  see.querySelector(".panel").replaceChildren();
+  if (!token) return;
+  token.classList.remove("chosen");
+  token.focus({ preventScroll: true });
+};
+
 const show = (see, index, focus) => {
   const tokens = see.querySelectorAll(".tok");
   if (index < 0 || index >= tokens.length) return;
@@ -40,6 +58,9 @@ const show = (see, index, focus) => {
   const [label, after, before, alternatives, , shifts] = see.parsed[index];
   const panel = see.querySelector(".panel");
   panel.replaceChildren();
+  const close = make("button", "close", "✕");
+  close.type = "button";
+  close.setAttribute("aria-label", "close the alternatives");
   const head = make("p", "head");
   head.append(make("b", "", label), " was chosen with a probability of ", make("b", "", percent(after)),
     "; the raw model gives it ", make("b", "", percent(before)), ".");
@@ -47,7 +68,7 @@ const show = (see, index, focus) => {
   for (const [control, entry, away, towards] of shifts)
     panel.append(make("p", "why", `${control} changed the text here${entry ? ` for “${entry}”` : ""}: away from ${away}, towards ${towards}.`));
   const list = make("ul", "bars");
-  alternatives.forEach(([name, final, raw, same, text, effects], choice) => {
+  alternatives.forEach(([name, final, raw, same, text, controls], choice) => {
     // The long tail is not informative, but a few tokens are always shown.
     if (choice > 3 && !same && Math.max(raw, final) < 0.001) return;
     const row = make("li", same ? "row same" : final === 0 ? "row masked" : "row");
@@ -65,13 +86,14 @@ const show = (see, index, focus) => {
     } else if (text === "") {
       row.append(make("span", "took", "ends"));
     } else {
-      const go = make("button", "go", "continue");
+      const go = make("button", "go", "go on");
       go.type = "button";
       go.dataset.choice = choice;
-      go.setAttribute("aria-label", "continue from " + name);
+      go.setAttribute("aria-label", "go on with " + name);
+      go.append(make("span", "with", ` with ${name.replace(/^".*" \((.+)\)$/s, "$1")}`));
       row.append(go);
     }
-    const did = effects.filter(([, factor]) => factor < 0.9 || factor > 1.1);
+    const did = effects(raw, final, controls);
     if (did.length) row.append(make("span", "did", did.map(([control, factor]) => effect(control, factor)).join(", ")));
     list.append(row);
   });
@@ -79,15 +101,24 @@ const show = (see, index, focus) => {
   const key = make("p", "foot");
   key.append(make("span", "dot raw"), " raw model  ", make("span", "dot final"), " after the settings");
   if (alternatives.some(([, final]) => final === 0)) key.append(" · struck out: the settings leave it out here; it can be chosen all the same");
-  panel.append(key);
+  panel.append(key, close); // at the end for the Tab key: the choices come first
   see.dataset.at = index;
+  // On a phone, the panel covers the end of the text.
+  const covered = tokens[index].getBoundingClientRect().bottom + 8 - panel.getBoundingClientRect().top;
+  if (getComputedStyle(panel).position === "sticky" && covered > 0) window.scrollBy(0, covered);
 };
 
 element.addEventListener("click", (event) => {
   const see = event.target.closest(".see");
   if (!see) return;
   const token = event.target.closest(".tok");
-  if (token) show(see, +token.dataset.i, true);
+  if (event.target.closest(".close") || (token && token.matches(".chosen"))) hide(see);
+  else if (token) show(see, +token.dataset.i, true);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !element.isConnected || event.target.closest("input, textarea")) return;
+  for (const panel of element.querySelectorAll(".panel:not(:empty)")) hide(panel.closest(".see"));
 });
 
 element.addEventListener("mouseover", (event) => {
@@ -109,8 +140,23 @@ element.addEventListener("keydown", (event) => {
   if (event.key === "Enter" || event.key === " ") to = at;
   if (to === null) return;
   event.preventDefault();
+  if (to === at && token.matches(".chosen") && !(event.key in steps)) return hide(see);
   show(see, to, true);
 });
+
+// gradio applies no style of a page to the document itself: its width is the same whether or not it is scrolled.
+document.documentElement.style.scrollbarGutter = "stable";
+
+// Show what is generated, which on a phone is far above the button, and wherever another tab is open.
+const bringIntoView = () => {
+  if (!element.offsetParent) document.querySelector("#views button[role=tab]").click();
+  const { top } = element.getBoundingClientRect();
+  if (top >= 0 && top <= 0.6 * window.innerHeight) return;
+  document.documentElement.style.overflowAnchor = "none"; // or the browser follows what the growing text pushes down
+  document.getElementById("answer").scrollIntoView();
+};
+
+const stayAnchored = () => setTimeout(() => document.documentElement.style.removeProperty("overflow-anchor"), 300);
 
 // How texts are shown, as it was chosen before.
 const LOOK = "fundamentallm-look";
@@ -161,7 +207,7 @@ for (const [begins, ends] of [["mouseover", "mouseout"], ["focusin", "focusout"]
 element.addEventListener("click", (event) => {
   const item = event.target.closest(".show");
   const see = item && item.closest(".see");
-  const first = see && [...see.querySelectorAll(".tok")].find((each) => item.dataset.at.split(" ").includes(each.dataset.c));
+  const first = see && [...see.querySelectorAll(".tok")].findLast((each) => +each.dataset.c <= +item.dataset.to);
   if (first) show(see, +first.dataset.i, true);
 });
 const markAgain = () => {

@@ -25,7 +25,7 @@ from .word_list import FULL, entry_of, labels_of, required_marks, words_html
 REASONS = {
     "eos": "the model ended the text",
     "stop": "a stop text came",
-    "length": "max-tokens is reached",
+    "length": "length reached",
     "window": "the model's window is full",
     "complete": "the text is complete",
     "blocked": "the controls left nothing to write",
@@ -56,7 +56,7 @@ def texts_html(
     for number, written in enumerate(texts):
         title = titles[number] if titles else f"Sample {number + 1}" if len(texts) > 1 else ""
         same = common_length(texts[0].text, written.text) if common and number else 0
-        added = _growing_html(written, same)
+        added = _growing_html(written, same, settings[number] if settings else None)
         busy = written.completion is None
         caret = '<span class="caret" aria-hidden="true"></span>' if busy and written.text else ""
         heading = f"<h3>{escape(title)}</h3>" if title else ""
@@ -70,22 +70,28 @@ def texts_html(
             f"{given_html(written.prompt)}{added}{caret}{waits}</p>"
             f"{_foot(written)}</article>"
         )
-    return f'<div class="cards n{min(len(cards), 6)}">{above}{"".join(cards)}</div>'
+    legend = _legend(cards, common) if common else ""
+    return f'<div class="cards n{min(len(cards), 6)}">{above}{"".join(cards)}</div>{legend}'
 
 
-def _growing_html(written: Written, same: int) -> str:
-    """A text with what it shares with another one, what may still change, and what controls did to it."""
+def _growing_html(written: Written, same: int, settings: GenerationSettings | None = None) -> str:
+    """A text with what it shares with another one, what may still change, required words, and what controls did."""
     text, settled = written.text, written.settled
     shifted = {each.start: each.phase for each in written.shifts if each.phase != "guide"}
     pulled = {index: pull for pull in written.pulls for index in range(pull.start, pull.end)}
     cuts = {0, same, len(text), len(text) if settled is None else settled}
     cuts |= {cut for start in shifted for cut in (start, start + 1)}
     cuts |= {cut for pull in written.pulls for cut in (pull.start, pull.end)}
+    given = own_part(written.prompt)
+    begin = len(given)
+    required = required_marks(given + text, begin, settings) if settings else []
+    cuts |= {max(0, cut - begin) for mark in required for cut in (mark.start, mark.end)}
     found = sorted(cut for cut in cuts if cut <= len(text))
     parts = []
     for start, end in pairwise(found):
         classes = ["same"] if start < same else []
         classes += [] if settled is None or start < settled else ["unsettled"]
+        classes += ["required"] if any(mark.start <= begin + start < mark.end for mark in required) else []
         more = f' data-c="{start}"' if start in shifted or start in pulled else ""
         classes += ["shifted", shifted[start]] if start in shifted else []
         if (pull := pulled.get(start)) is not None:
@@ -114,7 +120,13 @@ def _foot(written: Written) -> str:
     mean = completion.mean_log_probability
     if mean is not None:
         parts.append(f"perplexity {math.exp(min(-mean, 50)):.2f}")
-    return f'<p class="foot">{escape(" · ".join(parts))}</p>'
+    return f'<p class="foot" title="{_FOOT}">{escape(" · ".join(parts))}</p>'
+
+
+def _count(tokens: int, texts: Sequence[str]) -> str:
+    """A number of tokens, called characters where every token is one."""
+    unit = "character" if tokens == sum(map(len, texts)) else "token"
+    return f"{tokens} {unit}{'' if tokens == 1 else 's'}"
 
 
 def status_text(texts: Sequence[Written]) -> str:
@@ -134,9 +146,10 @@ def status_text(texts: Sequence[Written]) -> str:
     seconds = max(each.seconds for each in done)
     count = sum(each.slides or 0 for each in done)
     reasons = list(dict.fromkeys(REASONS.get(each.finish_reason, each.finish_reason) for each in completions))
+    counted = _count(tokens, [each.completion for each in completions])
     parts = [
-        f"{tokens} token{'' if tokens == 1 else 's'}",
-        f"{tokens / max(seconds, 1e-9):.0f} tokens/s",
+        counted,
+        f"{tokens / max(seconds, 1e-9):.0f} {counted.split(' ')[1].removesuffix('s')}s/s",
         "; ".join(reasons),
         *([f"the context slid {count} time{'' if count == 1 else 's'}"] if count else []),
     ]
@@ -156,11 +169,16 @@ def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
         return ""
     many = len(found) > 1
     parts = [_finished_card(each, number, settings, many) for number, each in enumerate(found)]
+    return f'<div class="run n{len(found)}" data-run="{secrets.token_hex(8)}">{"".join(parts)}{_legend(parts)}</div>'
+
+
+def _legend(parts: Sequence[str], common: bool = False) -> str:
+    """What the colours and lines in texts mean, with the switches for tokens; of a comparison the lines alone."""
     # Looked for in the attributes of tokens: text may contain these words, but no quotation mark.
-    keys = [_SHIFTED if any(_IS_SHIFTED.search(part) for part in parts) else ""]
-    keys += [_PULLED if any('style="--pull' in part for part in parts) else ""]
-    legend = _LEGEND.replace("<!-- keys -->", "".join(keys))
-    return f'<div class="run n{len(found)}" data-run="{secrets.token_hex(8)}">{"".join(parts)}{legend}</div>'
+    keys = [key for pattern, key in _KEYS if any(pattern.search(part) for part in parts)]
+    if common:
+        return f'<div class="legend">{"".join(keys)}</div>' if keys else ""
+    return _LEGEND.replace("<!-- keys -->", "".join(keys))
 
 
 def _finished_card(written: Written, number: int, settings: GenerationSettings, many: bool) -> str:
@@ -282,11 +300,26 @@ def _round(number: float) -> float:
     return float(f"{number:.3g}")
 
 
-_IS_SHIFTED = re.compile(r'class="tok [^"]*\bshifted\b')
-_SHIFTED = '<span class="key"><span class="shifted">&nbsp;&nbsp;&nbsp;</span> a control changed the text here</span>'
-_PULLED = (
-    '<span class="key"><span class="towards" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> made likelier by the guide, '
-    '<span class="away" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> less likely</span>'
+_FOOT = "Perplexity: how much the text surprises the model. The lower, the more predictable."
+# How the classes of a token, and what their marks mean.
+_KEYS = (
+    (
+        re.compile(r'class="prompt">[^<]'),
+        '<span class="key"><span class="prompt">green</span>: given, not written here</span>',
+    ),
+    (
+        re.compile(r'class="[^"]*\bshifted\b'),
+        '<span class="key"><span class="shifted">&nbsp;&nbsp;&nbsp;</span> a control changed the text here</span>',
+    ),
+    (
+        re.compile(r'class="[^"]*\brequired\b'),
+        '<span class="key"><span class="required">&nbsp;&nbsp;&nbsp;</span> a required word</span>',
+    ),
+    (
+        re.compile(r'style="--pull'),
+        '<span class="key"><span class="towards" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> made likelier by the guide,'
+        ' <span class="away" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> less likely</span>',
+    ),
 )
 _LEGEND = (
     '<div class="legend"><div class="scale" role="img" aria-label="Colours: from unlikely to likely">'

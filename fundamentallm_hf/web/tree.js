@@ -5,12 +5,30 @@ const KEY = "fundamentallm-tree";
 const STEPS = 1000;
 const MARKS = new WeakMap(); // of texts, once computed: what a mark follows from never changes
 
-const firstWords = (text, length = 40) => {
+// Texts whose names start with that many equal letters look alike in the list.
+const ALIKE = 16;
+const LETTER = "[\\p{L}\\p{N}\\p{M}_]";
+const WORD = new RegExp(`${LETTER}+(?:['\u2019]${LETTER}+)*`, "gu");
+
+// This and the next two are those of fundamentallm_hf/generation/text_names.py.
+const oneLine = (text, length = 40) => {
   const line = text.split(/\s+/u).filter(Boolean).join(" ");
   const letters = Array.from(line);
   if (letters.length <= length) return line;
   const cut = letters.slice(0, length).join("");
   return (cut.includes(" ") ? cut.slice(0, cut.lastIndexOf(" ")) : letters.slice(0, length - 1).join("")) + "…";
+};
+
+const firstWords = (text) => {
+  const start = text.search(WORD);
+  return start < 0 ? "" : oneLine(text.slice(start));
+};
+
+const wordsAdded = (before, added) => {
+  const start = Array.from(before.slice(-160)).slice(-80).join("");
+  const near = start + added.slice(0, 80);
+  const amid = [...near.matchAll(WORD)].find((word) => word.index < start.length && word.index + word[0].length > start.length);
+  return firstWords(start.slice(amid ? amid.index : start.length) + added);
 };
 
 class Tree {
@@ -66,14 +84,12 @@ class Tree {
       below.get(node.parent).push(node);
     }
     const found = [];
-    const waiting = (below.get(null) || []).map((node) => [node, 0, true]).reverse();
+    const waiting = (below.get(null) || []).map((node) => [node, 0]).reverse();
     while (waiting.length) {
       const [node, depth] = waiting.pop();
       const children = below.get(node.id) || [];
       found.push({ node, depth, children: children.length });
-      // Texts that only continue each other are not indented.
-      const deeper = depth + (children.length > 1 ? 1 : 0);
-      for (const child of [...children].reverse()) waiting.push([child, deeper]);
+      for (const child of [...children].reverse()) waiting.push([child, depth + 1]);
     }
     return found;
   }
@@ -86,10 +102,28 @@ class Tree {
   add(parent, prompt, completion, facts = {}, name = "") {
     const id = Math.max(0, ...this.nodes.keys()) + 1;
     const same = parent !== null && this.text(this.nodes.get(parent)) === prompt;
-    const called = name || firstWords(completion) || firstWords(prompt) || "empty text";
+    const called = name || this.nameFor(parent, prompt, completion);
     const node = { id, parent, name: called, prompt: same ? null : prompt, completion, ...facts };
     this.nodes.set(id, node);
     return node;
+  }
+
+  // A name that tells a text from those next to it: its first words, or those with which it departs from one that looks alike.
+  nameFor(parent, prompt, completion) {
+    const name = completion ? wordsAdded(prompt, completion) : firstWords(prompt);
+    const text = prompt + completion;
+    const head = (called) => Array.from(called).slice(0, ALIKE).join("");
+    let same = 0;
+    for (const other of this.children(parent)) {
+      if (head(other.name) !== head(name)) continue;
+      const theirs = this.text(other);
+      let length = 0;
+      while (length < text.length && text[length] === theirs[length]) length += 1;
+      same = Math.max(same, length);
+    }
+    if (same && /[\udc00-\udfff]/.test(text[same] || "")) same -= 1; // never half of a character
+    const departs = same ? wordsAdded(text.slice(0, same), text.slice(same)) : "";
+    return departs || name || firstWords(prompt) || oneLine(text) || "empty text";
   }
 
   // The messages that the prompt of a text was made of; null where it is no chat.
@@ -118,7 +152,8 @@ class Tree {
     const start = startedReply(messages);
     const given = start ? prompt.slice(0, -start.length) : prompt;
     const known = this.children(null).find((node) => node.prompt === given && !node.completion && sameChat(node.messages, turns));
-    return (known || this.add(null, given, "", { messages: turns }, firstWords(turns.at(-1).content))).id;
+    const { content } = turns.at(-1);
+    return (known || this.add(null, given, "", { messages: turns }, firstWords(content) || oneLine(content))).id;
   }
 
   go(id) {

@@ -81,12 +81,11 @@ def _required(
     items, marks = [], required_marks(text, begin, settings)
     for entry in settings.must_include:
         own = [mark for mark in marks if mark.entry == entry]
-        at = [index - begin for mark in own for index in range(mark.start, mark.end)] + positions.get(
-            ("require", entry), []
-        )
+        inside = [index - begin for mark in own for index in range(mark.start, mark.end) if index >= begin]
+        at = inside + positions.get(("require", entry), [])
         if own:
-            again = f", {len(own)} times" if len(own) > 1 else ""
-            items.append(_item("written", f"✓ {text[own[0].start : own[0].end]}{again}", "", at))
+            about = f"appears{f' {len(own)} times' if len(own) > 1 else ''}"
+            items.append(_item("written", f"✓ {text[own[0].start : own[0].end]}", about, at, first=inside[:1]))
         else:
             items.append(_item("missing", entry, "still missing" if busy else "not written", at))
     return items
@@ -102,7 +101,8 @@ def _banned(settings: GenerationSettings, positions: dict[tuple[str, str | None]
 
 
 def _kept_away(times: int) -> str:
-    return f"kept away{' twice' if times == 2 else f' {times} times' if times > 2 else ''}" if times else "banned"
+    again = " twice" if times == 2 else f" {times} times" if times > 2 else ""
+    return f"kept away{again}" if times else "banned, not written"
 
 
 def _others(settings: GenerationSettings, positions: dict[tuple[str, str | None], list[int]]) -> list[str]:
@@ -121,10 +121,12 @@ def required_marks(text: str, begin: int, settings: GenerationSettings) -> list[
     return find_required(text, first, settings.must_include, settings.case_sensitive)
 
 
-def _item(kind: str, name: str, about: str, at: Sequence[int]) -> str:
+def _item(kind: str, name: str, about: str, at: Sequence[int], first: Sequence[int] = ()) -> str:
+    """An item of the list; a click goes to `first`, or else to the first of the characters `at` that it marks."""
     inside = f"<b>{escape(name)}</b>{f' {escape(about)}' if about else ''}"
     at = sorted({index for index in at if index >= 0})
     if not at:
         return f'<li class="{kind}">{inside}</li>'
-    listed = " ".join(map(str, at))
-    return f'<li class="{kind}"><button type="button" class="show" data-at="{listed}">{inside}</button></li>'
+    listed, to = " ".join(map(str, at)), (*first, *at)[0]
+    pressed = f'<button type="button" class="show" data-to="{to}" data-at="{listed}">{inside}</button>'
+    return f'<li class="{kind}">{pressed}</li>'

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fundamentallm_hf import GenerationSettings
-from fundamentallm_hf.generation.text_tree import MOST_UNDONE, NAME_LENGTH, TextTree, compare, differing, first_words
+from fundamentallm_hf.generation.text_names import NAME_LENGTH, one_line
+from fundamentallm_hf.generation.text_tree import MOST_UNDONE, TextTree, compare, differing
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, read_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
 
@@ -174,7 +175,7 @@ def test_deep_trees_are_read_and_walked():
 
 @given(TEXTS, st.integers(1, 60))
 def test_a_name_is_one_short_line_of_the_text(text, length):
-    name = first_words(text, length)
+    name = one_line(text, length)
     assert len(name) <= length
     assert name.isprintable()
     shown = "".join(char for char in " ".join(text.split()) if char.isprintable())

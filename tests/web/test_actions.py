@@ -16,6 +16,7 @@ from fundamentallm_hf.generation.text_tree import TextTree
 from fundamentallm_hf.generation.tree_file import SavedTree, tree_text
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.web.actions import LARGEST, Actions
+from fundamentallm_hf.web.examples import EXAMPLES, PRESET, PRESETS
 from fundamentallm_hf.web.fields import show_fields
 from fundamentallm_hf.web.limits import LIMITS, OPEN
 from fundamentallm_hf.web.runner import Writer
@@ -134,3 +135,30 @@ def test_what_a_browser_cannot_ask_for_is_refused(data):
 def test_a_structured_text_is_not_continued_from_its_middle():
     with pytest.raises(gr.Error, match="cannot be continued from its middle"):
         ACTIONS.ask("a|b", None, None, "", False, event(prompt="a", branches=True))
+
+
+def test_the_fields_are_filled_with_a_text_or_a_chat():
+    chat, text = chatting(), Actions(SimpleNamespace(can_chat=False), {})
+    long, skipped = "x" * (LIMITS.prompt + 1), gr.skip()
+    own = {"settings": {"top_k": 5}, "seed": 9}
+    shown = show_fields({"temperature": None, "top_p": None, "seed": 9, "top_k": 5})
+    filled = event(chat=True, prompt=long, system="Be brief.", **own)
+    assert chat.fill_fields(filled) == [True, long, "Be brief.", *shown]
+    assert chat.fill_fields(event(chat=False, prompt="a", **own)) == [False, "a", skipped, *shown]
+    assert text.fill_fields(event(chat=False, prompt="a", **own)) == [skipped, "a", skipped, *shown]
+    # A chat of a file, and to start afresh.
+    assert text.fill_fields(event(**own)) == [skipped] * 3 + shown
+    assert chat.fill_fields(event(system="", settings=None)) == [skipped, skipped, "", *show_fields({})]
+    for wrong in (event(prompt=long), event(chat=True, prompt="x" * (LIMITS.chat + 1)), event(settings={"top_p": 5})):
+        with pytest.raises(gr.Error):
+            chat.fill_fields(wrong)
+
+
+def test_a_preset_leaves_the_chat_and_the_prompt_and_an_example_does_not():
+    for index, each in enumerate(PRESETS):
+        chat, prompt, *fields = ACTIONS.show_example(PRESETS, index)
+        assert (chat, prompt) == (gr.skip(), gr.skip())
+        left = {name for name, value in zip(OPEN, fields, strict=True) if value == gr.skip()}
+        assert left == set(OPEN) - PRESET, each.name
+    for index, each in enumerate(EXAMPLES):
+        assert ACTIONS.show_example(EXAMPLES, index) == [False, each.prompt, *show_fields(each.settings)]

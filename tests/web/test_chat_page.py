@@ -105,7 +105,7 @@ def test_a_session_of_a_chat(visit, served):  # noqa: F811
     page.locator("#field-system").locator("textarea, input").first.fill("Be brief.")
     assert send(page, "Who?") == reply("Who?", system="Be brief.", seed=8)
     assert chat_of(page)[:2] == messages("Who?", system="Be brief.")
-    page.locator("#branches .side").first.click()
+    page.locator("#branches [data-do=compare]").first.click()
     assert page.locator(".differences .text").inner_text().startswith("system: Be brief.")
     press(page, "Close")
 
@@ -207,8 +207,9 @@ def test_a_chat_goes_to_the_prompt_loop_and_back(visit, served, tmp_path, monkey
 
 def test_an_example_writes_a_text_and_the_switch_brings_the_chat_back(visit, served):  # noqa: F811
     page = visit()
-    after(page, lambda: page.locator("#presets").get_by_text("Completion", exact=True).click())
-    assert shown_text(page).startswith("The quick brown")
+    page.get_by_text("Examples, one for each control").click()
+    after(page, lambda: page.locator("#examples").get_by_text("Cold", exact=True).click())
+    assert shown_text(page).startswith("The cat")
     page.wait_for_function("document.querySelector('#write').innerText === 'Write'")
     assert not page.locator("#field-chat input").is_checked()
     assert not page.locator("#field-system").is_visible()

@@ -195,7 +195,7 @@ def test_an_action_among_two_hundred_branches_draws_few_rows(visit, served):  # 
           const drawn = {};
           for (const [what, find] of [
             ["go", () => document.querySelector("#branches [data-id='150'] .name")],
-            ["compare", () => document.querySelector("#branches [data-id='40'] .side")],
+            ["compare", () => document.querySelector("#branches [data-id='40'] [data-do=compare]")],
             ["close", () => document.querySelector("#texts [data-do=cancel]")],
             ["undo", () => document.querySelector("[data-do=undo]")],
             ["redo", () => document.querySelector("[data-do=redo]")],

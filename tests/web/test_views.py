@@ -96,10 +96,10 @@ def test_the_words_of_the_controls_are_listed_with_where_they_shifted_the_text()
     listed = words_html("The ", added, settings, shifts, [Pull(0, 3, 0.5), Pull(4, 8, -1.0)], busy=True)
     items = re.findall(r'<li class="(\w+)">(?:<button[^>]*data-at="([^"]*)">)?<b>([^<]*)</b>([^<]*)', listed)
     assert items == [
-        ("written", "15 16 17 18 19 20 21", "✓ dragons", ""),
+        ("written", "15 16 17 18 19 20 21", "✓ dragons", " appears"),
         ("missing", "", "castle", " still missing"),
         ("kept", "4 11", "ran", " kept away twice"),
-        ("kept", "", "sat", " banned"),
+        ("kept", "", "sat", " banned, not written"),
         ("other", "17", "bad-words", " changed the text at 1 position"),
         ("pull", "0 1 2 4 5 6 7", "joy", " made 1 word likelier, 1 less likely"),
     ]
@@ -207,7 +207,7 @@ def test_what_is_shared_with_the_first_text_is_paler():
 def test_the_status_line_tells_tokens_speed_reason_and_slides():
     assert status_text([]) == "waiting…"
     assert status_text([Written("a", "bcd")]) == "writing… 3 characters"
-    line = "3 tokens · 6 tokens/s · max-tokens is reached"
+    line = "3 characters · 6 characters/s · length reached"
     assert status_text([finished()]) == line
     counted = finished()
     counted = replace(counted, completion=replace(counted.completion, passes=2))

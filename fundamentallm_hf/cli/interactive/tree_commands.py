@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.cli.saved_settings import read_settings, write_settings
 from fundamentallm_hf.files import read_text
-from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, facts_of, first_words
+from fundamentallm_hf.generation.text_names import first_words, one_line
+from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, facts_of
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, says_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.settings.chat_messages import started_reply, with_reply
@@ -126,7 +127,8 @@ class TreeCommands:
         if not request.chat:
             return tree.add_prompt(request.prompt).id
         alike = (node for node in tree.children(None) if node.prompt == request.prompt and node.messages is not None)
-        name = first_words(request.chat["messages"][-1]["content"])
+        message = request.chat["messages"][-1]["content"]
+        name = first_words(message) or one_line(message)
         return (next(alike, None) or tree.add(None, request.prompt, name=name, **request.chat)).id
 
     def prompt_of(self, number: int, whole: bool = False) -> str:
