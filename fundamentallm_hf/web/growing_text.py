@@ -3,7 +3,7 @@
 import math
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -96,6 +96,17 @@ def _pulls(text: str, factors: Iterable[tuple[int, float | None]]) -> tuple[Pull
     return tuple(pulls)
 
 
+def _changed_piece(
+    piece: str, offset: int, shift: PlacedShift, effects: Iterable[tuple[int, Mapping[str, float]]]
+) -> bool:
+    """As `_changed`, of a token that starts at `offset` of a piece."""
+    if shift.away and piece.startswith(shift.away, offset):
+        return False
+    factors = next((each for at, each in effects if at >= offset and not piece[offset:at].strip()), {})
+    chosen = bool(shift.towards) and piece.startswith(shift.towards, offset)
+    return chosen or factors.get(shift.phase, math.inf) > RAISED
+
+
 class GrowingText:
     """Receives a text from the thread that generates it.
 
@@ -116,12 +127,11 @@ class GrowingText:
 
     def take(self, piece: str) -> None:
         """One more piece."""
+        effects = getattr(piece, "effects", ())
         for offset, shift in getattr(piece, "shifts", ()):
             placed = PlacedShift.of(shift, self._length + offset, self._names)
-            # What a control has moved away from was chosen all the same.
-            if not placed.away or not piece.startswith(placed.away, offset):
+            if _changed_piece(piece, offset, placed, effects):
                 self._shifts.append(placed)
-        effects = getattr(piece, "effects", ())
         self._factors += [(self._length + offset, each.get("guide")) for offset, each in effects]
         self._length += len(piece)
         self._pieces.append(piece)

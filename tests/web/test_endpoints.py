@@ -148,10 +148,10 @@ def test_plain_requests_open_no_file(served):
     secret = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
     default = [list(each.default) if each.kind is tuple else each.default for each in OPEN.values()]
     for prompt in (secret, [secret], None):
-        event, data = post(served[1], "write", {"data": [prompt, *default]})
+        event, data = post(served[1], "write", {"data": [prompt, [], *default]})
         assert event != "complete"
         assert "root:" not in data
-    assert post(served[1], "write", {"data": ["Once", 5, *default[1:]]})[0] == "complete"
+    assert post(served[1], "write", {"data": ["Once", [], 5, *default[1:]]})[0] == "complete"
     assert httpx.get(f"{served[1]}/gradio_api/file=/etc/passwd").status_code in (403, 404)
 
 
@@ -163,7 +163,11 @@ def test_what_the_page_itself_calls_checks_as_well(served, change):
     called = 0
     for dependency in config["dependencies"]:
         names = [str(parts[each].get("elem_id")).removeprefix("field-") for each in dependency["inputs"]]
-        if dependency["api_visibility"] == "public" or not dependency["backend_fn"] or "prompt" not in names:
+        if (
+            dependency["api_visibility"] == "public"
+            or not dependency["backend_fn"]
+            or not {"prompt", "max_tokens"} <= {*names}
+        ):
             continue
         called += 1
         data = [
