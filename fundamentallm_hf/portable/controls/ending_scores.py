@@ -57,3 +57,25 @@ def rest_scores(
         changed[token] = log_sum(np.array(of_token)) + total
     share = float(np.exp(changed[tokens] - total).sum()) if math.isfinite(total) else 1.0
     return changed, math.log(max(1.0 - share, _LEAST)) + total
+
+
+def begin_last(
+    changed: np.ndarray, given: np.ndarray, begins: list[tuple[int, ...]], lost: float
+) -> list[tuple[int, ...]]:
+    """Give the first token of last words the probability of what would go on, in `changed`.
+
+    Args:
+        changed, given: (size,) the scores, as they are and as they were.
+        begins: the tokens of each way to write the last words.
+        lost: what would go on.
+
+    Returns:
+        The ways in which they have to go on if that token is chosen. None where the model itself would choose it more
+        often than that.
+    """
+    best = max((way[0] for way in begins), key=lambda token: float(given[token]))
+    weight = max(lost, float(given[best]))
+    if np.isfinite(changed).any() and (weight == -np.inf or lost < given[best]):
+        return []
+    changed[best] = weight if math.isfinite(weight) else 0.0
+    return [way for way in begins if way[0] == best]

@@ -29,7 +29,7 @@ from ..errors import UserError
 from ..text.unit_tables import UnitText
 from .ending_pace import EndingPace
 from .ending_plan import NEVER, EndingPlan
-from .ending_scores import give_to, last_way, log_sum, rest_scores
+from .ending_scores import begin_last, give_to, last_way, log_sum, rest_scores
 from .last_text import LastText
 from .must_include_plan import Progress, Requirements
 from .spelled_text import Spelling
@@ -290,28 +290,12 @@ class TextEndLogitsProcessor(JudgesTexts):
         if can_end:
             over = self._end(changed, given, ends, lost)
         elif begins:
-            begun = self._begin(changed, given, begins, lost)
+            begun = begin_last(changed, given, begins, lost)
         if not over and not np.isfinite(changed).any():
             changed = last_way(needs, given)
         scores = np.full_like(scores, -np.inf)
         scores[:size] = changed
         return scores, over, begun
-
-    def _begin(
-        self, changed: np.ndarray, given: np.ndarray, begins: list[tuple[int, ...]], lost: float
-    ) -> list[tuple[int, ...]]:
-        """Give the first token of last words the probability of what would go on, in `changed`.
-
-        Returns:
-            The ways in which they have to go on if that token is chosen. None where the model itself would choose it
-            more often than that.
-        """
-        best = max((way[0] for way in begins), key=lambda token: float(given[token]))
-        weight = max(lost, float(given[best]))
-        if np.isfinite(changed).any() and (weight == -np.inf or lost < given[best]):
-            return []
-        changed[best] = weight if math.isfinite(weight) else 0.0
-        return [way for way in begins if way[0] == best]
 
     def _finish(
         self, rests: list[tuple[int, ...]], given: np.ndarray, chances: Sequence[float] = ()
