@@ -43,7 +43,7 @@ _SLIDERS = {
     "min_p": (0, 1, 0.01),
 }
 _PLACEHOLDERS = {
-    "bad_words": "ran, lil*, very happy",
+    "bad_words": "ran, very happy, lil* (any ending)",
     "must_include": "dragon*, king|queen",
     "word_weights": "dragon:2, said:-1.5",
     "stop": "The end",

@@ -66,8 +66,11 @@ def _processor(
         # What is banned by itself is banned nearly everywhere, so no way to the end may need it.
         suppressed |= frozenset(ban.tables.table(ban.tables.start).completing.tolist())
 
+    vocabulary = Vocabulary.of(call.reader)
+    # The text ends before a stop text, so a token that holds one is on no way to the end either.
+    suppressed |= {token for stop in step.stop_strings for token in vocabulary.completing("", stop)}
+
     def make() -> EndingPlan:
-        vocabulary = Vocabulary.of(call.reader)
         tables = UnitTables(vocabulary, call.size, settings.make_units(), suppressed)
         return EndingPlan(tables, settings, room, last)
 
@@ -131,6 +134,12 @@ def _bad_stops(
                 text = vocabulary.text([*row, token])
                 cut = find_stop(text, stops, len(before))
                 if cut is not None and not may_end(text[: max(start, cut)], start, len(added)):
+                    bad.append(token)
+            # Behind a mark, a space may be all that the tokenizer can write.
+            mark = stop.rstrip()
+            for token in vocabulary.completing(before[-longest:], mark) if mark != stop and mark else ():
+                text = vocabulary.text([*row, token])
+                if text.endswith(mark) and not may_end(text, start, len(added) + 1):
                     bad.append(token)
         return bad
 

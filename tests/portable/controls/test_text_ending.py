@@ -130,6 +130,15 @@ def test_every_text_ends_as_asked_for(number):
     checked(added_texts(toy_model(family), prompts, how), how, family, "end_at|words|sentences|must_include|stop")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("stop", [["."], ["!", "."], [","], [". "], ["o"]], ids=str)
+@pytest.mark.parametrize("asked", [{"sentences": 2}, {"words": "3-6"}, {"end_at": "sentence"}], ids=str)
+def test_a_mark_that_is_a_stop_text_is_on_no_way_to_the_end(asked, stop, family):
+    for seed in range(2):
+        how = {"do_sample": True, "temperature": 1.0, "seed": seed, "max_new_tokens": 40, "stop": stop} | asked
+        checked(added_texts(toy_model(family), ["the dog", "é"], how), how, family, "end_at|words|sentences|stop")
+
+
 REFUSED = [
     ({"end_at": "paragraph", "must_include": ["/!$/"]}, "such a text with the required words cannot be written"),
     ({"end_at": "sentence", "must_include": ["/\\w$/"]}, "such a text with the required words cannot be written"),
