@@ -360,7 +360,7 @@ def long_list(model):
 )
 def test_drafts_and_batches_change_nothing(stories, listed, how):
     weights = {"dragon": 3, "girl": -4, "happ*": 2, "very *": -2} if listed == "short" else long_list(stories)
-    how = how | {"max_new_tokens": 60, "word_weights": weights}
+    how = how | {"max_new_tokens": 160, "word_weights": weights}
     drafted = whole_texts(stories, ["Once upon a time"], **how)
     assert drafted == whole_texts(stories, ["Once upon a time"], speculate=False, **how)
     assert drafted[0] != whole_texts(stories, ["Once upon a time"], **how | {"word_weights": None})[0]
