@@ -23,6 +23,7 @@ SAMPLING: Mapping[str, Any] = {"do_sample": False, "temperature": 1.0, "top_k": 
 _INERT = {
     *("max_new_tokens", "max_length", "eos_token_id", "pad_token_id", "bos_token_id", "overflow", "use_cache"),
     *("transformers_version", "_from_model_config", "return_dict_in_generate", "disable_compile"),
+    "text_lengths",  # where required words go, which are a control
 }
 # Without an accelerator transformers would fill the memory with the cache; this many pages hold 16,384 tokens.
 _CPU_PAGES, _CPU_BATCH = 64, 1024

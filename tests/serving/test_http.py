@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import httpx
@@ -143,7 +144,8 @@ def test_a_client_that_leaves_frees_its_place_however_it_leaves(server, draw):
     way, pieces = chance.choice(["openai", "http", "whole"]), range(chance.randrange(3))
     address = f"{server.url}/v1/completions"
     if way == "whole":
-        with httpx.Client(timeout=chance.choice([0.05, 0.2, 0.5])) as client, pytest.raises(httpx.ReadTimeout):
+        soon = httpx.Timeout(60, read=chance.choice([0.02, 0.05, 0.1]))
+        with httpx.Client(timeout=soon) as client, suppress(httpx.ReadTimeout):  # on a fast machine it may be too late
             client.post(address, json=body)
     elif way == "http":
         with httpx.Client(timeout=60) as client, client.stream("POST", address, json=body | {"stream": True}) as answer:

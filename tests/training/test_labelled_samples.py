@@ -106,7 +106,7 @@ def test_each_group_gives_both_sides_as_many(rows, share):
 
 
 def test_experts_lean_to_what_the_judge_prefers(demo):
-    texts = write_texts(demo, demo.tokenizer, OPENINGS, 192, 60)
+    texts = write_texts(demo, demo.tokenizer, OPENINGS, 320, 60)
 
     def share(written):
         letters = "".join(each.text for each in written)
