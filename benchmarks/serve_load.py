@@ -8,6 +8,7 @@ command writes for the same settings and seed.
 """
 
 import argparse
+import os
 import random
 import subprocess
 import sys
@@ -149,7 +150,8 @@ def main() -> None:
     expected = expected_texts(asked)
     model, address = str(DEMO_MODEL), f"http://127.0.0.1:{options.port}"
     command = [sys.executable, "-m", "fundamentallm_hf", "serve", model, "--device", "cpu", "--port", str(options.port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # torch's; the clients need a core, too
+    with subprocess.Popen(command, env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_for(server, address)
             run(f"{address}/v1", model, asked, expected, 4, 3)
