@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 from character_chain import BORDERS, Chain, word_factor, words_of
+from writing import whole_texts
 
-from fundamentallm_hf import WordWeightsLogitsProcessor
+from fundamentallm_hf import WordWeightsLogitsProcessor, load_model
 from fundamentallm_hf.portable.controls.word_forecasts import WordForecasts
 from fundamentallm_hf.portable.controls.word_weighting import compile_word_weights
+from fundamentallm_hf.portable.decoding.next_words import NextWords
 from fundamentallm_hf.portable.text import word_values
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 
@@ -66,3 +68,45 @@ def test_with_all_words_predicted_every_word_comes_exactly_as_often_without_look
             tokens.append(token)
         if text[-1] in BORDERS:
             assert math.exp(found) == pytest.approx(asked[text] / share, rel=2e-3), text
+
+
+class Wrapped(torch.nn.Module):
+    """An output layer that keeps its weights to itself, as adapters do."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, states):
+        return self.layer(states)
+
+
+class Quantized(torch.nn.Module):
+    """An output layer of integers, with a factor for each token."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.factors = layer.weight.detach().abs().amax(dim=-1) / 127
+        self.weight = (layer.weight.detach() / self.factors[:, None]).round().to(torch.int8)
+
+    def forward(self, states):
+        return torch.nn.functional.linear(states, self.weight.to(states) * self.factors[:, None])
+
+
+@pytest.mark.parametrize("kind", [Wrapped, Quantized])
+@pytest.mark.parametrize(
+    "how", [{"do_sample": False}, {"do_sample": True, "temperature": 0.9, "seed": 5}, {"num_beams": 3}]
+)
+def test_words_are_predicted_whatever_the_output_layer_is_made_of(kind, how, monkeypatch):
+    model, asked = load_model(device="cpu"), []
+    logits = NextWords.logits
+    monkeypatch.setattr(NextWords, "logits", lambda head, states: asked.append(len(states)) or logits(head, states))
+    how = how | {"max_new_tokens": 40, "word_weights": {"time": -20.0, "dragon": 2.0}}
+    free = whole_texts(model, ["Once upon a"], **how | {"word_weights": None})
+    plain = whole_texts(model, ["Once upon a"], **how)
+    model.set_output_embeddings(kind(model.get_output_embeddings()))
+    asked.clear()
+    found = whole_texts(model, ["Once upon a"], **how)
+    assert asked
+    assert found != free
+    assert kind is Quantized or found == plain
