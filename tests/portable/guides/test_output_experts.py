@@ -13,6 +13,7 @@ from writing import whole_texts as texts
 from fundamentallm_hf import Attribute, UserError, load_model
 from fundamentallm_hf.portable.guides.output_experts import ExpertPair, OutputWeights, expert_logs, output_logs
 from fundamentallm_hf.portable.guides.output_states import OutputStates
+from fundamentallm_hf.portable.guides.signed_tensors import SignedTensors
 from fundamentallm_hf.training import text_states
 from fundamentallm_hf.training.expert_training import train_experts
 from fundamentallm_hf.training.text_states import Passage
@@ -223,7 +224,10 @@ def test_a_file_holds_the_pair(demo, tmp_path):
     assert torch.allclose(
         ratio, -ExpertPair.from_bytes(demo.attributes["grim"].experts)(states, OutputWeights.of(demo))
     )
-    for content in (b"", b"nothing", kept.experts[:-9]):
+    others = (
+        SignedTensors({"a": torch.ones(2)}, (1.0,)).to_bytes(kind) for kind in ("fundamentallm-output-experts", "a")
+    )
+    for content in (b"", b"nothing", kept.experts[:-9], *others):
         with pytest.raises(ValueError, match="experts have to be a safetensors file that train-attribute has written"):
             ExpertPair.from_bytes(content)
 

@@ -23,6 +23,7 @@ from fundamentallm_hf import Attribute, AttributeSource, Generator, UserError, l
 from fundamentallm_hf.generation.batcher import Batcher
 from fundamentallm_hf.portable.decoding.steering import Steering, decoder_layers
 from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.portable.guides.signed_tensors import SignedTensors
 from fundamentallm_hf.portable.guides.steering_vectors import SteeringVectors
 from fundamentallm_hf.training import text_states
 from fundamentallm_hf.training.steering_training import UNIT, train_steering
@@ -319,7 +320,10 @@ def test_a_file_holds_the_vectors(model, tmp_path):
     (tmp_path / "one" / "steering.safetensors").unlink()
     with pytest.raises(UserError, match=r"cannot read the attribute .*one': No such file"):
         Attribute.load(tmp_path / "one")
-    for content in (b"", b"nothing", kept.vectors[:-9]):
+    others = (
+        SignedTensors({"a": torch.ones(2)}, (1.0,)).to_bytes(kind) for kind in ("fundamentallm-steering-vectors", "a")
+    )
+    for content in (b"", b"nothing", kept.vectors[:-9], *others):
         with pytest.raises(ValueError, match="vectors have to be a safetensors file that train-attribute has written"):
             SteeringVectors.from_bytes(content)
     with pytest.raises(UserError, match=r"kind steering has to hold them in steering.safetensors but holds none"):
