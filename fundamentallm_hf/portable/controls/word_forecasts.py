@@ -1,4 +1,4 @@
-"""What is to be expected of the words of texts: predicted from the model's states where they began."""
+"""Predicts the words of the texts of a call from the model's states where they began, and what to expect of them."""
 
 import math
 from collections.abc import Sequence

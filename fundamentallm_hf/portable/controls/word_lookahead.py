@@ -1,7 +1,7 @@
-"""Asks the model which words follow, where much depends on it.
+"""Asks the model itself for the expected factors of word weights, where much depends on them.
 
-All continuations that matter are read in one pass, and the expected factors are computed backwards from the ends of the
-words by the model's probabilities.
+All continuations that matter are read in one pass, and the factors are computed backwards from the ends of the words by
+the model's probabilities.
 """
 
 import math
