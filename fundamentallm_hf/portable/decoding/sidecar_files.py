@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
 from ..text.word_counts import FILE_NAME, WordCounts
-from .draft_file import DRAFT_FILE, NEXT_WORDS_FILE
 from .drafts import NgramTable
 from .next_words import NextWords
+from .sidecar_names import DRAFT_FILE, NEXT_WORDS_FILE
 
 logger = logging.get_logger(__name__)
 
