@@ -1,4 +1,4 @@
-"""What is to be expected of the words of texts: predicted from the model's states where they began."""
+"""Predicts the words of the texts of a call from the model's states where they began, and what to expect of them."""
 
 import math
 from collections.abc import Sequence
@@ -55,8 +55,7 @@ class WordForecasts:
             table, expected = tables.worths(state.text), self._expected(texts, index, state)
             ahead = self.values.values(expected, state.begun)
             before = self.values.value(expected, state.begun) if state.begun else 1.0
-            before += tables.beyond(state.text.patterns)
-            paid = 0.0 if before == 1.0 else math.log(max(LEAST_VALUE, before))
+            paid = math.log(max(LEAST_VALUE, before + tables.beyond(state.text.patterns)))
             if ahead is None:
                 found.append(WordOutlook(table.without_words, table.end, paid, _NONE, _NONE, expected))
                 continue

@@ -7,8 +7,15 @@ begun, E[e^w]. With the model's own expectation the product over the tokens of a
 up to a normalization that they share: this is the backward message of a chain whose potentials are e^w. Whatever V is,
 it cancels in the sum over a text, so beams are compared by the model's log-probability plus the weights of their words.
 
-V is estimated from word counts. Where much depends on it, the model reads the words ahead, all candidates in one pass,
-and V is computed backwards from the ends of the words by its probabilities.
+Here is the processor. The other files, from the characters of a text to the words that follow it:
+
+- `weighted_words`, `weighted_regexes` and `weighted_patterns` (in `text/`) read a text character by character, and add
+  up the weights of what it completes. They also estimate V by word counts.
+- `weight_tables` computes all that for every token of a vocabulary at once. Its results are in `worth_table`.
+- `word_values` computes V by the probabilities of whole words. `next_words` (in `decoding/`) predicts these from a
+  state of a character model, and `word_forecasts` does so for the texts of a call.
+- `word_lookahead` computes V by the model itself, where much depends on it: the model reads the words ahead, all
+  candidates in one pass, and V follows backwards from the ends of the words.
 """
 
 import math

@@ -5,6 +5,7 @@ for a position where a word begins. Every prefix then costs two differences, how
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -92,8 +93,9 @@ class WordValues:
         self._of_token = np.array(
             [self._distinct.index(each) if each else len(self._distinct) for each in self._letters]
         )
-        self._known: dict[str, Prefixes | None] = {}
-        self._next: dict[str, Prefixes | None] = {}
+        # The words with a prefix, and with a prefix and each letter; kept for the prefixes that were last asked for.
+        self._with = lru_cache(_MOST_PREFIXES)(lambda prefix: self._of(prefix[:-1], [prefix[-1:]]))
+        self._ahead = lru_cache(_MOST_PREFIXES)(lambda prefix: self._of(prefix, self._distinct))
 
     def expect(self, chances: np.ndarray) -> Expected:
         """Sum up over all words.
@@ -111,12 +113,8 @@ class WordValues:
 
     def value(self, expected: Expected, prefix: str) -> float:
         """The factor to be expected of a word that begins so, beyond what is paid."""
-        if prefix not in self._known:
-            if len(self._known) > _MOST_PREFIXES:
-                self._known.clear()
-            self._known[prefix] = self._of(prefix[:-1], [prefix[-1:]])
-        known = self._known[prefix]
-        return 1.0 if known is None else float(_value(expected, known)[0][0])
+        of = self._with(prefix)
+        return 1.0 if of is None else float(_value(expected, of)[0][0])
 
     def values(self, expected: Expected, prefix: str) -> tuple[np.ndarray, np.ndarray] | None:
         """What to expect after each token that continues a prefix.
@@ -125,11 +123,7 @@ class WordValues:
             (vocabulary,) the expected factors, and (vocabulary,) how uncertain they are, empty without doubts; None if
             all factors are 1.
         """
-        if prefix not in self._next:
-            if len(self._next) > _MOST_PREFIXES:
-                self._next.clear()
-            self._next[prefix] = self._of(prefix, self._distinct)
-        ahead = self._next[prefix]
+        ahead = self._ahead(prefix)
         if ahead is None:
             return None
         found = np.ones(len(self._distinct) + 1)
@@ -138,7 +132,7 @@ class WordValues:
 
     def ways(self, expected: Expected, prefix: str, most: int) -> list[WeightedRest]:
         """The words with a prefix that matter most, as what is missing of them."""
-        if (of := self._of(prefix[:-1], [prefix[-1:]])) is None:
+        if (of := self._with(prefix)) is None:
             return []
         span = slice(int(of.first_weighted[0]), int(of.last_weighted[0]))
         numbers = self._weighted[span]
