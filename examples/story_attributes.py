@@ -45,7 +45,7 @@ from fundamentallm_hf import Attribute, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 from fundamentallm_hf.portable.text.word_counts import FILE_NAME, WordCounts
 from fundamentallm_hf.training.expert_training import ExpertTraining, train_experts
-from fundamentallm_hf.training.labelled_samples import OwnText, sort_texts, write_texts
+from fundamentallm_hf.training.labelled_samples import OwnText, Writing, sort_texts, write_texts
 from fundamentallm_hf.training.word_training import train_words, words_of
 
 RULES = {
@@ -138,7 +138,7 @@ def judged_texts(
         written, parts = [each.own for each in found], parts_of_stories(found)
     else:
         openings = [each.own.opening for each in excerpts(stories, number)]
-        written = write_texts(writer, writer.tokenizer, openings, number, TOKENS, told)
+        written = write_texts(writer, writer.tokenizer, Writing(openings, number, TOKENS), told)
         parts = [0] * number
     scores = teacher.rate([each.text for each in written])
     judged = [Judged(*each, part, round(score, 4)) for each, part, score in zip(written, parts, scores, strict=True)]
