@@ -13,6 +13,7 @@ from small_classifier import saved_classifier
 from small_models import byte_level_gpt2
 
 from fundamentallm_hf import UserError, load_model
+from fundamentallm_hf.portable.guides.attributes import FITTED
 from fundamentallm_hf.portable.guides.output_experts import OutputWeights
 from fundamentallm_hf.training.expert_training import train_experts
 from fundamentallm_hf.training.labelled_samples import OwnText, Writing, sort_texts, write_texts
@@ -130,17 +131,18 @@ def test_experts_lean_to_what_the_judge_prefers(demo):
     assert means["a"] > 0.2
 
 
-def test_the_command_makes_experts_of_a_classifier(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", FITTED)
+def test_the_command_makes_a_trained_attribute_of_a_classifier(kind, tmp_path, monkeypatch):
     load_once(monkeypatch)
     folder, openings = saved_classifier(tmp_path / "words"), tmp_path / "openings.txt"
     openings.write_text("\n".join([*OPENINGS, ""]))
-    of_it = ["train-attribute", "joy", "--classifier", folder, "--label", "positive", "--kind", "experts"]
+    of_it = ["train-attribute", "joy", "--classifier", folder, "--label", "positive", "--kind", kind]
     made = run(*of_it, "--openings", openings, "--texts", "48", "--tokens", "40", "--measure", "8")
     assert made.exit_code == 0, made.stderr
     assert "held-out AUC" in made.stdout
     own = tmp_path / "data" / "fundamentallm" / "attributes" / "joy"
     about = json.loads((own / "attribute.json").read_text())
-    assert (about["kind"], about["teacher"], about["label"], about["written"]) == ("experts", "words", "POSITIVE", 48)
+    assert (about["kind"], about["teacher"], about["label"], about["written"]) == (kind, "words", "POSITIVE", 48)
     assert about["texts"] == {"with": 12, "without": 12}
     assert not (own / "classifier").exists()
     how = ["generate", "--prompt", "Tim was", "--temperature", "0", "--max-tokens", "40"]
