@@ -1,9 +1,9 @@
-"""Judges of texts that know nothing of what made an attribute: no network, and none of the words that taught it.
+"""Judges of texts that know nothing of what made an attribute: no neural network, and no words that taught it.
 
-A judge gives a text a score. Where the score has a zero of its own (first person, questions), texts above it are judged
-so. Elsewhere those are that score higher than the median of the texts that the model writes without a guide after the
-same openings, so that about half of these are judged so. `check` makes sure that no word that taught an attribute
-is among those that judge it.
+A judge gives a text a score. Some scores have a natural zero (`has_zero`): a text above 0 has the attribute. By the
+other judges, a text has it that scores above the median of the texts that the model writes without a guide after the
+same openings, so at most half of these have it. `check` makes sure that no word that taught an attribute counts for its
+judge.
 """
 
 import re
@@ -18,6 +18,8 @@ from models import words
 QUOTED = re.compile(r'"[^"]*("|$)|“[^”]*(”|$)')
 CONTRACTED = re.compile(r"[a-z]['\u2019](t|s|m|re|ll|ve|d)\b", re.IGNORECASE)
 SIMILE = re.compile(r"\b(like an?|as \w+ as|as if|as though)\b", re.IGNORECASE)
+# Long words that taught formal, and so do not count for its judge.
+TAUGHT = {"permission", "politely", "apologize", "apologized", "certainly", "grateful"}
 # Words that go with an attribute.
 LISTS = {
     "poetic": (
@@ -45,8 +47,8 @@ class RuleJudge:
 
     Attributes:
         what: what it looks at, in one line.
-        score: of one text.
-        has_zero: whether texts above 0 are judged so; otherwise those above the median of free texts.
+        score: of one text; 0 if it has no words.
+        has_zero: whether texts above 0 have the attribute; otherwise those above the median of texts without a guide.
     """
 
     what: str
@@ -54,13 +56,13 @@ class RuleJudge:
     has_zero: bool = False
 
     def judged_so(self, texts: Sequence[str], free: Sequence[str]) -> float:
-        """The share of texts that are judged so; `free` are those that the model writes without a guide."""
+        """The share of texts that have the attribute; `free` are those that the model writes without a guide."""
         least = 0.0 if self.has_zero else statistics.median(map(self.score, free))
         return sum(self.score(text) > least for text in texts) / len(texts)
 
 
 def unquoted(text: str) -> str:
-    """The text without what is said in it."""
+    """The text without direct speech."""
     return QUOTED.sub(" ", text)
 
 
@@ -76,7 +78,7 @@ def _share(listed: str) -> Callable[[str], float]:
 
 def _formality(text: str) -> float:
     found = words(text)
-    long = sum(len(word) > 7 for word in found)
+    long = sum(len(word) > 7 and word not in TAUGHT for word in found)
     return (long - 2 * len(CONTRACTED.findall(text)) - 2 * text.count("!")) / max(1, len(found))
 
 
@@ -92,8 +94,8 @@ def _person(text: str) -> float:
 
 LISTED = "the share of words of a list"
 JUDGES: Mapping[str, RuleJudge] = {
-    "formal": RuleJudge("words of over 7 letters, less contractions and exclamation marks", _formality),
-    "simple_words": RuleJudge("letters of a word", _simplicity),
+    "formal": RuleJudge("words of over 7 letters, minus contractions and exclamation marks", _formality),
+    "simple_words": RuleJudge("mean length of words, the shorter the better", _simplicity),
     "poetic": RuleJudge(
         f"{LISTED}, and similes",
         lambda text: _share(LISTS["poetic"])(text) + len(SIMILE.findall(text)) / max(1, len(words(text))),
@@ -138,13 +140,12 @@ def with_reviews(files: Sequence[Path]) -> dict[str, RuleJudge]:
 
 
 def check(recipes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that no word that taught an attribute is among those that judge it.
+    """Check that no word that taught an attribute counts for its judge.
 
     Raises:
-        ValueError: one is.
+        ValueError: one does.
     """
     for name, recipe in recipes.items():
-        taught = {*recipe.get("with_words", "").split(), *recipe.get("without_words", "").split()}
-        judging = set(LISTS.get(name, "").split())
-        if shared := sorted(taught & judging):
+        taught = f"{recipe.get('with_words', '')} {recipe.get('without_words', '')}".split()
+        if shared := sorted(word for word in taught if JUDGES[name].score(word)):
             raise ValueError(f"{name}: {', '.join(shared)} would judge what they have taught")

@@ -10,10 +10,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 COLORS = {"experts": "#0b7285", "words": "#e8590c", "both": "#5f3dc4", "prompts": "#2b8a3e", "classifier": "#862e9c"}
-plt.rcParams.update(
-    {"svg.hashsalt": "fundamentallm", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-)
-
 STYLE = {"svg.hashsalt": "fundamentallm", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 

@@ -4,7 +4,7 @@
 
 One prompt, sampled at temperature 0.8 and top-p 0.9; 400 tokens (60 for SmolLM2). Without a guide and with each kind
 equally many tokens are written, in turn in every round, after a warm-up each. Given are the medians over the rounds of
-the time relative to no guide in the same round. SmolLM2 has no experts.
+the processor time relative to no guide in the same round. SmolLM2 has no experts.
 """
 
 import argparse

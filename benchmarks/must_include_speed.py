@@ -4,7 +4,8 @@
 
 One prompt, sampled at temperature 0.8 and top-p 0.9; 400 tokens (60 for SmolLM2). Both ways write equally many
 tokens, in turn in every round, after a warm-up each; every round asks for other five words, inflections allowed. Given
-are the medians over the rounds of tokens per second and of the time relative to no control in the same round.
+are the medians over the rounds of tokens per second and of the time relative to no control in the same round, in
+processor time.
 """
 
 import argparse

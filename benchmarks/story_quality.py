@@ -61,6 +61,7 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=1500)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--top-p", type=float, default=0.9)
+    parser.add_argument("--length-penalty", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held-out", type=Path, help="a held-out text, to compare the perplexity of SmolLM2 with")
     parser.add_argument("--save", type=Path, help="write all stories to this file, as they came")
@@ -77,12 +78,14 @@ def main() -> int:
         max_tokens=arguments.max_tokens,
         temperature=arguments.temperature,
         top_p=arguments.top_p,
+        length_penalty=arguments.length_penalty,
     )
     written = [word for story in stories for word in words(story.completion)]
     unknown = sorted({word for word in written if word not in known})
     ended = sum(story.finish_reason == "eos" for story in stories)
     lengths = sorted(story.tokens for story in stories)
-    print(f"stories: {len(stories)}, temperature {arguments.temperature}, top-p {arguments.top_p}")
+    print(f"stories: {len(stories)}, temperature {arguments.temperature}, top-p {arguments.top_p}", end="")
+    print(f", length penalty {arguments.length_penalty}")
     print(f"words in the training text: {sum(word in known for word in written) / len(written):.2%} of {len(written)}")
     print(f"ended by themselves within {arguments.max_tokens} characters: {ended / len(stories):.0%}")
     print(f"characters: median {lengths[len(lengths) // 2]}, {lengths[0]} to {lengths[-1]}")

@@ -1,18 +1,19 @@
-"""Ten attributes on one model: how many texts are judged so, and what that costs.
+"""Ten attributes on one model: how many texts have them by a rule, and what that costs.
 
     python benchmarks/ten_attributes.py --attributes FOLDER --reviews reviews.tsv [--model demo] [--strengths 4 8] \
         [--names formal animals] [--together formal,animals] [--texts 50] [--results results.jsonl]
 
 `examples/ten_attributes.py` makes the folder. After the neutral openings of `guided_attributes.py`, texts are sampled
 at temperature 0.8 and top-p 0.9, without a guide and with each attribute at each strength, in the same batches and
-with the same seeds. Given are the share of texts that is judged so (see `attribute_judges.py`) and the same of the
-texts without a guide; the perplexity per word under the model itself without a guide, or with `--evaluator smollm2`
-under SmolLM2-135M in bfloat16; the distinct triples of words among all; and the processor time. The last three are
-relative to no guide. SmolLM2 generates in bfloat16, too. `--together` measures several at once, each by its own
-judge, at the strengths after their names (`formal:4,animals:8`) times each strength.
+with the same seeds. Each line has the share of texts that have the attribute (see `attribute_judges.py`), and the same
+of the texts without a guide; the perplexity per word under the model itself without a guide, or with
+`--evaluator smollm2` under SmolLM2-135M in bfloat16; the share of distinct triples of words among all; and the
+processor time. The last three are relative to no guide. SmolLM2 generates in bfloat16, too. `--together` measures
+several attributes at once, each by its own judge, at the strengths after their names (`formal:4,animals:8`) times each
+strength.
 
-With `--results`, every line is added to a file as JSON, with its texts, and what the file has already is not generated
-again.
+With `--results`, every line is added to a file as JSON, with its texts. Lines of the same attributes, strength and
+options that the file already has are not measured again; give another file for attributes that were made anew.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def perplexity(evaluator, pairs: list[tuple[str, str]]) -> float:
 
 
 class Rows:
-    """Measures texts, each kind once.
+    """Measures texts, once for each guide and strength.
 
     Args:
         model: that generates.
@@ -52,29 +53,31 @@ class Rows:
         self.model, self.evaluator, self.arguments = model, evaluator, arguments
         self.file = arguments.results
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file and self.file.exists() else []
-        known = [json.loads(line) for line in lines]
-        self.known = {(row["model"], row["guide"], row["strength"]): row for row in known}
+        self.known = [json.loads(line) for line in lines]
 
     def of(self, guide: str, strength: float):
         """The texts of a guide at a strength, and their figures."""
-        key = (self.arguments.model, guide, strength)
-        if key not in self.known:
-            prompts, pairs = openings("neutral", self.arguments.texts), []
-            started = time.process_time()
-            for place in range(0, len(prompts), self.arguments.rows):
-                part = prompts[place : place + self.arguments.rows]
-                pairs += write(self.model, part, [guide] if guide else [], strength, self.arguments, 1000 * place)
-            row = dict(zip(("model", "guide", "strength"), key, strict=True)) | {
-                "seconds": time.process_time() - started,
-                "perplexity": perplexity(self.evaluator, pairs),
-                "distinct": distinct([text for _, text in pairs], 3),
-                "texts": [text for _, text in pairs],
-            }
-            self.known[key] = row
-            if self.file:
-                with self.file.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-        return self.known[key]
+        options = {name: getattr(self.arguments, name) for name in ("model", "evaluator", "texts", "tokens", "rows")}
+        asked = {"guide": guide, "strength": strength, "options": options}
+        for row in self.known:
+            if row.items() >= asked.items():
+                return row
+        prompts, pairs = openings("neutral", self.arguments.texts), []
+        started = time.process_time()
+        for first in range(0, len(prompts), self.arguments.rows):
+            part = prompts[first : first + self.arguments.rows]
+            pairs += write(self.model, part, [guide] if guide else [], strength, self.arguments, 1000 * first)
+        row = asked | {
+            "seconds": time.process_time() - started,
+            "perplexity": perplexity(self.evaluator, pairs),
+            "distinct": distinct([text for _, text in pairs], 3),
+            "texts": [text for _, text in pairs],
+        }
+        self.known.append(row)
+        if self.file:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        return row
 
 
 def main() -> int:
@@ -105,7 +108,7 @@ def main() -> int:
     free = rows.of("", 0.0)
     print(f"{arguments.model}, {len(free['texts'])} texts of {arguments.tokens} tokens; ", end="")
     print(f"perplexity {free['perplexity']:.1f} and distinct triples {free['distinct']:.2f} without a guide")
-    print("| guide | strength | judged so | without a guide | perplexity | distinct triples | time |")
+    print("| guide | strength | have it | without a guide | perplexity | distinct triples | time |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for guide in [*(arguments.names or model.attributes), *arguments.together]:
         names = [each for each in read_guides(guide) if each in judges]
@@ -116,8 +119,8 @@ def main() -> int:
                 for of in (row, free)
             )
             ratios = [row[what] / free[what] for what in ("perplexity", "distinct", "seconds")]
-            told = " | ".join(f"{ratio:.2f}" for ratio in ratios)
-            print(f"| {guide} | {strength:+g} | {shares} | {before} | {told} |", flush=True)
+            shown = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+            print(f"| {guide} | {strength:+g} | {shares} | {before} | {shown} |", flush=True)
     return 0
 
 

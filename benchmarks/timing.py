@@ -18,7 +18,7 @@ def take_turns(
     ways: Mapping[Way, Callable[[int], dict[str, Any]]],
     tokens: int,
     rounds: int,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = time.process_time,
 ) -> dict[Way, list[float]]:
     """Write equally many tokens in every way, sampled at temperature 0.8 and top-p 0.9, in turn in every round.
 
@@ -29,7 +29,7 @@ def take_turns(
             with some, a model that does not know the controls gets them through `custom_generate`.
         tokens: how many are written.
         rounds: how many count, after one to warm up.
-        clock: returns seconds; `time.process_time` leaves out the time of other processes.
+        clock: returns seconds; those of the processor leave out the time of other processes.
 
     Returns:
         For each way the seconds of each round.

@@ -216,7 +216,7 @@ def speed(names: list[str], tokens: int, rounds: int) -> None:
             compile_word_weights(listed, model.tokenizer, model.config.vocab_size, counts=own_word_counts(model))
             compiled[title] = time.process_time() - start
         asked = {way: lambda _, control=control: dict(control) for way, control in ways.items()}
-        taken = take_turns(model, PROMPTS[0], asked, tokens, rounds, clock=time.process_time)
+        taken = take_turns(model, PROMPTS[0], asked, tokens, rounds)
         for title in lists:
             ratio = statistics.median(mine / plain for mine, plain in zip(taken[title], taken[""], strict=True))
             print(f"| {name} | {title} | {ratio:.3f} | {compiled[title]:.2f} s |", flush=True)

@@ -21,7 +21,7 @@ Of 25,000 passages, the experts learn from the 12% that are rated highest and th
 part of the stories, so that positive passages stand as far from the end of a story as negative ones do. Most of the
 time is spent on reading them: some minutes on one core. `--save` keeps the ratings, and `--read` goes on from there.
 
-Stories stand in UTF-8 files, divided by lines of `<|endoftext|>`. Nothing of them is kept but the weights of single
+Stories are in UTF-8 files, separated by lines of `<|endoftext|>`. Nothing of them is kept but the weights of single
 words, and of experts.
 """
 
@@ -45,7 +45,7 @@ from fundamentallm_hf import Attribute, load_model
 from fundamentallm_hf.model_io.loading import DEMO_MODEL
 from fundamentallm_hf.portable.text.word_counts import FILE_NAME, WordCounts
 from fundamentallm_hf.training.expert_training import ExpertTraining, train_experts
-from fundamentallm_hf.training.labelled_samples import OwnText, sort_texts, write_texts
+from fundamentallm_hf.training.labelled_samples import OwnText, Writing, sort_texts, write_texts
 from fundamentallm_hf.training.word_training import train_words, words_of
 
 RULES = {
@@ -108,7 +108,7 @@ def long_excerpts(stories: list[str], number: int) -> list[Excerpt]:
 
 
 def parts_of_stories(found: list[Excerpt]) -> list[int]:
-    """For each excerpt, the number of the part of a story that it is from: a tenth, of beginnings or of the rest."""
+    """For each excerpt the number of its part: a tenth of the beginnings, or a tenth of the others, by `told`."""
     parts = [0] * len(found)
     for begins in (True, False):
         order = sorted((i for i, each in enumerate(found) if each.begins == begins), key=lambda i: found[i].told)
@@ -118,7 +118,7 @@ def parts_of_stories(found: list[Excerpt]) -> list[int]:
 
 
 class Judged(NamedTuple):
-    """A text with the teacher's rating, and the part of a story that it is from: it is compared with others of that."""
+    """A text with the teacher's rating, and the part of a story that it is from, within which texts are compared."""
 
     opening: str
     text: str
@@ -129,7 +129,7 @@ class Judged(NamedTuple):
 def judged_texts(
     writer: Any, stories: list[str], teacher: Rater, arguments: argparse.Namespace, told: Any
 ) -> list[Judged]:
-    """What a model, or without one the stories, say after openings from the stories, with the teacher's ratings."""
+    """Texts after openings from the stories, by the model or else by the stories themselves, with their ratings."""
     number = arguments.texts
     if isinstance(teacher, Teacher):
         teacher.to(arguments.device)
@@ -138,7 +138,7 @@ def judged_texts(
         written, parts = [each.own for each in found], parts_of_stories(found)
     else:
         openings = [each.own.opening for each in excerpts(stories, number)]
-        written = write_texts(writer, writer.tokenizer, openings, number, TOKENS, told)
+        written = write_texts(writer, writer.tokenizer, Writing(openings, number, TOKENS), told)
         parts = [0] * number
     scores = teacher.rate([each.text for each in written])
     judged = [Judged(*each, part, round(score, 4)) for each, part, score in zip(written, parts, scores, strict=True)]
@@ -225,11 +225,15 @@ def main() -> int:
     parser.add_argument("--teacher", help="words, vader or a folder; without it sentiment is left as it is")
     parser.add_argument("--ratings", type=Path, nargs="+", default=[], help="files that the teacher words learns from")
     parser.add_argument("--taught-by", help="what the teacher is, for the attribute; words and vader are known")
-    parser.add_argument("--texts", type=int, default=32_768, help="that the teacher rates")
-    parser.add_argument("--share", type=float, default=0.5, help="of them that are taken at each end")
-    parser.add_argument("--from-stories", action="store_true", help="the stories go on themselves: minutes, not hours")
-    parser.add_argument("--save", type=Path, help="a file for these texts, as JSON: opening, text, score")
-    parser.add_argument("--read", type=Path, help="such a file, in place of writing and judging")
+    parser.add_argument("--texts", type=int, default=32_768, help="number of texts that the teacher rates")
+    parser.add_argument("--share", type=float, default=0.5, help="share of them that is taken at each end")
+    parser.add_argument(
+        "--from-stories", action="store_true", help="texts are what the stories say: minutes, not hours"
+    )
+    parser.add_argument(
+        "--save", type=Path, help="a file for these texts, each a line of JSON: opening, text, part, score"
+    )
+    parser.add_argument("--read", type=Path, help="such a file, instead of generating and rating texts")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

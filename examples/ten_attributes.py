@@ -4,12 +4,13 @@
     python examples/ten_attributes.py --model user/chat --out attributes                    # by descriptions
 
 With stories, an attribute is made of the passages that fit its recipe best and of those that fit it least. A recipe
-counts words: those `with_words` less those `without_words`, anywhere, outside of speech, or at the starts of sentences;
-or it takes passages whose words are the most frequent ones. Sentiment has no such recipe: the bundled model has it
-already. Without stories, an attribute is made of its description, by a model that follows instructions.
+counts words: `with_words` minus `without_words`, per word of the passage, in all of it, outside of speech, or at the
+starts of sentences. One recipe rates passages by how frequent their words are. Sentiment has no recipe for stories,
+because the bundled model has it already. Without stories, an attribute is made of its description, by a model that
+follows instructions.
 
-Stories stand in UTF-8 files, divided by lines of `<|endoftext|>`. Nothing of them is kept but the attribute. The
-folders that are written belong into `attributes` next to the model, or into your own (see `fundamentallm attributes`).
+Stories are in UTF-8 files, separated by lines of `<|endoftext|>`. Nothing of them is kept but the attribute. Move the
+folders that are written into `attributes` next to the model, or among your own (see `fundamentallm attributes`).
 """
 
 import argparse
@@ -25,19 +26,20 @@ from pathlib import Path
 
 import torch
 
-from fundamentallm_hf import Attribute, AttributeSamples, AttributeSource, load_model, train_attribute
+from fundamentallm_hf import AttributeSamples, AttributeSource, load_model, train_attribute
 from fundamentallm_hf.portable.guides.attributes import FITTED
-from fundamentallm_hf.training.word_training import train_words, words_of
+from fundamentallm_hf.training.make_attribute import weigh_words
+from fundamentallm_hf.training.word_training import words_of
 
 RECIPES = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-# Characters of a passage, about, and the least that is left at the end of a story.
+# Characters of a passage, and the fewest of one that ends a story.
 LONG, SHORT = 300, 120
 QUOTED = re.compile(r'"[^"]*("|$)')
 Recipe = Mapping[str, str]
 
 
 def passages(stories: Sequence[str], number: int) -> list[str]:
-    """So many passages of whole sentences, from all over the stories."""
+    """That many passages from all over the stories, whole sentences cut off after `LONG` characters."""
     found = []
     for story in stories:
         part = ""
@@ -69,9 +71,8 @@ def rating(recipe: Recipe, counts: Mapping[str, int]) -> Callable[[str], float]:
 
 
 def sides(recipe: Recipe, texts: Sequence[str], counts: Mapping[str, int], number: int) -> tuple[list[str], list[str]]:
-    """So many texts that fit a recipe best, and as many that fit it least."""
-    rate = rating(recipe, counts)
-    order = sorted(texts, key=rate)  # those that fit alike stay in their random order
+    """That many texts that fit a recipe best, and as many that fit it least."""
+    order = sorted(texts, key=rating(recipe, counts))  # texts that fit equally well stay in their random order
     return order[-number:], order[:number]
 
 
@@ -99,18 +100,16 @@ def main() -> int:
     samples = AttributeSamples(texts=arguments.texts, measured=arguments.measure)
     for name in arguments.names:
         recipe, started = RECIPES[name], time.perf_counter()
-        source = AttributeSource(recipe["description"], recipe["opposite"])
-        if stories:
-            if not recipe.keys() & {"with_words", "rule"}:
-                print(f"{name}: no recipe for stories", file=sys.stderr)
-                continue
-            having, lacking = sides(recipe, texts, counts, arguments.sides)
-            source = AttributeSource(recipe["description"], with_texts=having, without_texts=lacking)
+        description = recipe["description"]
+        if stories and not recipe.keys() & {"with_words", "rule"}:
+            print(f"{name}: no recipe for stories", file=sys.stderr)
+            continue
+        having, lacking = sides(recipe, texts, counts, arguments.sides) if stories else (None, None)
         if arguments.kind == "words":
-            trained = train_words(having, lacking)
-            about = {"held_out_auc": trained.separation, "texts": {"with": len(having), "without": len(lacking)}}
-            made = Attribute("words", recipe["description"], trained.weights, about=about)
+            made = weigh_words(description, having, lacking)
         else:
+            opposite = "" if stories else recipe["opposite"]
+            source = AttributeSource(description, opposite, with_texts=having, without_texts=lacking)
             made = train_attribute(model, source, samples, kind=arguments.kind)
         folder = made.save(arguments.out / name)
         print(f"{name}: {made.about} in {folder}, {time.perf_counter() - started:.0f} s", flush=True)

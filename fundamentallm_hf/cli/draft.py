@@ -3,6 +3,7 @@
 import click
 
 from .options import CONTEXT
+from .terminal import Notes
 
 
 @click.command(context_settings=CONTEXT)
@@ -33,5 +34,7 @@ def draft(folder: str, text_file: str, entries: int, next_words: bool) -> None:
     if next_words:
         from fundamentallm_hf.training.next_word_training import add_next_words
 
-        file, loss = add_next_words(folder, text)
+        with Notes().progress() as bar:
+            task = bar.add_task("learning words", total=None)
+            file, loss = add_next_words(folder, text, lambda done, total: bar.update(task, completed=done, total=total))
         click.echo(f"{file}: {loss:.2f} nats a word on words held out")

@@ -115,7 +115,7 @@ class AttributeSamples:
 
 @dataclass(frozen=True)
 class _Material:
-    """What a source comes to: texts for both experts, and what judges texts.
+    """What a source comes to: texts of both sides, and what judges texts.
 
     Attributes:
         having, lacking: texts with the attribute, and without.
@@ -260,8 +260,7 @@ def _classified_texts(
         return [log if math.isnan(log) else log - math.log(max(-math.expm1(log), 1e-30)) for log in logs]
 
     learnt, kept = _parted(writing.openings or ([""] if is_fundamentallm(model) else OPENINGS))
-    report = partial(progress, "writing texts")
-    written = write_texts(model, tokenizer, learnt, writing.number, writing.tokens, report, seed=writing.seed)
+    written = write_texts(model, tokenizer, replace(writing, openings=learnt), partial(progress, "writing texts"))
     scores: list[float] = []
     while len(scores) < len(written):
         scores += judge(written[len(scores) : len(scores) + _CLASSIFIED])

@@ -106,8 +106,8 @@ def write_both_sides(
     for having, count in ((True, (writing.number + 1) // 2), (False, writing.number // 2)):
         of_prompt = {description.prompt(opening, having, tokenizer): opening for opening in writing.openings}
         show = _progress_after(len(found), writing.number, progress)
-        seed = writing.seed + (not having)
-        written = write_texts(model, tokenizer, list(of_prompt), count, writing.tokens, show, seed=seed)
+        part = Writing(list(of_prompt), count, writing.tokens, writing.seed + (not having))
+        written = write_texts(model, tokenizer, part, show)
         found += [OwnText(of_prompt[each.opening], each.text) for each in written]
     return found
 

@@ -99,7 +99,5 @@ def add_draft(folder: str | os.PathLike[str], text: str, entries: int = ENTRIES)
     if len(tokens) < 2:
         raise UserError("the text is empty: give text of the kind that the model writes")
     file = path / DRAFT_FILE
-    partial = file.with_suffix(".partial")
-    count_ngrams(tokens, entries=entries).save(partial)
-    partial.replace(file)
+    count_ngrams(tokens, entries=entries).save(file)
     return file

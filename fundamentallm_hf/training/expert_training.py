@@ -25,8 +25,8 @@ from fundamentallm_hf.portable.guides.output_experts import (
     OutputWeights,
 )
 
-from .text_states import MOST_TOKENS, SIDES, Passage, Reader, Side, read_sides
-from .word_training import area_under_curve
+from .text_sides import SIDES, Side, SidesTraining
+from .text_states import MOST_TOKENS, Passage, Reader, read_sides
 
 # Number of passes over each side, and bounds of the number of steps, each of this many tokens.
 _PASSES, _STEPS, _LEAST_STEPS, BATCH = 3, 3000, 100, 1024
@@ -35,21 +35,14 @@ _BATCH_LOGITS = 1 << 23
 
 
 @dataclass(frozen=True)
-class ExpertTraining:
-    """The result of the training.
+class ExpertTraining(SidesTraining):
+    """The result of the training. The score of a text is the mean log-ratio of its tokens.
 
     Attributes:
         experts: the pair.
-        separation: on held-out texts, the probability that one with the attribute has a larger mean log-ratio than one
-            without (the area under the ROC curve: 0.5 is random); None where there were too few to hold some out.
-        texts: number of texts that were read with the attribute, and without.
-        tokens: number of tokens the experts were trained on, with the attribute, and without.
     """
 
     experts: ExpertPair
-    separation: float | None
-    texts: tuple[int, int]
-    tokens: tuple[int, int]
 
 
 def train_experts(
@@ -85,21 +78,13 @@ def train_experts(
     except ValueError as error:
         raise UserError(f"{error}: choose --kind words") from error
     sides = read_sides(Reader(model, tokenizer, most_tokens), with_texts, without_texts, progress)
-    fewest = min(side.passages for side in sides)
-    held = [side.held_out(fewest) for side in sides]
-    pair = ExpertPair(sides[0].states.shape[1], bottleneck, output.signature)
-    for name, adapter, side, out in zip(SIDES, (pair.having, pair.lacking), sides, held, strict=True):
-        report = partial(progress, f"learning texts {name}")
-        _learn(adapter, output, side.only(~out), report, seed, batch)
+    pair = ExpertPair(sides.having.states.shape[1], bottleneck, output.signature)
+    for name, adapter, side in zip(SIDES, (pair.having, pair.lacking), sides.learned(), strict=True):
+        _learn(adapter, output, side, partial(progress, f"learning texts {name}"), seed, batch)
     pair.eval().requires_grad_(False)
     # The states are kept in half precision, so the experts are measured and returned in it.
     pair = ExpertPair.from_bytes(pair.to_bytes())
-    separation = None
-    if held[0].any():
-        means = [_means(pair, output, side, out) for side, out in zip(sides, held, strict=True)]
-        separation = area_under_curve(*means)
-    tokens = [int((~out).sum()) for out in held]
-    return ExpertTraining(pair, separation, (sides[0].passages, sides[1].passages), (tokens[0], tokens[1]))
+    return ExpertTraining(*sides.results(partial(_mean_ratios, pair, output)), pair)
 
 
 def _learn(
@@ -150,16 +135,12 @@ def _learn(
             progress(step + 1, steps)
 
 
-def _means(pair: ExpertPair, output: OutputWeights, side: Side, held: torch.Tensor) -> list[float]:
-    """The mean log-ratio of the tokens of every held-out passage."""
-    pair = pair.to(output.weight.device)
-    rows, owners = torch.nonzero(held)[:, 0], side.owners[held]
-    ratios = torch.cat(
-        [
-            pair(side.states[part].to(output.weight.device), output).cpu().gather(1, side.targets[part, None])[:, 0]
-            for part in rows.split(256)
-        ]
-    )
-    _, passages = owners.unique(return_inverse=True)
-    sums = torch.zeros(int(passages.max()) + 1).index_add(0, passages, ratios)
-    return (sums / passages.bincount()).tolist()
+def _mean_ratios(pair: ExpertPair, output: OutputWeights, side: Side) -> list[float]:
+    """The mean log-ratio of the tokens of every passage."""
+    device = output.weight.device
+    pair = pair.to(device)
+    ratios = [
+        pair(states.to(device), output).cpu().gather(1, targets[:, None])[:, 0]
+        for states, targets in zip(side.states.split(256), side.targets.split(256), strict=True)
+    ]
+    return side.passage_means(torch.cat(ratios)).tolist()

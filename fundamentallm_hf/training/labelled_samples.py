@@ -1,8 +1,8 @@
-"""Texts that a model generates itself, labelled by a classifier: training data for experts where there are no texts.
+"""Texts that a model generates itself, labelled by a classifier: training data for an attribute without given texts.
 
 Experts trained on them model how the model generates text that the classifier recognises: the log of their ratio is the
-    evidence, token by token, for the classification of the whole text. This is the idea of NADO (Meng et al. 2022),
-    whose second model estimates the classifier's verdict.
+evidence, token by token, for the classification of the whole text. This is the idea of NADO (Meng et al. 2022), whose
+second model estimates the classifier's verdict.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ class OwnText(NamedTuple):
 
     @property
     def passage(self) -> Passage:
-        """The whole text; the experts learn the part after the opening."""
+        """The whole text; only the part after the opening is learned from."""
         whole = self.opening + self.text
         return Passage(whole, [(len(self.opening), len(whole))])
 
@@ -50,10 +50,11 @@ class Writing:
     """Which texts a model is to generate.
 
     Attributes:
-        openings: prompts, used in turn.
+        openings: prompts, used in turn from the first on, as often as needed; an empty one is the model's start-of-text
+            token, if it has one. A `ChatPrompt` has its special tokens written out.
         number: of texts.
         tokens: most tokens of each.
-        seed: of the random numbers.
+        seed: of the random numbers; the same one gives the same texts.
     """
 
     openings: Sequence[str]
@@ -65,12 +66,9 @@ class Writing:
 def write_texts(
     model: Any,
     tokenizer: Any,
-    openings: Sequence[str],
-    number: int,
-    tokens: int,
+    writing: Writing,
     progress: Callable[[int, int], None] = lambda *_: None,
     rows: int | None = None,
-    seed: int = 0,
     controls: Mapping[str, Any] | None = None,
 ) -> list[OwnText]:
     """Let a model generate texts, at temperature 0.8 and top-p 0.9.
@@ -78,22 +76,18 @@ def write_texts(
     Args:
         model: a causal language model.
         tokenizer: the tokenizer of the model.
-        openings: prompts, used in turn from the first on, as often as needed; an empty one is the model's start-of-text
-            token, if it has one. A `ChatPrompt` has its special tokens written out.
-        number: number of texts.
-        tokens: most tokens of each text.
+        writing: which texts.
         progress: called with the number of generated texts, and the total.
         rows: texts generated at once; by default as many as a small machine or a GPU can handle.
-        seed: of the random numbers; the same one gives the same texts.
         controls: fields of the generation config, such as `guide_attribute`.
 
     Raises:
         UserError: there is no opening that the model can continue.
     """
     begin = model.generation_config.bos_token_id
-    of_openings = zip(openings, encode(openings, tokenizer), strict=True)
+    of_openings = zip(writing.openings, encode(writing.openings, tokenizer), strict=True)
     read = {each: ids or ([] if begin is None else [begin]) for each, ids in of_openings}
-    given = [each for each in openings if read[each]]
+    given = [each for each in writing.openings if read[each]]
     if not given:
         raise UserError("there is no opening to write on from: give some, one a line")
     most = _MOST_ROWS if model.device.type == "cpu" else _MOST_ROWS_OF_GPU
@@ -103,9 +97,9 @@ def write_texts(
     if controls and not is_fundamentallm(model):
         how["custom_generate"] = partial(controlled_generate, tokenizer=tokenizer)
     found: list[OwnText] = []
-    with torch_seeded(seed, model.device):
-        for start in range(0, number, rows):
-            part = [given[index % len(given)] for index in range(start, min(number, start + rows))]
+    with torch_seeded(writing.seed, model.device):
+        for start in range(0, writing.number, rows):
+            part = [given[index % len(given)] for index in range(start, min(writing.number, start + rows))]
             width = max(len(read[each]) for each in part)
             # Padding comes first, so that the completion comes last.
             gaps = [width - len(read[each]) for each in part]
@@ -115,12 +109,12 @@ def write_texts(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 pad_token_id=filler,
-                max_new_tokens=tokens,
+                max_new_tokens=writing.tokens,
                 **how,
             )
             texts = [_added(tokenizer, ids, width) for ids in written.tolist()]
             found += [OwnText(*each) for each in zip(part, texts, strict=True)]
-            progress(len(found), number)
+            progress(len(found), writing.number)
     return found
 
 

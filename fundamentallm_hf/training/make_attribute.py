@@ -3,7 +3,7 @@
 torch and transformers are imported where a model is used, so that attributes of words do not need them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,16 +83,36 @@ def words_from_texts(
         UserError: a file cannot be read, the attribute exists, or nothing separates the texts of the two files.
     """
     folder = to.folder()
-    made = train_words(read_lines(with_file), read_lines(without_file), partial(progress, "weighing words"))
+    texts = read_lines(with_file), read_lines(without_file)
+    attribute = weigh_words(to.description or f"words that tell {to.name} apart", *texts, progress)
+    return attribute, _save(attribute, folder)
+
+
+def weigh_words(
+    description: str,
+    with_texts: Sequence[str],
+    without_texts: Sequence[str],
+    progress: Progress = lambda *_: None,
+) -> Attribute:
+    """Create an attribute of the kind words from texts.
+
+    Args:
+        description: its effect, in one line.
+        with_texts: texts that have the attribute.
+        without_texts: texts that lack it.
+        progress: as in `words_from_texts`.
+
+    Raises:
+        UserError: nothing separates the texts of the two sides.
+    """
+    made = train_words(with_texts, without_texts, partial(progress, "weighing words"))
     about: dict[str, Any] = {
         "method": "log-odds ratios with an informative Dirichlet prior",
         "texts": {"with": made.texts[0], "without": made.texts[1]},
     }
     if made.separation is not None:
         about["held_out_auc"] = round(made.separation, 4)
-    description = to.description or f"words that tell {to.name} apart"
-    attribute = Attribute("words", description, made.weights, about=about)
-    return attribute, _save(attribute, folder)
+    return Attribute("words", description, made.weights, about=about)
 
 
 def from_classifier(to: Destination, classifier: str, label: str) -> tuple[Attribute, Path]:

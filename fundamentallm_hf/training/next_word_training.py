@@ -28,10 +28,6 @@ _ROWS, _LONGEST = 16, 512
 _CONTEXT = 16
 
 
-def nothing(_done: int, _total: int) -> None:
-    """Shows no progress."""
-
-
 def classes_of(counts: WordCounts, classes: int = CLASSES) -> list[str]:
     """The most frequent words, and the first letters of all."""
     words = sorted((word for word in counts.counts if word), key=lambda word: (-counts.counts[word], word))
@@ -40,7 +36,7 @@ def classes_of(counts: WordCounts, classes: int = CLASSES) -> list[str]:
 
 @torch.no_grad()
 def read_words(
-    model: Any, text: str, classes: list[str], progress: Callable[[int, int], None] = nothing
+    model: Any, text: str, classes: list[str], progress: Callable[[int, int], None] = lambda *_: None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The states of a character model where the words of a text begin, and the classes of these words.
 
@@ -97,7 +93,7 @@ def fit_next_words(
     states: torch.Tensor,
     targets: torch.Tensor,
     classes: list[str],
-    progress: Callable[[int, int], None] = nothing,
+    progress: Callable[[int, int], None] = lambda *_: None,
     width: int = WIDTH,
 ) -> tuple[NextWords, float]:
     """Learn to predict the class of the next word.
@@ -143,7 +139,7 @@ def fit_next_words(
             loss.backward()
             optimizer.step()
             schedule.step()
-            if len(order) < size:
+            if (step + 1) % each_pass == 0:
                 now = NextWords(classes, *(each.detach().clone() for each in parameters))
                 found = float(nn.functional.cross_entropy(now.logits(states[held]), targets[held]))
                 if found < least:
@@ -153,7 +149,7 @@ def fit_next_words(
 
 
 def add_next_words(
-    folder: str | os.PathLike[str], text: str, progress: Callable[[int, int], None] = nothing
+    folder: str | os.PathLike[str], text: str, progress: Callable[[int, int], None] = lambda *_: None
 ) -> tuple[Path, float]:
     """Learn to predict the next word of a character model, and write the classifier to the model folder.
 
@@ -163,7 +159,7 @@ def add_next_words(
         progress: called with the steps done and their number, first while the text is read, then while it is learned.
 
     Returns:
-        The path of the written file, and the mean loss of words that were held out, in nats.
+        The path of the written file, and the mean loss on words that were held out, in nats.
 
     Raises:
         UserError: the model has tokens of several characters, or the text has too few words.
@@ -179,7 +175,5 @@ def add_next_words(
         )
     found, loss = fit_next_words(states, targets, classes, progress)
     file = Path(folder) / NEXT_WORDS_FILE
-    partial = file.with_suffix(".partial")
-    found.save(partial)
-    partial.replace(file)
+    found.save(file)
     return file, loss

@@ -13,7 +13,7 @@ from typing import Any
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.text.characters import fold_text, is_word
 
-from .labelled_samples import write_texts
+from .labelled_samples import Writing, write_texts
 from .word_training import LARGEST, PRIOR, differences
 
 # Words in the longest phrase, and in the openings that are taken from people's texts.
@@ -73,7 +73,7 @@ def find_overused(
     if not openings:
         cut = [_opening(text) for text in texts[: search.texts]]
         openings, texts = (cut or [""]), [text[len(_opening(text)) :] for text in texts]
-    written = write_texts(model, tokenizer, openings, search.texts, search.tokens, progress=progress, seed=search.seed)
+    written = write_texts(model, tokenizer, Writing(openings, search.texts, search.tokens, search.seed), progress)
     of_people = [counts] if counts else count_phrases(texts)
     return overused(count_phrases((each.text for each in written), len(of_people)), of_people, search)
 

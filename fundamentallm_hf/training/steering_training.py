@@ -15,30 +15,22 @@ from fundamentallm_hf.portable.decoding.steering import decoder_layers
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.steering_vectors import SteeringVectors
 
-from .text_states import Passage, Reader, Side, read_sides
-from .word_training import area_under_curve
+from .text_sides import Side, SidesTraining
+from .text_states import Passage, Reader, read_sides
 
 # A strength of 1 is this part of the difference of the means, so that useful strengths are from 1 to 8.
 UNIT = 0.25
 
 
 @dataclass(frozen=True)
-class SteeringTraining:
-    """The result.
+class SteeringTraining(SidesTraining):
+    """The result. The score of a text is how far its mean state is along the vector.
 
     Attributes:
         vectors: of one layer.
-        separation: on held-out texts, the probability that the mean state of one with the attribute is further along
-            the vector than that of one without (the area under the ROC curve: 0.5 is random); None where there were too
-            few to hold some out.
-        texts: number of texts that were read with the attribute, and without.
-        tokens: number of tokens of the texts that were not held out, with the attribute, and without.
     """
 
     vectors: SteeringVectors
-    separation: float | None
-    texts: tuple[int, int]
-    tokens: tuple[int, int]
 
 
 def train_steering(
@@ -68,33 +60,19 @@ def train_steering(
     except ValueError as error:
         raise UserError(f"{error}: choose another --kind") from error
     layer = (layers - 1) // 2 if layer is None else layer
-    having, lacking = ([_untaught(each) for each in texts] for texts in (with_texts, without_texts))
-    sides = read_sides(Reader(model, tokenizer, layer=layer), having, lacking, progress)
-    fewest = min(side.passages for side in sides)
-    held = [side.held_out(fewest) for side in sides]
-    means = [_means(side, ~out).mean(dim=0) for side, out in zip(sides, held, strict=True)]
-    vector = means[0] - means[1]
-    separation = None
-    if held[0].any():
-        along = [(_means(side, out) @ vector).tolist() for side, out in zip(sides, held, strict=True)]
-        separation = area_under_curve(*along)
-    tokens = [int((~out).sum()) for out in held]
-    return SteeringTraining(
-        SteeringVectors.of_model(model, {layer: vector * UNIT}),
-        separation,
-        (sides[0].passages, sides[1].passages),
-        (tokens[0], tokens[1]),
-    )
+    texts = _untaught(with_texts), _untaught(without_texts)
+    sides = read_sides(Reader(model, tokenizer, layer=layer), *texts, progress)
+    having, lacking = (_means(side).mean(dim=0) for side in sides.learned())
+    vector = having - lacking
+    results = sides.results(lambda side: (_means(side) @ vector).tolist())
+    return SteeringTraining(*results, SteeringVectors.of_model(model, {layer: vector * UNIT}))
 
 
-def _untaught(text: str | Passage) -> str | Passage:
-    """The text without its teacher, whose states are those of other texts."""
-    return text if isinstance(text, str) else replace(text, teacher="")
+def _untaught(texts: Sequence[str | Passage]) -> list[str | Passage]:
+    """The texts without their teachers, whose states are those of other texts."""
+    return [each if isinstance(each, str) else replace(each, teacher="") for each in texts]
 
 
-def _means(side: Side, picked: torch.Tensor) -> torch.Tensor:
-    """(passages, hidden size) the mean states of passages, of the picked tokens; `picked` is (tokens,) bool."""
-    _, passages = side.owners[picked].unique(return_inverse=True)
-    sums = torch.zeros(int(passages.max()) + 1, side.states.shape[1])
-    sums.index_add_(0, passages, side.states[picked].float())
-    return sums / passages.bincount()[:, None]
+def _means(side: Side) -> torch.Tensor:
+    """(passages, hidden size) the mean state of each passage."""
+    return side.passage_means(side.states.float())

@@ -73,9 +73,7 @@ def measure_leaning(
     def share(strength: float) -> float:
         controls = {"guide_attribute": [_NAME], "guide_strength": strength} if strength else None
         with _carrying(model, attribute):
-            texts = write_texts(
-                model, tokenizer, writing.openings, writing.number, writing.tokens, seed=writing.seed, controls=controls
-            )
+            texts = write_texts(model, tokenizer, writing, controls=controls)
         shares[strength] = sum(odds > 0 for odds in judge(texts)) / len(texts)
         perplexities[strength] = _perplexity(model, tokenizer, texts)
         progress(len(shares), most)

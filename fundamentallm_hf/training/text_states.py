@@ -12,13 +12,11 @@ from fundamentallm_hf.portable.decoding.steering import decoder_layers
 from fundamentallm_hf.portable.errors import UserError
 
 from .text_likelihood import joined
+from .text_sides import SIDES, Side, Sides
 
-SIDES = ("with", "without")
 # Most tokens that are read of each side; fewer if the model is large: parameters times tokens.
 MOST_TOKENS, _MOST_WORK = 500_000, 8e12
 ROWS, LONGEST = 16, 1024
-# Of this many passages of each side, the last is held out; below the second number none is.
-HELD_OUT, LEAST = 5, 10
 
 
 @dataclass(frozen=True)
@@ -47,56 +45,24 @@ def read_sides(
     with_texts: Sequence[str | Passage],
     without_texts: Sequence[str | Passage],
     progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> tuple["Side", "Side"]:
+) -> Sides:
     """Read the texts of both sides.
 
     Raises:
         UserError: there is nothing to learn from on one side.
     """
-    having, lacking = (
-        _read_side(reader, name, texts, progress)
-        for name, texts in zip(SIDES, (with_texts, without_texts), strict=True)
-    )
-    return having, lacking
+    texts = zip(SIDES, (with_texts, without_texts), strict=True)
+    return Sides(*(_read_side(reader, name, of_side, progress) for name, of_side in texts))
 
 
 def _read_side(
     reader: "Reader", name: str, texts: Sequence[str | Passage], progress: Callable[[str, int, int], None]
-) -> "Side":
+) -> Side:
     passages = [Passage(each) if isinstance(each, str) else each for each in texts]
     read = reader.read(passages, partial(progress, f"reading texts {name}"))
     if not len(read.targets):
         raise UserError(f"the texts {name} the attribute hold nothing to learn from: give some, one a line")
     return read
-
-
-@dataclass(frozen=True)
-class Side:
-    """The states and tokens of one side.
-
-    Attributes:
-        states: (tokens, hidden size).
-        teachers: (tokens, hidden size) the states after the teacher's prompt, nan where there is none; None where no
-            passage has a teacher.
-        targets: (tokens,) the next tokens.
-        owners: (tokens,) the passage of each.
-        passages: their number.
-    """
-
-    states: torch.Tensor
-    teachers: torch.Tensor | None
-    targets: torch.Tensor
-    owners: torch.Tensor
-    passages: int
-
-    def held_out(self, of_both: int) -> torch.Tensor:
-        """(tokens,) bool, those of the passages that are held out, where the smaller side has `of_both` passages."""
-        return (self.owners % HELD_OUT == HELD_OUT - 1) & (of_both >= LEAST)
-
-    def only(self, picked: torch.Tensor) -> "Side":
-        """Some of the tokens; `picked` is (tokens,) bool."""
-        teachers = None if self.teachers is None else self.teachers[picked]
-        return Side(self.states[picked], teachers, self.targets[picked], self.owners[picked], self.passages)
 
 
 class Reader:

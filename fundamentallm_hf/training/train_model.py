@@ -1,8 +1,8 @@
 """Trains a new FundamentaLLM model on text, or an existing one further, with transformers' Trainer.
 
 Specific to a character model: the vocabulary is the characters of the text, texts are joined by an end-of-text token
-    and cut into windows, and the loss is reported in bits per character. The Trainer does everything else: several
-    processes or GPUs through `accelerate launch`, mixed precision, checkpoints.
+and cut into windows, and the loss is reported in bits per character. The Trainer does everything else: several
+processes or GPUs through `accelerate launch`, mixed precision, checkpoints.
 """
 
 import ctypes

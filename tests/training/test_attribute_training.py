@@ -13,6 +13,7 @@ from small_models import byte_level_gpt2, sentencepiece_llama
 
 from fundamentallm_hf import Attribute, AttributeSamples, AttributeSource, UserError, load_model, train_attribute
 from fundamentallm_hf.generation.chat import ChatPrompt
+from fundamentallm_hf.portable.guides.attributes import FITTED
 from fundamentallm_hf.training import suggested_strength
 from fundamentallm_hf.training.described_texts import OPENINGS, Description, OwnJudgement, write_both_sides
 from fundamentallm_hf.training.labelled_samples import OwnText, Writing, write_texts
@@ -70,7 +71,7 @@ def test_a_text_without_tokens_has_no_likelihood(other):
 def test_what_is_written_reads_behind_its_opening(other, monkeypatch):
     """A decoder that drops the space of a first token must not join two words."""
     openings = ["once upon", "there was a small", "the"]
-    for each in write_texts(other, other.tokenizer, openings, 12, 8):
+    for each in write_texts(other, other.tokenizer, Writing(openings, 12, 8)):
         ids = other.tokenizer(each.opening + each.text).input_ids
         assert other.tokenizer.decode(ids, skip_special_tokens=True) == each.opening + each.text
     model = sentencepiece_llama()
@@ -78,7 +79,7 @@ def test_what_is_written_reads_behind_its_opening(other, monkeypatch):
     whole = model.tokenizer("once upon a time").input_ids
     assert model.tokenizer.decode(whole[len(given) :]) == "a time"
     monkeypatch.setattr(model, "generate", lambda **_: torch.tensor([whole]))
-    assert write_texts(model, model.tokenizer, ["once upon"], 1, 9) == [("once upon", " a time")]
+    assert write_texts(model, model.tokenizer, Writing(["once upon"], 1, 9)) == [("once upon", " a time")]
 
 
 def test_an_instruction_is_a_chat_where_the_tokenizer_has_chats(other, monkeypatch):
@@ -135,7 +136,8 @@ def test_a_description_is_enough(demo, glad):
         texts = {}
         for strength in (-4, 4):
             how = {"guide_attribute": "glad", "guide_strength": strength}
-            texts[strength] = write_texts(demo, demo.tokenizer, ["The bird", "Anna"], 24, 60, seed=9, controls=how)
+            writing = Writing(["The bird", "Anna"], 24, 60, seed=9)
+            texts[strength] = write_texts(demo, demo.tokenizer, writing, controls=how)
     finally:
         del demo.attributes
     good, bad = ("happy", "smile", "laugh", "fun", "love"), ("sad", "cry", "cried", "sorry", "scared")
@@ -155,8 +157,9 @@ def test_the_same_seed_gives_the_same_attribute(demo):
     assert "effect" not in made[0].about
 
 
+@pytest.mark.parametrize("kind", FITTED)
 @pytest.mark.parametrize("source", ["texts", "classifier", "description"])
-def test_any_model_and_source_will_do(other, source, tmp_path):
+def test_any_model_source_and_kind_will_do(other, source, kind, tmp_path):
     sources = {
         "texts": AttributeSource(with_texts=["once upon a time"] * 12, without_texts=["the end of the story"] * 12),
         "classifier": AttributeSource(
@@ -167,10 +170,10 @@ def test_any_model_and_source_will_do(other, source, tmp_path):
     samples = AttributeSamples(texts=40, tokens=6, measured=8)
     if source == "classifier":
         with pytest.raises(UserError, match="judged alike"):  # a random model writes no words
-            train_attribute(other, sources[source], samples)
+            train_attribute(other, sources[source], samples, kind=kind)
         return
-    made = train_attribute(other, sources[source], samples)
-    assert made.kind == "experts"
+    made = train_attribute(other, sources[source], samples, kind=kind)
+    assert (made.kind, bool(made.experts), bool(made.vectors)) == (kind, kind == "experts", kind == "steering")
     assert made.about["effect"]["shares"].keys() == made.about["perplexity"].keys()
     assert not hasattr(other, "attributes")
 
@@ -180,10 +183,11 @@ def test_the_least_strength_is_found_at_which_most_lean(monkeypatch, needed):
     """The share rises in proportion to the strength, up to 0.9 where it is needed."""
     asked = []
 
-    def write(model, tokenizer, openings, number, tokens, seed, controls):
+    def write(model, tokenizer, writing, controls):
         asked.append((controls or {}).get("guide_strength", 0.0))
         leaning = 1.0 if asked[-1] >= needed else 0.9 * asked[-1] / needed
-        return [OwnText("", "yes" if index < round(leaning * number) else "no") for index in range(number)]
+        many = round(leaning * writing.number)
+        return [OwnText("", "yes" if index < many else "no") for index in range(writing.number)]
 
     monkeypatch.setattr(suggested_strength, "write_texts", write)
     monkeypatch.setattr(suggested_strength, "_perplexity", lambda *_: 1.0)

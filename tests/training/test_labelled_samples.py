@@ -13,9 +13,10 @@ from small_classifier import saved_classifier
 from small_models import byte_level_gpt2
 
 from fundamentallm_hf import UserError, load_model
+from fundamentallm_hf.portable.guides.attributes import FITTED
 from fundamentallm_hf.portable.guides.output_experts import OutputWeights
 from fundamentallm_hf.training.expert_training import train_experts
-from fundamentallm_hf.training.labelled_samples import OwnText, sort_texts, write_texts
+from fundamentallm_hf.training.labelled_samples import OwnText, Writing, sort_texts, write_texts
 
 OPENINGS = ["One day, Tim", "The little cat was"]
 
@@ -32,33 +33,33 @@ def _own_data(tmp_path, monkeypatch):
 
 def test_openings_are_taken_in_turn_and_the_seed_decides(demo):
     told = []
-    found = write_texts(demo, demo.tokenizer, OPENINGS, 5, 20, lambda *how: told.append(how), rows=2, seed=3)
+    found = write_texts(demo, demo.tokenizer, Writing(OPENINGS, 5, 20, seed=3), lambda *how: told.append(how), rows=2)
     assert [each.opening for each in found] == [*OPENINGS, *OPENINGS, OPENINGS[0]]
     assert all(0 < len(each.text) <= 20 for each in found)
     assert len({each.text for each in found}) == 5
     assert told == [(2, 5), (4, 5), (5, 5)]
-    assert write_texts(demo, demo.tokenizer, OPENINGS, 5, 20, rows=2, seed=3) == found
-    assert write_texts(demo, demo.tokenizer, OPENINGS, 5, 20, rows=2, seed=4) != found
+    assert write_texts(demo, demo.tokenizer, Writing(OPENINGS, 5, 20, seed=3), rows=2) == found
+    assert write_texts(demo, demo.tokenizer, Writing(OPENINGS, 5, 20, seed=4), rows=2) != found
     torch.manual_seed(1)
     drawn = torch.rand(1)
     torch.manual_seed(1)
-    write_texts(demo, demo.tokenizer, OPENINGS, 1, 5)
+    write_texts(demo, demo.tokenizer, Writing(OPENINGS, 1, 5))
     assert torch.rand(1) == drawn
 
 
 def test_openings_of_different_lengths_do_not_disturb_each_other(demo):
-    found = write_texts(demo, demo.tokenizer, ["Once upon a tim", "x" * 90, ""], 9, 1)
+    found = write_texts(demo, demo.tokenizer, Writing(["Once upon a tim", "x" * 90, ""], 9, 1))
     assert [each.text for each in found[::3]] == ["e"] * 3
 
 
 def test_any_causal_model_writes(demo, monkeypatch):
     model = byte_level_gpt2()
-    found = write_texts(model, model.tokenizer, ["Once upon", "The"], 3, 6)
+    found = write_texts(model, model.tokenizer, Writing(["Once upon", "The"], 3, 6))
     assert [each.opening for each in found] == ["Once upon", "The", "Once upon"]
     monkeypatch.setattr(model.generation_config, "bos_token_id", None)
     with pytest.raises(UserError, match="there is no opening to write on from: give some, one a line"):
-        write_texts(model, model.tokenizer, [""], 3, 6)
-    assert write_texts(demo, demo.tokenizer, [""], 1, 6)[0].text
+        write_texts(model, model.tokenizer, Writing([""], 3, 6))
+    assert write_texts(demo, demo.tokenizer, Writing([""], 1, 6))[0].text
 
 
 def test_the_ends_are_kept_and_what_cannot_be_judged_is_left_out():
@@ -106,7 +107,7 @@ def test_each_group_gives_both_sides_as_many(rows, share):
 
 
 def test_experts_lean_to_what_the_judge_prefers(demo):
-    texts = write_texts(demo, demo.tokenizer, OPENINGS, 320, 60)
+    texts = write_texts(demo, demo.tokenizer, Writing(OPENINGS, 320, 60))
 
     def share(written):
         letters = "".join(each.text for each in written)
@@ -116,7 +117,7 @@ def test_experts_lean_to_what_the_judge_prefers(demo):
     made = train_experts(demo, demo.tokenizer, [each.passage for each in having], [each.passage for each in lacking])
     assert made.separation > 0.6
     # Where the model gives the letter a chance, the one expert gives it more than the other.
-    unseen = write_texts(demo, demo.tokenizer, OPENINGS, 16, 60, seed=1)
+    unseen = write_texts(demo, demo.tokenizer, Writing(OPENINGS, 16, 60, seed=1))
     ids = demo.tokenizer([each.passage.text[:60] for each in unseen], return_tensors="pt", padding=True).input_ids
     with torch.no_grad():
         states = demo.model(ids).last_hidden_state.flatten(0, 1)
@@ -130,17 +131,18 @@ def test_experts_lean_to_what_the_judge_prefers(demo):
     assert means["a"] > 0.2
 
 
-def test_the_command_makes_experts_of_a_classifier(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", FITTED)
+def test_the_command_makes_a_trained_attribute_of_a_classifier(kind, tmp_path, monkeypatch):
     load_once(monkeypatch)
     folder, openings = saved_classifier(tmp_path / "words"), tmp_path / "openings.txt"
     openings.write_text("\n".join([*OPENINGS, ""]))
-    of_it = ["train-attribute", "joy", "--classifier", folder, "--label", "positive", "--kind", "experts"]
+    of_it = ["train-attribute", "joy", "--classifier", folder, "--label", "positive", "--kind", kind]
     made = run(*of_it, "--openings", openings, "--texts", "48", "--tokens", "40", "--measure", "8")
     assert made.exit_code == 0, made.stderr
     assert "held-out AUC" in made.stdout
     own = tmp_path / "data" / "fundamentallm" / "attributes" / "joy"
     about = json.loads((own / "attribute.json").read_text())
-    assert (about["kind"], about["teacher"], about["label"], about["written"]) == ("experts", "words", "POSITIVE", 48)
+    assert (about["kind"], about["teacher"], about["label"], about["written"]) == (kind, "words", "POSITIVE", 48)
     assert about["texts"] == {"with": 12, "without": 12}
     assert not (own / "classifier").exists()
     how = ["generate", "--prompt", "Tim was", "--temperature", "0", "--max-tokens", "40"]

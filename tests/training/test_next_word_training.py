@@ -72,8 +72,10 @@ def test_the_command_writes_a_file_that_travels_with_the_model(stories, tmp_path
 
 def test_what_cannot_be_learned_from_is_refused(stories, tmp_path):
     folder = write_model_folder(tmp_path / "model", stories, stories.tokenizer)
+    told = []
     with pytest.raises(UserError, match="200 are needed"):
-        add_next_words(folder, STORY)
+        add_next_words(folder, STORY * 5, lambda *how: told.append(how))
+    assert told == [(1, 1)]
     other = byte_level_gpt2()
     other.save_pretrained(tmp_path / "other")
     other.tokenizer.save_pretrained(tmp_path / "other")

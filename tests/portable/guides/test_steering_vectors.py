@@ -25,8 +25,8 @@ from fundamentallm_hf.portable.decoding.steering import Steering, decoder_layers
 from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.portable.guides.signed_tensors import SignedTensors
 from fundamentallm_hf.portable.guides.steering_vectors import SteeringVectors
-from fundamentallm_hf.training import text_states
 from fundamentallm_hf.training.steering_training import UNIT, train_steering
+from fundamentallm_hf.training.text_sides import HELD_OUT
 from fundamentallm_hf.training.text_states import Passage, Reader
 
 pytestmark = pytest.mark.core
@@ -260,7 +260,7 @@ def test_a_reader_stops_after_its_layer(demo):
         handle.remove()
     assert not calls
     assert side.passages == len(GLAD)
-    assert len(GLAD) > text_states.HELD_OUT
+    assert len(GLAD) > HELD_OUT
 
 
 def test_vectors_of_another_model_are_refused_or_give_way_to_words(model, demo):
