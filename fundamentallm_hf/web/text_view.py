@@ -4,7 +4,6 @@ All text is escaped here and never used as a template. `script.js` handles click
 """
 
 import json
-import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,8 @@ from itertools import pairwise
 
 from fundamentallm_hf.generation.chat import ChatPrompt, own_part
 from fundamentallm_hf.generation.probabilities import STEP_NAMES, Prediction, step_of
-from fundamentallm_hf.generation.text_tree import facts_of
-from fundamentallm_hf.portable.decoding.texts import common_length
+from fundamentallm_hf.generation.text_tree import facts_of, perplexity
+from fundamentallm_hf.portable.text.pieces import common_length
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .escaping import escape
@@ -117,9 +116,9 @@ def _foot(written: Written) -> str:
     parts = [REASONS.get(completion.finish_reason, completion.finish_reason)]
     if completion.seed is not None:
         parts.append(f"seed {completion.seed}")
-    mean = completion.mean_log_probability
-    if mean is not None:
-        parts.append(f"perplexity {math.exp(min(-mean, 50)):.2f}")
+    surprise = perplexity(completion.mean_log_probability)
+    if surprise is not None:
+        parts.append(f"perplexity {surprise:.2f}")
     return f'<p class="foot" title="{_FOOT}">{escape(" · ".join(parts))}</p>'
 
 

@@ -1,6 +1,6 @@
 """The words of the controls next to a text: written, missing, kept away; where controls shifted it; a guide's pull.
 
-`desk.js` marks in the text what a list item is about.
+`script.js` marks in the text what a list item is about.
 """
 
 from collections.abc import Sequence

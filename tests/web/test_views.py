@@ -194,6 +194,8 @@ def test_a_chat_is_shown_as_turns_and_its_words_are_those_of_the_reply():
         assert "not written" in view  # the start of the reply was given
     node = json.loads(html.unescape(re.search(r'data-node="([^"]*)"', tokens_html([done], settings))[1]))
     assert node["messages"] == messages
+    empty = finished(ChatPrompt("user: a dragon?\n", [*messages[:1], {"role": "assistant", "content": ""}]), "ran")
+    assert texts_html([empty]).count('class="turn ') == 1  # a reply that is not started yet is no turn
     several = texts_html([done, done], ["a", "b"])
     assert several.count('class="turns"') == 1
 
