@@ -29,7 +29,7 @@ ASK_TYPED = ASK % ("false", "true")
 # Where nothing is typed, a preset, a comparison or a search is about the last message.
 ASK_OR_LAST, LOOK_AT_LAST = ASK % ("true", "true"), ASK % ("true", "false")
 INTRO = """# A language model writes, you steer
-{who} Click a {part} to see what else could stand there.
+{who} Choose a {part} to see what else could stand there.
 
 Ban or require words, and press *{button}*. *Export* has the text as Python."""
 WHO = "A small model of children's stories writes here."

@@ -43,7 +43,7 @@ JUMP = '<button type="button" class="act">{typed} and settings ↓</button>'
 JUMPS = """element.addEventListener("click", (event) =>
   event.target.closest("button") && document.getElementById("asked").scrollIntoView());"""
 # The scripts of the text and its tree, which run as one.
-SURFACE = ("script.js", "chat.js", "tree.js", "kept_tree.js", "views.js", "branch_list.js", "desk.js")
+SURFACE = ("script.js", "chat.js", "tree.js", "kept_tree.js", "views.js", "branch_list.js", "edit.js", "desk.js")
 INSTALL = "after `pip install fundamentallm-hf` (`fundamentallm-hf[structured]` for a pattern, a schema or a grammar)"
 HELP = '<label><input type="checkbox"> explain the settings</label>'
 EXPLAIN = """element.addEventListener("change", (event) =>

@@ -102,7 +102,7 @@ def _banned(settings: GenerationSettings, positions: dict[tuple[str, str | None]
 
 def _kept_away(times: int) -> str:
     again = " twice" if times == 2 else f" {times} times" if times > 2 else ""
-    return f"kept away{again}" if times else "banned, not written"
+    return f"kept away{again}" if times else "banned, not added"
 
 
 def _others(settings: GenerationSettings, positions: dict[tuple[str, str | None], list[int]]) -> list[str]:
