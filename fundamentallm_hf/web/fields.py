@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 
 from fundamentallm_hf.portable.controls.setting import Setting
-from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from fundamentallm_hf.settings.typed_values import read_value, show_value
 
 from .comparisons import REMOVABLE
@@ -86,10 +85,16 @@ def make_field(setting: Setting, attributes: list[str]) -> gr.components.Compone
 FIRST_PROMPT, FIRST_MESSAGE = "Once upon a time", "Tell me about bees."
 
 
+def names_of(chat: bool) -> tuple[str, str]:
+    """What the field of the prompt and the button are called, for a chat or for a text."""
+    return ("message", "Send") if chat else ("prompt", "Write")
+
+
 def show_chat_fields(chat: bool) -> list[Any]:
     """The prompt, the button and the system message as they are for a chat, or for a text."""
-    prompt = gr.update(label="message" if chat else "prompt", placeholder="your message" if chat else "")
-    return [prompt, gr.update(value="Send" if chat else "Write"), gr.update(visible=chat)]
+    typed, button = names_of(chat)
+    prompt = gr.update(label=typed, placeholder="your message" if chat else "")
+    return [prompt, gr.update(value=button), gr.update(visible=chat)]
 
 
 def help_of(setting: Setting) -> str:
@@ -197,8 +202,3 @@ def groups() -> dict[str, list[str]]:
         if name not in ESSENTIAL:
             found.setdefault(setting.group, []).append(name)
     return found
-
-
-def defaults() -> GenerationSettings:
-    """The settings with which the page starts."""
-    return GenerationSettings(**START)

@@ -36,19 +36,36 @@ const effects = (raw, final, controls) => {
   return found.length && rest > 0 && Number.isFinite(rest) ? [...found, ["the other settings", rest]].filter(counts) : found;
 };
 
+const closeButton = () => {
+  const close = make("button", "close", "✕");
+  close.type = "button";
+  close.setAttribute("aria-label", "close the alternatives");
+  return close;
+};
+
+const unchoose = (see) => {
+  for (const token of see.querySelectorAll(".tok.chosen")) token.classList.remove("chosen");
+};
+
 // Without the alternatives of a character.
 const hide = (see) => {
-  const token = see.querySelector(".tok.chosen");
+  const token = see.querySelector(".tok.chosen") || see.querySelector(".tok[tabindex='0']");
   see.querySelector(".panel").replaceChildren();
-  if (!token) return;
-  token.classList.remove("chosen");
-  token.focus({ preventScroll: true });
+  unchoose(see);
+  if (token) token.focus({ preventScroll: true });
+};
+
+// Whoever chooses a part that was given is told why nothing is shown for it.
+const showGiven = (see) => {
+  unchoose(see);
+  const why = "This part was given: the model chose nothing here, so it has no alternatives.";
+  see.querySelector(".panel").replaceChildren(make("p", "head", why), closeButton());
 };
 
 const show = (see, index, focus) => {
   const tokens = see.querySelectorAll(".tok");
   if (index < 0 || index >= tokens.length) return;
-  for (const token of see.querySelectorAll(".tok.chosen")) token.classList.remove("chosen");
+  unchoose(see);
   for (const token of tokens) token.tabIndex = -1;
   tokens[index].classList.add("chosen");
   tokens[index].tabIndex = 0;
@@ -58,9 +75,6 @@ const show = (see, index, focus) => {
   const [label, after, before, alternatives, , shifts] = see.parsed[index];
   const panel = see.querySelector(".panel");
   panel.replaceChildren();
-  const close = make("button", "close", "✕");
-  close.type = "button";
-  close.setAttribute("aria-label", "close the alternatives");
   const head = make("p", "head");
   head.append(make("b", "", label), " was chosen with a probability of ", make("b", "", percent(after)),
     "; the raw model gives it ", make("b", "", percent(before)), ".");
@@ -101,7 +115,7 @@ const show = (see, index, focus) => {
   const key = make("p", "foot");
   key.append(make("span", "dot raw"), " raw model  ", make("span", "dot final"), " after the settings");
   if (alternatives.some(([, final]) => final === 0)) key.append(" · struck out: the settings leave it out here; it can be chosen all the same");
-  panel.append(key, close); // at the end for the Tab key: the choices come first
+  panel.append(key, closeButton()); // at the end for the Tab key: the choices come first
   see.dataset.at = index;
   // On a phone, the panel covers the end of the text.
   const covered = tokens[index].getBoundingClientRect().bottom + 8 - panel.getBoundingClientRect().top;
@@ -114,6 +128,8 @@ element.addEventListener("click", (event) => {
   const token = event.target.closest(".tok");
   if (event.target.closest(".close") || (token && token.matches(".chosen"))) hide(see);
   else if (token) show(see, +token.dataset.i, true);
+  // Not where it was only marked with the mouse, and a text that was typed has no alternatives at all.
+  else if (event.target.closest(".prompt") && see.querySelector(".tok") && getSelection().isCollapsed) showGiven(see);
 });
 
 document.addEventListener("keydown", (event) => {

@@ -135,6 +135,30 @@ def test_the_alternatives_are_closed_in_every_way(visit):  # noqa: F811
         assert page.evaluate("document.activeElement.dataset.i") == "5"
 
 
+def test_a_given_part_says_why_it_has_no_alternatives(visit):  # noqa: F811
+    page = visit()
+    page.locator(".tok").nth(3).click()
+    page.locator("#texts .prompt").first.click()
+    assert page.locator(".panel").inner_text().startswith("This part was given")
+    assert page.locator(".tok.chosen").count() == 0
+    page.locator(".panel .close").click()
+    assert page.locator(".panel").inner_text() == ""
+    assert page.evaluate("document.activeElement.dataset.i") == "3"
+    # Whoever marks it, to copy it, is told nothing.
+    page.locator("#texts .prompt").first.select_text()
+    page.locator("#texts .prompt").first.dispatch_event("click")
+    assert page.locator(".panel").inner_text() == ""
+    page.evaluate("getSelection().removeAllRanges()")
+
+
+def test_a_phone_has_the_whole_introduction(visit):  # noqa: F811
+    page = visit(**PHONE)
+    for each in page.locator("#intro p").all():
+        assert each.is_visible()
+    assert page.evaluate(IN_VIEW, "#texts .tok")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
 def test_the_tab_key_goes_through_the_settings_before_the_branches(visit):  # noqa: F811
     page = visit()
     page.locator("#field-prompt textarea").focus()

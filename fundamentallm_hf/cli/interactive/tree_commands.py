@@ -14,7 +14,7 @@ from fundamentallm_hf.generation.text_names import first_words, one_line
 from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, facts_of
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, says_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
-from fundamentallm_hf.settings.chat_messages import started_reply, with_reply
+from fundamentallm_hf.settings.chat_messages import started_reply, turns_of, with_reply
 from fundamentallm_hf.settings.generation_settings import LIST_FILES, SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import show_value
 
@@ -208,8 +208,7 @@ class TreeCommands:
         changed = "".join(text for sign, text in compare(before, after) if sign == "+")
         facts: dict[str, Any] = {}
         if chat is not None:
-            asked = chat if started_reply(chat) is None else chat[:-1]
-            facts["messages"] = tuple(with_reply(asked, after))
+            facts["messages"] = tuple(with_reply(turns_of(chat), after))
         self.tree.go(self.tree.add(parent, given + after, name=first_words(changed), **facts).id)
         self._moved()
 

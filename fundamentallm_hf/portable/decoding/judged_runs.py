@@ -18,11 +18,12 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
+from ..text.pieces import common_length
 from .drafts import Draft
 from .lookahead import Branches, ContinuationKey, Wishes
 from .network_step import Chosen
 from .recording import Recorder
-from .texts import JudgesTexts, Texts, common_length
+from .texts import JudgesTexts, Texts
 from .warpers import MEMORYLESS
 
 # Processors of transformers that keep nothing, and look at nothing but a row and its scores.

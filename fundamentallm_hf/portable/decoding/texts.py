@@ -106,12 +106,6 @@ def longer_key(key: bytes, tokens: Iterable[int]) -> bytes:
     return key + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in tokens)
 
 
-def common_length(one: Sequence[object], other: Sequence[object]) -> int:
-    """How many of the first items of two sequences are equal."""
-    pairs = zip(one, other, strict=False)
-    return next((index for index, (first, second) in enumerate(pairs) if first != second), min(len(one), len(other)))
-
-
 class OneByOne(ValueError):
     """Raised by `judge_texts` where the texts have to be processed one by one, each after it has been written."""
 

@@ -9,6 +9,12 @@ REPLACEMENT = "\ufffd"
 MOST_BYTES = 4  # of a character in UTF-8, each a token in the worst case
 
 
+def common_length(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many of the first items of two sequences are equal."""
+    pairs = zip(one, other, strict=False)
+    return next((index for index, (first, second) in enumerate(pairs) if first != second), min(len(one), len(other)))
+
+
 class PiecesInOrder(NamedTuple):
     """The pieces of a vocabulary, sorted, so that those with a common prefix are adjacent.
 
