@@ -53,6 +53,8 @@ def add_text_ending(step: CallProcessors) -> None:
     for each in (*step.acting(BadWordsLogitsProcessor), *step.acting(MustIncludeLogitsProcessor)):
         if each.remaining is not None:
             each.remaining = _less(each.remaining, processor.plan.most_needed)
+    for including in step.acting(MustIncludeLogitsProcessor):
+        including.plan_within = processor.plan_within
     step.add(Phase.ENDING, processor)
 
 
