@@ -309,7 +309,7 @@ class BadWordsLogitsProcessor(JudgesTexts):
         before = vocabulary.text(row)
         for stop in self.stop_strings:
             for token in vocabulary.completing(before[-len(stop) :], stop):
-                text = before + str(vocabulary.piece(token))
+                text = before + vocabulary.whole(token)
                 end = text.rindex(stop)
                 if any(self._ends_badly(row, text[:cut]) for cut in (end, end + len(stop), len(text))):
                     yield token
