@@ -156,6 +156,21 @@ PRIVATE = (
         "reads the requests of a server: `_validate_request`, `_resolve_model` and `_build_generation_config` are "
         "replaced to check all fields; `build_server` of `cli.serving.server`, to add a key and metrics.",
     ),
+    Private(
+        "transformers",
+        "cli.serve.Serve",
+        "makes the application of a server. No function returns it: `start_server` is replaced to do nothing, and "
+        "`server.config.app`, made with the hidden option `--non-blocking`, is handed to uvicorn's supervisor. Its "
+        "command is in `app` of `cli.transformers`.",
+    ),
+    Private(
+        "uvicorn",
+        "supervisors.Multiprocess",
+        "starts the workers of a server, replaces and ends them. Its methods `init_processes`, `keep_subprocess_alive` "
+        "and `terminate_all` are extended, the ends of its pipes, `processes[i].child_conn`, closed, and exit code "
+        "`config.STARTUP_FAILURE` keeps it from replacing a worker. Its command takes the name of an application only.",
+        since="uvicorn 0.52",
+    ),
     # Others
     Private(
         "huggingface_hub",
