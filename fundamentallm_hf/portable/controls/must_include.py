@@ -138,14 +138,14 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         for row in range(len(states)) if rows is None else rows:
             progress, room = states[row], rooms[row]
             plan = self.requirements.plan_within(progress, room)
-            if plan is None or len(plan) > room:
-                entries = ", ".join(map(repr, self.requirements.sources))
-                needed = "more" if plan is None else f"at least {len(plan)}"
-                raise UserError(
-                    f"must_include: {entries} need {needed} tokens but {room} may be added: "
-                    "allow more, or ask for fewer",
-                    setting="must_include",
-                )
+            if plan is not None and len(plan) <= room:
+                continue
+            entries = ", ".join(map(repr, self.requirements.sources))
+            line = f"must_include: no way to write {entries} in one text was found: leave one out, or make it simpler"
+            if plan is not None:
+                needed = f"need at least {len(plan)} tokens but {room} may be added: allow more, or ask for fewer"
+                line = f"must_include: {entries} {needed}"
+            raise UserError(line, setting="must_include")
 
     def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
         """See `JudgesTexts`. Returns the scores, reweighted and masked."""

@@ -21,6 +21,8 @@ from .must_include_spelling import CLOSED, FREE, edge_after
 
 # Positions where a word could start, per token.
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
+# What is written between two words if no space can be.
+_SEPARATORS = (",", ".", "!", "?")
 # Plans that are kept.
 _MOST_PLANS = 20_000
 _NOT_PLANNED = object()
@@ -295,19 +297,24 @@ class Requirements:
         return found or self._spaced_ways(index, progress)
 
     def _spaced_ways(self, index: int, progress: Progress) -> list[list[int]]:
-        """Tokens that complete an entry after a space, without a banned word.
+        """Tokens that complete an entry after a space, or a mark if none can be written, without a banned word.
 
-        After a space, bytes are not discarded with broken ones, and letters are no part of the word before.
+        After one, bytes are not discarded with broken ones, and letters are no part of the word before.
         """
-        space = self.vocabulary.token(" ")
-        if space is not None:
-            after = self.advance(progress, space)
-            ways = self._spelled_ways(index, after) if after.places[index] is not None else [[]]
-            found = [[space, *way] for way in ways]
-        else:  # some tokenizers have a space only at the start of a word
+        found, between = [], self.vocabulary.token(" ")
+        if between is None:  # some tokenizers have a space only at the start of a word, or at its end
             text = self._text_after_space(index, progress)
             spelled = None if text is None else self.vocabulary.spell(f" {text}")
-            found = [] if spelled is None else [spelled]
+            if spelled is not None:
+                found = [spelled]
+            else:
+                marks = (mark for mark in _SEPARATORS if not (progress.tail + mark).endswith(self.stops))
+                tokens = map(self.vocabulary.token, marks)
+                between = next((token for token in tokens if token is not None), None)
+        if between is not None:
+            after = self.advance(progress, between)
+            ways = self._spelled_ways(index, after) if after.places[index] is not None else [[]]
+            found = [[between, *way] for way in ways]
         return [way for way in found if self._is_open(progress, way)]
 
     def _text_after_space(self, index: int, progress: Progress) -> str | None:
