@@ -161,6 +161,7 @@ def exact(model, contexts: int, tokens: int, listed: dict[str, float]) -> None:
             lookahead=context,
             chosen=context.chosen,
             forecasts=forecasts,
+            ranks=False,
         )
         for word in listed:
             if plain[word] >= LEAST:

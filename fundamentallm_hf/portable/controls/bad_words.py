@@ -132,7 +132,7 @@ class BadWordsLogitsProcessor(JudgesTexts):
         self.trims = trims
         self.states: RowStates[TextState] = RowStates(
             self.tables.start,
-            self.tables.advance,
+            self.tables.follow_text,
             self.tables.prompt_end,
             prompt_columns,
             self.tables.advance_prompt,

@@ -114,7 +114,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         self.placement = Placement(must_include, lookahead, temperature)
         self.states: RowStates[Progress] = RowStates(
             must_include.start,
-            must_include.advance,
+            must_include.follow,
             must_include.prompt_end,
             prompt_columns,
             must_include.advance_prompt,

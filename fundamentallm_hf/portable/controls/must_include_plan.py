@@ -5,7 +5,7 @@ that would write all of them while avoiding banned words, so that the caller kno
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -23,7 +23,7 @@ from .must_include_spelling import CLOSED, FREE, edge_after
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
 # What is written between two words if no space can be.
 _SEPARATORS = (",", ".", "!", "?")
-# Plans that are kept.
+# Plans, and steps of texts, that are kept.
 _MOST_PLANS = 20_000
 _NOT_PLANNED = object()
 
@@ -102,6 +102,9 @@ class Requirements:
         self.rate = _PLACES_PER_CHARACTER if self.vocabulary.longest <= 1 else _PLACES_PER_TOKEN
         self._tail = max((len(stop) - 1 for stop in self.stops), default=0)
         self.ways = Ways(self.sources, self.tables, self.vocabulary, self.barred, self.stops)
+        # The steps of texts, which repeat themselves.
+        self.follow = lru_cache(_MOST_PLANS)(self.advance)
+        self._needed = lru_cache(_MOST_PLANS)(self._most_needed)
         self.start = Progress(
             tuple(table.start for table in self.tables), self.barred.start if self.barred is not None else None, True
         )
@@ -239,8 +242,11 @@ class Requirements:
 
     def most_needed(self, progress: Progress) -> int:
         """Most tokens that a plan takes from the middle of some other word, whatever was started."""
+        return self._needed(progress.places)
+
+    def _most_needed(self, places: Sequence[TextState | None]) -> int:
         lost: list[TextState | None] = []
-        for table, place in zip(self.tables, progress.places, strict=True):
+        for table, place in zip(self.tables, places, strict=True):
             if place is None:
                 lost.append(None)
                 continue

@@ -31,7 +31,7 @@ from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
 from ..decoding.sidecar_files import own_next_words, own_word_counts
-from ..decoding.texts import JudgesTexts, Texts
+from ..decoding.texts import JudgesTexts, Texts, undecided
 from ..guides.output_states import OutputStates
 from ..text.vocabulary import Vocabulary
 from ..text.weight_tables import WeightTables
@@ -92,6 +92,7 @@ class WordWeightsLogitsProcessor(JudgesTexts):
         lookahead: the model, asked for probabilities.
         chosen: turns the model's logits into the probabilities by which tokens are chosen; softmax by default.
         forecasts: predicts the words instead of the model.
+        ranks: texts are compared by their scores, as beams are. Otherwise, a text with one token left is not weighed.
 
     Raises:
         ValueError: an entry or a weight cannot be read, or is -inf, for which `BadWordsLogitsProcessor` exists.
@@ -123,6 +124,7 @@ class WordWeightsLogitsProcessor(JudgesTexts):
         lookahead: ModelLookahead | None = None,
         chosen: Chosen = lambda logits: logits.softmax(dim=-1),
         forecasts: WordForecasts | None = None,
+        ranks: bool = True,
     ) -> None:
         if not isinstance(weights, WeightTables):
             if tokenizer is None:
@@ -134,7 +136,7 @@ class WordWeightsLogitsProcessor(JudgesTexts):
             weights = compile_word_weights(read, tokenizer, len(tokenizer), case_sensitive)
         self.tables = weights
         self.end_tokens = torch.tensor([*end_tokens], dtype=torch.long)
-        self.forecasts = forecasts
+        self.forecasts, self.ranks = forecasts, ranks
         words = weights.weighted.size
         at_stake = (AT_STAKE if forecasts is None else FORECAST_AT_STAKE) * max(1.0, words / FEW_WORDS)
         values = None if forecasts is None else forecasts.values
@@ -163,10 +165,21 @@ class WordWeightsLogitsProcessor(JudgesTexts):
             return scores
         self.tables = self.tables.of_size(scores.shape[-1])
         states = self.states(texts)
+        if self.forecasts is not None:
+            self.forecasts.follow(texts, states, whole_pass)
+        if self.ranks:
+            return self._weighed(texts, states, scores)
+        left = undecided(scores)
+        if not left:
+            return scores
+        weighed = self._weighed(texts.part(left), [states[index] for index in left], scores[left])
+        return scores.index_copy(0, torch.tensor(left, device=scores.device), weighed)
+
+    def _weighed(self, texts: Texts, states: Sequence[WeighedState], scores: torch.Tensor) -> torch.Tensor:
         if self.forecasts is None:
             outlooks = [self._counted(state) for state in states]
         else:
-            outlooks = self.forecasts.outlooks(self.tables, texts, states, whole_pass)
+            outlooks = self.forecasts.outlooks(self.tables, texts, states, scores)
         self.reader.ask(self.tables, texts, states, outlooks, scores)
         shift, paid = np.stack([each.worth for each in outlooks]), [each.paid for each in outlooks]
         for index in range(len(texts)):
@@ -218,6 +231,7 @@ def add_word_weights(step: CallProcessors) -> None:
         lookahead=call.lookahead,
         chosen=chosen,
         forecasts=forecasts,
+        ranks=not call.is_sequential,
     )
     step.add(Phase.GUIDE, processor)
     if forecasts is not None:

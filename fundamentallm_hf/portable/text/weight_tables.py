@@ -11,7 +11,7 @@ the tokens that it adds something to are noted, when a text is there for the fir
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from .characters import fold_text, is_word
 from .pieces import PiecesInOrder, add_piece
 from .text_patterns import PatternState
-from .token_reader import TextState, TokenReader
+from .token_reader import MOST_STEPS, TextState, TokenReader
 from .vocabulary import Vocabulary
 from .weighted_patterns import LEAST_VALUE, WeightedPatterns
 from .weighted_words import expected_of
@@ -66,6 +66,7 @@ class WeightTables(TokenReader):
         self._bases: dict[PatternState, _Notes] = {}
         self._notes: dict[Any, _Notes] = {}
         self._shares: dict[int, float] = {}
+        self._read_on = lru_cache(MOST_STEPS)(self._due)
 
     def of_size(self, size: int) -> "WeightTables":
         """The same tables for another number of scores; states are the same in both."""
@@ -94,12 +95,16 @@ class WeightTables(TokenReader):
         """The state after `token`, and the weights of the entries that it completes."""
         if not self.vocabulary.piece(token):
             return state, 0.0
-        after, due = self.settled(self.advance(state.text, token))
+        after, due, paid = self._read_on(state.text, token)
         begun, tokens = state.begun, state.tokens + 1
         for char in str(self.vocabulary.piece(token)) if self.is_single else ():
             begun = begun + fold_text(char) if is_word(char) else ""
-        paid = math.log(self.value(token, after.patterns))
         return WeighedState(after, paid, begun, tokens if begun else 0), due
+
+    def _due(self, state: TextState, token: int) -> tuple[TextState, float, float]:
+        """The state after `token`, what is due then, and the logarithm of the factor expected after it."""
+        after, due = self.settled(self.advance(state, token))
+        return after, due, math.log(self.value(token, after.patterns))
 
     def follow_prompt(self, state: WeighedState, token: int) -> WeighedState:
         """The state after `token` of a prompt, where a special token starts a new text."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from .characters import fold_text, is_word
 from .vocabulary import Vocabulary
@@ -61,6 +62,9 @@ class WordValues:
         size: number of scores the model gives.
         classes: names of the classes that a classifier knows: words, and "a*" for the others that begin with "a".
         doubts: also compute how uncertain factors are.
+
+    Attributes:
+        letters: (vocabulary,) whether each token begins a word or continues one.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class WordValues:
         self._of_token = np.array(
             [self._distinct.index(each) if each else len(self._distinct) for each in self._letters]
         )
+        self.letters = torch.from_numpy(self._of_token < len(self._distinct))
         # The words with a prefix, and with a prefix and each letter; kept for the prefixes that were last asked for.
         self._with = lru_cache(_MOST_PREFIXES)(lambda prefix: self._of(prefix[:-1], [prefix[-1:]]))
         self._ahead = lru_cache(_MOST_PREFIXES)(lambda prefix: self._of(prefix, self._distinct))

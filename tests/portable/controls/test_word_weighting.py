@@ -146,6 +146,31 @@ def test_drafts_and_batches_change_nothing(stories, listed, how):
         assert drafted[0] == whole_texts(stories, ["Tom", "Once upon a time"], **how)[1]
 
 
+@pytest.mark.parametrize("listed", ["short", "long"])
+def test_texts_with_one_token_left_need_not_be_weighed(stories, listed, monkeypatch):
+    """What follows them is weighed as if they had been, predictions included."""
+    weights = {"dragon": 3, "girl": -4, "happ*": 2, "very *": -2} if listed == "short" else long_list(stories)
+    how = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "max_new_tokens": 120, "word_weights": weights}
+    if listed == "short":  # what the model reads ahead depends on where it is asked
+        monkeypatch.setattr(word_weighting, "MANY_WORDS", 0)
+    prompts = ["Once upon a time", "Tom saw a dra"]
+    found = [whole_texts(stories, prompts, seed=seed, **how) for seed in range(3)]
+    monkeypatch.setattr(word_weighting, "undecided", lambda scores: [*range(len(scores))])
+    assert found == [whole_texts(stories, prompts, seed=seed, **how) for seed in range(3)]
+
+
+def test_beams_are_weighed_at_every_token(stories):
+    """Their scores are compared, so the weights of a word count although a mask leaves one way to write it."""
+    ids = stories.tokenizer("The dragon", return_tensors="pt").input_ids
+    tables = compile_word_weights({"dragon": 2.0}, stories.tokenizer, stories.config.vocab_size)
+    only = torch.full((1, stories.config.vocab_size), -torch.inf)
+    only[0, stories.tokenizer(".").input_ids] = 0.0
+    for ranks in (True, False):
+        processor = WordWeightsLogitsProcessor(tables, prompt_columns=4, ranks=ranks)
+        processor(ids[:, :-1], torch.zeros_like(only))
+        assert torch.equal(processor(ids, only), only) != ranks
+
+
 def test_a_long_list_is_not_read_ahead_and_a_short_one_is(stories):
     vocabulary = stories.tokenizer, stories.config.vocab_size
     short = WordWeightsLogitsProcessor(compile_word_weights({"dragon": 2}, *vocabulary))
