@@ -21,7 +21,7 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from . import beam_view, comparisons, export, text_view
 from .endpoints import LONGEST_SENTENCE, check_columns, programs_text, sentence
 from .examples import PRESET, Example
-from .fields import chips_html, read_field, show_fields
+from .fields import chips_html, read_field, settings_html, show_fields
 from .highlights import find_required
 from .limits import LIMITS, OPEN, parse_messages, read_prompt, read_settings
 from .messages import RESTORE, alert_html, refusal_html, start_html, status_html
@@ -265,8 +265,9 @@ class Actions:
             raise gr.Error(sentence(error), print_exception=False) from None
 
     def show_chips(self, *values: Any) -> str:
-        """The fields that differ from the page's defaults, each with a button that takes it back."""
-        return chips_html(dict(zip(OPEN, values, strict=True)))
+        """The fields that differ from the defaults of the page, with buttons that take them back, and the settings."""
+        shown = dict(zip(OPEN, values, strict=True))
+        return chips_html(shown) + settings_html(shown)
 
     def remove_chip(self, event: gr.EventData) -> list:
         """The page's default in one field."""

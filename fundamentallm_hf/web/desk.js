@@ -62,6 +62,7 @@ const draw = () => {
     run.querySelector(".see").dataset.id = node.id;
   } else {
     const see = make("section", "see");
+    see.dataset.id = node.id;
     const text = make("p", "text");
     text.append(make("span", "prompt", chat ? startedReply(chat) : tree.prompt(node)), node.completion);
     if (chat) see.append(showTurns(turnsOf(chat)));
@@ -74,6 +75,8 @@ const draw = () => {
   const place = shownIn() || element.querySelector(".empty, .cards, .restore");
   if (place) place.replaceWith(run);
   else element.append(run);
+  for (const see of run.querySelectorAll(".see")) markEarlier(see, node);
+  offerSettings();
   apply();
   drawTree();
 };
@@ -91,6 +94,7 @@ const moreOf = (node) => {
 };
 
 const move = () => {
+  unfold(tree.current);
   save();
   draw();
   const node = tree.current;
@@ -120,7 +124,10 @@ const take = (run) => {
   }
   const legend = run.querySelector(".legend");
   sections.forEach((see, index) => views.keep(views.key(tree, nodes[index]), see.outerHTML + (legend ? legend.outerHTML : "")));
+  sections.forEach((see, index) => markEarlier(see, nodes[index]));
   if (nodes.length) tree.go(nodes[0].id);
+  offerSettings();
+  unfold(tree.current);
   say(tree.nodes.size > count ? "" : "This text was here already: the same settings and seed write the same text. Retry takes another seed.");
   // The button that was pressed went away with the text that it belonged to.
   const first = run.querySelector(".tok");
@@ -157,7 +164,7 @@ const acts = {
   compare: (id) => showDifferences(id),
   cancel: () => {
     const area = element.querySelector(".editing textarea");
-    draft = area && area.value !== editable(tree.current) ? { id: tree.current && tree.current.id, text: area.value } : null;
+    draft = area && area.value !== asTyped(editable(tree.current)) ? { id: tree.current && tree.current.id, text: area.value } : null;
     if (draft !== null) say("The changes were not kept. ", button("Edit them again", "draft"));
     draw();
     const here = branches().querySelector(".here .name");

@@ -8,6 +8,9 @@ const editable = (node) => {
   return chat ? startedReply(chat) : node ? tree.text(node) : "";
 };
 
+// A field has no carriage returns.
+const asTyped = (text) => text.replace(/\r\n?/g, "\n");
+
 const edit = (before) => {
   const form = make("div", "run editing");
   const area = make("textarea", "text");
@@ -23,10 +26,10 @@ const edit = (before) => {
 };
 
 const keep = () => {
-  const after = element.querySelector(".editing textarea").value;
+  const after = element.querySelector(".editing textarea").value.replace(/\p{Surrogate}/gu, "\ufffd"); // half a character
   const node = tree.current;
   const before = editable(node);
-  if (after === before) return draw();
+  if (after === asTyped(before)) return draw();
   const changed = compare(before, after).filter(([sign]) => sign === "+").map(([, text]) => text).join("");
   const chat = node && tree.chat(node);
   const given = chat ? tree.text(node).slice(0, tree.text(node).length - before.length) : "";

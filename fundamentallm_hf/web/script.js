@@ -55,13 +55,6 @@ const hide = (see) => {
   if (token) token.focus({ preventScroll: true });
 };
 
-// Whoever chooses a part that was given is told why nothing is shown for it.
-const showGiven = (see) => {
-  unchoose(see);
-  const why = "This part was given: the model chose nothing here, so it has no alternatives.";
-  see.querySelector(".panel").replaceChildren(make("p", "head", why), closeButton());
-};
-
 const show = (see, index, focus) => {
   const tokens = see.querySelectorAll(".tok");
   if (index < 0 || index >= tokens.length) return;
@@ -128,8 +121,6 @@ element.addEventListener("click", (event) => {
   const token = event.target.closest(".tok");
   if (event.target.closest(".close") || (token && token.matches(".chosen"))) hide(see);
   else if (token) show(see, +token.dataset.i, true);
-  // Not where it was only marked with the mouse, and a text that was typed has no alternatives at all.
-  else if (event.target.closest(".prompt") && see.querySelector(".tok") && getSelection().isCollapsed) showGiven(see);
 });
 
 document.addEventListener("keydown", (event) => {

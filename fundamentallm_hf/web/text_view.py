@@ -6,6 +6,7 @@ All text is escaped here and never used as a template. `script.js` handles click
 import json
 import re
 import secrets
+import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -253,20 +254,35 @@ def _spoken(token: Prediction) -> str:
 
 
 def _shown(token: Prediction) -> str:
-    """A token's text; white space with a sign that is hidden until it is switched on."""
+    """A token's text; white space and what is invisible have signs that are hidden until they are switched on.
+
+    A token that takes no room on the screen, such as a line break, gets some, so that it can be pointed at.
+    """
+    bare = all(map(_takes_no_room, token.text))
+    if bare and token.text.strip("\n"):
+        return escape(token.text) + _sign(token.label, bare)
     if not token.text:
-        return f'<span class="sign">{escape(token.label)}</span>'
+        return _sign(token.label, bare)
     parts = []
     for char in token.text:
         if char == "\n":
-            parts.append('<span class="sign" aria-hidden="true">↵</span>\n')
+            parts.append(f"{_sign('↵', bare)}\n")
         elif char == "\t":
-            parts.append('<span class="sign" aria-hidden="true">⇥</span>\t')
+            parts.append(f"{_sign('⇥')}\t")
         elif char == " ":
             parts.append('<span class="blank"> </span>')
         else:
             parts.append(escape(char))
     return "".join(parts)
+
+
+def _sign(sign: str, bare: bool = False) -> str:
+    return f'<span class="sign{" bare" if bare else ""}" data-sign="{escape(sign)}" aria-hidden="true"></span>'
+
+
+def _takes_no_room(char: str) -> bool:
+    joins = "\U0001f3fb" <= char <= "\U0001f3ff" or "\U0001f1e6" <= char <= "\U0001f1ff"  # skin tones, halves of flags
+    return joins or (char != "\t" and unicodedata.category(char) in ("Cc", "Cf", "Mn", "Me", "Zl", "Zp"))
 
 
 def _packed(token: Prediction, labels: Mapping[str, str]) -> list:

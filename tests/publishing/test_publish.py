@@ -9,7 +9,7 @@ import pytest
 import torch
 from command import MODEL, run
 from conftest import FIXTURES, offline
-from hub_server import OTHER_TOKEN
+from hub_store import OTHER_TOKEN
 from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import save_file
 from small_models import byte_level_gpt2

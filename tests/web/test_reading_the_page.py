@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web demo needs gradio")
 
-from test_page import after, browser, fill, served, shown_text, tab, visit, write  # noqa: F401
 from test_tree_page import current, kept, press, rows, wait_for_shown
+from web_visit import after, browser, fill, served, shown_text, tab, visit, write  # noqa: F401
 
 PHONE = {"width": 390, "height": 844}
 FRAME = """() => ["#intro", "#write", "#answer", "#views"].map(id => {

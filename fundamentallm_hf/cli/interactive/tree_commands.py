@@ -97,7 +97,7 @@ class TreeCommands:
     def save(self, tree: TextTree | None = None) -> None:
         """Save the texts in the session's file; a failure is reported once, and ends saving."""
         tree = self.tree if tree is None else tree
-        if self.file is None or not len(tree):
+        if self.file is None or not (len(tree) or self.file.path):
             return
         began = time.monotonic()
         try:
@@ -236,9 +236,16 @@ class TreeCommands:
         self.save()
 
     def do_delete(self, number: str) -> None:
+        before = self.tree.current
         count = self.tree.delete(self._number(number))
-        self.samples, self.request = [], None
         self.output.done(f"Deleted: {count} text{'s' if count > 1 else ''}")
+        if self.tree.current is not before:
+            self._moved()
+            return
+        left = {node.id for node in self.tree}
+        self.samples = [each for each in self.samples if each in left]
+        if self.request is not None and self.request.parent not in (None, *left):  # a text that was not completed
+            self.request = None if before is None else self._request_of(before)
         self.save()
 
     def do_save(self, file: str) -> None:
