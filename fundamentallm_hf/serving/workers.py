@@ -24,7 +24,7 @@ from .worker import Worker
 
 # Connections that wait to be accepted, and the seconds after which a worker that gives no sign of life is replaced: on
 # a busy machine one that imports or compiles may be silent for long.
-_BACKLOG, _SILENCE = 2048, 120
+_BACKLOG, _SILENCE = 2048, 60
 
 
 def run_workers(number: int, options: tuple[str, ...], limits: ServerLimits, api_key: str | None) -> None:
@@ -159,7 +159,7 @@ class Supervisor(Multiprocess):
         for gone, was_ready in self.counts.assign({each.pid for each in self.processes if each.pid is not None}):
             if was_ready:
                 click.echo(f"worker {gone} has died and is replaced", err=True)
-            else:
+            elif not self.signal_queue:  # Ctrl-C reaches the workers, too
                 self.failure = self.counts.reason or f"worker {gone} has died before it was ready"
                 self.should_exit.set()
         if self.should_exit.is_set() and not self.failure:
