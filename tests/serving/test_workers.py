@@ -83,8 +83,11 @@ def test_each_gets_the_text_of_the_command_and_a_worker_that_dies_is_replaced(de
         # Every page has the sum, and what one worker refuses the other refuses as well.
         assert [answered(server) for _ in range(6)] == [16] * 6
         assert {server.ask(DEMO_MODEL, n=3)[0] for _ in range(4)} == {400}
-        tokens = server.metric("fundamentallm_tokens_total")
-        assert tokens == sum(demo.complete(PROMPT, **settings)[0].tokens for settings, _ in asked)
+        tokens = sum(demo.complete(PROMPT, **settings)[0].tokens for settings, _ in asked)
+        ended = time.monotonic() + 60
+        while server.metric("fundamentallm_tokens_total") != tokens:  # what another worker does is seen a moment later
+            assert time.monotonic() < ended
+            time.sleep(0.1)
 
         for victim in server.workers:  # so both are seen to answer alone
             kill(victim)
@@ -93,7 +96,7 @@ def test_each_gets_the_text_of_the_command_and_a_worker_that_dies_is_replaced(de
             server.until_complete()
         assert [ask(case) for case in asked[:4]] == found[:4]
         assert answered(server) == 16 + 2 + 2 + 4
-        assert server.metric("fundamentallm_running", "fundamentallm_waiting") == 0
+        assert server.until_idle()
 
         left = [server.process, *server.workers]
         server.process.terminate()
