@@ -8,8 +8,8 @@ import errno
 import logging
 import os
 import socket
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
 import click
@@ -24,7 +24,7 @@ from .worker import Worker
 
 # Connections that wait to be accepted, and the seconds after which a worker that gives no sign of life is replaced: on
 # a busy machine one that imports or compiles may be silent for long.
-_BACKLOG, _SILENCE = 2048, 120
+_BACKLOG, _SILENCE = 2048, 60
 
 
 def run_workers(number: int, options: tuple[str, ...], limits: ServerLimits, api_key: str | None) -> None:
@@ -39,8 +39,7 @@ def run_workers(number: int, options: tuple[str, ...], limits: ServerLimits, api
         UsageError: the options are wrong.
         UserError: the address is not to be had, or a worker cannot start.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # which needs the memory of a worker, for a moment
-        found = pool.submit(read_address, options).result()
+    found = _checked_address(options)
     if found is None:
         return
     sockets = listen(*found)
@@ -58,6 +57,31 @@ def run_workers(number: int, options: tuple[str, ...], limits: ServerLimits, api
     supervisor.run()
     if supervisor.failure:
         raise UserError(supervisor.failure)
+
+
+def _checked_address(options: tuple[str, ...]) -> tuple[str, int] | None:
+    """Like `read_address`, in a process of its own: transformers' options cannot be read without importing torch."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send_address, args=(options, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        found = ours.recv()
+    except EOFError:
+        process.join()
+        raise UserError(f"the process that reads the options has died (exit code {process.exitcode})") from None
+    process.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _send_address(options: tuple[str, ...], to: Connection) -> None:
+    try:
+        to.send(read_address(options))
+    except UsageError as error:
+        to.send(error)
 
 
 def read_address(options: tuple[str, ...]) -> tuple[str, int] | None:
@@ -159,7 +183,7 @@ class Supervisor(Multiprocess):
         for gone, was_ready in self.counts.assign({each.pid for each in self.processes if each.pid is not None}):
             if was_ready:
                 click.echo(f"worker {gone} has died and is replaced", err=True)
-            else:
+            elif not self.signal_queue:  # Ctrl-C reaches the workers, too
                 self.failure = self.counts.reason or f"worker {gone} has died before it was ready"
                 self.should_exit.set()
         if self.should_exit.is_set() and not self.failure:
