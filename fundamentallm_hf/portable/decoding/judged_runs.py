@@ -24,7 +24,7 @@ from .lookahead import Branches, ContinuationKey, Wishes
 from .network_step import Chosen
 from .recording import Recorder
 from .row_drafts import ignores_text
-from .texts import JudgesTexts, Texts, common_length
+from .texts import JudgesTexts, Texts
 from .warpers import MEMORYLESS
 
 # Processors of transformers that keep nothing, and look at nothing but a row and its scores.
