@@ -56,11 +56,16 @@ class WordForecasts:
             ahead = self.values.values(expected, state.begun)
             before = self.values.value(expected, state.begun) if state.begun else 1.0
             before += tables.beyond(state.text.patterns)
+            threads = state.text.patterns.literal.threads
+            more, of_letters = self.values.of_phrases(expected, state.begun, tables.weighted.words, threads)
+            before += more
             paid = 0.0 if before == 1.0 else math.log(max(LEAST_VALUE, before))
-            if ahead is None:
+            if ahead is None and not of_letters:
                 found.append(WordOutlook(table.without_words, table.end, paid, _NONE, _NONE, expected))
                 continue
-            factors, doubts = ahead
+            factors, doubts = (1.0, np.zeros(0)) if ahead is None else ahead
+            if of_letters:
+                factors = factors + self.values.of_letters(of_letters)
             worth = table.due + np.log(np.maximum(LEAST_VALUE, table.beyond + factors))
             found.append(WordOutlook(worth, table.end, paid, self._all[: len(doubts)], doubts, expected))
         return found
