@@ -40,15 +40,13 @@ class BegunPhrase(NamedTuple):
         word: the one that is begun, folded; any word that begins so where the phrase is a stem and ends here.
         is_stem: whether the rest of the word may be anything.
         after: the probability of what follows the word.
-        counted: the probability of the rest, by word counts.
-        gain: see `WeightedRest`.
+        way: what is missing, and its probability by word counts.
     """
 
     word: str
     is_stem: bool
     after: float
-    counted: float
-    gain: float
+    way: WeightedRest
 
 
 def expected_of(ways: Sequence[WeightedRest], more: float = 1.0) -> tuple[float, float]:
@@ -126,14 +124,11 @@ class WeightedWords(LiteralMachine):
                 gain = math.exp(left) - math.exp(left - own)
             if gain:
                 chance = chance_of_rest(folded, cut, entry.is_stem, counts)
-                self.rests.setdefault(path[cut], []).append(WeightedRest("".join(items[cut:]), chance, gain))
+                way = WeightedRest("".join(items[cut:]), chance, gain)
+                self.rests.setdefault(path[cut], []).append(way)
                 if own is not None:
                     self.beyond[path[cut]] = self.beyond.get(path[cut], 0.0) + chance * gain
-                    if word := _begun_word(folded, cut):
-                        begin, end = word
-                        is_open = entry.is_stem and end == len(folded)
-                        after = chance_of_rest(folded, end, entry.is_stem, counts) if end < len(folded) else 1.0
-                        begun = BegunPhrase("".join(folded[begin:end]), is_open, after, chance, gain)
+                    if begun := _begun_phrase(folded, cut, entry.is_stem, counts, way):
                         self.begun_phrases.setdefault(path[cut], []).append(begun)
 
     def finish(self) -> None:
@@ -210,11 +205,16 @@ class WeightedWords(LiteralMachine):
         return LiteralState(frozenset(reached) if reached else _NOWHERE, word, True), due
 
 
-def _begun_word(folded: Sequence[str], cut: int) -> tuple[int, int] | None:
-    """Where the word begins and ends that an entry is within after `cut` items; None if it is within no later word."""
+def _begun_phrase(
+    folded: Sequence[str], cut: int, is_stem: bool, counts: WordCounts, way: WeightedRest
+) -> BegunPhrase | None:
+    """What is known of a phrase after its first `cut` items; None unless it is within its second or a later word."""
     begin, end = cut, cut
     while begin and all(map(is_word, folded[begin - 1])):
         begin -= 1
     while end < len(folded) and all(map(is_word, folded[end])):
         end += 1
-    return (begin, end) if 0 < begin < cut else None
+    if begin in (0, cut):
+        return None
+    after = chance_of_rest(folded, end, is_stem, counts) if end < len(folded) else 1.0
+    return BegunPhrase("".join(folded[begin:end]), is_stem and end == len(folded), after, way)

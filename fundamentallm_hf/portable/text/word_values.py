@@ -195,7 +195,7 @@ class WordValues:
                 last = first + (first < last and self.words[first] == phrase.word)
             if first < last:  # otherwise the word is not predicted
                 chance = float(expected.mass[last] - expected.mass[first]) / mass
-                found += phrase.gain * (chance * phrase.after - phrase.counted)
+                found += phrase.way.gain * (chance * phrase.after - phrase.way.chance)
         return found
 
     def _of(self, prefix: str, letters: Sequence[str]) -> Prefixes | None:
