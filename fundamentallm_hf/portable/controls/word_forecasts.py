@@ -80,15 +80,21 @@ class WordForecasts:
         expectations = dict(zip(matter, self._expected(texts, states, matter), strict=True))
         found = []
         for index, state in enumerate(states):
-            table, expected, ahead, before = tables.worths(state.text), expectations.get(index), None, 1.0
+            table, expected = tables.worths(state.text), expectations.get(index)
+            ahead, before, of_letters = None, 1.0, dict[str, float]()
             if expected is not None:
                 ahead = self.values.values(expected, state.begun)
                 before = self.values.value(expected, state.begun) if state.begun else 1.0
+                threads = state.text.patterns.literal.threads
+                more, of_letters = self.values.of_phrases(expected, state.begun, tables.weighted.words, threads)
+                before += more
             paid = math.log(max(LEAST_VALUE, before + tables.beyond(state.text.patterns)))
-            if ahead is None:
+            if ahead is None and not of_letters:
                 found.append(WordOutlook(table.without_words, table.end, paid, _NONE, _NONE, expected))
                 continue
-            factors, doubts = ahead
+            factors, doubts = (np.ones(self.values.size), np.zeros(0)) if ahead is None else ahead
+            if of_letters:
+                factors = factors + self.values.of_letters(of_letters)
             worth = table.due + np.log(np.maximum(LEAST_VALUE, table.beyond + factors))
             found.append(WordOutlook(worth, table.end, paid, self._all[: len(doubts)], doubts, expected))
         return found
