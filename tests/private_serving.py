@@ -55,3 +55,51 @@ def handlers():
         assert order == sorted(order)
         # The model is kept between these two calls.
         assert "await" not in source[order[1] : order[2]]
+
+
+@relied_on("transformers", "cli.serve.Serve")
+def application():
+    pytest.importorskip("openai", reason="serving needs fundamentallm-hf[serve]")
+    from transformers.cli.serve import Serve
+    from transformers.cli.transformers import app
+
+    command = app.commands["serve"]
+    values = command.make_context("serve", ["--port", "9", "--non-blocking"]).params
+    assert (values["host"], values["port"], values["non_blocking"]) == ("localhost", 9, True)
+    source = inspect.getsource(Serve.__init__)
+    # The server is made with the application, and started by that method alone.
+    assert re.search(r"config = uvicorn\.Config\(app, .*\n\s*self\.server = uvicorn\.Server\(config\)", source)
+    assert re.search(r"if non_blocking:\s*self\.start_server\(\)\s*else:\s*self\.server\.run\(\)\s*$", source)
+    # A command that is a class returns its instance.
+    group = type(app)(help="a group like that of transformers")
+    group.command(name="one")(Entry)
+    one = group.commands["one"]
+    assert isinstance(one.invoke(one.make_context("one", ["--value", "a"])), Entry)
+
+
+class Entry:
+    def __init__(self, value: str = ""):
+        self.value = value
+
+
+@relied_on("uvicorn", "supervisors.Multiprocess")
+def supervisor():
+    uvicorn = pytest.importorskip("uvicorn", reason="serving needs fundamentallm-hf[serve]")
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess, multiprocess
+
+    assert list(inspect.signature(Multiprocess).parameters) == ["config", "sockets"]
+    assert "timeout_worker_healthcheck" in inspect.signature(uvicorn.Config).parameters
+    assert STARTUP_FAILURE not in (0, 1)
+    run, keep = inspect.getsource(Multiprocess.run), inspect.getsource(Multiprocess.keep_subprocess_alive)
+    calls = ("init_processes", "handle_signals", "keep_subprocess_alive", "terminate_all", "join_all")
+    order = [run.index(f"self.{each}()") for each in calls]
+    assert order == sorted(order)
+    assert "self.should_exit.wait(" in run
+    assert re.search(r"exitcode == STARTUP_FAILURE:[^=]*self\.should_exit\.set\(\)\s+return", keep)
+    assert {"handle_hup", "handle_term", "handle_ttin", "handle_ttou"} <= vars(Multiprocess).keys()
+    process = multiprocess.Process(uvicorn.Config(lambda: None, factory=True), [])
+    process.child_conn.close()
+    process.child_conn.close()  # as `terminate` does once more
+    assert process.pid is None
+    assert process.ping(0) is False  # the other end is closed, so there is nothing to wait for
