@@ -152,6 +152,12 @@ PRIVATE = (
     ),
     Private(
         "transformers",
+        "cli.serving.model_manager.TimedModel",
+        "holds a model of a server until it has not been used for a while. Nothing tells that it is unloaded: "
+        "`delete_model`, which does it, is replaced by one that also ends our batcher of it.",
+    ),
+    Private(
+        "transformers",
         "cli.serving.utils.BaseHandler",
         "reads the requests of a server: `_validate_request`, `_resolve_model` and `_build_generation_config` are "
         "replaced to check all fields; `build_server` of `cli.serving.server`, to add a key and metrics.",

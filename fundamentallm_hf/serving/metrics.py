@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import suppress
 
 from .common_batch import texts_in_batches
-from .manager import batchers
+from .manager import all_counts
 from .shared_counts import Row, SharedCounts
 
 # Seconds over which the speed is measured, and between two looks at what this process does.
@@ -48,7 +48,7 @@ class Metrics:
 
     def publish(self) -> None:
         """Show the other processes what this one does."""
-        row, before, counts = self._row, self._before, [each.counts for each in batchers()]
+        row, before, counts = self._row, self._before, all_counts()
         running, waiting = texts_in_batches()
         row.running = running + sum(each.running for each in counts)
         row.waiting = waiting + sum(each.waiting for each in counts)

@@ -4,7 +4,7 @@ transformers reads its options, loads the models, and forms the answers of its t
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -28,15 +28,17 @@ def prepare(limits: ServerLimits, api_key: str | None, metrics: Metrics | None =
         api_key: that requests have to carry; None if they need none.
         metrics: of this process, where it is one of several; None if it is the only one.
     """
+    from transformers.cli.serving import model_manager as models
     from transformers.cli.serving import server, utils
     from transformers.cli.serving.chat_completion import ChatCompletionHandler
     from transformers.cli.serving.completion import CompletionHandler
     from transformers.cli.serving.response import ResponseHandler
 
     from .common_batch import Batched
-    from .manager import Together
+    from .manager import Together, release
 
     utils.GenerateManager = Together
+    release_unloaded(models.TimedModel, release)
     utils.CBGenerateManager = Batched
     handlers = {"chat": ChatCompletionHandler, "completions": CompletionHandler, "responses": ResponseHandler}
     for endpoint, handler in handlers.items():
@@ -49,6 +51,18 @@ def prepare(limits: ServerLimits, api_key: str | None, metrics: Metrics | None =
         return app
 
     server.build_server = build_server
+
+
+def release_unloaded(kind: Any, release: Callable[[Any], None]) -> None:
+    """Change the class of loaded models **in place**: what is unloaded is released here as well."""
+    delete = kind.delete_model
+
+    def delete_model(self: Any) -> None:
+        if getattr(self, "model", None) is not None:
+            release(self.model)
+        delete(self)
+
+    kind.delete_model = delete_model
 
 
 def _check_requests(handler: type, endpoint: str, limits: ServerLimits) -> None:
@@ -73,7 +87,7 @@ def _check_requests(handler: type, endpoint: str, limits: ServerLimits) -> None:
 
     def make_config(self: Any, body: Mapping[str, Any], own: Any, use_cb: bool = False) -> Any:
         asked: Asked = body["asked"]
-        config = asked.make_config(self.current_model, body["sample"])
+        config = asked.make_config(body["loaded"], body["sample"])
         config.use_cache = not use_cb
         return config
 
@@ -86,7 +100,7 @@ def _check_requests(handler: type, endpoint: str, limits: ServerLimits) -> None:
             found = resolve(self, body)
         except (OSError, ValueError) as error:
             raise UserError(f"the model {body['model']!r} cannot be loaded: {_line(error)}", setting="model") from error
-        self.current_model = found[1]
+        body["loaded"] = found[1]
         return found
 
     handler.handle_request = handle_request  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ from .must_include_spelling import CLOSED, FREE, edge_after
 # Positions where a word could start, per token.
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
 # What is written between two words if no space can be.
-_SEPARATORS = (",", ".", "!", "?")
+_BETWEEN_WORDS = (",", ".", "!", "?")
 # Plans, and steps of texts, that are kept.
 _MOST_PLANS = 20_000
 _NOT_PLANNED = object()
@@ -314,7 +314,7 @@ class Requirements:
             if spelled is not None:
                 found = [spelled]
             else:
-                marks = (mark for mark in _SEPARATORS if not (progress.tail + mark).endswith(self.stops))
+                marks = (mark for mark in _BETWEEN_WORDS if not (progress.tail + mark).endswith(self.stops))
                 tokens = map(self.vocabulary.token, marks)
                 between = next((token for token in tokens if token is not None), None)
         if between is not None:
