@@ -54,7 +54,7 @@ class OutputWeights(NamedTuple):
 
 
 class OutputAdapter(nn.Module):
-    """Adds the output of a bottleneck to a state; initially zero.
+    """Adds the output of a bottleneck to a state; all its weights are initially zero.
 
     Args:
         hidden_size: of the states.
@@ -63,10 +63,11 @@ class OutputAdapter(nn.Module):
 
     def __init__(self, hidden_size: int, bottleneck: int) -> None:
         super().__init__()
-        self.down = nn.Linear(hidden_size, bottleneck)
-        self.up = nn.Linear(bottleneck, hidden_size)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        # Experts are made within `generate()`, where every random number taken here would change the text.
+        self.down = nn.utils.skip_init(nn.Linear, hidden_size, bottleneck)
+        self.up = nn.utils.skip_init(nn.Linear, bottleneck, hidden_size)
+        for each in self.parameters():
+            nn.init.zeros_(each)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """`states`: (..., hidden size). Returns the same shape."""
