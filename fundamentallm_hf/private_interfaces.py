@@ -65,8 +65,18 @@ PRIVATE = (
     Private(
         "transformers",
         "GenerationMixin._get_top_k_continuations",
-        "returns the scores of candidates and what they are. Only 5.24 sorts those that are drawn; where the name is "
-        "gone nothing is sorted.",
+        "chooses the candidates of a step of beam search, best first where nothing is drawn. Those that are drawn are "
+        "drawn before it, since it draws masked ones too.",
+    ),
+    Private(
+        "transformers",
+        "GenerationMixin._get_running_beams_for_next_iteration",
+        "chooses the beams that continue; it gets copies of allowed ones in place of those that ended or are masked.",
+    ),
+    Private(
+        "transformers",
+        "GenerationMixin._update_finished_beams",
+        "collects the finished texts of a beam search; it must not take unfinished ones for them.",
     ),
     Private(
         "transformers",

@@ -134,6 +134,43 @@ def continuations():
     assert torch.equal(scores[0, places], found[0][0])
 
 
+def beam_step(name):
+    """The arguments that a step of beam search gets, and what it returns, at every call of a short search."""
+    model, calls = byte_level_gpt2(), []
+    step = getattr(model, name)
+
+    def watch(**given):
+        calls.append((given, step(**given)))
+        return calls[-1][1]
+
+    setattr(model, name, watch)
+    ids = model.tokenizer("once upon a a a", return_tensors="pt").input_ids
+    model.generate(ids, max_new_tokens=4, num_beams=3, do_sample=False)
+    assert len(calls) == 4
+    return calls
+
+
+@relied_on("transformers", "GenerationMixin._get_running_beams_for_next_iteration")
+def running_beams():
+    for given, found in beam_step("_get_running_beams_for_next_iteration"):
+        scores, hits = given["topk_log_probs"], given["next_token_hits_stopping_criteria"]
+        assert scores.shape == hits.shape == given["topk_running_sequences"].shape[:2] == (1, 6)
+        assert given["topk_running_beam_indices"].shape[:2] == (1, 6)
+        assert [each.shape[:2] for each in found] == [(1, 3)] * 3
+        if not bool(hits.any()):
+            assert torch.equal(found[1], scores[:, :3])
+
+
+@relied_on("transformers", "GenerationMixin._update_finished_beams")
+def finished_beams():
+    for given, found in beam_step("_update_finished_beams"):
+        assert given["topk_log_probs"].shape == given["next_token_hits_stopping_criteria"].shape == (1, 6)
+        sequences, scores, indices, finished = found
+        assert sequences.shape[:2] == indices.shape[:2] == scores.shape == finished.shape == (1, 3)
+        assert finished.dtype == torch.bool
+    assert bool(finished.all())
+
+
 @relied_on("transformers", "generation.MaxLengthCriteria.max_position_embeddings")
 def limit():
     criterion = MaxLengthCriteria(5, max_position_embeddings=3)
