@@ -15,7 +15,7 @@ from unit_checker import ends_as_asked
 
 from fundamentallm_hf import Generator
 
-DRAWS = int(os.environ.get("STOPS_DRAWS", "200"))
+DRAWS = int(os.environ.get("STOPS_DRAWS", "120"))
 FIRST = int(os.environ.get("STOPS_FIRST", "0"))
 STOPS = [
     *(["."], ["!", "."], [","], ["o"], ["e", " d"], ["\n"], ["\n\n"], ["é"], ["日"], ["日本"]),  # a character or two
