@@ -61,9 +61,8 @@ class Worker:
         from .metrics import Metrics
         from .server import prepare
 
-        tqdm.set_lock(
-            threading.RLock()
-        )  # its own is a semaphore, which a process that a signal ends would leave behind
+        # Its own lock is a semaphore, which a process that a signal ends would leave behind.
+        tqdm.set_lock(threading.RLock())
         metrics = Metrics(self.counts, row)
         prepare(self.limits, self.api_key, metrics)
         metrics.keep_published()
