@@ -126,7 +126,7 @@ def test_a_model_that_cannot_answer_says_so_in_one_line(template, expected):
     assert "\n" not in str(raised.value)
 
 
-NO_PROMPTS = (None, 5, 2.5, {"a": 1}, {}, b"abc", [], ["Once"], [["a"]], ("a", "b"), object(), "\ud800", "a\udcff")
+NO_PROMPTS = (None, 5, 2.5, {"a": 1}, {}, b"abc", [], ["Once"], [["a"]], ("a", "b"), Ellipsis, "\ud800", "a\udcff")
 
 
 @pytest.mark.parametrize("asked", NO_PROMPTS, ids=repr)

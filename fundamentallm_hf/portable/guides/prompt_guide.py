@@ -2,13 +2,16 @@
 
 The shift is the log of the ratio of the two probabilities, as in classifier-free guidance (Sanchez et al. 2023) with
 both contexts given. Both contexts are computed with the text in one batch, in a separate cache. The rows of the cache
-are identified by their tokens, so they follow reordered beams; missing rows are computed again, with the same result. A
-text that exceeds the model's window after a context loses its oldest part, never the context.
+are identified by their tokens, so they follow reordered beams; missing rows are computed again, with the same result.
+The texts after all drafted tokens of a pass are computed in one pass, too. A text that exceeds the model's window after
+a context loses its oldest part, never the context.
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -16,6 +19,7 @@ from ..decoding.cache_names import cache_of
 from ..decoding.context_window import window_start
 from ..decoding.forward import forward, padding_of, positions_of
 from ..decoding.row_states import row_key
+from ..decoding.texts import TOKEN_BYTES, Texts
 
 # A context may use up to this part of the model's window.
 _LARGEST_PART = 0.5
@@ -64,6 +68,8 @@ class PromptGuide:
         self._places: dict[bytes, int] = {}
         self._mask = torch.zeros(0, 0, dtype=torch.long)
         self._starts: list[int] = []
+        # The shifts after the texts that were judged last, by their tokens.
+        self._judged: dict[bytes, torch.Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -74,18 +80,74 @@ class PromptGuide:
         for index, key in enumerate(keys):
             distinct.setdefault(key, index)
         picked = list(distinct.values())
-        rows = input_ids[picked]
         padding = [padding_of(self.padding, index, len(input_ids)) for index in picked]
-        starts = [self._start(context, rows.shape[1] - pad) for context in self.contexts for pad in padding]
-        logits = self._go_on(rows, starts) if self.cached else None
+        shifts = self._shifts(input_ids[picked], padding, 1)[:, -1]
+        of_key = {key: place for place, key in enumerate(distinct)}
+        return shifts[[of_key[key] for key in keys], : scores.shape[-1]]
+
+    @torch.no_grad()
+    def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
+        """See `JudgesTexts`."""
+        if len({*texts.rows}) > 1:
+            rows = [torch.stack([texts.tokens(index) for index in group]) for group in texts.groups()]
+            return torch.cat([self(each, scores) for each in rows])
+        pad = texts.padding(0, self.padding)
+        known = dict(self._judged)
+        new = [index for index, key in enumerate(texts.keys) if key not in known]
+        for _, path in groupby(new, lambda index: self._starts_of([texts.lengths[index] - pad])):
+            known |= self._judge_path(texts.part([*path]), pad)
+        self._judged = {key: known[key] for key in texts.keys}
+        return torch.stack([*self._judged.values()])[:, : scores.shape[-1]]
+
+    def _judge_path(self, texts: Texts, pad: int) -> dict[bytes, torch.Tensor]:
+        """The shifts after texts of one row, each the beginning of the next, by their tokens."""
+        first, longest = texts.lengths[0], texts.lengths[-1]
+        kept = self._go_back(texts.keys[-1], first - 1)
+        shifts = self._shifts(texts.tokens(len(texts) - 1)[None], [pad], longest - first + 1, longest - kept)[0]
+        return {key: shifts[length - first] for key, length in zip(texts.keys, texts.lengths, strict=True)}
+
+    def _go_back(self, text: bytes, most: int) -> int:
+        """Remove from the cache of one row what is not the beginning of a text, or exceeds `most` of its tokens.
+
+        Returns:
+            How many of its tokens are left, at most `most`.
+        """
+        if self._cache is None or len(self._places) != 1:
+            return most
+        (cached,) = (np.frombuffer(key, dtype=np.int64) for key in self._places)
+        size = min(most, len(cached))
+        differs = (cached[:size] != np.frombuffer(text, dtype=np.int64)[:size]).nonzero()[0]
+        kept = int(differs[0]) if len(differs) else size
+        if kept < len(cached):
+            self._cache.crop(kept - len(cached))
+            self._mask = self._mask[:, : kept - len(cached)]
+            self._places = {text[: TOKEN_BYTES * kept]: 0}
+        return kept
+
+    def _shifts(self, rows: torch.Tensor, padding: list[int], last: int, new: int = 1) -> torch.Tensor:
+        """The shifts after each of the last tokens of rows that differ.
+
+        Args:
+            rows: (rows, length) token ids.
+            padding: (rows,) columns of padding before each.
+            last: how many of the last tokens.
+            new: how many of them may be missing from the cache.
+
+        Returns:
+            (rows, last, vocabulary).
+        """
+        starts = self._starts_of([rows.shape[1] - pad for pad in padding])
+        logits = self._go_on(rows, starts, new, last) if self.cached else None
         if logits is None:
-            logits = self._read(rows, padding, starts)
-        self._places = {key: place for place, key in enumerate(distinct)}
+            logits = self._read(rows, padding, starts, last)
+        self._places = {row_key(row): place for place, row in enumerate(rows)}
         self._starts = starts
         logs = logits.float().log_softmax(dim=-1)
-        shift = logs[: len(rows)] - logs[len(rows) :]
-        of_key = {key: place for place, key in enumerate(distinct)}
-        return shift.nan_to_num(0.0)[[of_key[key] for key in keys], : scores.shape[-1]]
+        return (logs[: len(rows)] - logs[len(rows) :]).nan_to_num(0.0)
+
+    def _starts_of(self, lengths: Sequence[int]) -> list[int]:
+        """The first token that is read after each context, of texts of these lengths."""
+        return [self._start(context, length) for context in self.contexts for length in lengths]
 
     def _start(self, context: Sequence[int], length: int) -> int:
         """The first token of a text of this length that is read after a context."""
@@ -93,12 +155,12 @@ class PromptGuide:
             return 0
         return window_start(length, self.window - len(context))
 
-    def _go_on(self, rows: torch.Tensor, starts: list[int]) -> torch.Tensor | None:
-        """Compute the last token of every row from the cache; None where the cache does not hold all rows."""
-        if self._cache is None:
+    def _go_on(self, rows: torch.Tensor, starts: list[int], new: int, last: int) -> torch.Tensor | None:
+        """Compute the new tokens of every row from the cache; None where the cache does not hold the others."""
+        if self._cache is None or rows.shape[1] < new:
             return None
-        places = [self._places.get(row_key(row[:-1])) for row in rows]
-        if None in places or not rows.shape[1]:
+        places = [self._places.get(row_key(row[:-new])) for row in rows]
+        if None in places:
             return None
         before = len(self._places)
         picked = [place + side * before for side in range(2) for place in places]  # type: ignore[operator]
@@ -108,10 +170,10 @@ class PromptGuide:
         if picked != list(range(2 * before)):
             self._cache.batch_select_indices(order)
         mask = self._mask[order]
-        self._mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        return self._forward(rows[:, -1:].repeat(2, 1))
+        self._mask = torch.cat([mask, mask.new_ones(len(mask), new)], dim=1)
+        return self._forward(rows[:, -new:].repeat(2, 1), last)
 
-    def _read(self, rows: torch.Tensor, padding: list[int], starts: list[int]) -> torch.Tensor:
+    def _read(self, rows: torch.Tensor, padding: list[int], starts: list[int], last: int) -> torch.Tensor:
         """Compute every row from its start after both contexts."""
         texts = []
         for index, start in enumerate(starts):
@@ -125,15 +187,15 @@ class PromptGuide:
         tokens = torch.tensor([[text[0]] * (width - len(text)) + text for text in texts], device=rows.device)
         self._mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts], device=rows.device)
         self._cache = None
-        return self._forward(tokens)
+        return self._forward(tokens, last)
 
-    def _forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _forward(self, tokens: torch.Tensor, last: int) -> torch.Tensor:
         mask = None if bool(self._mask.all()) else self._mask
         positions = positions_of(self._mask)[:, -tokens.shape[1] :]
         output = forward(
-            self.model, tokens, mask=mask, positions=positions, cache=self._cache, use_cache=self.cached, last=1
+            self.model, tokens, mask=mask, positions=positions, cache=self._cache, use_cache=self.cached, last=last
         )
         cache = cache_of(output)
         fits = type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
         self._cache = cache if self.cached and fits else None
-        return output.logits[:, -1]
+        return output.logits[:, -last:]

@@ -1,5 +1,6 @@
 """Guides by two contexts: the same with a separate cache as when computed again at every step."""
 
+import random
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from small_models import byte_level_gpt2, sentencepiece_llama
 
 from fundamentallm_hf import Attribute, controlled_generate, load_model
+from fundamentallm_hf.portable.decoding.texts import Texts
 from fundamentallm_hf.portable.guides import build_guides as guides
 from fundamentallm_hf.portable.guides.prompt_guide import PromptGuide
 
@@ -66,6 +68,48 @@ def test_a_window_that_fills_up_moves_on(monkeypatch):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("how", [{"do_sample": False}, {"do_sample": True, "seed": 4}], ids=["greedy", "sampled"])
+def test_the_texts_after_drafted_tokens_are_read_in_one_pass(monkeypatch, how):
+    model, passes, read = load_model(device="cpu"), [], PromptGuide._forward
+    model.attributes = {"cats": Attribute("prompts", "", {}, "the small cat. ", "once")}
+
+    def forward(self, tokens, last):
+        passes.append(tokens.shape[1])
+        return read(self, tokens, last)
+
+    monkeypatch.setattr(PromptGuide, "_forward", forward)
+    how = how | {"max_new_tokens": 60}
+    drafted, fewer = write(model, monkeypatch, "Once upon a time", **how), len(passes)
+    alone = write(model, monkeypatch, "Once upon a time", cached=False, speculate=False, **how)
+    assert torch.equal(drafted, alone)
+    assert fewer < 45 < len(passes) - fewer
+
+
+def path_texts(ids, lengths):
+    return Texts(ids, [0] * len(lengths), lengths)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seed", range(4))
+def test_texts_of_drawn_lengths_are_read_as_if_alone(model, seed):
+    """Texts grow, and some tokens of those read before turn out otherwise."""
+    draw = random.Random(seed)
+    window = draw.choice([24, 40, None])
+    guide = PromptGuide(model, ([5, 6, 7], [8]), window=window)
+    scores = torch.zeros(1, model.config.vocab_size)
+    ids = torch.tensor([[draw.randrange(3, 60) for _ in range(60)]])
+    length = draw.randrange(1, 12)
+    while length < 50:
+        ahead = length + draw.randrange(5)
+        ids[0, length:] = torch.tensor([draw.randrange(3, 60) for _ in range(60 - length)])
+        asked = sorted(draw.sample(range(length, ahead + 1), draw.randrange(1, ahead - length + 2)))
+        found = guide.judge_texts(path_texts(ids, asked), scores)
+        alone = PromptGuide(model, guide.contexts, window=window, cached=False)
+        expected = torch.cat([alone(ids[:, :each], scores) for each in asked])
+        assert torch.allclose(found, expected, atol=1e-3), (seed, asked)
+        length += draw.randrange(1, 4)
+
+
 @torch.no_grad()
 def test_the_shift_is_the_log_of_the_ratio_of_two_probabilities(model):
     tokenizer = model.tokenizer
@@ -81,7 +125,7 @@ def test_a_context_may_be_empty_and_a_start_token_comes_once():
     guide = PromptGuide(model, ([1, 5, 6], []), start_token=1)
     read = []
     original = guide._forward
-    guide._forward = lambda tokens: (read.append(tokens.tolist()), original(tokens))[1]
+    guide._forward = lambda tokens, last: (read.append(tokens.tolist()), original(tokens, last))[1]
     guide(torch.tensor([[1, 9]]), torch.zeros(1, model.config.vocab_size))
     assert [row[-4:] for row in read[0]] == [[1, 5, 6, 9], [1, 1, 1, 9]]
     assert guide._mask.tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
