@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What to run on the other versions: `make test-lowest TESTS="-m core"` for what matters most.
 TESTS ?=
+# The processes that share the tests, each with one busy core and up to 5 GB.
+WORKERS ?= 2
 
 .PHONY: demo space test test-newest test-lowest parity newest lowest lint format docs pictures bench browser clean help
 
@@ -17,7 +19,7 @@ space: $(VENV)/.installed-dev ## start the web demo
 	$(BIN)/fundamentallm space
 
 test: $(VENV)/.installed-dev browser ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-newest: newest browser ## run the tests with the newest versions that pyproject.toml admits
 	.venv-newest/bin/python -m pytest $(TESTS)

@@ -33,7 +33,7 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C reaches the program
-            env={name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+            env={name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
             | {"TERM": "xterm-256color", "PYTHONUTF8": "1"}
             | environment,
         )

@@ -33,7 +33,7 @@ def wait_for_shown(page, text):
 
 
 def rows(page):
-    return page.locator("#branches .name").all_inner_texts()
+    return page.locator("#branches .name").all_text_contents()
 
 
 def test_the_first_text_comes_without_a_click_and_is_in_sight(visit, served):  # noqa: F811
