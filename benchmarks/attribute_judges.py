@@ -19,24 +19,37 @@ QUOTED = re.compile(r'"[^"]*("|$)|“[^”]*(”|$)')
 CONTRACTED = re.compile(r"[a-z]['\u2019](t|s|m|re|ll|ve|d)\b", re.IGNORECASE)
 SIMILE = re.compile(r"\b(like an?|as \w+ as|as if|as though)\b", re.IGNORECASE)
 # Long words that taught formal, and so do not count for its judge.
-TAUGHT = {"permission", "politely", "apologize", "apologized", "certainly", "grateful"}
+TAUGHT = {"permission", "therefore", "remained", "received", "required"}
 # Words that go with an attribute.
 LISTS = {
     "poetic": (
-        "moon stars sky wind shimmering golden silver gentle gently dance glow glowing sparkle sparkled "
-        "sparkling dream dreams rainbow breeze petals twinkle twinkled twinkling"
+        "moon star stars sky wind shimmering golden gold silver gentle gently dance danced dancing glow glowed "
+        "glowing sparkle sparkled sparkling sparkly dream dreams dreaming rainbow breeze petals twinkle twinkled "
+        "twinkling sun sunlight sunshine sunset sunrise cloud clouds rain snow snowflakes meadow butterfly "
+        "butterflies night heart dawn mist tears silent shadows"
     ),
     "suspense": (
-        "suddenly scared afraid dark monster danger dangerous noise trapped lost mysterious hide shadow scary "
-        "storm thunder trembled ghost witch scream screamed"
+        "suddenly afraid frightened frightening frighten dark darkness monster monsters danger dangerous noise noises "
+        "lost mysterious hide hid hiding hidden shadow shadows storm stormy thunder lightning ghost ghosts witch "
+        "secret secrets fear fearful fears worried worry escape escaped whisper whispered quietly silent silence "
+        "trembled night evil wicked"
     ),
-    "humour": ("funny laugh laughed laughing giggle giggled giggling joke jokes silly tickle tickled clown"),
+    "humour": (
+        "funny funnier laugh laughs laughed laughing laughter giggle giggles giggled giggling chuckle chuckled "
+        "chuckling grin grinned fun"
+    ),
     "concrete_detail": (
-        "red blue green yellow brown purple orange pink wooden round shiny soft fluffy tall tiny smooth wet sticky"
+        "red blue green yellow brown purple orange pink gold golden wooden metal round shiny soft fluffy tall tiny "
+        "smooth wet sticky gray grey long sharp furry cold warm hot huge"
     ),
     "animals": (
-        "dog cat bird fish bear rabbit fox lion mouse frog duck cow horse monkey elephant squirrel bunny "
-        "puppy kitten butterfly owl pig sheep tiger turtle bee ant snake dragon wolf deer hen goat spider"
+        "dog dogs doggy cat cats kitty bird birds birdie fish bear bears rabbit rabbits fox foxes lion lions mouse "
+        "mice frog frogs duck ducks cow cows horse horses monkey monkeys elephant elephants squirrel squirrels bunny "
+        "bunnies puppy puppies kitten kittens butterfly butterflies owl owls pig pigs sheep tiger tigers turtle "
+        "turtles bee bees ant ants snake snakes dragon dragons wolf wolves deer hen hens goat goats spider spiders "
+        "parrot parrots penguin dolphin whale shark crab octopus giraffe zebra hippo kangaroo panda koala camel "
+        "donkey crocodile snail worm worms caterpillar bug bugs chicken chickens swan goose lizard beaver hedgehog "
+        "raccoon pigeon pigeons dove raven bull mule rat beetle otter leopard dinosaur"
     ),
 }
 

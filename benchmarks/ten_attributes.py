@@ -1,7 +1,7 @@
 """Ten attributes on one model: how many texts have them by a rule, and what that costs.
 
     python benchmarks/ten_attributes.py --attributes FOLDER --reviews reviews.tsv [--model demo] [--strengths 4 8] \
-        [--names formal animals] [--together formal,animals] [--texts 50] [--results results.jsonl]
+        [--names formal animals] [--together formal,animals] [--openings 50] [--samples 2] [--results results.jsonl]
 
 `examples/ten_attributes.py` makes the folder. After the neutral openings of `guided_attributes.py`, texts are sampled
 at temperature 0.8 and top-p 0.9, without a guide and with each attribute at each strength, in the same batches and
@@ -31,6 +31,8 @@ from fundamentallm_hf import Attribute
 from fundamentallm_hf.portable.guides.attributes import read_guides
 from fundamentallm_hf.training.text_likelihood import likelihoods
 
+# What makes a line another one.
+OPTIONS = ("model", "evaluator", "openings", "samples", "tokens", "rows")
 RECIPES = Path(__file__).parent.parent / "examples" / "ten_attributes.json"
 
 
@@ -57,15 +59,16 @@ class Rows:
 
     def of(self, guide: str, strength: float):
         """The texts of a guide at a strength, and their figures."""
-        options = {name: getattr(self.arguments, name) for name in ("model", "evaluator", "texts", "tokens", "rows")}
+        options = {name: getattr(self.arguments, name) for name in OPTIONS}
         asked = {"guide": guide, "strength": strength, "options": options}
         for row in self.known:
             if row.items() >= asked.items():
                 return row
-        prompts, pairs = openings("neutral", self.arguments.texts), []
+        prompts, pairs = openings("neutral", self.arguments.openings), []
+        size = max(1, self.arguments.rows // self.arguments.samples)
         started = time.process_time()
-        for first in range(0, len(prompts), self.arguments.rows):
-            part = prompts[first : first + self.arguments.rows]
+        for first in range(0, len(prompts), size):
+            part = prompts[first : first + size]
             pairs += write(self.model, part, [guide] if guide else [], strength, self.arguments, 1000 * first)
         row = asked | {
             "seconds": time.process_time() - started,
@@ -89,14 +92,14 @@ def main() -> int:
     parser.add_argument("--names", nargs="+", metavar="NAME", help="default: all in the folder")
     parser.add_argument("--together", nargs="+", default=[], metavar="NAME:STRENGTH,…")
     parser.add_argument("--strengths", type=float, nargs="+", default=[4, 8])
-    parser.add_argument("--texts", type=int, default=50)
-    parser.add_argument("--tokens", type=int, help="default: 160 for the demo model, 40 for SmolLM2")
+    parser.add_argument("--openings", type=int, default=50, help="at most 100")
+    parser.add_argument("--samples", type=int, default=1, help="texts after each opening")
+    parser.add_argument("--tokens", type=int, help="default: 300 for the demo model, 60 for SmolLM2")
     parser.add_argument("--rows", type=int, default=50, help="texts that are generated at once")
     parser.add_argument("--results", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    arguments.tokens = arguments.tokens or (160 if arguments.model == "demo" else 40)
-    arguments.samples = 1
+    arguments.tokens = arguments.tokens or (300 if arguments.model == "demo" else 60)
     torch.set_num_threads(arguments.threads)
     check(json.loads(RECIPES.read_text(encoding="utf-8")))
     judges = with_reviews(arguments.reviews)

@@ -27,8 +27,6 @@ words, and of experts.
 
 import argparse
 import json
-import random
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -38,6 +36,7 @@ from typing import Any, NamedTuple
 
 import torch
 from sentiment_teacher import Teacher, fast_bf16
+from story_excerpts import excerpts, long_excerpts, parts_of_stories, read_stories
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from word_teacher import Vader, WordTeacher
 
@@ -67,54 +66,6 @@ TOKENS = 300
 # All of the texts of both sides are read, and learnt from in large batches.
 LEARNING = {"most_tokens": 8_000_000, "batch": 4096}
 Rater = Teacher | Vader | WordTeacher
-# Openings are cut after so many characters, after the beginning of a story or of a sentence in it.
-SHORTEST, LONGEST = 10, 110
-# Parts of a story, by how much of it has been told, within which texts are compared.
-PARTS = 10
-
-
-class Excerpt(NamedTuple):
-    """What a story says after an opening.
-
-    Attributes:
-        own: the opening and the text.
-        begins: whether the opening begins the story.
-        told: share of the story that has been told where the text ends.
-    """
-
-    own: OwnText
-    begins: bool
-    told: float
-
-
-def excerpts(stories: list[str], number: int) -> list[Excerpt]:
-    """Beginnings of stories and of sentences in them, half and half, each with what the story says after it."""
-    chance = random.Random(0)
-    found = []
-    while len(found) < number:
-        story = chance.choice(stories)
-        starts = [0] if chance.random() < 0.5 else [match.end() for match in re.finditer(r"[.!?]\s", story)]
-        start = chance.choice(starts or [0])
-        if cut := story[start : start + chance.randint(SHORTEST, LONGEST)].lstrip():
-            first = story.index(cut, start) + len(cut)
-            text = story[first : first + TOKENS]
-            found.append(Excerpt(OwnText(cut, text), start == 0, (first + len(text)) / len(story)))
-    return found
-
-
-def long_excerpts(stories: list[str], number: int) -> list[Excerpt]:
-    """Those of which enough is left to be judged."""
-    return [each for each in excerpts(stories, number * 3) if len(each.own.text) >= TOKENS // 2][:number]
-
-
-def parts_of_stories(found: list[Excerpt]) -> list[int]:
-    """For each excerpt the number of its part: a tenth of the beginnings, or a tenth of the others, by `told`."""
-    parts = [0] * len(found)
-    for begins in (True, False):
-        order = sorted((i for i, each in enumerate(found) if each.begins == begins), key=lambda i: found[i].told)
-        for rank, index in enumerate(order):
-            parts[index] = rank * PARTS // len(order) + PARTS * (not begins)
-    return parts
 
 
 class Judged(NamedTuple):
@@ -134,10 +85,10 @@ def judged_texts(
     if isinstance(teacher, Teacher):
         teacher.to(arguments.device)
     if writer is None:
-        found = long_excerpts(stories, number)
+        found = long_excerpts(stories, number, TOKENS)
         written, parts = [each.own for each in found], parts_of_stories(found)
     else:
-        openings = [each.own.opening for each in excerpts(stories, number)]
+        openings = [each.own.opening for each in excerpts(stories, number, TOKENS)]
         written = write_texts(writer, writer.tokenizer, Writing(openings, number, TOKENS), told)
         parts = [0] * number
     scores = teacher.rate([each.text for each in written])
@@ -240,12 +191,7 @@ def main() -> int:
     if arguments.teacher == "words" and not arguments.ratings:
         parser.error("--teacher words learns from rated texts: give --ratings FILES")
     torch.set_num_threads(arguments.threads)
-    stories = [
-        story.strip()
-        for file in arguments.stories
-        for story in file.read_text(encoding="utf-8").split("<|endoftext|>")
-        if story.strip()
-    ]
+    stories = read_stories(arguments.stories)
     counts = WordCounts.load(DEMO_MODEL / FILE_NAME).counts
     if arguments.teacher:
         made = sentiment(stories, teacher_of(arguments), arguments)
