@@ -54,7 +54,7 @@ docs: $(VENV)/.installed-dev ## write the tables of options and commands into do
 	$(BIN)/python model_cards/write.py
 
 pictures: $(VENV)/.installed-dev browser ## take the pictures of the web demo in docs/
-	PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/web/test_page.py
+	PICTURES=docs/pictures $(BIN)/python -m pytest -q $(shell grep -l 'picture(page' tests/web/*.py)
 
 # Debian's, where this may install it; elsewhere the tests that need a browser are skipped, and say so.
 browser:

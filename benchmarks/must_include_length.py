@@ -1,13 +1,17 @@
 """Measures whether required words change the length of a text.
 
     python benchmarks/must_include_length.py [--model demo] [--texts 200] [--tokens 3000] [--batch 50]
-    python benchmarks/must_include_length.py --model smollm2 [--texts 50] [--tokens 200]
+    python benchmarks/must_include_length.py --model smollm2 [--texts 50] [--tokens 200] [--save answers.jsonl]
+    python benchmarks/must_include_length.py --model smollm2 --again answers.jsonl
 
 The story model generates stories with and without three words; SmolLM2 answers questions with one word and without. The
 script prints the share of texts that contain all words, the share that end naturally, the median length, its ratio to
 unconstrained texts, the share of the words in the last fifth, and the share of texts with a word after the last
 sentence. `--lengths` prints the quantiles of the unconstrained lengths in tokens. With `--write FILE` it also writes
 them as `text_lengths` to a model's `generation_config.json`, from which the placement of required words reads them.
+
+`--again` answers the questions whose unconstrained answer ends by itself in a file of `--save` four more times without
+a required word, and prints how many of those answers end by themselves: what chance alone changes.
 """
 
 import argparse
@@ -25,6 +29,7 @@ from fundamentallm_hf import controlled_generate
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from text_matcher import violations
 
+OTHER_SEED = 1000
 WORDS = ["dragon", "castle", "knight"]
 QUANTILES = 40
 TOPICS = [
@@ -60,6 +65,14 @@ def answers(model, texts, tokens, batch, words):
             written = _written(model, prompts, max_new_tokens=tokens, must_include=required, **how)
             found.update(zip(indices, written, strict=True))
     return [found[index] for index in range(texts)]
+
+
+def again(model, ended, tokens):
+    """Other unconstrained answers to these questions, by their kind, each with whether it ended naturally."""
+    for kind in range(len(ASKED)):
+        prompts = [_question(model.tokenizer, index) for index in ended if index % len(ASKED) == kind]
+        how = {"seed": OTHER_SEED, "num_return_sequences": 4, "do_sample": True, "temperature": 0.8, "top_p": 0.9}
+        yield ASKED[kind], list(_written(model, prompts, max_new_tokens=tokens, top_k=0, **how))
 
 
 def _question(tokenizer, index):
@@ -113,6 +126,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--lengths", action="store_true")
+    parser.add_argument("--again", type=Path, metavar="FILE")
     parser.add_argument("--write", type=Path, metavar="FILE")
     parser.add_argument("--save", type=Path)
     given = parser.parse_args()
@@ -120,6 +134,11 @@ def main() -> None:
     model = MODELS[given.model]()
     write, texts, tokens = (stories, 200, 3000) if given.model == "demo" else (answers, 50, 200)
     texts, tokens = given.texts or texts, given.tokens or tokens
+    if given.again:
+        saved = [json.loads(line) for line in given.again.read_text(encoding="utf-8").splitlines()]
+        for kind, written in again(model, [index for index, row in enumerate(saved) if row["free"][2]], tokens):
+            report(kind.format("it"), written, [[]] * len(written))
+        return
     free = list(write(model, texts, tokens, given.batch, None))
     median = report("free", free, [[]] * texts)
     if given.lengths:

@@ -1,22 +1,29 @@
 """Many clients of `fundamentallm serve` at once: is every answer right, and how much faster than one after the other?
 
     python benchmarks/serve_load.py --clients 32 --seconds 120
+    python benchmarks/serve_load.py --clients 32 --seconds 120 --workers 2
 
-Starts the server in a process of its own. First one client asks one request after another, then all clients at once,
-with the openai client, controls and seeds mixed, half of them streaming. Every text is compared with the one that the
-command writes for the same settings and seed.
+Starts the server in a process of its own, or in several. First one client asks one request after another, then all
+clients at once, with the openai client, controls and seeds mixed, half of them streaming. Every text is compared with
+the one that the command writes for the same settings and seed. "texts in a pass" is the mean number of texts that
+shared a pass of the model, in that run alone.
 """
 
 import argparse
+import itertools
+import os
 import random
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
 
 import httpx
 import openai
+import psutil
 
 PROMPTS = ("Once upon a time", "One day, Tim", "The dragon", "In the forest")
 # Half of the requests are plain; the others have one control each.
@@ -85,10 +92,11 @@ def visit(
     until: float,
     tally: Tally,
 ) -> None:
-    """Ask again and again until the time is up."""
+    """Ask for all texts, in an order of its own, again and again until the time is up."""
     client, chance = openai.OpenAI(base_url=address, api_key="none", max_retries=0, timeout=600), random.Random(number)
-    while time.monotonic() < until:
-        index = chance.randrange(len(asked))
+    for index in itertools.cycle(chance.sample(range(len(asked)), len(asked))):
+        if time.monotonic() > until:
+            return
         try:
             text = ask(client, model, asked[index], stream=bool(chance.randrange(2)))
         except Exception as error:
@@ -122,15 +130,52 @@ def run(
     return total, time.monotonic() - began
 
 
-def wait_for(server: subprocess.Popen, address: str) -> None:
-    """Wait until the server answers."""
+def metrics(address: str) -> dict[str, float]:
+    """The numbers of the server's page of metrics."""
+    lines = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name.removeprefix("fundamentallm_"): float(value) for name, value in pairs}
+
+
+def wait_for(server: subprocess.Popen, address: str, workers: int = 1) -> None:
+    """Wait until all processes of the server answer."""
     while server.poll() is None:
         try:
-            httpx.get(f"{address}/health", timeout=5)
-            return
+            if metrics(address)["workers"] >= workers:
+                return
         except httpx.HTTPError:
-            time.sleep(0.2)
+            pass
+        time.sleep(0.2)
     raise RuntimeError("the server has ended")
+
+
+def measure(address: str, model: str, asked: list[dict], expected: list, clients: int, seconds: float) -> float:
+    """Let clients ask for a while, and report it. Returns the tokens a second."""
+    before = metrics(address)
+    tally, took = run(f"{address}/v1", model, asked, expected, clients, seconds)
+    after = metrics(address)
+    passes, texts = (after[name] - before[name] for name in ("passes_total", "texts_in_passes_total"))
+    speed = tally.tokens / took
+    print(
+        f"{clients} clients, {took:.0f} s: {tally.texts} texts, {speed:.0f} tokens a second, "
+        f"texts in a pass {texts / passes:.1f}, wrong {tally.wrong}, failed {len(tally.failed)} {tally.failed[:3]}",
+        flush=True,
+    )
+    return speed
+
+
+def memory(server: subprocess.Popen) -> list[int]:
+    """MiB that each process of the server has for itself alone: the one that was started first, then its workers."""
+    first = psutil.Process(server.pid)
+    workers = [each for each in first.children() if "--multiprocessing-fork" in each.cmdline()]
+    return [each.memory_full_info().uss >> 20 for each in (first, *workers)]
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def main() -> None:
@@ -138,36 +183,37 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server, with one thread each")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--tokens", type=int, default=100, help="of each text")
     parser.add_argument("--seeds", type=int, default=3, help="for each prompt and control")
     parser.add_argument("--plain", action="store_true", help="requests without controls only")
     parser.add_argument("--rounds", type=int, default=1, help="of one client and of all, in turn")
-    parser.add_argument("--port", type=int, default=7971)
     options = parser.parse_args()
     asked = cases(options.tokens, options.seeds, options.plain)
     expected = expected_texts(asked)
-    model, address = str(DEMO_MODEL), f"http://127.0.0.1:{options.port}"
-    command = [sys.executable, "-m", "fundamentallm_hf", "serve", model, "--device", "cpu", "--port", str(options.port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    port, model = str(free_port()), str(DEMO_MODEL)
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "fundamentallm_hf", "serve", model, "--device", "cpu", "--port", port]
+    command += ["--workers", str(options.workers)]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # torch's, of each process; the clients need a core, too
+    print(f"{options.workers} worker(s), load {os.getloadavg()[0]:.1f} at the start", flush=True)
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, env=one_thread, stdout=subprocess.DEVNULL, stderr=log) as server,
+    ):
         try:
-            wait_for(server, address)
-            run(f"{address}/v1", model, asked, expected, 4, 3)
+            wait_for(server, address, options.workers)
+            run(f"{address}/v1", model, asked, expected, 4 * options.workers, 3)
             for _ in range(options.rounds):
-                speeds = []
-                for clients in (1, options.clients):
-                    tally, took = run(f"{address}/v1", model, asked, expected, clients, options.seconds)
-                    speeds.append(tally.tokens / took)
-                    print(
-                        f"{clients} clients, {took:.0f} s: {tally.texts} texts, {speeds[-1]:.0f} tokens a second, "
-                        f"wrong {tally.wrong}, failed {len(tally.failed)} {tally.failed[:3]}",
-                        flush=True,
-                    )
-                print(f"{speeds[1] / speeds[0]:.2f} times the tokens of one client after the other")
-            page = httpx.get(f"{address}/metrics").text.splitlines()
-            numbers = dict(line.rsplit(" ", 1) for line in page if not line.startswith("#"))
-            passes = float(numbers["fundamentallm_passes_total"])
-            print(f"texts in a pass: {float(numbers['fundamentallm_texts_in_passes_total']) / passes:.1f}")
+                given = address, model, asked, expected
+                one, all_clients = (measure(*given, clients, options.seconds) for clients in (1, options.clients))
+                print(f"{all_clients / one:.2f} times the tokens of one client after the other", flush=True)
+            print(f"MiB of the server's processes, the workers last: {memory(server)}")
+        except RuntimeError:
+            log.seek(0)
+            print(log.read()[-2000:], file=sys.stderr)
+            raise
         finally:
             server.terminate()
 

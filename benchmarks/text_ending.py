@@ -1,15 +1,22 @@
 """Measures whether texts end as asked for, and what it costs in perplexity.
 
     python benchmarks/text_ending.py [--model demo] [--texts 330] [--first 0] [--batch 10] [--longest 400]
-        [--kinds sentence,words,sentences,range,last,phrase] [--modes greedy,sampled,"4 beams"]
+        [--kinds sentence,words,sentences,range,last,phrase] [--modes greedy,sampled,"4 beams"] [--alone]
+        [--results results.jsonl]
+    python benchmarks/text_ending.py --table --results results.jsonl
 
 Texts are generated in batches. Each batch has a budget drawn from 40 to 400 tokens, is generated greedily, by sampling
 or with 4 beams, and beside nothing, a list of bad words, required words or a guide. Its prompts are openings that the
 model itself has continued for up to 12 words, so that no two texts are alike; `--first` is the number of the first. The
-same call without the control gives the free texts, of which as many tokens count (`--alone` leaves them out). The
-script prints how many texts end as asked for (judged by `tests/unit_checker.py`) and hold what the other control asks
-for, how many end with the end of a sentence when they are free, the perplexity of both under the model itself, their
-ratio, and the share of the budget that was used.
+same call without the control gives the free texts, of which as many tokens count (`--alone` leaves them out). SmolLM2
+runs in bfloat16.
+
+The table shows for each model, kind and mode how many texts there are, how many differ, how many end as asked for
+(judged by `tests/unit_checker.py`) and hold what the other control asks for, how many end with the end of a sentence
+when they are free, the perplexity of both under the model itself, their ratio, and the share of the budget that was
+used. `--table` prints that of a results file.
+
+With `--results`, every text is added to a file as JSON, and what the file has already is not generated again.
 """
 
 import argparse
@@ -21,6 +28,7 @@ from pathlib import Path
 
 import torch
 from models import MODELS
+from results_file import ResultsFile
 
 from fundamentallm_hf import controlled_generate
 
@@ -62,8 +70,9 @@ def opened(model, name, first, count):
     """Prompts of texts from number `first` on: openings, continued by the model up to a space."""
     found = []
     for number in range(first, first + count):
-        prompt, words = PROMPTS[number % len(PROMPTS)], random.Random(number).randint(0, 12)
-        if words:
+        prompt = PROMPTS[number % len(PROMPTS)]
+        if number >= len(PROMPTS):
+            words = random.Random(number).randint(1, 12)
             how = {"do_sample": True, "top_k": 0, "top_p": 0.9, "max_new_tokens": WORD_RATE[name] * words}
             ((given, added),) = written(model, [prompt], number, **how)
             text = model.tokenizer.decode(given + added, skip_special_tokens=True)
@@ -93,7 +102,7 @@ def written(model, prompts, seed, **how):
 def nats(model, given, added):
     """How improbable added tokens are under the model alone, in nats."""
     ids = torch.tensor([given + added])
-    scores = model(ids).logits[0, len(given) - 1 : -1].log_softmax(dim=-1)
+    scores = model(ids).logits[0, len(given) - 1 : -1].float().log_softmax(dim=-1)
     return -float(scores.gather(1, torch.tensor(added)[:, None]).sum())
 
 
@@ -108,54 +117,62 @@ def _wrong(text, partner, ends_with=None, **asked):
     return "" if text.endswith(tuple(ends_with)) else f"does not end with {ends_with}"
 
 
-class Sums:
-    """What is added up over texts: how many, how improbable they are, and how long."""
-
-    def __init__(self) -> None:
-        self.good = self.tokens = 0
-        self.cost = self.used = 0.0
-
-    def add(self, model, given, added, is_good, budget):
-        self.good += is_good
-        self.cost += nats(model, given, added)
-        self.tokens += len(added)
-        self.used += len(added) / budget
-
-    @property
-    def perplexity(self):
-        return math.exp(self.cost / max(self.tokens, 1))
+def perplexity(texts):
+    """Per token, over all texts together."""
+    return math.exp(sum(each["nats"] for each in texts) / max(1, sum(each["tokens"] for each in texts)))
 
 
-def measure(model, name, kind, mode, given):
-    """Print a line for one mode."""
+def table(records):
+    """Print a row for each model, kind and mode, and the texts that do not end as asked for."""
+    print("| model | asked for | mode | texts | different | as asked | free at a sentence | ", end="")
+    print("perplexity | free | ratio | budget used |\n" + "|---" * 11 + "|")
+    rows = {}
+    for record in records:
+        rows.setdefault((record["model"], record["kind"], record["mode"]), []).append(record)
+    for key, texts in rows.items():
+        pairs = [record for record in texts if record["free"]]
+        free = [record["free"] for record in pairs]
+        ends = f"{sum(each['ends'] for each in free)}/{len(free)}" if free else ""
+        ratio = f"{perplexity(pairs) / perplexity(free):.3f}" if free else ""
+        used = sum(record["tokens"] / record["budget"] for record in texts) / len(texts)
+        cells = [
+            *(*key, len(texts), len({record["text"] for record in texts})),
+            *(sum(not record["wrong"] for record in texts), ends, f"{perplexity(pairs or texts):.3f}"),
+            *(f"{perplexity(free):.3f}" if free else "", ratio, f"{used:.0%}"),
+        ]
+        print("| " + " | ".join(map(str, cells)) + " |")
+    for record in records:
+        if record["wrong"]:
+            print(record)
+
+
+def measure(model, kind, mode, given, results):
+    """Generate the texts of one kind and mode that have no record yet."""
     asked, least = KINDS[kind]
-    own, free = Sums(), Sums()
     for first in range(given.first, given.first + given.texts, given.batch):
+        numbers = range(first, min(first + given.batch, given.first + given.texts))
+        if all((given.model, kind, mode, number) in results.records for number in numbers):
+            continue
         chance = random.Random(f"{kind} {first}")
-        budget = max(least[name], chance.randint(LEAST, given.longest))
+        budget = max(least[given.model], chance.randint(LEAST, given.longest))
         partner = dict(chance.choice(PARTNERS))
-        if name != "demo" and "guide_attribute" in partner:
-            partner = {}
         call = MODES[mode] | partner | {"max_new_tokens": budget}
-        prompts = opened(model, name, first, min(given.batch, given.first + given.texts - first))
-        texts = written(model, prompts, first, **call, **asked)
-        for prompt, added in texts:
+        prompts = opened(model, given.model, first, len(numbers))
+        records = []
+        for number, (prompt, added) in zip(numbers, written(model, prompts, first, **call, **asked), strict=True):
             text = model.tokenizer.decode(added, skip_special_tokens=True)
-            wrong = _wrong(text, partner, **asked)
-            own.add(model, prompt, added, not wrong, budget)
-            if wrong:
-                print(f"  {wrong}: {text!r} after {model.tokenizer.decode(prompt)!r} ({call})", flush=True)
-        others = [] if given.alone else written(model, prompts, first, **call)
-        for (_, added), (prompt, other) in zip(texts, others, strict=not given.alone):
-            ends = read_sentences(model.tokenizer.decode(other, skip_special_tokens=True))[1]
-            free.add(model, prompt, other[: len(added)], ends, budget)
-    beside = "" if given.alone else f" free {free.perplexity:.3f} ratio {own.perplexity / free.perplexity:.3f}"
-    print(
-        f"{name} {kind:9} {mode:8} from {given.first}  as asked {own.good}/{given.texts}  perplexity "
-        f"{own.perplexity:.3f}{beside}  budget used {own.used / given.texts:.0%}"
-        + ("" if given.alone else f"  free at a sentence {free.good}/{given.texts}"),
-        flush=True,
-    )
+            records.append({"model": given.model, "kind": kind, "mode": mode, "number": number, "budget": budget})
+            records[-1] |= {"partner": partner, "prompt": model.tokenizer.decode(prompt), "text": text}
+            records[-1] |= {"wrong": _wrong(text, partner, **asked), "tokens": len(added), "free": None}
+            records[-1]["nats"] = nats(model, prompt, added)
+        if not given.alone:
+            for record, (prompt, other) in zip(records, written(model, prompts, first, **call), strict=True):
+                ends = read_sentences(model.tokenizer.decode(other, skip_special_tokens=True))[1]
+                other = other[: record["tokens"]]
+                record["free"] = {"tokens": len(other), "nats": nats(model, prompt, other), "ends": ends}
+        results.add(records)
+        faults = [record["wrong"] for record in records if record["wrong"]]
+        print(f"{kind}, {mode}, from {first}: budget {budget}, beside {partner or 'nothing'}, {faults}", flush=True)
 
 
 def main() -> None:
@@ -168,12 +185,18 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--alone", action="store_true", help="no free texts")
+    parser.add_argument("--results", type=Path, help="a file of records, one per line")
+    parser.add_argument("--table", action="store_true", help="generate nothing, print the table of --results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    model = MODELS[given.model]()
-    for kind in given.kinds.split(","):
-        for mode in given.modes.split(","):
-            measure(model, given.model, kind, mode, given)
+    results = ResultsFile(given.results, ("model", "kind", "mode", "number"))
+    if not given.table:
+        model = MODELS[given.model]()
+        model = model.to(torch.bfloat16) if given.model == "smollm2" else model
+        for kind in given.kinds.split(","):
+            for mode in given.modes.split(","):
+                measure(model, kind, mode, given, results)
+    table(results.records.values())
 
 
 if __name__ == "__main__":

@@ -1,22 +1,30 @@
 """Whether words with weights appear as often as was asked, and what a long list of weights costs in time.
 
-    python benchmarks/word_weights.py exact [--contexts 400]
+    python benchmarks/word_weights.py exact [--contexts 400] [--results results.jsonl]
     python benchmarks/word_weights.py texts [--texts 2000] [--list long]
     python benchmarks/word_weights.py speed [--models demo smollm2] [--rounds 5]
+    python benchmarks/word_weights.py overused --compared-with FILE [--texts 2000] [--tokens 200]
 
 Weighted are 40 words of the bundled model's training text, each with one of the weights -3, -2, -1, -0.5, 0.5, 1, 1.5
 and 2; with `--list long`, 8,000 words and phrases and 200 regular expressions.
 
-`exact` compares probabilities, not samples. Contexts are cut from free texts where a word begins. In each of them the
-probability p of every weighted word is computed without weights, and its probability q with all weights, letter by
-letter under temperature and top-p. Asked is e^w p / Z with Z = 1 + sum of p (e^w - 1). Printed is, for each weight, the
-sum of q over contexts and words divided by the sum of what was asked, and the same for each word.
+`exact` compares probabilities, not samples. Contexts are cut from free texts where a word begins, one from each text.
+In each of them the probability p of every weighted word is computed without weights, and its probability q with all
+weights, letter by letter under temperature and top-p. Asked is e^w p / Z with Z = 1 + sum of p (e^w - 1). Printed is,
+for each weight, the sum of q over contexts and words divided by the sum of what was asked, and the same for each word
+with what was asked. With `--results`, every context is added to a file as JSON, and what the file has already is not
+measured again.
 
 `texts` generates whole texts with and without the weights and counts words. The ratio is that of the odds against words
 without a weight. A word that appears more often is also likelier afterwards, so the ratio may exceed e^w; `exact`
 leaves that out.
 
 `speed` measures the processor time of lists, in turn with no control.
+
+`overused` makes a list as the command `fundamentallm overused` does, from the lines of a file without the last ones.
+Then as many texts continue the first three words of these, without and with the list. Printed is how often entries of
+the list come per 1,000 words, and how many come at least twice as often as in the file, of those that are expected at
+least five times there; and the bits per character of both under the model.
 """
 
 import argparse
@@ -25,13 +33,16 @@ import random
 import statistics
 import time
 from collections import Counter
+from pathlib import Path
 
 import torch
 from models import MODELS, words
+from results_file import ResultsFile
 from timing import take_turns
 from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from fundamentallm_hf import WordWeightsLogitsProcessor
+from fundamentallm_hf.files import read_lines
 from fundamentallm_hf.portable.controls.word_forecasts import WordForecasts
 from fundamentallm_hf.portable.controls.word_weighting import compile_word_weights
 from fundamentallm_hf.portable.decoding.lookahead import ModelLookahead
@@ -39,6 +50,9 @@ from fundamentallm_hf.portable.decoding.sidecar_files import own_next_words, own
 from fundamentallm_hf.portable.guides.output_states import OutputStates
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 from fundamentallm_hf.portable.text.word_values import WordValues
+from fundamentallm_hf.training.labelled_samples import write_texts
+from fundamentallm_hf.training.overused import Search, count_phrases, find_overused
+from fundamentallm_hf.training.text_likelihood import likelihoods
 
 WEIGHTS = (-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0)
 PROMPTS = ("Once upon a time", "One day", "The little girl", "In the forest", "Tom and his mom")
@@ -67,13 +81,14 @@ def long_list(counts: WordCounts, entries: int, expressions: int) -> dict[str, f
     return {entry: chance.choice(WEIGHTS) for entry in [*listed[:entries], *patterns]}
 
 
-def write(model, texts: int, tokens: int, **control) -> list[str]:
-    """That many texts, over the prompts in turn, at temperature 0.8 and top-p 0.9."""
+def write(model, texts: int, tokens: int, first: int = 0, **control) -> list[str]:
+    """That many texts from number `first` on, over the prompts in turn, at temperature 0.8 and top-p 0.9."""
     found: list[str] = []
     while len(found) < texts:
-        prompt = PROMPTS[len(found) // BATCH % len(PROMPTS)]
+        number = first + len(found)
+        prompt = PROMPTS[number // BATCH % len(PROMPTS)]
         ids = model.tokenizer([prompt] * min(BATCH, texts - len(found)), return_tensors="pt")
-        torch.manual_seed(len(found))
+        torch.manual_seed(number)
         output = model.generate(
             **ids, do_sample=True, temperature=TEMPERATURE, top_p=TOP_P, top_k=0, max_new_tokens=tokens, **control
         )
@@ -88,7 +103,7 @@ class Context:
     """
 
     def __init__(self, model, text: str, listed: dict[str, float], tables, warpers) -> None:
-        self.tables, self.warpers = tables, warpers
+        self.model, self.tables, self.warpers = model, tables, warpers
         self.ids = model.tokenizer(text, return_tensors="pt").input_ids
         self.letters = {word: tuple(model.tokenizer(word).input_ids) for word in listed}
         cache = DynamicCache()
@@ -135,48 +150,66 @@ class Context:
         return found
 
 
-def exact(model, contexts: int, tokens: int, listed: dict[str, float]) -> None:
+def exact(model, contexts: int, tokens: int, listed: dict[str, float], results: ResultsFile) -> None:
+    """Compare the probabilities of words in contexts of free texts, one context from each text."""
     tables = compile_word_weights(listed, model.tokenizer, model.config.vocab_size, counts=own_word_counts(model))
     head = own_next_words(model)
     values = head and WordValues(tables.weighted, tables.vocabulary, tables.size, head.classes)
     warpers = LogitsProcessorList([TemperatureLogitsWarper(TEMPERATURE), TopPLogitsWarper(TOP_P)])
-    chance = random.Random(0)
-    asked: Counter[str] = Counter()
-    found: Counter[str] = Counter()
-    free: Counter[str] = Counter()
-    for text in write(model, contexts, tokens):
-        spaces = [index for index, char in enumerate(text) if char == " " and text[index - 1 : index].isalpha()]
-        if not spaces:
+    for first in range(0, contexts, BATCH):
+        numbers = range(first, min(first + BATCH, contexts))
+        if all((tokens, number) in results.records for number in numbers):
             continue
-        context = Context(model, text[: chance.choice(spaces) + 1], listed, tables, warpers)
-        plain = {word: context.probability(word, None) for word in listed}
-        share = 1 + sum(plain[word] * math.expm1(weight) for word, weight in listed.items())
-        forecasts = None
-        if values is not None:
-            states = OutputStates(model, [0], lambda length: length, watch=False)
-            forecasts = WordForecasts(head, values, states, TEMPERATURE)
-        processor = WordWeightsLogitsProcessor(
-            tables,
-            prompt_columns=context.ids.shape[1],
-            lookahead=context,
-            chosen=context.chosen,
-            forecasts=forecasts,
-        )
-        for word in listed:
-            if plain[word] >= LEAST:
-                free[word] += plain[word]
-                asked[word] += plain[word] * math.exp(listed[word]) / share
-                found[word] += context.probability(word, processor)
+        for number, text in zip(numbers, write(model, len(numbers), tokens, first=first), strict=True):
+            record = {"tokens": tokens, "number": number, "words": {}}
+            spaces = [index for index, char in enumerate(text) if char == " " and text[index - 1 : index].isalpha()]
+            if spaces:
+                cut = random.Random(number).choice(spaces) + 1
+                context = Context(model, text[:cut], listed, tables, warpers)
+                record["words"] = in_context(context, listed, head, values)
+            results.add([record])
+    compare([record["words"] for record in results.records.values()], listed)
+
+
+def in_context(context: Context, listed: dict[str, float], head, values) -> dict[str, tuple[float, float, float]]:
+    """The probability of each word that is possible: without weights, asked for, and with all weights."""
+    plain = {word: context.probability(word, None) for word in listed}
+    share = 1 + sum(plain[word] * math.expm1(weight) for word, weight in listed.items())
+    forecasts = None
+    if values is not None:
+        states = OutputStates(context.model, [0], lambda length: length, watch=False)
+        forecasts = WordForecasts(head, values, states, TEMPERATURE)
+    processor = WordWeightsLogitsProcessor(
+        context.tables,
+        prompt_columns=context.ids.shape[1],
+        lookahead=context,
+        chosen=context.chosen,
+        forecasts=forecasts,
+        ranks=False,
+    )
+    return {
+        word: (plain[word], plain[word] * math.exp(listed[word]) / share, context.probability(word, processor))
+        for word in listed
+        if plain[word] >= LEAST
+    }
+
+
+def compare(found: list[dict[str, tuple[float, float, float]]], listed: dict[str, float]) -> None:
+    """Print what was found for each weight, and the ratio for each word."""
+    of_word = {word: [one[word] for one in found if word in one] for word in listed}
+    possible = {word: [sum(column) for column in zip(*each, strict=True)] for word, each in of_word.items() if each}
+    print(f"{len(found)} contexts")
     print("| weight | words | expected free | asked | with weights | with weights / asked |")
     print("|---|---|---|---|---|---|")
     for weight in WEIGHTS:
-        of_weight = [word for word in listed if listed[word] == weight]
-        sums = [sum(each[word] for word in of_weight) for each in (free, asked, found)]
-        shown = " | ".join(f"{each:.2f}" for each in sums)
-        print(f"| {weight:g} | {len(of_weight)} | {shown} | {sums[2] / max(sums[1], LEAST):.3f} |")
-    ratios = sorted((found[word] / asked[word], word) for word in listed if asked[word] > 0)
-    near = sum(abs(ratio - 1) <= 0.15 for ratio, _ in ratios)
-    print(f"\n{near} of {len(ratios)} words within 15%: {', '.join(f'{word} {ratio:.2f}' for ratio, word in ratios)}")
+        of_weight = [each for word, each in possible.items() if listed[word] == weight]
+        free, asked, weighted = (sum(each[column] for each in of_weight) for column in range(3))
+        ratio = weighted / max(asked, LEAST)
+        print(f"| {weight:g} | {len(of_weight)} | {free:.2f} | {asked:.2f} | {weighted:.2f} | {ratio:.3f} |")
+    ratios = sorted((weighted / asked, asked, word) for word, (_, asked, weighted) in possible.items())
+    near = sum(abs(ratio - 1) <= 0.15 for ratio, _, _ in ratios)
+    shown = ", ".join(f"{word} {ratio:.2f} of {asked:.2f}" for ratio, asked, word in ratios)
+    print(f"\n{near} of {len(ratios)} words within 15%: {shown}")
 
 
 def whole_texts(model, texts: int, tokens: int, listed: dict[str, float]) -> None:
@@ -222,9 +255,38 @@ def speed(names: list[str], tokens: int, rounds: int) -> None:
             print(f"| {name} | {title} | {ratio:.3f} | {compiled[title]:.2f} s |", flush=True)
 
 
+def worn_out(model, lines: list[str], texts: int, tokens: int) -> None:
+    """Print how often the entries of a list come in people's texts, in the model's, and in these with the list."""
+    listed = find_overused(model, model.tokenizer, lines[:-texts], search=Search(texts=texts, tokens=tokens))
+    openings = [" ".join(line.split()[:3]) for line in lines[-texts:]]
+    ways = {"in the file": [" ".join(line.split()[3:]) for line in lines]}
+    bits = {}
+    for name, controls in (("without the list", {}), ("with the list", {"word_weights": listed})):
+        found = write_texts(model, model.tokenizer, openings, texts, tokens, seed=1, controls=controls)
+        ways[name] = [each.text for each in found]
+        pairs = [(each.opening, each.text) for each in found]
+        read = likelihoods(model, model.tokenizer, pairs)
+        bits[name] = -sum(each.log for each in read) / math.log(2) / sum(len(text) for _, text in pairs)
+    shares, sizes = {}, {}
+    for name, of_way in ways.items():
+        counted = [each.counts for each in count_phrases(of_way)]
+        sizes[name] = sum(counted[0].values())
+        shares[name] = {entry: counted[entry.count(" ")].get(entry, 0) / sizes[name] for entry in listed}
+    print(f"{len(listed)} entries; the clearest: {', '.join(f'{entry}:{listed[entry]:g}' for entry in [*listed][:20])}")
+    print("| texts | words per 1,000 | phrases per 1,000 | entries at least twice as often | bits per character |")
+    print("|---|---|---|---|---|")
+    likely = [entry for entry in listed if shares["in the file"][entry] * sizes["without the list"] >= 5]
+    for name, share in shares.items():
+        singles = 1000 * sum(share[entry] for entry in listed if " " not in entry)
+        phrases = 1000 * sum(share[entry] for entry in listed if " " in entry)
+        often = sum(share[entry] >= 2 * shares["in the file"][entry] for entry in likely)
+        cells = f"{singles:.1f} | {phrases:.1f} | {often} of {len(likely)}"
+        print(f"| {name} | {cells} | {bits[name]:.3f} |" if name in bits else f"| {name} | {cells} | |")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["exact", "texts", "speed"])
+    parser.add_argument("what", choices=["exact", "texts", "speed", "overused"])
     parser.add_argument("--list", choices=["short", "long"], default="short")
     parser.add_argument("--contexts", type=int, default=400)
     parser.add_argument("--texts", type=int, default=2000)
@@ -232,16 +294,22 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compared-with", help="of overused: texts by people, one per line")
+    parser.add_argument("--results", type=Path, help="of exact: a file of contexts, one per line")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.what == "speed":
         speed(arguments.models, arguments.tokens, arguments.rounds)
         return 0
     model = MODELS["demo"]()
+    if arguments.what == "overused":
+        worn_out(model, read_lines(arguments.compared_with), arguments.texts, arguments.tokens)
+        return 0
     counts = own_word_counts(model)
     listed = weighted_words(counts) if arguments.list == "short" else long_list(counts, 8000, 200)
     if arguments.what == "exact":
-        exact(model, arguments.contexts, arguments.tokens, weighted_words(counts))
+        results = ResultsFile(arguments.results, ("tokens", "number"))
+        exact(model, arguments.contexts, arguments.tokens, weighted_words(counts), results)
     else:
         whole_texts(model, arguments.texts, arguments.tokens, listed)
     return 0

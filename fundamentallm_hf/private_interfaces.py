@@ -65,8 +65,18 @@ PRIVATE = (
     Private(
         "transformers",
         "GenerationMixin._get_top_k_continuations",
-        "returns the scores of candidates and what they are. Only 5.24 sorts those that are drawn; where the name is "
-        "gone nothing is sorted.",
+        "chooses the candidates of a step of beam search, best first where nothing is drawn. Those that are drawn are "
+        "drawn before it, since it draws masked ones too.",
+    ),
+    Private(
+        "transformers",
+        "GenerationMixin._get_running_beams_for_next_iteration",
+        "chooses the beams that continue; it gets copies of allowed ones in place of those that ended or are masked.",
+    ),
+    Private(
+        "transformers",
+        "GenerationMixin._update_finished_beams",
+        "collects the finished texts of a beam search; it must not take unfinished ones for them.",
     ),
     Private(
         "transformers",
@@ -152,9 +162,30 @@ PRIVATE = (
     ),
     Private(
         "transformers",
+        "cli.serving.model_manager.TimedModel",
+        "holds a model of a server until it has not been used for a while. Nothing tells that it is unloaded: "
+        "`delete_model`, which does it, is replaced by one that also ends our batcher of it.",
+    ),
+    Private(
+        "transformers",
         "cli.serving.utils.BaseHandler",
         "reads the requests of a server: `_validate_request`, `_resolve_model` and `_build_generation_config` are "
         "replaced to check all fields; `build_server` of `cli.serving.server`, to add a key and metrics.",
+    ),
+    Private(
+        "transformers",
+        "cli.serve.Serve",
+        "makes the application of a server. No function returns it: `start_server` is replaced to do nothing, and "
+        "`server.config.app`, made with the hidden option `--non-blocking`, is handed to uvicorn's supervisor. Its "
+        "command is in `app` of `cli.transformers`.",
+    ),
+    Private(
+        "uvicorn",
+        "supervisors.Multiprocess",
+        "starts the workers of a server, replaces and ends them. Its methods `init_processes`, `keep_subprocess_alive` "
+        "and `terminate_all` are extended, the ends of its pipes, `processes[i].child_conn`, closed, and exit code "
+        "`config.STARTUP_FAILURE` keeps it from replacing a worker. Its command takes the name of an application only.",
+        since="uvicorn 0.52",
     ),
     # Others
     Private(

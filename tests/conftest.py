@@ -11,13 +11,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import huggingface_hub.constants
 import pytest
 import torch
-from hub_server import TOKEN, serve
+from hub_server import serve
+from hub_store import TOKEN
 from huggingface_hub.utils import close_session
 from hypothesis import settings
 
 from fundamentallm_hf import load_model
 from fundamentallm_hf.generation.beam_progress import BeamProgress
 from fundamentallm_hf.portable.model.lean_step import LeanStep
+
+# Their assertions say what they compared, as those of tests do.
+pytest.register_assert_rewrite("private_generation", "private_libraries", "private_serving")
 
 # A check of every change draws the same cases each time; new ones are for whoever works on the code.
 settings.register_profile("ci", derandomize=True)

@@ -8,6 +8,7 @@ import pytest
 from importlinter.cli import lint_imports
 
 import fundamentallm_hf
+from fundamentallm_hf.portable.model.code_files import model_code
 
 PACKAGE = Path(fundamentallm_hf.__file__).parent
 PORTABLE = PACKAGE / "portable"
@@ -44,6 +45,10 @@ def test_what_travels_with_a_model_needs_only_torch_and_transformers(file):
             assert {alias.name.partition(".")[0] for alias in node.names} <= allowed
         elif isinstance(node, ast.ImportFrom) and not node.level:
             assert node.module.partition(".")[0] in allowed
+
+
+def test_each_folder_of_what_travels_fits_in_one_file():
+    assert all(compile(code, name, "exec") for name, code in model_code().items())
 
 
 def test_inner_packages_define_no_names():

@@ -2,11 +2,15 @@
 
 import importlib.util
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from fundamentallm_hf.portable.errors import UsageError, UserError
 from fundamentallm_hf.settings.generation_settings import DEVICE_MAPS
+
+if TYPE_CHECKING:
+    from fundamentallm_hf.serving.server_limits import ServerLimits
 
 CONTEXT = {"ignore_unknown_options": True, "show_default": True}
 
@@ -25,6 +29,12 @@ CONTEXT = {"ignore_unknown_options": True, "show_default": True}
 @click.option("--limit-samples", type=click.IntRange(1), default=16, help="Texts of a request, at most.")
 @click.option("--limit-waiting", type=click.IntRange(1), default=256, help="Requests that may wait, at most.")
 @click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    help="Processes that share the requests; each loads the models for itself.",
+)
+@click.option(
     "--device-map",
     type=click.Choice(DEVICE_MAPS),
     help="Spread a model that is larger than one device, in place of --device.",
@@ -37,6 +47,7 @@ def serve(
     limit_beams: int,
     limit_samples: int,
     limit_waiting: int,
+    workers: int,
     device_map: str | None,
     options: tuple[str, ...],
 ) -> None:
@@ -50,11 +61,7 @@ def serve(
     for needed in ("fastapi", "uvicorn", "openai"):
         if importlib.util.find_spec(needed) is None:
             raise UserError(f"serving needs the package {needed}: pip install 'fundamentallm-hf[serve]'")
-    from transformers.cli.transformers import main as transformers_main
-
-    from fundamentallm_hf.model_io import registration as registration
-    from fundamentallm_hf.serving.request_fields import ServerLimits
-    from fundamentallm_hf.serving.server import prepare
+    from fundamentallm_hf.serving.server_limits import ServerLimits
 
     limits = ServerLimits(
         tokens=limit_tokens,
@@ -63,10 +70,25 @@ def serve(
         samples=limit_samples,
         waiting=limit_waiting,
     )
-    prepare(limits, api_key)
     if device_map is not None:
         if any(option.partition("=")[0] == "--device" for option in options):
             raise UsageError("device-map decides where everything is: leave out device")
         options = (*options, "--device", device_map)  # transformers takes a map there
+    if workers > 1:
+        from fundamentallm_hf.serving.workers import run_workers
+
+        run_workers(workers, options, limits, api_key)
+    else:
+        _run(options, limits, api_key)
+
+
+def _run(options: tuple[str, ...], limits: "ServerLimits", api_key: str | None) -> None:
+    """Serve in this process."""
+    from transformers.cli.transformers import main as transformers_main
+
+    from fundamentallm_hf.model_io import registration as registration
+    from fundamentallm_hf.serving.server import prepare
+
+    prepare(limits, api_key)
     sys.argv = ["transformers", "serve", *options]
     transformers_main()

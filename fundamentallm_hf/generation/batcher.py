@@ -150,7 +150,7 @@ class Batcher:
         self._turns: list[TurnTaker] = []
         self._passes: SharedPasses | None = None
         self._changed = threading.Condition()
-        self._closed = False
+        self._ending = self._closed = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="fundamentallm-batcher")
         self._thread.start()
 
@@ -224,6 +224,12 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
+    def end(self) -> None:
+        """End the thread after the requests that are there. Nothing waits for that here."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+
     def _count(self) -> None:
         self.counts.waiting = len(self._waiting)
         self.counts.running = len(self._texts) + len(self._turns)
@@ -247,9 +253,12 @@ class Batcher:
     def _wait(self) -> bool:
         """Wait until there is something to do. Returns whether there is."""
         with self._changed:
-            while not (self._waiting or self._texts or self._turns or self._closed):
-                self._changed.wait()
-            return not self._closed
+            while not (busy := bool(self._waiting or self._texts or self._turns)) and not self._closed:
+                if self._ending:
+                    self._closed = True
+                else:
+                    self._changed.wait()
+            return busy and not self._closed
 
     def _step(self) -> None:
         with self._changed:

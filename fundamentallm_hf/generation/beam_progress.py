@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 from fundamentallm_hf.portable.decoding.endings import EndCriteria
-from fundamentallm_hf.portable.decoding.texts import common_length
+from fundamentallm_hf.portable.text.pieces import common_length
 
 # Called with what the best beam adds to the prompt, and how many of these characters are certain.
 TakeBest = Callable[[str, int], None]

@@ -7,7 +7,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from fundamentallm_hf.portable.errors import UsageError
-from fundamentallm_hf.settings.chat_messages import Messages, Prompt, check_prompt, is_chat, started_reply
+from fundamentallm_hf.settings.chat_messages import Messages, Prompt, check_prompt, is_chat, started_reply, turns_of
 
 
 class ChatPrompt(str):
@@ -56,12 +56,10 @@ def as_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
             "use a model that was trained on chats"
         )
     try:
-        reply = started_reply(messages)
-        asked = messages if reply is None else messages[:-1]
-        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(turns_of(messages), tokenize=False, add_generation_prompt=True)
     except (TemplateError, ValueError, ImportError) as error:
         raise UsageError(f"the model's chat template refuses the chat: {' '.join(str(error).split())}") from error
-    return ChatPrompt(f"{text}{reply or ''}", messages)
+    return ChatPrompt(f"{text}{started_reply(messages) or ''}", messages)
 
 
 def as_prompts(prompts: Prompt | Iterable[Prompt], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:

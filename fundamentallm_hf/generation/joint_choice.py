@@ -33,13 +33,14 @@ def choose_together(loops: Sequence[LeanLoop], logits: Sequence[torch.Tensor]) -
     """
     groups: dict[str, list[int]] = {}
     for index, loop in enumerate(loops):
-        if _processors(loop) is not None and (loop.greedy or loop.chooser is not None):
+        guesses = loop.runs is not None and len(logits[index]) > 1  # only drafts are compared with a guess
+        if (loop.at_once or guesses) and (loop.greedy or loop.chooser is not None):
             groups.setdefault(_kind(loop), []).append(index)
     found: list[Chosen | None] = [None] * len(loops)
     for members in groups.values():
         first, sizes = loops[members[0]], [len(logits[each]) for each in members]
         scores = torch.cat([logits[each] for each in members])
-        for processor in _processors(first) or ():
+        for processor in _processors(first):
             scores = processor(None, scores)
         tokens = _tokens([loops[each] for each in members], scores, sizes)
         start = 0
@@ -59,17 +60,18 @@ def _tokens(loops: Sequence[LeanLoop], scores: torch.Tensor, sizes: Sequence[int
     return choose_by(torch.cat(numbers), scores).tolist()
 
 
-def _processors(loop: LeanLoop) -> Sequence[LogitsProcessor] | None:
-    """The processors by which a loop chooses or guesses; None if it does neither with the tokens of several steps."""
+def _processors(loop: LeanLoop) -> Sequence[LogitsProcessor]:
+    """The processors by which a loop chooses or guesses."""
     if loop.at_once:
         return loop.processors
-    return None if loop.runs is None else loop.runs.guessing
+    assert loop.runs is not None
+    return loop.runs.guessing
 
 
 def _kind(loop: LeanLoop) -> str:
     """Equal for loops that choose in the same way. Made once: the processors of a loop do not change."""
     kind = _KINDS.get(loop)
     if kind is None:
-        parts = ((type(each).__name__, sorted(vars(each).items())) for each in _processors(loop) or ())
+        parts = ((type(each).__name__, sorted(vars(each).items())) for each in _processors(loop))
         kind = _KINDS[loop] = repr([loop.greedy, *parts])
     return kind

@@ -5,8 +5,9 @@ after settings and controls come from a `ProbabilityRecorder`.
 """
 
 import json
+import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -29,11 +30,26 @@ _NAMES = {
 # The classes of probability that set a token's colour, by their lower bounds, and what users read of them.
 STEPS = (0.0, 0.02, 0.1, 0.3, 0.7)
 STEP_NAMES = ("under 2%", "to 10%", "to 30%", "to 70%", "over 70%")
+# A token counts as chosen because of a control that made it at least so many times as likely.
+RAISED = 1.1
 
 
 def step_of(probability: float) -> int:
     """The class of a probability, 0 for the lowest."""
     return sum(probability >= low for low in STEPS) - 1
+
+
+def led_to(shift: Shift, token: int, effects: Mapping[str, float]) -> bool:
+    """Whether a token was chosen at the position of a shift because of it: the control has made the token likelier.
+
+    Args:
+        shift: what a control did there.
+        token: the chosen one.
+        effects: by what acted, the factor by which it changed the probability of that token.
+    """
+    # Without a factor, the token was impossible before.
+    raised = effects.get(shift.phase, math.inf) > RAISED
+    return shift.away != token and (raised or shift.towards == token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from fundamentallm_hf.portable.decoding.control_effects import Shift
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 from fundamentallm_hf.portable.decoding.stop_strings import find_held, find_stop
 
+from .probabilities import led_to
+
 if TYPE_CHECKING:
     from .completion import Completion
 
@@ -31,21 +33,22 @@ class TextPiece(str):
 
     Attributes:
         probability: of its token when it was chosen, after settings and controls; of several tokens the lowest.
-        shifts: each with the index in the piece of the first character of its token.
+        shifts: each with the index in the piece of the first character of its token, and whether that token was chosen
+            because of it.
         effects: of its tokens that controls have made more or less likely: the index in the piece of the first
             character that is no white space, and by what acted the factor.
     """
 
     __slots__ = ("effects", "probability", "shifts")
     probability: float
-    shifts: tuple[tuple[int, Shift], ...]
+    shifts: tuple[tuple[int, Shift, bool], ...]
     effects: tuple[tuple[int, Mapping[str, float]], ...]
 
     def __new__(
         cls,
         text: str,
         probability: float,
-        shifts: tuple[tuple[int, Shift], ...] = (),
+        shifts: tuple[tuple[int, Shift, bool], ...] = (),
         effects: tuple[tuple[int, Mapping[str, float]], ...] = (),
     ) -> "TextPiece":
         piece = super().__new__(cls, text)
@@ -75,7 +78,7 @@ def pieces_of(completion: "Completion") -> list[str]:
         TextPiece(
             each.text,
             each.probability,
-            tuple((0, shift) for shift in each.shifts),
+            tuple((0, shift, led_to(shift, each.token, each.effects)) for shift in each.shifts),
             ((visible_from(each.text), each.effects),) if each.effects else (),
         )
         for each in completion.probabilities or ()
@@ -116,8 +119,8 @@ class TokenTextStreamer(BaseStreamer):
         self.recorder = recorder
         # Of each token that has not been passed on as a whole: where its text starts and ends, and its probability.
         self.held: list[tuple[int, int, float]] = []
-        # Those not passed on, each with the start of its token.
-        self.shifts: list[tuple[int, Shift]] = []
+        # Those not passed on, each with the start of its token, otherwise as in `TextPiece`.
+        self.shifts: list[tuple[int, Shift, bool]] = []
         self.effects: list[tuple[int, Mapping[str, float]]] = []
         self.stops = stops
         self.free_tokens = min_tokens
@@ -165,8 +168,10 @@ class TokenTextStreamer(BaseStreamer):
         """Note how the last token came about; its text starts at `start`."""
         row = torch.tensor([*self.unread, *self.tokens])
         self.held.append((start, len(self.text), recorder.chosen(row)))
-        self.shifts += [(start, shift) for shift in recorder.effects.after(row[:-1]).shifts]
-        if effects := recorder.effects.of_token(row[:-1], token):
+        effects = recorder.effects.of_token(row[:-1], token)
+        shifts = recorder.effects.after(row[:-1]).shifts
+        self.shifts += [(start, shift, led_to(shift, token, effects)) for shift in shifts]
+        if effects:
             self.effects.append((start + visible_from(self.text[start:]), effects))
 
     def _completed(self, token: int) -> str:
@@ -197,8 +202,9 @@ class TokenTextStreamer(BaseStreamer):
             piece = self.text[self.handed_over : end]
             if self.recorder is not None:
                 chance = min((chance for start, _, chance in self.held if start < end), default=1.0)
-                shifts = tuple((max(0, at - self.handed_over), shift) for at, shift in self.shifts if at < end)
-                effects = tuple((max(0, at - self.handed_over), each) for at, each in self.effects if at < end)
+                before = self.handed_over
+                shifts = tuple((max(0, at - before), shift, led) for at, shift, led in self.shifts if at < end)
+                effects = tuple((max(0, at - before), each) for at, each in self.effects if at < end)
                 piece = TextPiece(piece, chance, shifts, effects)
                 self.shifts = [each for each in self.shifts if each[0] >= end]
                 self.effects = [each for each in self.effects if each[0] >= end]

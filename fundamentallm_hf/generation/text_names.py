@@ -46,12 +46,6 @@ def words_added(before: str, added: str) -> str:
     return first_words(start[amid:] + added)
 
 
-def common_length(one: str, other: str) -> int:
-    """How many of the first characters of two texts are equal."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (first, second) in pairs if first != second), min(len(one), len(other)))
-
-
 def _words_in(text: str) -> Iterator[tuple[int, int]]:
     """Where the words of a text begin and end; an apostrophe between letters belongs to its word."""
     begin = None

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fundamentallm_hf.portable.errors import UserError
+from fundamentallm_hf.portable.text.pieces import common_length
 from fundamentallm_hf.settings.chat_messages import with_reply
 from fundamentallm_hf.settings.generation_settings import SETTINGS, GenerationSettings
 
-from .text_names import ALIKE, common_length, first_words, one_line, words_added
+from .text_names import ALIKE, first_words, one_line, words_added
 
 if TYPE_CHECKING:
     from .completion import Completion
@@ -342,8 +343,7 @@ def compare(first: str, second: str) -> list[tuple[str, str]]:
     """
     one, other = _WORDS.findall(first), _WORDS.findall(second)
     # Texts of one tree begin alike, and difflib takes quadratic time.
-    same = next((index for index, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
-    same = min(len(one), len(other)) if same is None else same
+    same = common_length(one, other)
     parts = [("=", "".join(one[:same]))] if same else []
     one, other = one[same:], other[same:]
     for kind, start, end, begin, stop in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():

@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_dow
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, OfflineModeIsEnabled
 
 from fundamentallm_hf.files import check_target, in_one_step, one_line
-from fundamentallm_hf.portable.decoding.draft_file import BESIDE_WEIGHTS
+from fundamentallm_hf.portable.decoding.sidecar_names import BESIDE_WEIGHTS
 from fundamentallm_hf.portable.errors import UserError
 
 from .connection import Bar, Notice, conversation, try_again

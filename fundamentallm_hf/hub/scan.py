@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fundamentallm_hf.portable.decoding.draft_file import BESIDE_WEIGHTS
+from fundamentallm_hf.portable.decoding.sidecar_names import BESIDE_WEIGHTS
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attributes import FOLDER
 

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from fundamentallm_hf.model_io.model_folder import one_line
-from fundamentallm_hf.portable.decoding.draft_file import BESIDE_WEIGHTS
+from fundamentallm_hf.portable.decoding.sidecar_names import BESIDE_WEIGHTS
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attributes import FILE_NAME as ATTRIBUTE_FILE
 from fundamentallm_hf.portable.guides.attributes import FOLDER as ATTRIBUTES

@@ -31,7 +31,7 @@ from fundamentallm_hf.hub.upload import LIBRARY, Upload, login_name, split_targe
 from fundamentallm_hf.model_io.checkpoint import convert_checkpoint, is_fundamentallm_source
 from fundamentallm_hf.model_io.loading import DEMO_MODEL, load_model, tokenizer_of
 from fundamentallm_hf.model_io.model_folder import write_model_folder
-from fundamentallm_hf.portable.decoding.draft_file import BESIDE_WEIGHTS
+from fundamentallm_hf.portable.decoding.sidecar_names import BESIDE_WEIGHTS
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.guides.attribute_lookup import save_attributes
 from fundamentallm_hf.portable.model.modeling_fundamentallm import FundamentaLLMPreTrainedModel

@@ -64,14 +64,19 @@ class Guard:
             if message["type"] == "http.response.start":
                 begun = True
                 self.metrics.count(path, message["status"])
+                if self.metrics.crowded:  # the next connection of this client finds a process that has less to do
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
+        self.metrics.add_answering(1)
         try:
             await self.app(scope, receive, answer)
         except asyncio.CancelledError:
             if not begun:
                 self.metrics.count(path, CLIENT_LEFT)
             raise
+        finally:
+            self.metrics.add_answering(-1)
 
 
 def error_answer(status: int, line: str) -> Any:

@@ -5,7 +5,6 @@ import json
 import math
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from transformers.cli.serving import utils
 from transformers.generation.streamers import BaseStreamer
 
 from fundamentallm_hf.generation.batch import RowReader, torch_seeded
-from fundamentallm_hf.generation.batcher import Batcher, Request
+from fundamentallm_hf.generation.batcher import Batcher, Counts, Request
 from fundamentallm_hf.generation.generate_arguments import end_tokens, is_fundamentallm, token_budgets
 from fundamentallm_hf.generation.generator import Generator
 from fundamentallm_hf.generation.probabilities import log_probability
@@ -33,8 +32,9 @@ from .request_fields import Asked
 
 # Seconds between two pieces of a streamed text.
 PACE = 0.03
-# One for each model, whichever endpoint it is asked at.
-_BATCHERS: "weakref.WeakKeyDictionary[Any, Batcher]" = weakref.WeakKeyDictionary()
+# One for each model, whichever endpoint it is asked at, until the model is unloaded; and what those before have done.
+_BATCHERS: dict[Any, Batcher] = {}
+_PAST: list[Counts] = []
 _MAKING = threading.Lock()
 
 
@@ -46,10 +46,19 @@ def batcher_of(model: Any, tokenizer: Any) -> Batcher:
         return _BATCHERS[model]
 
 
-def batchers() -> list[Batcher]:
-    """Those of all models."""
+def release(model: Any) -> None:
+    """Keep a model that is unloaded no longer than until the texts that it is generating have ended."""
     with _MAKING:
-        return list(_BATCHERS.values())
+        batcher = _BATCHERS.pop(model, None)
+        if batcher is not None:
+            _PAST.append(batcher.counts)
+            batcher.end()
+
+
+def all_counts() -> list[Counts]:
+    """What the batchers of all models have done, also of those that are unloaded."""
+    with _MAKING:
+        return [*_PAST, *(each.counts for each in _BATCHERS.values())]
 
 
 @dataclass(frozen=True)

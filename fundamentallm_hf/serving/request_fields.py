@@ -22,6 +22,8 @@ from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.generation_settings import LIST_FILES, SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import short_repr
 
+from .server_limits import ServerLimits
+
 # Other names of settings.
 ALIASES = {
     **dict.fromkeys(("max_completion_tokens", "max_output_tokens"), "max_tokens"),
@@ -56,27 +58,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 # All fields that a request may have.
 FIELDS = sorted({*SETTINGS, *ALIASES, *CONVERTED, *WITHOUT_EFFECT, *READ_LATER, *READ_APART, *NEUTRAL} - {*CLOSED})
-
-
-@dataclass(frozen=True)
-class ServerLimits:
-    """The upper limits of a request.
-
-    Attributes:
-        tokens: new tokens.
-        entries: of a list.
-        beams: of a search.
-        samples: texts for one prompt.
-        characters: of a field that holds text, and of an entry of a list; not of the prompt.
-        waiting: requests that may wait; further ones get status 503.
-    """
-
-    tokens: int = 4096
-    entries: int = 1000
-    beams: int = 16
-    samples: int = 16
-    characters: int = 20_000
-    waiting: int = 256
 
 
 @dataclass(frozen=True)

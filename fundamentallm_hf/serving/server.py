@@ -4,7 +4,7 @@ transformers reads its options, loads the models, and forms the answers of its t
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,27 +15,30 @@ from fundamentallm_hf.settings.typed_values import short_repr
 from .departures import EndsWithClient
 from .guard import Guard, error_answer
 from .metrics import Metrics
-from .request_fields import Asked, ServerLimits, read_fields
+from .request_fields import Asked, read_fields
+from .server_limits import ServerLimits
+from .shared_counts import TEXT_PATHS, SharedCounts
 
-TEXT_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/responses")
 
-
-def prepare(limits: ServerLimits, api_key: str | None) -> None:
+def prepare(limits: ServerLimits, api_key: str | None, metrics: Metrics | None = None) -> None:
     """Make `transformers serve`, started in this process, answer as described in this module.
 
     Args:
         limits: of every request.
         api_key: that requests have to carry; None if they need none.
+        metrics: of this process, where it is one of several; None if it is the only one.
     """
+    from transformers.cli.serving import model_manager as models
     from transformers.cli.serving import server, utils
     from transformers.cli.serving.chat_completion import ChatCompletionHandler
     from transformers.cli.serving.completion import CompletionHandler
     from transformers.cli.serving.response import ResponseHandler
 
     from .common_batch import Batched
-    from .manager import Together
+    from .manager import Together, release
 
     utils.GenerateManager = Together
+    release_unloaded(models.TimedModel, release)
     utils.CBGenerateManager = Batched
     handlers = {"chat": ChatCompletionHandler, "completions": CompletionHandler, "responses": ResponseHandler}
     for endpoint, handler in handlers.items():
@@ -44,10 +47,22 @@ def prepare(limits: ServerLimits, api_key: str | None) -> None:
 
     def build_server(model_manager: Any, *args: Any, **kwargs: Any) -> Any:
         app = build(model_manager, *args, **kwargs)
-        _complete(app, model_manager, limits, api_key)
+        _complete(app, model_manager, limits, api_key, metrics)
         return app
 
     server.build_server = build_server
+
+
+def release_unloaded(kind: Any, release: Callable[[Any], None]) -> None:
+    """Change the class of loaded models **in place**: what is unloaded is released here as well."""
+    delete = kind.delete_model
+
+    def delete_model(self: Any) -> None:
+        if getattr(self, "model", None) is not None:
+            release(self.model)
+        delete(self)
+
+    kind.delete_model = delete_model
 
 
 def _check_requests(handler: type, endpoint: str, limits: ServerLimits) -> None:
@@ -72,7 +87,7 @@ def _check_requests(handler: type, endpoint: str, limits: ServerLimits) -> None:
 
     def make_config(self: Any, body: Mapping[str, Any], own: Any, use_cb: bool = False) -> Any:
         asked: Asked = body["asked"]
-        config = asked.make_config(self.current_model, body["sample"])
+        config = asked.make_config(body["loaded"], body["sample"])
         config.use_cache = not use_cb
         return config
 
@@ -85,7 +100,7 @@ def _check_requests(handler: type, endpoint: str, limits: ServerLimits) -> None:
             found = resolve(self, body)
         except (OSError, ValueError) as error:
             raise UserError(f"the model {body['model']!r} cannot be loaded: {_line(error)}", setting="model") from error
-        self.current_model = found[1]
+        body["loaded"] = found[1]
         return found
 
     handler.handle_request = handle_request  # type: ignore[attr-defined]
@@ -109,13 +124,18 @@ def _check_prompt(body: Mapping[str, Any]) -> None:
         raise UserError("the request has no prompt: give messages, prompt or input", setting="prompt")
 
 
-def _complete(app: Any, model_manager: Any, limits: ServerLimits, api_key: str | None) -> None:
+def _complete(app: Any, model_manager: Any, limits: ServerLimits, api_key: str | None, metrics: Metrics | None) -> None:
     """Add the key, the limit of waiting requests, metrics and the list of models to an app, **in place**."""
     from fastapi import HTTPException
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import PlainTextResponse
 
-    metrics = Metrics()
+    if metrics is not None:
+        _refuse_reset(app)
+    else:
+        counts = SharedCounts()
+        counts.rows[0].ready = 1
+        metrics = Metrics(counts, counts.rows[0])
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Any, error: Any) -> Any:
@@ -132,6 +152,16 @@ def _complete(app: Any, model_manager: Any, limits: ServerLimits, api_key: str |
     app.add_middleware(Guard, paths=TEXT_PATHS, api_key=api_key, most_waiting=limits.waiting, metrics=metrics)
     app.add_middleware(EndsWithClient, paths=TEXT_PATHS)
     model_manager.get_gen_models = lambda cache_dir=None: served_models(model_manager, cache_dir)
+
+
+def _refuse_reset(app: Any) -> None:
+    """Refuse the request that unloads the models, which would reach one of several processes."""
+    from starlette.routing import Route
+
+    def reset(request: Any) -> Any:
+        return error_answer(400, "/reset would reach one of the workers only: start the server with --workers 1 for it")
+
+    app.router.routes.insert(0, Route("/reset", reset, methods=["POST"]))
 
 
 def served_models(manager: Any, cache_dir: str | None = None) -> list[dict[str, Any]]:

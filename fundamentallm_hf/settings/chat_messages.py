@@ -74,7 +74,7 @@ def check_messages(messages: Any, what: str = "chat") -> Messages:
         if role == "system" and number > 1:
             raise UsageError(f"{where} has the role 'system', which only the first message can have")
         checked.append({"role": role, "content": content})
-    asked = checked[:-1] if started_reply(checked) is not None else checked
+    asked = turns_of(checked)
     if not asked or asked[-1]["role"] != "user":
         raise UsageError(
             f"the last message of {what} has to be the user's, or the start of a reply to it, but is the "
@@ -86,6 +86,11 @@ def check_messages(messages: Any, what: str = "chat") -> Messages:
 def started_reply(messages: Sequence[Mapping[str, str]]) -> str | None:
     """The start of the reply with which a chat ends; None where it ends with the message to be answered."""
     return messages[-1]["content"] if messages[-1]["role"] == "assistant" else None
+
+
+def turns_of(messages: Messages) -> Messages:
+    """The messages of a chat without the start of a reply with which it may end."""
+    return messages if started_reply(messages) is None else messages[:-1]
 
 
 def with_reply(messages: Sequence[Mapping[str, str]], added: str) -> Messages:
@@ -101,10 +106,9 @@ def with_reply(messages: Sequence[Mapping[str, str]], added: str) -> Messages:
     ```
     """
     chat = [dict(message) for message in messages]
-    started = started_reply(chat)
     if not added:
         return chat
-    return [*(chat if started is None else chat[:-1]), {"role": "assistant", "content": (started or "") + added}]
+    return [*turns_of(chat), {"role": "assistant", "content": (started_reply(chat) or "") + added}]
 
 
 def user_chat(content: str, system: str | None = None) -> Messages:

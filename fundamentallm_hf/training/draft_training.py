@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer
 
-from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
 from fundamentallm_hf.portable.decoding.drafts import KEY_BITS, KEY_FACTOR, KEY_MASK, NgramTable
+from fundamentallm_hf.portable.decoding.sidecar_names import DRAFT_FILE
 from fundamentallm_hf.portable.errors import UserError
 
 ORDER = 10

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from fundamentallm_hf.model_io.loading import load_model
-from fundamentallm_hf.portable.decoding.draft_file import NEXT_WORDS_FILE
 from fundamentallm_hf.portable.decoding.next_words import OTHERS, NextWords
 from fundamentallm_hf.portable.decoding.sidecar_files import own_word_counts
+from fundamentallm_hf.portable.decoding.sidecar_names import NEXT_WORDS_FILE
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.text.characters import fold_text, is_word
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary

@@ -1,7 +1,7 @@
 """The actions of the page's buttons, as functions of the components on screen.
 
 A function that generates or branches returns a value for every component that shows one: gradio would recreate an
-    omitted component in the session, and keep the old one for as long as the session.
+omitted component in the session, and keep the old one for as long as the session.
 """
 
 import json
@@ -21,7 +21,7 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from . import beam_view, comparisons, export, text_view
 from .endpoints import LONGEST_SENTENCE, check_columns, programs_text, sentence
 from .examples import PRESET, Example
-from .fields import chips_html, read_field, show_chat_fields, show_fields
+from .fields import chips_html, read_field, settings_html, show_fields
 from .highlights import find_required
 from .limits import LIMITS, OPEN, parse_messages, read_prompt, read_settings
 from .messages import RESTORE, alert_html, refusal_html, start_html, status_html
@@ -29,6 +29,8 @@ from .runner import Writer, Written
 
 # Requests that may wait or run before further ones are rejected: about a minute's work.
 WAITING = 24
+# In place of the exports, where there is no text.
+NO_EXPORTS = [""] * 4
 # Characters of a file of texts.
 LARGEST = 5_000_000
 BUSY = f"The model is busy: {WAITING} requests are waiting already. Please try again in a minute."
@@ -112,7 +114,7 @@ class Actions:
     def show_result(self, request: gr.Request, result: Result | None) -> list:
         """Show how to reproduce the texts elsewhere; nothing where there are none."""
         if result is None:
-            return [""] * 4
+            return NO_EXPORTS
         return self._exports(result.prompt, result.settings, request)
 
     def clear_message(self, result: Result | None, typed: str) -> Any:
@@ -120,10 +122,6 @@ class Actions:
         if result is None or not isinstance(result.prompt, ChatPrompt):
             return gr.skip()
         return "" if result.prompt.messages[-1]["content"] == typed else gr.skip()
-
-    def show_chat(self, chat: bool) -> list:
-        """The prompt, the button and the system message as they are for a chat, or for a text."""
-        return show_chat_fields(chat)
 
     def _exports(self, prompt: str, settings: GenerationSettings, request: gr.Request) -> list:
         address = address_of(request)
@@ -195,10 +193,10 @@ class Actions:
             event: `prompt` is the text to go on from, or `messages` are the chat to answer; `seed` and `settings` are
                 those of the text, where they count.
         """
-        data = event._data if isinstance(event._data, dict) else {}
+        data = _data(event)
         try:
             prompt, messages = data.get("prompt"), data.get("messages")
-            chat = isinstance(self._prompt(prompt, messages), ChatPrompt)
+            chat = isinstance(self.writer.read_prompt(prompt, messages), ChatPrompt)
             given = ["", json.dumps(messages)] if chat else [prompt, ""]
             if (pattern or schema or grammar) and data.get("branches"):
                 raise UserError(
@@ -206,9 +204,7 @@ class Actions:
                     "clear that setting to branch"
                 )
             if isinstance(data.get("settings"), dict):
-                settings = _settings_of(data)
-                values = {name: getattr(settings, name) for name in OPEN} | {"seed": data.get("seed")}
-                return [*given, *show_fields(values)]
+                return [*given, *_fields_of(data)]
         except (ValueError, TypeError) as error:
             raise gr.Error(sentence(error), print_exception=False) from None
         fields: dict[str, Any] = {name: gr.skip() for name in OPEN}
@@ -220,23 +216,23 @@ class Actions:
 
     def show_moved(self, request: gr.Request, event: gr.EventData) -> list:
         """How to reproduce the text that the visitor went to, nothing for a text that was typed; and its status."""
-        data = event._data if isinstance(event._data, dict) else {}
+        data = _data(event)
         status = status_html(str(data.get("facts", ""))[:LONGEST_SENTENCE])
         try:
             if not data.get("written"):
-                return ["", "", "", "", None, status]
-            prompt = self._prompt(data.get("prompt"), data.get("messages"))
+                return [*NO_EXPORTS, None, status]
+            prompt = self.writer.read_prompt(data.get("prompt"), data.get("messages"))
             return [*self._exports(prompt, _settings_of(data), request), None, status]
         except (ValueError, TypeError, KeyError):
-            return ["", "", "", "", None, status]
+            return [*NO_EXPORTS, None, status]
 
     def fill_fields(self, event: gr.EventData) -> list:
         """The switch of the chat, the prompt, the system message and the fields of a text on screen.
 
-        Without settings the fields get the page's defaults: for a text that was typed, and to start afresh. What is
-        None of the others stays as it is.
+        Without settings the fields get the page's defaults: for a text that was typed, and to start afresh. Of the
+        switch, the prompt and the system message, what is None stays as it is.
         """
-        data = event._data if isinstance(event._data, dict) else {}
+        data = _data(event)
         try:
             # A message may be as long as a chat.
             limits = replace(LIMITS, prompt=LIMITS.chat) if data.get("chat") else LIMITS
@@ -247,16 +243,13 @@ class Actions:
                     for name in ("prompt", "system")
                 ),
             ]
-            if data.get("settings") is None:
-                return [*given, *show_fields({})]
-            settings = _settings_of(data)
-            return [*given, *show_fields({name: getattr(settings, name) for name in OPEN} | {"seed": data.get("seed")})]
+            return [*given, *(show_fields({}) if data.get("settings") is None else _fields_of(data))]
         except (ValueError, TypeError) as error:
             raise gr.Error(sentence(error), print_exception=False) from None
 
     def open_texts(self, event: gr.EventData) -> str:
         """The texts of a file, checked, in the form that the browser keeps."""
-        data = event._data if isinstance(event._data, dict) else {}
+        data = _data(event)
         text, what = str(data.get("text", "")), f"the file {str(data.get('name'))[:80]!r}"
         try:
             if len(text) > LARGEST:
@@ -272,18 +265,19 @@ class Actions:
             raise gr.Error(sentence(error), print_exception=False) from None
 
     def show_chips(self, *values: Any) -> str:
-        """The fields that differ from the page's defaults, each with a button that takes it back."""
-        return chips_html(dict(zip(OPEN, values, strict=True)))
+        """The fields that differ from the defaults of the page, with buttons that take them back, and the settings."""
+        shown = dict(zip(OPEN, values, strict=True))
+        return chips_html(shown) + settings_html(shown)
 
     def remove_chip(self, event: gr.EventData) -> list:
         """The page's default in one field."""
-        name = (event._data or {}).get("name")
+        name = _data(event).get("name")
         defaults = dict(zip(OPEN, show_fields({}), strict=True))
         return [defaults[each] if each == name else gr.skip() for each in OPEN]
 
     def leave_out(self, event: gr.EventData) -> list:
         """The setting to compare with and without, the tab that shows both, and there what is compared."""
-        name = str((event._data or {}).get("name"))
+        name = str(_data(event).get("name"))
         label = OPEN[name].label if name in OPEN else name
         kinds = [*comparisons.KINDS, (f"with and without {label}", name)]
         return [name, gr.Tabs(selected="compare"), gr.Radio(kinds, value=name)]
@@ -304,7 +298,7 @@ class Actions:
                 return [gr.skip()] * (2 + len(OPEN)) + [told, "", start]
             read_settings({name: value for name, value in values.items() if value is not None})
             messages = prompt if isinstance(prompt, list) else None
-            self._prompt("", messages)
+            self.writer.read_prompt("", messages)
         except ValueError as error:
             alert = alert_html(f"The link cannot be followed: {sentence(error)}")
             return [gr.skip()] * (2 + len(OPEN)) + [told, alert, gr.skip()]
@@ -317,13 +311,10 @@ class Actions:
             start_html("write", self.model, can_chat, messages),
         ]
 
-    def _prompt(self, prompt: Any, messages: Any) -> str:
-        return read_prompt(prompt) if not messages else self.writer.read_prompt(prompt, messages)
-
     def _read(self, prompt: Any, messages: Any, values: tuple) -> tuple[str, GenerationSettings]:
         read = {name: read_field(OPEN[name], value) for name, value in zip(OPEN, values, strict=True)}
         settings = read_settings(read)
-        checked = self._prompt(prompt, parse_messages(messages) if messages else None)
+        checked = self.writer.read_prompt(prompt, parse_messages(messages) if messages else None)
         if isinstance(checked, ChatPrompt):
             settings = settings.replace(must_include_prompt=False, must_include=_missing(checked.reply, settings))
         return checked, settings
@@ -333,6 +324,17 @@ def _missing(reply: str, settings: GenerationSettings) -> tuple[str, ...]:
     """The required words that are not in the start of a reply."""
     found = {mark.entry for mark in find_required(reply, 0, settings.must_include, settings.case_sensitive)}
     return tuple(entry for entry in settings.must_include if entry not in found)
+
+
+def _data(event: gr.EventData) -> dict[str, Any]:
+    """What the browser sent with an event; any program may send something else than a dict."""
+    return event._data if isinstance(event._data, dict) else {}
+
+
+def _fields_of(data: dict[str, Any]) -> list[Any]:
+    """The values of all fields for a text of the browser."""
+    settings = _settings_of(data)
+    return show_fields({name: getattr(settings, name) for name in OPEN} | {"seed": data.get("seed")})
 
 
 def _settings_of(data: dict) -> GenerationSettings:

@@ -34,8 +34,8 @@ const differing = () => {
   return (node) => ("tokens" in node ? shown(node).filter((each) => !shared.has(each)) : []);
 };
 
-const drawRow = ({ id, name, about, depth, children, isFolded, isHere, compares, fills }) => {
-  const row = make("li", isHere ? "branch here" : "branch");
+const drawRow = ({ id, name, about, depth, children, isFolded, isHere, hides, compares, fills }) => {
+  const row = make("li", `branch${isHere ? " here" : hides ? " hides" : ""}`);
   row.dataset.id = id;
   row.style.setProperty("--depth", depth);
   const go = button(name, "go");
@@ -60,16 +60,24 @@ const drawRow = ({ id, name, about, depth, children, isFolded, isHere, compares,
 // The rows of the list as they were drawn, so that only what differs is drawn again.
 const drawnRows = new Map();
 
-// Scroll the list to the text on screen. Rows have their height only once they were seen, so this may take some frames.
+let scrolledTo = null; // the text that the list was scrolled to
+
+// Scroll the list to the text on screen, with its neighbours. Rows have their height only once they were seen, so this may
+// take some frames.
 const scrollToHere = (list, frames = 6) =>
   requestAnimationFrame(() => {
-    const here = list.querySelector(".here");
+    const here = list.querySelector(".here, .hides");
     if (!here || !frames) return;
-    const [top, end] = [here.offsetTop - list.offsetTop, here.offsetTop - list.offsetTop + here.offsetHeight];
-    if (top < list.scrollTop) list.scrollTop = top;
-    else if (end > list.scrollTop + list.clientHeight) list.scrollTop = end - list.clientHeight;
+    const top = here.offsetTop - list.offsetTop;
+    if (top < list.scrollTop || top + here.offsetHeight > list.scrollTop + list.clientHeight)
+      list.scrollTop = top - (list.clientHeight - here.offsetHeight) / 2;
     scrollToHere(list, frames - 1);
   });
+
+// Unfold what hides a text.
+const unfold = (node) => {
+  for (let above = node && node.parent; above; above = tree.nodes.get(above).parent) folded.delete(above);
+};
 
 const drawTree = () => {
   const list = branches().querySelector(".list");
@@ -85,6 +93,7 @@ const drawTree = () => {
     const about = [...facts(node).split(" · "), ...settingsOf(node)].filter(Boolean);
     const isHere = node === tree.current;
     const shows = { id: node.id, name: node.name, about, depth: Math.min(depth, 6), children: children > 0, isFolded, isHere };
+    shows.hides = isFolded && isBelow(tree.current, node.id);
     shows.compares = Boolean(tree.current) && !isHere;
     shows.fills = isHere && "tokens" in node;
     const [before, what] = [drawnRows.get(node.id), JSON.stringify(shows)];
@@ -98,7 +107,8 @@ const drawTree = () => {
   for (const id of drawnRows.keys()) if (!seen.has(id)) drawnRows.delete(id);
   const rows = new Set([...drawnRows.values()].map(({ row }) => row));
   for (const row of [...list.children]) if (!rows.has(row)) row.remove();
-  scrollToHere(list);
+  if (scrolledTo !== tree.current) scrollToHere(list); // otherwise it stays where the visitor has scrolled it to
+  scrolledTo = tree.current;
   if (focused && focused.do) {
     const again = list.querySelector(".here .name");
     if (again) again.focus();

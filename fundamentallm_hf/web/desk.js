@@ -14,7 +14,6 @@ let tree = kept.tree;
 let asked = null; // the prompt or messages that a text was asked for with, and the id of the text that it came from
 let canChat = false; // whether the model has a chat template
 let removed = null; // the tree before the last texts were deleted
-let draft = null; // an edited text that was not kept, and the id of the one that it was made of
 let grows = false; // whether a text is shown while it is generated
 
 const say = (...parts) => branches().querySelector(".say").replaceChildren(...parts);
@@ -63,6 +62,7 @@ const draw = () => {
     run.querySelector(".see").dataset.id = node.id;
   } else {
     const see = make("section", "see");
+    see.dataset.id = node.id;
     const text = make("p", "text");
     text.append(make("span", "prompt", chat ? startedReply(chat) : tree.prompt(node)), node.completion);
     if (chat) see.append(showTurns(turnsOf(chat)));
@@ -75,6 +75,8 @@ const draw = () => {
   const place = shownIn() || element.querySelector(".empty, .cards, .restore");
   if (place) place.replaceWith(run);
   else element.append(run);
+  for (const see of run.querySelectorAll(".see")) markEarlier(see, node);
+  offerSettings();
   apply();
   drawTree();
 };
@@ -92,6 +94,7 @@ const moreOf = (node) => {
 };
 
 const move = () => {
+  unfold(tree.current);
   save();
   draw();
   const node = tree.current;
@@ -121,7 +124,10 @@ const take = (run) => {
   }
   const legend = run.querySelector(".legend");
   sections.forEach((see, index) => views.keep(views.key(tree, nodes[index]), see.outerHTML + (legend ? legend.outerHTML : "")));
+  sections.forEach((see, index) => markEarlier(see, nodes[index]));
   if (nodes.length) tree.go(nodes[0].id);
+  offerSettings();
+  unfold(tree.current);
   say(tree.nodes.size > count ? "" : "This text was here already: the same settings and seed write the same text. Retry takes another seed.");
   // The button that was pressed went away with the text that it belonged to.
   const first = run.querySelector(".tok");
@@ -142,56 +148,6 @@ const nextSeed = (node) => {
   return seeds.length ? Math.max(...seeds.map((each) => each.seed)) + 1 : null;
 };
 
-// The part of a text that is edited: all of it; of a chat the reply.
-const editable = (node) => {
-  const chat = node && tree.chat(node);
-  return chat ? startedReply(chat) : node ? tree.text(node) : "";
-};
-
-const edit = (before) => {
-  const form = make("div", "run editing");
-  const area = make("textarea", "text");
-  area.value = before;
-  area.setAttribute("aria-label", "the text");
-  const ends = make("div", "ends");
-  ends.append(button("Keep", "keep"), button("Cancel", "cancel"));
-  form.append(area, ends);
-  area.addEventListener("keydown", (event) => event.key === "Escape" && act("cancel"));
-  shownIn().replaceWith(form);
-  area.style.height = `${Math.max(160, area.scrollHeight)}px`;
-  area.focus();
-};
-
-const keep = () => {
-  const after = element.querySelector(".editing textarea").value;
-  const node = tree.current;
-  const before = editable(node);
-  if (after === before) return draw();
-  const changed = compare(before, after).filter(([sign]) => sign === "+").map(([, text]) => text).join("");
-  const chat = node && tree.chat(node);
-  const given = chat ? tree.text(node).slice(0, tree.text(node).length - before.length) : "";
-  const facts = chat ? { messages: withReply(turnsOf(chat), after) } : {};
-  tree.go(tree.add(node ? node.id : null, given + after, "", facts, firstWords(changed)).id);
-  draft = null;
-  say();
-  move();
-};
-
-const showDifferences = (id) => {
-  const other = tree.nodes.get(id);
-  const run = make("div", "run");
-  const see = make("section", "see differences");
-  see.append(make("h3", "", `${tree.current.name} → ${other.name}`));
-  const text = make("p", "text");
-  const [one, two] = [tree.current, other].map((node) => (tree.chat(node) ? readable(tree.chat(node)) : tree.text(node)));
-  for (const [sign, part] of compare(one, two))
-    text.append(sign === "=" ? document.createTextNode(part) : make(sign === "-" ? "del" : "ins", "", part));
-  see.append(text, button("Close", "cancel"));
-  run.append(see);
-  shownIn().replaceWith(run);
-  see.querySelector("button").focus();
-};
-
 const download = () => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([tree.toString()], { type: "application/json" }));
@@ -208,7 +164,7 @@ const acts = {
   compare: (id) => showDifferences(id),
   cancel: () => {
     const area = element.querySelector(".editing textarea");
-    draft = area && area.value !== editable(tree.current) ? { id: tree.current && tree.current.id, text: area.value } : null;
+    draft = area && area.value !== asTyped(editable(tree.current)) ? { id: tree.current && tree.current.id, text: area.value } : null;
     if (draft !== null) say("The changes were not kept. ", button("Edit them again", "draft"));
     draw();
     const here = branches().querySelector(".here .name");

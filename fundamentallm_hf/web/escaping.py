@@ -16,4 +16,5 @@ def escape(text: str) -> str:
     ```
     """
     escaped = html.escape(text, quote=True).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;")
-    return escaped.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    # A page has no null character, and only as a reference a carriage return that stays one.
+    return escaped.replace("\0", "\N{REPLACEMENT CHARACTER}").replace("\r", "&#13;")

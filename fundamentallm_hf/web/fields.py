@@ -3,19 +3,20 @@
 Names, help, choices and ranges come from the table. This file decides how a value is entered, for example by a slider.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
+from fundamentallm_hf.generation.text_tree import differing
 from fundamentallm_hf.portable.controls.setting import Setting
-from fundamentallm_hf.settings.generation_settings import GenerationSettings
 from fundamentallm_hf.settings.typed_values import read_value, show_value
 
 from .comparisons import REMOVABLE
 from .escaping import escape
-from .limits import LIMITS, OPEN
+from .limits import LIMITS, OPEN, read_settings
 
 # The page's defaults: the values that the guide recommends, and a fixed seed that can be passed on.
 START: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": 7}
@@ -28,6 +29,8 @@ _PLAIN = {
     "must_include": "required words",
     "guide_attribute": "mood",
 }
+# The seed is shown with a text, the next two are about several texts, and the page sets the last one for a branch.
+_NOT_OF_A_TEXT = ("seed", "num_samples", "best", "must_include_prompt")
 _DEFAULT = re.compile(r" The default is [^.]*\.")
 # Sliders: from, to, step. The settings may have wider ranges, which programs can use.
 _SLIDERS = {
@@ -86,10 +89,16 @@ def make_field(setting: Setting, attributes: list[str]) -> gr.components.Compone
 FIRST_PROMPT, FIRST_MESSAGE = "Once upon a time", "Tell me about bees."
 
 
+def names_of(chat: bool) -> tuple[str, str]:
+    """What the field of the prompt and the button are called, for a chat or for a text."""
+    return ("message", "Send") if chat else ("prompt", "Write")
+
+
 def show_chat_fields(chat: bool) -> list[Any]:
     """The prompt, the button and the system message as they are for a chat, or for a text."""
-    prompt = gr.update(label="message" if chat else "prompt", placeholder="your message" if chat else "")
-    return [prompt, gr.update(value="Send" if chat else "Write"), gr.update(visible=chat)]
+    typed, button = names_of(chat)
+    prompt = gr.update(label=typed, placeholder="your message" if chat else "")
+    return [prompt, gr.update(value=button), gr.update(visible=chat)]
 
 
 def help_of(setting: Setting) -> str:
@@ -190,6 +199,24 @@ def chips_html(values: Mapping[str, Any]) -> str:
     return f'<ul aria-label="settings that differ">{"".join(chips)}</ul>' if chips else ""
 
 
+def settings_html(values: Mapping[str, Any]) -> str:
+    """The settings of the fields, hidden: the browser compares them with those of the text in view.
+
+    Of the settings that say how to write one text, each has its value, or null for its default, as the tree of texts
+    has it. Nothing is returned where a field holds what is refused.
+
+    Args:
+        values: as the fields show them.
+    """
+    try:
+        settings = read_settings({name: read_field(OPEN[name], value) for name, value in values.items()})
+    except ValueError:
+        return ""
+    known = differing(settings)
+    compared = {name: known.get(name) for name in OPEN if name not in _NOT_OF_A_TEXT}
+    return f'<div hidden data-settings="{escape(json.dumps(compared))}"></div>'
+
+
 def groups() -> dict[str, list[str]]:
     """The names of the collapsed settings, under the headings of the table."""
     found: dict[str, list[str]] = {}
@@ -197,8 +224,3 @@ def groups() -> dict[str, list[str]]:
         if name not in ESSENTIAL:
             found.setdefault(setting.group, []).append(name)
     return found
-
-
-def defaults() -> GenerationSettings:
-    """The settings with which the page starts."""
-    return GenerationSettings(**START)

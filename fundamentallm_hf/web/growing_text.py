@@ -3,16 +3,14 @@
 import math
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fundamentallm_hf.generation.probabilities import Prediction, TokenNames
+from fundamentallm_hf.generation.probabilities import Prediction, TokenNames, led_to
 from fundamentallm_hf.generation.streaming import visible_from
 from fundamentallm_hf.portable.decoding.control_effects import Shift
 
-# A token counts as chosen because of a control that made it so many times as likely.
-RAISED = 1.1
 # A word is pulled where the guide made it at least this much more or less likely, in nats.
 PULLED = 0.1
 _WORD = re.compile(r"\w+")
@@ -40,18 +38,13 @@ class PlacedShift:
 
 
 def find_shifts(tokens: Sequence[Prediction], names: TokenNames) -> tuple[PlacedShift, ...]:
-    """Where controls have changed a finished text: the token that was chosen is one that they have made more likely."""
+    """Where controls have changed a finished text."""
     found, start = [], 0
     for token in tokens:
-        found += [PlacedShift.of(shift, start, names) for shift in token.shifts if _changed(token, shift)]
+        shifts = [each for each in token.shifts if led_to(each, token.token, token.effects)]
+        found += [PlacedShift.of(shift, start, names) for shift in shifts]
         start += len(token.text)
     return tuple(found)
-
-
-def _changed(token: Prediction, shift: Shift) -> bool:
-    # Without a factor, the token was impossible before.
-    raised = token.effects.get(shift.phase, math.inf) > RAISED
-    return shift.away != token.token and (raised or shift.towards == token.token)
 
 
 class Pull(NamedTuple):
@@ -96,17 +89,6 @@ def _pulls(text: str, factors: Iterable[tuple[int, float | None]]) -> tuple[Pull
     return tuple(pulls)
 
 
-def _changed_piece(
-    piece: str, offset: int, shift: PlacedShift, effects: Iterable[tuple[int, Mapping[str, float]]]
-) -> bool:
-    """As `_changed`, of a token that starts at `offset` of a piece."""
-    if shift.away and piece.startswith(shift.away, offset):
-        return False
-    factors = next((each for at, each in effects if at >= offset and not piece[offset:at].strip()), {})
-    chosen = bool(shift.towards) and piece.startswith(shift.towards, offset)
-    return chosen or factors.get(shift.phase, math.inf) > RAISED
-
-
 class GrowingText:
     """Receives a text from the thread that generates it.
 
@@ -127,12 +109,11 @@ class GrowingText:
 
     def take(self, piece: str) -> None:
         """One more piece."""
-        effects = getattr(piece, "effects", ())
-        for offset, shift in getattr(piece, "shifts", ()):
-            placed = PlacedShift.of(shift, self._length + offset, self._names)
-            if _changed_piece(piece, offset, placed, effects):
-                self._shifts.append(placed)
-        self._factors += [(self._length + offset, each.get("guide")) for offset, each in effects]
+        for offset, shift, led in getattr(piece, "shifts", ()):
+            if led:
+                self._shifts.append(PlacedShift.of(shift, self._length + offset, self._names))
+        for offset, effects in getattr(piece, "effects", ()):
+            self._factors.append((self._length + offset, effects.get("guide")))
         self._length += len(piece)
         self._pieces.append(piece)
         if not self.changed.is_set():

@@ -10,6 +10,7 @@ import gradio as gr
 from .actions import WAITING, Actions
 from .endpoints import Endpoints, attribute_list
 from .examples import EXAMPLES, PRESETS
+from .fields import names_of, show_chat_fields
 from .messages import status_html
 from .panels import JUMP, JUMPS, PromptPanel, ResultPanel, SettingsPanel, script
 from .runner import Writer
@@ -28,7 +29,7 @@ ASK_TYPED = ASK % ("false", "true")
 # Where nothing is typed, a preset, a comparison or a search is about the last message.
 ASK_OR_LAST, LOOK_AT_LAST = ASK % ("true", "true"), ASK % ("true", "false")
 INTRO = """# A language model writes, you steer
-{who} Click a {part} to see what else could stand there.
+{who} Choose a {part} to see what else could stand there.
 
 Ban or require words, and press *{button}*. *Export* has the text as Python."""
 WHO = "A small model of children's stories writes here."
@@ -52,10 +53,10 @@ class Page:
         with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
             self.result = gr.State(None, time_to_live=3600)
             bundled = self.actions.model is None
-            button, typed = ("Send", "Message") if self.writer.can_chat else ("Write", "Prompt")
+            typed, button = names_of(self.writer.can_chat)
             who, part = (WHO, "letter") if bundled else ("", "part of the text")
             gr.Markdown(INTRO.format(who=who, part=part, button=button), elem_id="intro")
-            gr.HTML(JUMP.format(typed=typed), elem_id="jump", padding=False, js_on_load=JUMPS)
+            gr.HTML(JUMP.format(typed=typed.capitalize()), elem_id="jump", padding=False, js_on_load=JUMPS)
             # The order of the Tab key: what is filled in, then what is written. On a phone the text is shown first.
             with gr.Row(elem_id="desk"):
                 with gr.Column(min_width=280, elem_id="asked"):
@@ -82,7 +83,7 @@ class Page:
         self.filled = [start.chat, start.prompt, *self.settings.fields.values()]
         self._connect_model()
         self._connect_branches()
-        start.chat.change(actions.show_chat, [start.chat], [start.prompt, start.write, start.system], **now)
+        start.chat.change(show_chat_fields, [start.chat], [start.prompt, start.write, start.system], **now)
         start.stop.click(actions.stop_writing, None, None, **now)
         fields = self.settings.fields
         self.settings.die.click(lambda: str(secrets.randbelow(10_000)), None, [fields["seed"]], **now)

@@ -9,7 +9,7 @@ import gradio as gr
 from . import comparisons
 from .endpoints import programs_text
 from .examples import EXAMPLES, PRESETS, Example
-from .fields import ESSENTIAL, FIRST_MESSAGE, FIRST_PROMPT, groups, make_field
+from .fields import ESSENTIAL, FIRST_MESSAGE, FIRST_PROMPT, groups, make_field, names_of, settings_html, show_fields
 from .limits import OPEN
 from .messages import EMPTY, status_html
 
@@ -31,7 +31,8 @@ BRANCHES = (
     "Start afresh</button>"
     '<input type="file" accept=".json,application/json" aria-label="a file of texts" tabindex="-1" hidden></div>'
 )
-CHIPS = """element.addEventListener("click", (event) => {
+CHIPS = """watch("value", () => document.dispatchEvent(new CustomEvent("fundamentallm-fields")));
+element.addEventListener("click", (event) => {
   const { name, compare } = event.target.dataset || {};
   if (name) trigger("remove", { name });
   if (!compare) return;
@@ -43,7 +44,10 @@ JUMP = '<button type="button" class="act">{typed} and settings ↓</button>'
 JUMPS = """element.addEventListener("click", (event) =>
   event.target.closest("button") && document.getElementById("asked").scrollIntoView());"""
 # The scripts of the text and its tree, which run as one.
-SURFACE = ("script.js", "chat.js", "tree.js", "kept_tree.js", "views.js", "branch_list.js", "desk.js")
+SURFACE = (
+    *("script.js", "chat.js", "tree.js", "kept_tree.js", "views.js"),
+    *("branch_list.js", "given.js", "offer.js", "edit.js", "desk.js"),
+)
 INSTALL = "after `pip install fundamentallm-hf` (`fundamentallm-hf[structured]` for a pattern, a schema or a grammar)"
 HELP = '<label><input type="checkbox"> explain the settings</label>'
 EXPLAIN = """element.addEventListener("change", (event) =>
@@ -79,9 +83,11 @@ class PromptPanel:
         self.system = gr.Textbox(
             "", label="system message", placeholder="none", max_lines=3, visible=can_chat, elem_id="field-system"
         )
+        typed, button = names_of(can_chat)
         self.prompt = gr.Textbox(
             FIRST_MESSAGE if can_chat else FIRST_PROMPT,
-            label="message" if can_chat else "prompt",
+            label=typed,
+            placeholder="your message" if can_chat else "",
             lines=2,
             max_lines=8,
             elem_id="field-prompt",
@@ -89,8 +95,7 @@ class PromptPanel:
         # The chat to answer, as the browser fills it in; nothing for a text.
         self.messages = gr.Textbox("", visible="hidden", elem_id="messages", label="messages")
         with gr.Row(elem_id="actions"):
-            shown = "Send" if can_chat else "Write"
-            self.write = gr.Button(shown, variant="primary", elem_id="write", scale=3, min_width=120)
+            self.write = gr.Button(button, variant="primary", elem_id="write", scale=3, min_width=120)
             self.stop = gr.Button("Stop", interactive=False, elem_id="stop", scale=1, min_width=80)
         self.alert = gr.HTML("", elem_id="alert", js_on_load=script("mark_field.js"))
         self.presets = self._gallery(PRESETS, "Presets: sampling and length for a kind of text", "presets")
@@ -120,7 +125,8 @@ class SettingsPanel:
         gr.HTML(HELP, elem_id="explain", padding=False, js_on_load=EXPLAIN)
         fields: dict[str, Any] = {name: make_field(OPEN[name], attributes) for name in ESSENTIAL}
         # Below these, so that no field moves while it is filled in.
-        self.chips = gr.HTML("", elem_id="chips", padding=False, js_on_load=CHIPS)
+        defaults = dict(zip(OPEN, show_fields({}), strict=True))
+        self.chips = gr.HTML(settings_html(defaults), elem_id="chips", padding=False, js_on_load=CHIPS)
         with gr.Accordion("More settings", open=False, elem_id="more"):
             gr.HTML(SEARCH, elem_id="search-settings", padding=False, js_on_load=script("search.js"))
             for group, names in groups().items():

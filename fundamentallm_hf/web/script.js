@@ -36,19 +36,29 @@ const effects = (raw, final, controls) => {
   return found.length && rest > 0 && Number.isFinite(rest) ? [...found, ["the other settings", rest]].filter(counts) : found;
 };
 
+const closeButton = () => {
+  const close = make("button", "close", "✕");
+  close.type = "button";
+  close.setAttribute("aria-label", "close the alternatives");
+  return close;
+};
+
+const unchoose = (see) => {
+  for (const token of see.querySelectorAll(".tok.chosen")) token.classList.remove("chosen");
+};
+
 // Without the alternatives of a character.
 const hide = (see) => {
-  const token = see.querySelector(".tok.chosen");
+  const token = see.querySelector(".tok.chosen") || see.querySelector(".tok[tabindex='0']");
   see.querySelector(".panel").replaceChildren();
-  if (!token) return;
-  token.classList.remove("chosen");
-  token.focus({ preventScroll: true });
+  unchoose(see);
+  if (token) token.focus({ preventScroll: true });
 };
 
 const show = (see, index, focus) => {
   const tokens = see.querySelectorAll(".tok");
   if (index < 0 || index >= tokens.length) return;
-  for (const token of see.querySelectorAll(".tok.chosen")) token.classList.remove("chosen");
+  unchoose(see);
   for (const token of tokens) token.tabIndex = -1;
   tokens[index].classList.add("chosen");
   tokens[index].tabIndex = 0;
@@ -58,9 +68,6 @@ const show = (see, index, focus) => {
   const [label, after, before, alternatives, , shifts] = see.parsed[index];
   const panel = see.querySelector(".panel");
   panel.replaceChildren();
-  const close = make("button", "close", "✕");
-  close.type = "button";
-  close.setAttribute("aria-label", "close the alternatives");
   const head = make("p", "head");
   head.append(make("b", "", label), " was chosen with a probability of ", make("b", "", percent(after)),
     "; the raw model gives it ", make("b", "", percent(before)), ".");
@@ -101,7 +108,7 @@ const show = (see, index, focus) => {
   const key = make("p", "foot");
   key.append(make("span", "dot raw"), " raw model  ", make("span", "dot final"), " after the settings");
   if (alternatives.some(([, final]) => final === 0)) key.append(" · struck out: the settings leave it out here; it can be chosen all the same");
-  panel.append(key, close); // at the end for the Tab key: the choices come first
+  panel.append(key, closeButton()); // at the end for the Tab key: the choices come first
   see.dataset.at = index;
   // On a phone, the panel covers the end of the text.
   const covered = tokens[index].getBoundingClientRect().bottom + 8 - panel.getBoundingClientRect().top;

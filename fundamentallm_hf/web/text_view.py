@@ -4,16 +4,16 @@ All text is escaped here and never used as a template. `script.js` handles click
 """
 
 import json
-import math
 import re
 import secrets
+import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from fundamentallm_hf.generation.chat import ChatPrompt, own_part
 from fundamentallm_hf.generation.probabilities import STEP_NAMES, Prediction, step_of
-from fundamentallm_hf.generation.text_tree import facts_of
-from fundamentallm_hf.portable.decoding.texts import common_length
+from fundamentallm_hf.generation.text_tree import facts_of, perplexity
+from fundamentallm_hf.portable.text.pieces import common_length
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .escaping import escape
@@ -117,9 +117,9 @@ def _foot(written: Written) -> str:
     parts = [REASONS.get(completion.finish_reason, completion.finish_reason)]
     if completion.seed is not None:
         parts.append(f"seed {completion.seed}")
-    mean = completion.mean_log_probability
-    if mean is not None:
-        parts.append(f"perplexity {math.exp(min(-mean, 50)):.2f}")
+    surprise = perplexity(completion.mean_log_probability)
+    if surprise is not None:
+        parts.append(f"perplexity {surprise:.2f}")
     return f'<p class="foot" title="{_FOOT}">{escape(" · ".join(parts))}</p>'
 
 
@@ -175,7 +175,11 @@ def tokens_html(texts: Sequence[Written], settings: GenerationSettings) -> str:
 def _legend(parts: Sequence[str], common: bool = False) -> str:
     """What the colours and lines in texts mean, with the switches for tokens; of a comparison the lines alone."""
     # Looked for in the attributes of tokens: text may contain these words, but no quotation mark.
-    keys = [key for pattern, key in _KEYS if any(pattern.search(part) for part in parts)]
+    view = "".join(parts)
+    keys = [key for pattern, key in _KEYS if pattern.search(view)]
+    if phases := sorted(set(_SHIFTED.findall(view))):
+        marks = " ".join(_MARK.format(classes=f"shifted {phase}") for phase in phases)
+        keys.append(_KEY.format(f"{marks} a control changed the text here"))
     if common:
         return f'<div class="legend">{"".join(keys)}</div>' if keys else ""
     return _LEGEND.replace("<!-- keys -->", "".join(keys))
@@ -250,20 +254,35 @@ def _spoken(token: Prediction) -> str:
 
 
 def _shown(token: Prediction) -> str:
-    """A token's text; white space with a sign that is hidden until it is switched on."""
+    """A token's text; white space and what is invisible have signs that are hidden until they are switched on.
+
+    A token that takes no room on the screen, such as a line break, gets some, so that it can be pointed at.
+    """
+    bare = all(map(_takes_no_room, token.text))
+    if bare and token.text.strip("\n"):
+        return escape(token.text) + _sign(token.label, bare)
     if not token.text:
-        return f'<span class="sign">{escape(token.label)}</span>'
+        return _sign(token.label, bare)
     parts = []
     for char in token.text:
         if char == "\n":
-            parts.append('<span class="sign" aria-hidden="true">↵</span>\n')
+            parts.append(f"{_sign('↵', bare)}\n")
         elif char == "\t":
-            parts.append('<span class="sign" aria-hidden="true">⇥</span>\t')
+            parts.append(f"{_sign('⇥')}\t")
         elif char == " ":
             parts.append('<span class="blank"> </span>')
         else:
             parts.append(escape(char))
     return "".join(parts)
+
+
+def _sign(sign: str, bare: bool = False) -> str:
+    return f'<span class="sign{" bare" if bare else ""}" data-sign="{escape(sign)}" aria-hidden="true"></span>'
+
+
+def _takes_no_room(char: str) -> bool:
+    joins = "\U0001f3fb" <= char <= "\U0001f3ff" or "\U0001f1e6" <= char <= "\U0001f1ff"  # skin tones, halves of flags
+    return joins or (char != "\t" and unicodedata.category(char) in ("Cc", "Cf", "Mn", "Me", "Zl", "Zp"))
 
 
 def _packed(token: Prediction, labels: Mapping[str, str]) -> list:
@@ -301,24 +320,19 @@ def _round(number: float) -> float:
 
 
 _FOOT = "Perplexity: how much the text surprises the model. The lower, the more predictable."
-# How the classes of a token, and what their marks mean.
+_KEY, _MARK = '<span class="key">{}</span>', '<span class="{classes}">&nbsp;&nbsp;&nbsp;</span>'
+# The phases of which tokens have a mark: each has its colour in texts, and in the legend.
+_SHIFTED = re.compile(r'class="[^"]*\bshifted (\w+)')
+# How the other classes of a token are found, and what their marks mean.
 _KEYS = (
-    (
-        re.compile(r'class="prompt">[^<]'),
-        '<span class="key"><span class="prompt">green</span>: given, not written here</span>',
-    ),
-    (
-        re.compile(r'class="[^"]*\bshifted\b'),
-        '<span class="key"><span class="shifted">&nbsp;&nbsp;&nbsp;</span> a control changed the text here</span>',
-    ),
-    (
-        re.compile(r'class="[^"]*\brequired\b'),
-        '<span class="key"><span class="required">&nbsp;&nbsp;&nbsp;</span> a required word</span>',
-    ),
+    (re.compile(r'class="prompt">[^<]'), _KEY.format('<span class="prompt">green</span>: given, not written here')),
+    (re.compile(r'class="[^"]*\brequired\b'), _KEY.format(f"{_MARK.format(classes='required')} a required word")),
     (
         re.compile(r'style="--pull'),
-        '<span class="key"><span class="towards" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> made likelier by the guide,'
-        ' <span class="away" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> less likely</span>',
+        _KEY.format(
+            '<span class="towards" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> made likelier by the guide, '
+            '<span class="away" style="--pull:1">&nbsp;&nbsp;&nbsp;</span> less likely'
+        ),
     ),
 )
 _LEGEND = (

@@ -232,7 +232,11 @@ const digest = (text) => {
   return 4294967296 * (2097151 & other) + (one >>> 0);
 };
 
-// The differences between two texts by words: [sign, text], as text_tree.compare returns them.
+// Pairs of words that are compared: more would take the browser's time and memory.
+const COMPARED = 4e6;
+
+// The differences between two texts by words: [sign, text], as text_tree.compare returns them. Of long texts that have
+// little in common, what lies between their common start and end is taken as a whole.
 const compare = (first, second) => {
   const words = (text) => text.match(/\s*[\p{L}\p{N}_]+|\s*[^\s\p{L}\p{N}_]|\s+/gu) || [];
   let [one, other] = [words(first), words(second)];
@@ -245,8 +249,15 @@ const compare = (first, second) => {
   };
   let same = 0;
   while (same < one.length && same < other.length && one[same] === other[same]) same += 1;
+  let last = 0;
+  while (same + last < Math.min(one.length, other.length) && one.at(-1 - last) === other.at(-1 - last)) last += 1;
+  const end = one.slice(one.length - last).join("");
   push("=", one.slice(0, same).join(""));
-  [one, other] = [one.slice(same), other.slice(same)];
+  [one, other] = [one, other].map((all) => all.slice(same, all.length - last));
+  if (one.length * other.length > COMPARED) {
+    for (const [sign, text] of [["-", one.join("")], ["+", other.join("")], ["=", end]]) push(sign, text);
+    return parts;
+  }
   // The length of the longest common part of what is left, from every pair of words on.
   const longest = Array.from({ length: one.length + 1 }, () => new Uint16Array(other.length + 1));
   for (let i = one.length - 1; i >= 0; i -= 1)
@@ -265,5 +276,6 @@ const compare = (first, second) => {
       j += 1;
     }
   }
+  push("=", end);
   return parts;
 };

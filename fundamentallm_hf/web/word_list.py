@@ -1,6 +1,6 @@
 """The words of the controls next to a text: written, missing, kept away; where controls shifted it; a guide's pull.
 
-`desk.js` marks in the text what a list item is about.
+`script.js` marks in the text what a list item is about.
 """
 
 from collections.abc import Sequence
@@ -102,7 +102,7 @@ def _banned(settings: GenerationSettings, positions: dict[tuple[str, str | None]
 
 def _kept_away(times: int) -> str:
     again = " twice" if times == 2 else f" {times} times" if times > 2 else ""
-    return f"kept away{again}" if times else "banned, not written"
+    return f"kept away{again}" if times else "banned, not added"
 
 
 def _others(settings: GenerationSettings, positions: dict[tuple[str, str | None], list[int]]) -> list[str]:

@@ -90,7 +90,7 @@ def test_the_pieces_of_a_streamed_reply_know_what_controls_did(family):
         pieces = [(piece, piece.shifts, piece.probability) for piece in stream]
         tokens = stream.result.probabilities
         assert "".join(piece for piece, _, _ in pieces) == stream.result.completion
-        seen = [shift for _, shifts, _ in pieces for _, shift in shifts]
+        seen = [shift for _, shifts, _ in pieces for _, shift, _ in shifts]
         # Bytes at the end that make no character are in no piece.
         assert seen == [shift for token in tokens for shift in token.shifts][: len(seen)]
         found += len(seen)

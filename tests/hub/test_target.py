@@ -6,7 +6,8 @@ import threading
 
 import huggingface_hub.constants
 import pytest
-from hub_server import File, Stop
+from hub_server import Stop
+from hub_store import File
 
 from fundamentallm_hf.hub.error_messages import ChangedError, hub_error
 from fundamentallm_hf.hub.upload import upload_folder

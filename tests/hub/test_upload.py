@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hub_server import OTHER_TOKEN, READ_TOKEN, TOKEN
+from hub_store import OTHER_TOKEN, READ_TOKEN, TOKEN
 
 from fundamentallm_hf.hub.upload import split_name, upload_folder
 from fundamentallm_hf.portable.errors import UsageError, UserError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from command import MODEL, run
 from conftest import FIXTURES, offline
-from hub_server import OTHER_TOKEN
+from hub_store import OTHER_TOKEN
 from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import save_file
 from small_models import byte_level_gpt2
@@ -57,7 +57,7 @@ def test_a_checkpoint_comes_back_the_same_bit_by_bit(hub, tmp_path, fixture):
 
 def test_nothing_but_the_model_goes(hub, tmp_path):
     """What lies beside a model in real life stays at home: pickles, optimizer state, paths, other files."""
-    place = tmp_path / "runs" / "of me"
+    place = tmp_path / "runs" / "by Somebody"
     shutil.copytree(FIXTURES / "learned", place)
     run("convert", place / "final_model.pt", place / "model")
     model = place / "model"
@@ -75,7 +75,7 @@ def test_nothing_but_the_model_goes(hub, tmp_path):
     assert sent.keys() >= NEEDED | {"LICENSE", "attributes/formal/attribute.json", "attributes/formal/words.tsv"}
     others = sent.keys() - NEEDED - {"LICENSE", "attributes/formal/attribute.json", "attributes/formal/words.tsv"}
     assert all(name.endswith(".py") or name in ("tokenizer_config.json", "training.json") for name in others)
-    assert not any(str(tmp_path).encode() in content or b"of me" in content for content in sent.values())
+    assert not any(str(tmp_path).encode() in content or b"by Somebody" in content for content in sent.values())
     assert sent["LICENSE"] == b"Do what you like."
     assert b"Apache License" in sent[CODE_LICENSE]
     assert "modeling_fundamentallm.py" in sent

@@ -22,7 +22,7 @@ def blocks(kind):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = convert_checkpoint(MODEL, tmp_path_factory.mktemp("served") / "my_model_hf")
-    (command,) = [block for block in blocks("bash") if block.startswith("fundamentallm serve")]
+    command, _ = [block for block in blocks("bash") if block.startswith("fundamentallm serve")]
     key = re.search(r"--api-key (\S+)", command)[1]
     running = Server("--api-key", key)
     yield running, str(folder)
@@ -62,7 +62,7 @@ def test_options_that_are_shown_are_those_of_the_command():
     from fundamentallm_hf.cli.serve import serve
 
     shown = re.findall(r"^\| `(--[a-z-]+)` \| (\S+) ", PAGE, re.MULTILINE)
-    assert len(shown) == 7
+    assert len(shown) == 8
     for option in serve.params:
         if option.param_type_name == "option":
             default = dict(shown)[option.opts[0]]

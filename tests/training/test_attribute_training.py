@@ -4,6 +4,7 @@ import json
 import math
 import random
 
+import opposite_texts
 import pytest
 import torch
 from command import load_once, run
@@ -316,3 +317,27 @@ def test_openings_without_a_line_are_refused_and_not_replaced_by_others(command,
 def test_openings_are_neither_few_nor_double():
     assert len(set(OPENINGS)) == len(OPENINGS) > 20
     assert all(each == each.strip() for each in OPENINGS)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("kind", "listed", "strength"),
+    [
+        ("experts", "experts that tell glad apart (experts", -3),
+        ("steering", "a vector that tells glad apart (a steering vector", -4),
+    ],
+)
+def test_the_command_makes_an_attribute_of_texts_that_generate_finds(tmp_path, kind, listed, strength):
+    (tmp_path / "with.txt").write_text("\n".join(opposite_texts.GLAD * 2))
+    (tmp_path / "without.txt").write_text("\n".join(opposite_texts.GRIM * 2))
+    sides = ["--with", tmp_path / "with.txt", "--without", tmp_path / "without.txt"]
+    made = run("train-attribute", "glad", *sides, "--kind", kind, "--measure", "8", "--tokens", "40")
+    assert made.exit_code == 0, made.stderr
+    assert "held-out AUC  1.000 (0.5 is chance)" in made.stdout
+    assert "of 8 texts lean towards it, by their words" in made.stdout
+    assert listed in run("attributes").stdout
+    how = ["generate", "--prompt", "Tim was", "--temperature", "0", "--max-tokens", "40", "-q"]
+    plain, guided = run(*how), run(*how, "--guide-attribute", f"glad:{strength}")
+    assert guided.exit_code == 0, guided.stderr
+    assert guided.stdout != plain.stdout
+    assert kind == "steering" or "sad" in guided.stdout

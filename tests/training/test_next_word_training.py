@@ -12,9 +12,9 @@ from writing import whole_texts
 from fundamentallm_hf import FundamentaLLMForCausalLM, UserError, load_model
 from fundamentallm_hf.cli.main import cli
 from fundamentallm_hf.model_io.model_folder import write_model_folder
-from fundamentallm_hf.portable.decoding.draft_file import NEXT_WORDS_FILE
 from fundamentallm_hf.portable.decoding.next_words import NextWords
 from fundamentallm_hf.portable.decoding.sidecar_files import own_next_words
+from fundamentallm_hf.portable.decoding.sidecar_names import NEXT_WORDS_FILE
 from fundamentallm_hf.portable.text.word_counts import WordCounts
 from fundamentallm_hf.training.next_word_training import add_next_words, classes_of, fit_next_words, read_words
 

@@ -11,7 +11,7 @@ from fundamentallm_hf.cli.main import cli
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.portable.text.word_lists import read_weights
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
-from fundamentallm_hf.training.overused import Search, count_phrases, find_overused, overused
+from fundamentallm_hf.training.overused import PhraseCounts, Search, count_phrases, find_overused, overused
 
 
 def writer(frequencies, seed, words=20_000):
@@ -58,11 +58,53 @@ def test_a_phrase_is_listed_only_for_what_its_words_do_not_explain():
 
 
 def test_phrases_do_not_go_across_punctuation():
-    assert count_phrases(["A cat. The Cat, the cat\nsat"]) == [
+    assert [each.counts for each in count_phrases(["A cat. The Cat, the cat\nsat"])] == [
         {"a": 1, "cat": 3, "the": 2, "sat": 1},
         {"a cat": 1, "the cat": 2, "cat sat": 1},
         {"the cat sat": 1},
     ]
+
+
+def with_subjects(share, seed, texts=300):
+    """Texts that hold the word of each of 200 subjects ten times with the given probability, or else not at all."""
+    chance = random.Random(seed)
+    found = []
+    for _ in range(texts):
+        words = chance.choices(list(COMMON), k=40)
+        for subject in range(200):
+            words += [f"s{subject}"] * (10 * (chance.random() < share.get(f"s{subject}", 0.01)))
+        chance.shuffle(words)
+        found.append(" ".join(words))
+    return found
+
+
+def test_occurrences_that_a_text_draws_independently_count_one_by_one():
+    chance = random.Random(0)
+    lengths = [chance.randint(5, 200) for _ in range(2000)]
+    texts = [" ".join(chance.choices(["the", "a", "cat"], [10, 9, 1], k=length)) for length in lengths]
+    (counted,) = count_phrases(texts, 1)
+    assert {word: counted.clusters.get(word, 1) for word in ("the", "a", "cat")} == {
+        word: pytest.approx(1, abs=0.15) for word in ("the", "a", "cat")
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_subjects_of_a_few_texts_are_not_overused(seed):
+    people = count_phrases(with_subjects({}, seed), 1)
+    model = count_phrases(with_subjects({}, 100 + seed), 1)
+    assert overused(model, people, Search()) == {}
+    # What tells is that they come in few texts: the counts alone would list many of them.
+    alone = [[PhraseCounts(each.counts) for each in side] for side in (model, people)]
+    assert len(overused(*alone, Search())) > 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_subject_of_many_texts_is_overused(seed):
+    people = count_phrases(with_subjects({}, seed, texts=1000), 1)
+    model = count_phrases(with_subjects({"s7": 0.2}, 100 + seed), 1)
+    found = overused(model, people, Search())
+    assert list(found) == ["s7"]
+    assert found["s7"] == pytest.approx(-math.log(20), abs=0.9)
 
 
 def test_a_list_is_one_that_generate_takes(tmp_path):

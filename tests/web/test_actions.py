@@ -21,7 +21,7 @@ from fundamentallm_hf.web.fields import show_fields
 from fundamentallm_hf.web.limits import LIMITS, OPEN
 from fundamentallm_hf.web.runner import Writer
 
-ACTIONS = Actions(None, {})
+ACTIONS = Actions(Writer(None), {})
 NOTHING = (None, None, None, "", False)  # the fields that are read: nothing is set
 
 
@@ -76,7 +76,7 @@ def chatting():
     model = copy.copy(toy_model("byte_level"))
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = "{% for message in messages %}<{{ message.role }}> {{ message.content }}{% endfor %}"
-    return Actions(SimpleNamespace(can_chat=True, read_prompt=Writer(Generator(model, tokenizer)).read_prompt), {})
+    return Actions(Writer(Generator(model, tokenizer)), {})
 
 
 ASKED = [{"role": "user", "content": "a dragon?"}]

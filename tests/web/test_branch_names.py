@@ -8,7 +8,7 @@ pytest.importorskip("gradio", reason="the web demo needs gradio")
 
 from hypothesis import given
 from hypothesis import strategies as st
-from test_page import browser  # noqa: F401
+from web_visit import browser  # noqa: F401
 
 from fundamentallm_hf.generation.text_names import ALIKE, one_line
 from fundamentallm_hf.generation.text_tree import TextTree

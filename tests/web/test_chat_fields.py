@@ -5,9 +5,9 @@ import pytest
 pytest.importorskip("gradio", reason="the web demo needs gradio")
 
 from test_chat_page import FIRST, OPTIONS, chat_of, messages, send, served  # noqa: F401
-from test_page import after, browser, fill, shown_text, visit  # noqa: F401
 from test_reading_the_page import value, wait_for_status
 from test_tree_page import kept, press, rows, wait_for_shown
+from web_visit import after, browser, fill, shown_text, visit  # noqa: F401
 
 SHOWS = """([name, wanted]) =>
   document.querySelector(`#field-${name}`)?.querySelector("textarea, input").value === wanted"""

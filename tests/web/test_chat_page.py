@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("gradio", reason="the web demo needs gradio")
 
 from command import run as run_command
-from test_page import after, browser, fill, picture, shown_text, tab, visit, write  # noqa: F401
 from test_tree_page import kept, press, wait_for_shown
 from web_server import start
+from web_visit import after, browser, fill, picture, shown_text, tab, visit, write  # noqa: F401
 
 from fundamentallm_hf.generation.tree_file import parse_tree, read_tree, tree_text
 

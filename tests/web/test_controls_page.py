@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web demo needs gradio")
 
-from test_page import after, browser, fill, picture, served, shown_text, tab, visit  # noqa: F401
+from web_visit import after, browser, fill, picture, served, shown_text, tab, visit  # noqa: F401
 
 # Notes what is on screen whenever it changes.
 WATCH = """look => {

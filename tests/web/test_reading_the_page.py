@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web demo needs gradio")
 
-from test_page import after, browser, fill, served, shown_text, tab, visit, write  # noqa: F401
 from test_tree_page import current, kept, press, rows, wait_for_shown
+from web_visit import after, browser, fill, served, shown_text, tab, visit, write  # noqa: F401
 
 PHONE = {"width": 390, "height": 844}
 FRAME = """() => ["#intro", "#write", "#answer", "#views"].map(id => {
@@ -133,6 +133,30 @@ def test_the_alternatives_are_closed_in_every_way(visit):  # noqa: F811
         assert rows_shown.count() == 0
         assert page.locator(".tok.chosen").count() == 0
         assert page.evaluate("document.activeElement.dataset.i") == "5"
+
+
+def test_a_given_part_says_why_it_has_no_alternatives(visit):  # noqa: F811
+    page = visit()
+    page.locator(".tok").nth(3).click()
+    page.locator("#texts .prompt").first.click()
+    assert page.locator(".panel").inner_text().startswith("This part was given")
+    assert page.locator(".tok.chosen").count() == 0
+    page.locator(".panel .close").click()
+    assert page.locator(".panel").inner_text() == ""
+    assert page.evaluate("document.activeElement.dataset.i") == "3"
+    # Whoever marks it, to copy it, is told nothing.
+    page.locator("#texts .prompt").first.select_text()
+    page.locator("#texts .prompt").first.dispatch_event("click")
+    assert page.locator(".panel").inner_text() == ""
+    page.evaluate("getSelection().removeAllRanges()")
+
+
+def test_a_phone_has_the_whole_introduction(visit):  # noqa: F811
+    page = visit(**PHONE)
+    for each in page.locator("#intro p").all():
+        assert each.is_visible()
+    assert page.evaluate(IN_VIEW, "#texts .tok")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def test_the_tab_key_goes_through_the_settings_before_the_branches(visit):  # noqa: F811

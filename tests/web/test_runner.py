@@ -6,9 +6,12 @@ import threading
 import time
 
 import pytest
+from toy_tokenizers import FAMILIES, toy_model
 
 from fundamentallm_hf import GenerationSettings, Generator, load_model
 from fundamentallm_hf.generation.chat import ChatPrompt
+from fundamentallm_hf.generation.probabilities import TokenNames
+from fundamentallm_hf.web.growing_text import GrowingText, find_shifts
 from fundamentallm_hf.web.limits import LIMITS
 from fundamentallm_hf.web.runner import Stops, Writer
 
@@ -71,6 +74,25 @@ def test_where_controls_shift_a_text_is_known_while_it_grows(writer, slow_model)
     assert {each.phase for each in last.shifts} <= {"ban", "require"}
     for each in growing:
         assert each.shifts == tuple(shift for shift in last.shifts if shift.start < len(each.text))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_growing_text_is_marked_as_the_finished_one(family):
+    """Also where the text of one token begins with that of another."""
+    model = toy_model(family)
+    generator = Generator(model, model.tokenizer, notice=lambda text: None)
+    names, found = TokenNames(model.tokenizer), 0
+    controls = {"bad_words": ["the", "/[a-r]/"], "must_include": ["xyz*"], "temperature": 1.5, "max_tokens": 25}
+    for seed in range(4):
+        growing, stream = GrowingText(names), generator.stream("The cat", seed=seed, probabilities=3, **controls)
+        for piece in stream:
+            growing.take(piece)
+        told = [dataclasses.replace(each, start=0) for each in growing.fields()["shifts"]]
+        marked = [dataclasses.replace(each, start=0) for each in find_shifts(stream.result.probabilities, names)]
+        # Bytes at the end that make no character are in no piece.
+        assert told == marked[: len(told)]
+        found += len(told)
+    assert found > 20
 
 
 def test_a_stop_ends_all_texts_of_a_request(writer, slow_model):

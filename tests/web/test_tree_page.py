@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("gradio", reason="the web demo needs gradio")
 
 from command import run as run_command
-from test_page import RUN, after, browser, fill, picture, served, shown_text, visit, write  # noqa: F401
+from web_visit import RUN, after, browser, fill, picture, served, shown_text, visit, write  # noqa: F401
 
 from fundamentallm_hf.generation.tree_file import parse_tree, read_tree, tree_text
 

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web demo needs gradio")
 
-from test_page import after, browser, fill, served, visit, write  # noqa: F401
 from test_tree_page import current, kept, press, rows, wait_for_shown
+from web_visit import after, browser, fill, served, visit, write  # noqa: F401
 
 from fundamentallm_hf.generation.text_tree import TextTree
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, read_tree, tree_text

@@ -99,7 +99,7 @@ def test_the_words_of_the_controls_are_listed_with_where_they_shifted_the_text()
         ("written", "15 16 17 18 19 20 21", "✓ dragons", " appears"),
         ("missing", "", "castle", " still missing"),
         ("kept", "4 11", "ran", " kept away twice"),
-        ("kept", "", "sat", " banned, not written"),
+        ("kept", "", "sat", " banned, not added"),
         ("other", "17", "bad-words", " changed the text at 1 position"),
         ("pull", "0 1 2 4 5 6 7", "joy", " made 1 word likelier, 1 less likely"),
     ]
@@ -162,6 +162,9 @@ def test_tokens_have_the_class_of_their_probability():
     view = tokens_html([shifted], GenerationSettings(bad_words=["ran"]))
     assert view.count('class="tok p1 m3 shifted ban"') == 1
     assert "a control changed the text" in view
+    # Marks in the legend are of the classes, and so the colours, of those in the text.
+    marks = re.search(r'<span class="key">([^/]*)</span> a control changed the text here</span>', view)[1]
+    assert re.findall(r'class="([^"]*)"', marks) == ["shifted ban"]
 
 
 def test_a_growing_text_shows_the_pull_of_a_guide():
@@ -194,6 +197,8 @@ def test_a_chat_is_shown_as_turns_and_its_words_are_those_of_the_reply():
         assert "not written" in view  # the start of the reply was given
     node = json.loads(html.unescape(re.search(r'data-node="([^"]*)"', tokens_html([done], settings))[1]))
     assert node["messages"] == messages
+    empty = finished(ChatPrompt("user: a dragon?\n", [*messages[:1], {"role": "assistant", "content": ""}]), "ran")
+    assert texts_html([empty]).count('class="turn ') == 1  # a reply that is not started yet is no turn
     several = texts_html([done, done], ["a", "b"])
     assert several.count('class="turns"') == 1
 

@@ -14,7 +14,7 @@ from fundamentallm_hf.generation.text_names import first_words, one_line
 from fundamentallm_hf.generation.text_tree import Node, TextTree, compare, differing, facts_of
 from fundamentallm_hf.generation.tree_file import SavedTree, parse_tree, says_tree, tree_text, write_tree
 from fundamentallm_hf.portable.errors import UserError
-from fundamentallm_hf.settings.chat_messages import started_reply, with_reply
+from fundamentallm_hf.settings.chat_messages import started_reply, turns_of, with_reply
 from fundamentallm_hf.settings.generation_settings import LIST_FILES, SETTINGS, GenerationSettings
 from fundamentallm_hf.settings.typed_values import show_value
 
@@ -97,7 +97,7 @@ class TreeCommands:
     def save(self, tree: TextTree | None = None) -> None:
         """Save the texts in the session's file; a failure is reported once, and ends saving."""
         tree = self.tree if tree is None else tree
-        if self.file is None or not len(tree):
+        if self.file is None or not (len(tree) or self.file.path):
             return
         began = time.monotonic()
         try:
@@ -208,8 +208,7 @@ class TreeCommands:
         changed = "".join(text for sign, text in compare(before, after) if sign == "+")
         facts: dict[str, Any] = {}
         if chat is not None:
-            asked = chat if started_reply(chat) is None else chat[:-1]
-            facts["messages"] = tuple(with_reply(asked, after))
+            facts["messages"] = tuple(with_reply(turns_of(chat), after))
         self.tree.go(self.tree.add(parent, given + after, name=first_words(changed), **facts).id)
         self._moved()
 
@@ -237,9 +236,16 @@ class TreeCommands:
         self.save()
 
     def do_delete(self, number: str) -> None:
+        before = self.tree.current
         count = self.tree.delete(self._number(number))
-        self.samples, self.request = [], None
         self.output.done(f"Deleted: {count} text{'s' if count > 1 else ''}")
+        if self.tree.current is not before:
+            self._moved()
+            return
+        left = {node.id for node in self.tree}
+        self.samples = [each for each in self.samples if each in left]
+        if self.request is not None and self.request.parent not in (None, *left):  # a text that was not completed
+            self.request = None if before is None else self._request_of(before)
         self.save()
 
     def do_save(self, file: str) -> None:

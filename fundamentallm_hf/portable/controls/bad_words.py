@@ -132,7 +132,7 @@ class BadWordsLogitsProcessor(JudgesTexts):
         self.trims = trims
         self.states: RowStates[TextState] = RowStates(
             self.tables.start,
-            self.tables.advance,
+            self.tables.follow_text,
             self.tables.prompt_end,
             prompt_columns,
             self.tables.advance_prompt,
@@ -309,7 +309,7 @@ class BadWordsLogitsProcessor(JudgesTexts):
         before = vocabulary.text(row)
         for stop in self.stop_strings:
             for token in vocabulary.completing(before[-len(stop) :], stop):
-                text = before + str(vocabulary.piece(token))
+                text = before + vocabulary.whole(token)
                 end = text.rindex(stop)
                 if any(self._ends_badly(row, text[:cut]) for cut in (end, end + len(stop), len(text))):
                     yield token

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 
@@ -17,7 +18,7 @@ from .ending_pace import word_rate
 from .ending_plan import EndingPlan
 from .last_text import LastText
 from .must_include import MustIncludeLogitsProcessor, suppressed_tokens
-from .spelled_text import Spelling, spelled_within
+from .spelled_text import Spelling, raw_end, spelled_within
 from .text_ending import TextEndLogitsProcessor
 
 
@@ -52,6 +53,8 @@ def add_text_ending(step: CallProcessors) -> None:
     for each in (*step.acting(BadWordsLogitsProcessor), *step.acting(MustIncludeLogitsProcessor)):
         if each.remaining is not None:
             each.remaining = _less(each.remaining, processor.plan.most_needed)
+    for including in step.acting(MustIncludeLogitsProcessor):
+        including.plan_within = processor.plan_within
     step.add(Phase.ENDING, processor)
 
 
@@ -115,31 +118,40 @@ def _less(remaining: Callable[[torch.Tensor], Sequence[int]], kept: int) -> Call
 def _bad_stops(
     plan: EndingPlan, stops: Sequence[str], columns: int, last: LastText | None
 ) -> Callable[[list[int]], list[int]]:
-    """Finds the tokens that would complete a stop text where the text before it must not end."""
+    """Finds the tokens that would complete a stop text where the text before it must not end.
+
+    Those that leave nothing else to follow are among them: a mark after which every white space completes one.
+    """
     tables = plan.tables
     vocabulary, longest = tables.vocabulary, max(map(len, stops))
+    spaces = [space for space in " \n" if vocabulary.can_write(space)]
+    marks = {stop[:-1] for stop in stops if stop[-1].isspace() and stop.strip()}
+    marks = {mark for mark in marks if all(find_stop(mark + space, stops, len(mark)) is not None for space in spaces)}
+    parts = vocabulary.parts
+    inexact = {*parts, *vocabulary.silent}
 
+    @lru_cache(maxsize=256)
     def may_end(text: str, start: int, length: int) -> bool:
         state, words, sentences = tables.units.read(tables.units.start, text[start:])
         end = tables.start._replace(place=tables.index(state), words=words, sentences=sentences, length=length)
         return plan.may_end(end) and (last is None or last.closes_text(text[start:], text))
 
     def found(row: list[int]) -> list[int]:
-        added = row[columns:]
-        before = vocabulary.text(row)
-        start = len(vocabulary.text(row[:columns]))
-        bad = []
-        for stop in stops:
-            for token in vocabulary.completing(before[-longest:], stop):
-                text = vocabulary.text([*row, token])
+        before, start = raw_end(row, vocabulary, len(row)), len(raw_end(row[:columns], vocabulary, columns))
+        # From the last token of whole characters on, the text does not depend on what is before.
+        whole = (place for place in range(len(row) - 1, 0, -1) if row[place] not in inexact)
+        count = len(row) - next(whole, 0)
+        head = before.removesuffix(raw_end(row, vocabulary, count))
+        tail, length, bad = before[-longest:], len(row) - columns, []
+        for each in (*stops, *marks):
+            for token in (*vocabulary.completing(tail, each), *(() if each.isascii() else parts)):
+                text = head + raw_end([*row, token], vocabulary, count + 1)
                 cut = find_stop(text, stops, len(before))
-                if cut is not None and not may_end(text[: max(start, cut)], start, len(added)):
-                    bad.append(token)
-            # Behind a mark, a space may be all that the tokenizer can write.
-            mark = stop.rstrip()
-            for token in vocabulary.completing(before[-longest:], mark) if mark != stop and mark else ():
-                text = vocabulary.text([*row, token])
-                if text.endswith(mark) and not may_end(text, start, len(added) + 1):
+                if cut is not None:
+                    fine = may_end(text[: max(start, cut)], start, length)
+                else:
+                    fine = not text.endswith(tuple(marks)) or may_end(text, start, length + 1)
+                if not fine:
                     bad.append(token)
         return bad
 

@@ -54,6 +54,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
 
     Attributes:
         has_deadline: missing entries are forced when the budget is nearly used up; False where another control does it.
+        plan_within: called with the progress of a row, its budget and its tokens, chooses the plan that is forced then.
 
     Raises:
         ValueError: see `Requirements`; or the entries do not fit into the tokens that may be added, which is only found
@@ -106,11 +107,14 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         self.stop_strings = list(stop_strings)
         self.temperature = temperature
         self.has_deadline = True
+        self.plan_within: Callable[[Progress, int, torch.Tensor], list[int] | None] = lambda progress, room, row: (
+            must_include.plan_within(progress, room)
+        )
         self.horizon = Horizon(must_include.rate, lengths, prompt_columns)
         self.placement = Placement(must_include, lookahead, temperature)
         self.states: RowStates[Progress] = RowStates(
             must_include.start,
-            must_include.advance,
+            must_include.follow,
             must_include.prompt_end,
             prompt_columns,
             must_include.advance_prompt,
@@ -134,14 +138,14 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         for row in range(len(states)) if rows is None else rows:
             progress, room = states[row], rooms[row]
             plan = self.requirements.plan_within(progress, room)
-            if plan is None or len(plan) > room:
-                entries = ", ".join(map(repr, self.requirements.sources))
-                needed = "more" if plan is None else f"at least {len(plan)}"
-                raise UserError(
-                    f"must_include: {entries} need {needed} tokens but {room} may be added: "
-                    "allow more, or ask for fewer",
-                    setting="must_include",
-                )
+            if plan is not None and len(plan) <= room:
+                continue
+            entries = ", ".join(map(repr, self.requirements.sources))
+            line = f"must_include: no way to write {entries} in one text was found: leave one out, or make it simpler"
+            if plan is not None:
+                needed = f"need at least {len(plan)} tokens but {room} may be added: allow more, or ask for fewer"
+                line = f"must_include: {entries} {needed}"
+            raise UserError(line, setting="must_include")
 
     def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
         """See `JudgesTexts`. Returns the scores, reweighted and masked."""
@@ -282,9 +286,9 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         requirements = self.requirements
         if room < 1:  # the next token is an end that transformers forces
             return
-        plan = requirements.plan_within(progress, room)
         spare = room - requirements.most_needed(progress) - 2
-        if not self.has_deadline or plan is None or spare > 0:
+        plan = self.plan_within(progress, room, row) if self.has_deadline and spare <= 0 else None
+        if plan is None:
             if self.has_deadline and spare <= MOST_BYTES:
                 shift[self._late_parts(progress, spare, len(shift))] = -math.inf
             return

@@ -88,6 +88,9 @@ class Starts(NamedTuple):
     sure: float
 
 
+_NOTHING = Starts(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), 0.0)
+
+
 class Outlook(NamedTuple):
     """The prospects of one missing entry.
 
@@ -183,6 +186,9 @@ class Placement:
             assert place is not None
             outcomes = self.requirements.tables[entry].table(place)
             (tokens, chances), completing = outcomes.beginnings, outcomes.completing.numpy()
+            if not len(tokens) and not len(completing):  # as within most other words
+                found[entry] = _NOTHING
+                continue
             ended = self.spellings.is_begun(entry, tail) and float(probabilities[self._breaks].sum()) >= ENDED
             usual = np.array(self.spellings.customary(entry, tail, tokens.tolist(), ended), dtype=bool)
             fits = np.array(self.spellings.customary(entry, tail, completing.tolist(), ended), dtype=bool)

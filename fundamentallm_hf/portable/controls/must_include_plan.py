@@ -5,7 +5,7 @@ that would write all of them while avoiding banned words, so that the caller kno
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -21,7 +21,9 @@ from .must_include_spelling import CLOSED, FREE, edge_after
 
 # Positions where a word could start, per token.
 _PLACES_PER_CHARACTER, _PLACES_PER_TOKEN = 0.19, 0.75
-# Plans that are kept.
+# What is written between two words if no space can be.
+_BETWEEN_WORDS = (",", ".", "!", "?")
+# Plans, and steps of texts, that are kept.
 _MOST_PLANS = 20_000
 _NOT_PLANNED = object()
 
@@ -100,6 +102,9 @@ class Requirements:
         self.rate = _PLACES_PER_CHARACTER if self.vocabulary.longest <= 1 else _PLACES_PER_TOKEN
         self._tail = max((len(stop) - 1 for stop in self.stops), default=0)
         self.ways = Ways(self.sources, self.tables, self.vocabulary, self.barred, self.stops)
+        # The steps of texts, which repeat themselves.
+        self.follow = lru_cache(_MOST_PLANS)(self.advance)
+        self._needed = lru_cache(_MOST_PLANS)(self._most_needed)
         self.start = Progress(
             tuple(table.start for table in self.tables), self.barred.start if self.barred is not None else None, True
         )
@@ -237,8 +242,11 @@ class Requirements:
 
     def most_needed(self, progress: Progress) -> int:
         """Most tokens that a plan takes from the middle of some other word, whatever was started."""
+        return self._needed(progress.places)
+
+    def _most_needed(self, places: Sequence[TextState | None]) -> int:
         lost: list[TextState | None] = []
-        for table, place in zip(self.tables, progress.places, strict=True):
+        for table, place in zip(self.tables, places, strict=True):
             if place is None:
                 lost.append(None)
                 continue
@@ -295,19 +303,24 @@ class Requirements:
         return found or self._spaced_ways(index, progress)
 
     def _spaced_ways(self, index: int, progress: Progress) -> list[list[int]]:
-        """Tokens that complete an entry after a space, without a banned word.
+        """Tokens that complete an entry after a space, or a mark if none can be written, without a banned word.
 
-        After a space, bytes are not discarded with broken ones, and letters are no part of the word before.
+        After one, bytes are not discarded with broken ones, and letters are no part of the word before.
         """
-        space = self.vocabulary.token(" ")
-        if space is not None:
-            after = self.advance(progress, space)
-            ways = self._spelled_ways(index, after) if after.places[index] is not None else [[]]
-            found = [[space, *way] for way in ways]
-        else:  # some tokenizers have a space only at the start of a word
+        found, between = [], self.vocabulary.token(" ")
+        if between is None:  # some tokenizers have a space only at the start of a word, or at its end
             text = self._text_after_space(index, progress)
             spelled = None if text is None else self.vocabulary.spell(f" {text}")
-            found = [] if spelled is None else [spelled]
+            if spelled is not None:
+                found = [spelled]
+            else:
+                marks = (mark for mark in _BETWEEN_WORDS if not (progress.tail + mark).endswith(self.stops))
+                tokens = map(self.vocabulary.token, marks)
+                between = next((token for token in tokens if token is not None), None)
+        if between is not None:
+            after = self.advance(progress, between)
+            ways = self._spelled_ways(index, after) if after.places[index] is not None else [[]]
+            found = [[between, *way] for way in ways]
         return [way for way in found if self._is_open(progress, way)]
 
     def _text_after_space(self, index: int, progress: Progress) -> str | None:

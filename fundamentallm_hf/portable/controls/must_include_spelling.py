@@ -55,17 +55,21 @@ class Spellings:
         self._written = [_written_forms(source) for source in sources]
         self.longest = max((len(form) for forms in self._written for form in forms or ()), default=0) + 8
         self._known: dict[tuple[int, Tail, bool, int], bool] = {}
+        self._added: dict[int, tuple[bytes, int]] = {}  # by token, its bytes, and the characters if these are whole
 
     def tail(self, row: torch.Tensor) -> Tail:
         """The end of the text of a row, `(length,)`: as long as the longest entry and a few characters more."""
         raw: list[bytes] = []
         whole = 0  # characters that are tokens, or parts of one
         for token in reversed(row[-MOST_BYTES * self.longest :].tolist()):
-            piece = self.vocabulary.piece(token)
-            if not piece:
+            if token not in self._added:
+                piece = self.vocabulary.piece(token)
+                self._added[token] = as_bytes(piece), len(piece) if isinstance(piece, str) else 0
+            added, characters = self._added[token]
+            if not added:
                 break  # a special token starts a new text
-            raw.append(as_bytes(piece))
-            whole += len(piece) if isinstance(piece, str) else 0
+            raw.append(added)
+            whole += characters
             if whole >= self.longest:
                 break
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

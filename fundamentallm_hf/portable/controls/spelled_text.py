@@ -132,7 +132,8 @@ def _ways_within(name: str, text: str, step: CallProcessors) -> list[Spelling]:
         line = f"{name}: {text!r} cannot be written with the model's alphabet: change it"
         raise UserError(line, setting=name, value=text)
     for stop in step.stop_strings:
-        if stop in text:
+        ways = [way for way in ways if stop not in way.text]
+        if not ways:
             line = f"{name}: {text!r} contains {stop!r}, which stops the text: change one of them"
             raise UserError(line, setting=name, value=text)
     closes = name == "ends_with"

@@ -169,6 +169,13 @@ class TextEndLogitsProcessor(JudgesTexts):
             return self.plan.need(state)
         return min((self._need_after(state, way) for way in self.requirements.plans(unfinished)), default=NEVER)
 
+    def plan_within(self, progress: Progress, room: int, row: torch.Tensor) -> list[int] | None:
+        """The plan of required words after which an end fits, or else the one that fits into `room` tokens."""
+        assert self.requirements is not None
+        state, whole = self.states.read(row.tolist()), self.remaining(row[None])[0]
+        fitting = (way for way in self.requirements.plans(progress) if self._need_after(state, way) <= whole)
+        return next(fitting, self.requirements.plan_within(progress, room))
+
     def keeps_words(self, input_ids: torch.Tensor, row: int, last: Sequence[Spelling] | None = None) -> bool:
         """Whether required words are still there at the end of a row, with these ways to write its last words."""
         state, unfinished = self.states(input_ids)[row], self._unfinished(input_ids)[row]

@@ -1,7 +1,7 @@
-"""Asks the model which words follow, where much depends on it.
+"""Asks the model itself for the expected factors of word weights, where much depends on them.
 
-All continuations that matter are read in one pass, and the expected factors are computed backwards from the ends of the
-words by the model's probabilities.
+All continuations that matter are read in one pass, and the factors are computed backwards from the ends of the words by
+the model's probabilities.
 """
 
 import math
@@ -196,25 +196,24 @@ class WordLookahead:
             expected: of the word that has begun, if it was predicted.
             logits: for every continuation that was read, what follows it, (vocabulary,).
         """
-        after: dict[tuple[int, ...], tuple[TextState, float]] = {(): (state.text, 0.0)}
-        begun: dict[tuple[int, ...], WeighedState] = {(): state}
+        # After every continuation: the state, and what its last token is due.
+        reached: dict[tuple[int, ...], tuple[WeighedState, float]] = {(): (state, 0.0)}
         for path in sorted(logits, key=len):
-            after[path] = tables.settled(tables.advance(after[path[:-1]][0], path[-1]))
-            begun[path] = tables.follow(begun[path[:-1]], path[-1])
-        paths = list(logits)
+            reached[path] = tables.follow_due(reached[path[:-1]][0], path[-1])
+        paths, after = list(logits), [reached[path][0] for path in logits]
         probabilities = self.chosen(torch.stack([logits[path] for path in paths]).float()).cpu().double().numpy()
         if self.values is None or expected is None:
-            factors = self._factors(tables, [after[path][0] for path in paths])
+            factors = self._factors(tables, [each.text for each in after])
         else:
-            factors = self._predicted_factors(tables, [begun[path] for path in paths], expected)
+            factors = self._predicted_factors(tables, after, expected)
         # Words that begin later are weighed when they begin, so what they share out is divided out here.
-        shared = self._factors(tables, [tables.neutral(after[path][0]) for path in paths])
+        shared = self._factors(tables, [tables.neutral(each.text) for each in after])
         shares = np.maximum(LEAST_VALUE, (probabilities * shared).sum(axis=-1))
         values = dict(zip(paths, ((probabilities * factors).sum(axis=-1) / shares).tolist(), strict=True))
         numbers = {path: number for number, path in enumerate(paths)}
         for path in sorted(paths, key=len, reverse=True):
             value = max(LEAST_VALUE, values[path])
-            due = after[path][1]
+            due = reached[path][1]
             before, token = path[:-1], path[-1]
             if before:  # the model's value takes the place of the estimate
                 number = numbers[before]

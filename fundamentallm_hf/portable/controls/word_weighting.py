@@ -7,8 +7,15 @@ begun, E[e^w]. With the model's own expectation the product over the tokens of a
 up to a normalization that they share: this is the backward message of a chain whose potentials are e^w. Whatever V is,
 it cancels in the sum over a text, so beams are compared by the model's log-probability plus the weights of their words.
 
-V is estimated from word counts. Where much depends on it, the model reads the words ahead, all candidates in one pass,
-and V is computed backwards from the ends of the words by its probabilities.
+Here is the processor. The other files, from the characters of a text to the words that follow it:
+
+- `weighted_words`, `weighted_regexes` and `weighted_patterns` (in `text/`) read a text character by character, and add
+  up the weights of what it completes. They also estimate V by word counts.
+- `weight_tables` computes all that for every token of a vocabulary at once. Its results are in `worth_table`.
+- `word_values` computes V by the probabilities of whole words. `next_words` (in `decoding/`) predicts these from a
+  state of a character model, and `word_forecasts` does so for the texts of a call.
+- `word_lookahead` computes V by the model itself, where much depends on it: the model reads the words ahead, all
+  candidates in one pass, and V follows backwards from the ends of the words.
 """
 
 import math
@@ -24,7 +31,7 @@ from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
 from ..decoding.sidecar_files import own_next_words, own_word_counts
-from ..decoding.texts import JudgesTexts, Texts
+from ..decoding.texts import JudgesTexts, Texts, undecided
 from ..guides.output_states import OutputStates
 from ..text.vocabulary import Vocabulary
 from ..text.weight_tables import WeightTables
@@ -85,6 +92,7 @@ class WordWeightsLogitsProcessor(JudgesTexts):
         lookahead: the model, asked for probabilities.
         chosen: turns the model's logits into the probabilities by which tokens are chosen; softmax by default.
         forecasts: predicts the words instead of the model.
+        ranks: texts are compared by their scores, as beams are. Otherwise, a text with one token left is not weighed.
 
     Raises:
         ValueError: an entry or a weight cannot be read, or is -inf, for which `BadWordsLogitsProcessor` exists.
@@ -116,6 +124,7 @@ class WordWeightsLogitsProcessor(JudgesTexts):
         lookahead: ModelLookahead | None = None,
         chosen: Chosen = lambda logits: logits.softmax(dim=-1),
         forecasts: WordForecasts | None = None,
+        ranks: bool = True,
     ) -> None:
         if not isinstance(weights, WeightTables):
             if tokenizer is None:
@@ -127,7 +136,7 @@ class WordWeightsLogitsProcessor(JudgesTexts):
             weights = compile_word_weights(read, tokenizer, len(tokenizer), case_sensitive)
         self.tables = weights
         self.end_tokens = torch.tensor([*end_tokens], dtype=torch.long)
-        self.forecasts = forecasts
+        self.forecasts, self.ranks = forecasts, ranks
         words = weights.weighted.size
         at_stake = (AT_STAKE if forecasts is None else FORECAST_AT_STAKE) * max(1.0, words / FEW_WORDS)
         values = None if forecasts is None else forecasts.values
@@ -156,10 +165,21 @@ class WordWeightsLogitsProcessor(JudgesTexts):
             return scores
         self.tables = self.tables.of_size(scores.shape[-1])
         states = self.states(texts)
+        if self.forecasts is not None:
+            self.forecasts.follow(texts, states, whole_pass)
+        if self.ranks:
+            return self._weighed(texts, states, scores)
+        left = undecided(scores)
+        if not left:
+            return scores
+        weighed = self._weighed(texts.part(left), [states[index] for index in left], scores[left])
+        return scores.index_copy(0, torch.tensor(left, device=scores.device), weighed)
+
+    def _weighed(self, texts: Texts, states: Sequence[WeighedState], scores: torch.Tensor) -> torch.Tensor:
         if self.forecasts is None:
             outlooks = [self._counted(state) for state in states]
         else:
-            outlooks = self.forecasts.outlooks(self.tables, texts, states, whole_pass)
+            outlooks = self.forecasts.outlooks(self.tables, texts, states, scores)
         self.reader.ask(self.tables, texts, states, outlooks, scores)
         shift, paid = np.stack([each.worth for each in outlooks]), [each.paid for each in outlooks]
         for index in range(len(texts)):
@@ -211,6 +231,7 @@ def add_word_weights(step: CallProcessors) -> None:
         lookahead=call.lookahead,
         chosen=chosen,
         forecasts=forecasts,
+        ranks=not call.is_sequential,
     )
     step.add(Phase.GUIDE, processor)
     if forecasts is not None:

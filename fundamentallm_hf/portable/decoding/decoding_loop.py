@@ -14,7 +14,8 @@ from transformers.generation.utils import GENERATION_MODES_MAPPING
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
-from .forced_tokens import Forced, WrappedModel, forced_candidates
+from .allowed_beams import AllowedBeams
+from .forced_tokens import Forced, forced_candidates
 
 # Arguments that `generate()` takes and does not pass to a callable.
 WITHHELD = ("streamer", "tokenizer", "assistant_model", "assistant_tokenizer", "synced_gpus")
@@ -64,7 +65,7 @@ def decode(
     Raises:
         ValueError: transformers has no loop for the mode, or the mode cannot do what is asked for.
     """
-    runs: Any = BestFirst(model) if mode == GenerationMode.BEAM_SAMPLE else model
+    runs: Any = AllowedBeams(model) if mode in _BEAMS else model
     shared = withheld.get("synced_gpus") or synced_gpus(model)
     forced = None if shared else forced_candidates(model, mode, input_ids, prepared)
     if forced is not None:
@@ -105,22 +106,6 @@ class ScoresOfTheModel(LogitsProcessorList):
             return scores
         processed: torch.Tensor = super().__call__(input_ids, scores, **kwargs)
         return processed
-
-
-class BestFirst(WrappedModel):
-    """A model whose sampled beams continue in the order of their scores, as from transformers 5.24 on.
-
-    Older versions kept them in the order in which they were drawn, and a search took the first drawn for the best: its
-    text depended on the version and was not the most probable.
-    """
-
-    def _get_top_k_continuations(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
-        scores, *others = self._model._get_top_k_continuations(
-            *args, **kwargs
-        )  # (prompts, candidates) and what they are
-        scores, order = scores.sort(dim=-1, descending=True, stable=True)
-        places = torch.arange(len(scores), device=scores.device)[:, None]
-        return scores, *(other[places, order] for other in others)
 
 
 def synced_gpus(model: GenerationMixin) -> bool:

@@ -18,11 +18,13 @@ from transformers import (
     TemperatureLogitsWarper,
 )
 
+from ..text.pieces import common_length
 from .drafts import Draft
 from .lookahead import Branches, ContinuationKey, Wishes
 from .network_step import Chosen
 from .recording import Recorder
-from .texts import JudgesTexts, Texts, common_length
+from .row_drafts import ignores_text
+from .texts import JudgesTexts, Texts
 from .warpers import MEMORYLESS
 
 # Processors of transformers that keep nothing, and look at nothing but a row and its scores.
@@ -84,6 +86,7 @@ class JudgedRuns:
         self.ahead: Ahead | None = None
         self.guessing = [each for each in loop.processors if type(each) is TemperatureLogitsWarper]
         self.most = 0  # drafted tokens whose keys and values are still in the cache
+        self.drawn_to = torch.zeros(0)
         self.recorders = [each for each in loop.processors if isinstance(each, Recorder)]
         looks = [each.first_look() for each in self.recorders]
         # These observe only the scores of tokens that are written, and change none.
@@ -163,13 +166,14 @@ class JudgedRuns:
                 # Texts that nobody will write are left out.
                 stop = next((index for index in unlikely if index >= certain), len(drafted)) + 1
                 stop = min(stop, self.most + 1)
-                part = texts.part(certain, stop)
+                part = texts.part(range(certain, stop))
                 wishes.wanted.clear()
                 found = judge_all(self.judging, part, logits[certain:stop].clone())
                 found, chosen = self._chosen(part, found)
-                drawn = chosen or self._drawn(found)
+                drawn = chosen or self._drawn(found, drafted[certain : stop - 1])
                 reached = common_length(drawn, drafted[certain : stop - 1])
-                asked = {name: (at + certain, sight) for name, (at, sight) in wishes.wanted.items() if at <= reached}
+                of_texts = ((name, length - loop.length, sight) for name, (length, sight) in wishes.wanted.items())
+                asked = {name: (at, sight) for name, at, sight in of_texts if at <= certain + reached}
                 kept = min((at for at, _ in asked.values()), default=certain + reached + 1) - certain
                 scores.append(found[:kept])
                 tokens += chosen[:kept]
@@ -183,6 +187,9 @@ class JudgedRuns:
                         guess, self.most = so_far, len(so_far) - 1
                     wishes.known |= self._read(asked, cached, guess)
                 elif certain > self.most or drawn[reached] != drafted[certain - 1]:
+                    if not chosen and certain == kept and self._counts(drawn):
+                        torch.set_rng_state(self.drawn_to)
+                        tokens = drawn
                     return torch.cat(scores), tokens
         finally:
             lookahead.wishes = None
@@ -209,12 +216,24 @@ class JudgedRuns:
         chooser = self.loop.chooser
         return scores, [] if chooser is None else chooser.choose_run(texts.lengths[0], scores)
 
-    def _drawn(self, scores: torch.Tensor) -> list[int]:
-        """The tokens that will be drawn with torch's generator, which is left as it was."""
-        before = torch.get_rng_state()
-        tokens = [self.loop.choose(row)[0] for row in scores.split(1)]
+    def _drawn(self, scores: torch.Tensor, drafted: Sequence[int]) -> list[int]:
+        """The tokens that will be drawn with torch's generator, up to the first that is not the drafted one.
+
+        The generator is left as it was; `drawn_to` is its state after them.
+        """
+        before, tokens = torch.get_rng_state(), list[int]()
+        for row in scores.split(1):
+            tokens += self.loop.choose(row)
+            if tokens[-1:] != [*drafted[len(tokens) - 1 : len(tokens)]]:
+                break
+        self.drawn_to = torch.get_rng_state()
         torch.set_rng_state(before)
         return tokens
+
+    def _counts(self, drawn: Sequence[int]) -> bool:
+        """Whether exactly these tokens are written next, so that none has to be drawn again."""
+        loop = self.loop
+        return not self.recorders and loop.end_tokens.isdisjoint(drawn[:-1]) and ignores_text(loop.criteria)
 
     def _goes_on(self, guess: Sequence[int]) -> bool:
         """Whether the text goes on after these tokens, with nothing in the way of a pass."""

@@ -13,6 +13,7 @@ from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteria
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
+from ..text.pieces import common_length
 from .context_window import view, window_start
 from .drafts import Draft, Drafter, NgramTable, SuggestsTokens, first_suggestion
 from .endings import EndCriteria
@@ -24,7 +25,7 @@ from .network_step import Chosen, Step
 from .recording import FirstLook, ProbabilityRecorder
 from .row_drafts import RowDrafts, ignores_text, is_over
 from .seeded_sampling import SeededSampling
-from .texts import Texts, common_length
+from .texts import Texts
 from .warpers import MEMORYLESS
 from .watched_states import StatesWatcher
 

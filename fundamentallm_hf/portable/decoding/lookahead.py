@@ -112,7 +112,7 @@ class Wishes:
     """Continuations that processors ask for while they process texts a first time, read in one pass before the next.
 
     Attributes:
-        wanted: by a text's key and its continuation: the text's index and how many of its tokens are in sight.
+        wanted: by a text's key and its continuation: the text's length and how many of its tokens are in sight.
         known: the logits of each.
     """
 
@@ -127,10 +127,13 @@ class Wishes:
 
         What is asked about a text may depend on the answers for those that it begins with, so these come first.
         """
-        open_before = any(text <= max(rows) for text, _ in self.wanted.values())
+        lengths = [texts.lengths[row] for row in rows]
+        open_before = any(length <= max(lengths) for length, _ in self.wanted.values())
         names = [(texts.keys[row], tuple(each)) for row, each in zip(rows, asked, strict=True)]
         new = {
-            name: (row, sight) for name, row, sight in zip(names, rows, sights, strict=True) if name not in self.known
+            name: (length, sight)
+            for name, length, sight in zip(names, lengths, sights, strict=True)
+            if name not in self.known
         }
         self.wanted |= new
         return None if new or open_before else [self.known[name] for name in names]
@@ -201,6 +204,7 @@ class ModelLookahead:
             if found is None:
                 return answers
         else:
+            of_rows = [texts.rows[row] for row in of_rows]
             found = self.reader(texts, of_rows, asked, sights) if self.reader is not None else None
         input_ids = texts.ids
         if found is None and self._heeds_mask(input_ids, of_rows, asked, sights):

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .draft_file import NEXT_WORDS_FILE
+from .sidecar_names import NEXT_WORDS_FILE
 
 _CLASSES = "fundamentallm-next-words"
 _PARTS = ("inner", "inner_bias", "outer", "outer_bias")

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from .texts import Texts
+from .texts import TOKEN_BYTES, Texts
 
 State = TypeVar("State")
 
@@ -64,10 +64,22 @@ class RowStates(Generic[State]):
                 if parent is not None:
                     state = self.advance(parent, texts.last(index))
                 else:
-                    state = self.read(texts.tokens(index).tolist(), padding)
+                    state = self._continued(texts, index, padding)
                 here[key] = state
             states.append(state)
         return states
+
+    def _continued(self, texts: Texts, index: int, padding: int) -> State:
+        """The state after a text, from the longest known one that it begins with."""
+        assert self.prompt_columns is not None
+        tokens, key = texts.tokens(index).tolist(), texts.keys[index]
+        for length in range(len(tokens) - 2, self.prompt_columns - 1, -1):
+            state = self._known.get(length, {}).get((padding, key[: TOKEN_BYTES * length]))
+            if state is not None:
+                for token in tokens[length:]:
+                    state = self.advance(state, token)
+                return state
+        return self.read(tokens, padding)
 
     def budget(self, input_ids: torch.Tensor, max_new_tokens: int) -> list[int]:
         """How many of `max_new_tokens` each row of `input_ids`, (rows, length), may still get."""

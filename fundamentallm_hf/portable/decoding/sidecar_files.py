@@ -1,20 +1,23 @@
-"""Files next to a model's weights that decoding needs: its tokenizer, its word counts and its draft table.
+"""Files next to a model's weights: its tokenizer, its word counts, its draft table and what predicts its next word.
 
 They are looked up in the folder or repository the model was loaded from, in the same revision, and kept on the model.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
 from ..text.word_counts import FILE_NAME, WordCounts
-from .draft_file import DRAFT_FILE, NEXT_WORDS_FILE
 from .drafts import NgramTable
 from .next_words import NextWords
+from .sidecar_names import DRAFT_FILE, NEXT_WORDS_FILE
 
 logger = logging.get_logger(__name__)
+
+Content = TypeVar("Content")
 
 
 def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
@@ -38,66 +41,66 @@ def own_tokenizer(model: Any) -> PreTrainedTokenizerBase:
 
 def own_word_counts(model: Any) -> WordCounts | None:
     """The word counts of a model: its attribute `word_counts`, or those stored where it was loaded from."""
-    if getattr(model, "word_counts", None) is None and not getattr(model, "_has_no_word_counts", False):
-        file = find_sidecar(model, FILE_NAME)
-        model.word_counts = WordCounts.load(file) if file else None
-        model._has_no_word_counts = file is None
-    return model.word_counts
+    return _own(model, "word_counts", FILE_NAME, WordCounts.load)
 
 
 def own_draft_table(model: Any) -> NgramTable | None:
-    """The draft table of a model: the one it carries as `draft_table`, or the one next to the weights it came from."""
-    if getattr(model, "draft_table", None) is None and not getattr(model, "_has_no_draft_table", False):
-        file = find_sidecar(model, DRAFT_FILE)
-        model.draft_table = _read_draft_table(file, model.config.vocab_size) if file else None
-        model._has_no_draft_table = model.draft_table is None
-    return model.draft_table
+    """The draft table of a model: its attribute `draft_table`, or the one stored where it was loaded from."""
+
+    def read(file: str) -> NgramTable | None:
+        table = _read(file, NgramTable.load, "The drafts of the model are not used")
+        if table is None or table.largest < model.config.vocab_size:
+            return table
+        logger.warning(f"{file} drafts tokens that the model does not have, so it is not used: make it again.")
+        return None
+
+    return _own(model, "draft_table", DRAFT_FILE, read)
 
 
 def own_next_words(model: Any) -> NextWords | None:
-    """What predicts a model's next word: its attribute `next_words`, or the file next to the weights it came from."""
-    if getattr(model, "next_words", None) is None and not getattr(model, "_has_no_next_words", False):
-        file = find_sidecar(model, NEXT_WORDS_FILE)
-        model.next_words = _read_next_words(file, model.config.hidden_size) if file else None
-        model._has_no_next_words = model.next_words is None
-    return model.next_words
+    """What predicts a model's next word: its attribute `next_words`, or the file stored where it was loaded from."""
 
-
-def _read_next_words(file: str, width: int) -> NextWords | None:
-    """The classifier in a file; None, and a line that says so, where it is of no use. Word weights can do without."""
-    try:
-        found = NextWords.load(file)
-    except (ValueError, OSError) as error:
-        logger.warning(f"Words are not predicted: {error}")
+    def read(file: str) -> NextWords | None:
+        found = _read(file, NextWords.load, "Words are not predicted")
+        if found is None or found.hidden_size == model.config.hidden_size:
+            return found
+        logger.warning(f"{file} belongs to another model, so it is not used: make it again.")
         return None
-    if found.hidden_size == width:
-        return found
-    logger.warning(f"{file} belongs to another model, so it is not used: make it again.")
-    return None
+
+    return _own(model, "next_words", NEXT_WORDS_FILE, read)
 
 
-def _read_draft_table(file: str, size: int) -> NgramTable | None:
-    """The table in a file; None, and a line that says so, where it is of no use. A text can do without."""
+def _own(model: Any, attribute: str, name: str, read: Callable[[str], Content | None]) -> Content | None:
+    """The attribute of a model, read once from a file next to its weights if it has none; None where that fails."""
+    missing = f"_has_no_{attribute}"
+    if getattr(model, attribute, None) is None and not getattr(model, missing, False):
+        file = find_sidecar(model, name)
+        found = read(file) if file else None
+        setattr(model, attribute, found)
+        setattr(model, missing, found is None)
+    own: Content | None = getattr(model, attribute)
+    return own
+
+
+def _read(file: str, load: Callable[[str], Content], without: str) -> Content | None:
+    """The content of a file that texts can do without: None, and a line that says so, where it cannot be read."""
     try:
-        table = NgramTable.load(file)
+        return load(file)
     except (ValueError, OSError) as error:
-        logger.warning(f"The drafts of the model are not used: {error}")
+        logger.warning(f"{without}: {error}")
         return None
-    if table.largest < size:
-        return table
-    logger.warning(f"{file} drafts tokens that the model does not have, so it is not used: make it again.")
-    return None
 
 
 def save_sidecars(model: Any, folder: Any) -> None:
     """Write the word counts, the draft table and the next words of a model, as far as it has them, into a folder."""
-    counts, table, next_words = own_word_counts(model), own_draft_table(model), own_next_words(model)
-    if counts is not None:
-        counts.save(Path(folder) / FILE_NAME)
-    if table is not None:
-        table.save(Path(folder) / DRAFT_FILE)
-    if next_words is not None:
-        next_words.save(Path(folder) / NEXT_WORDS_FILE)
+    found = (
+        (own_word_counts(model), FILE_NAME),
+        (own_draft_table(model), DRAFT_FILE),
+        (own_next_words(model), NEXT_WORDS_FILE),
+    )
+    for content, name in found:
+        if content is not None:
+            content.save(Path(folder) / name)
 
 
 def find_sidecar(model: Any, name: str) -> str | None:

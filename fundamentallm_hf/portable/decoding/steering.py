@@ -33,8 +33,8 @@ class Steering:
             self._parts.setdefault(layer, []).append(vector.float() * strength)
 
     @property
-    def shifts(self) -> dict[int, torch.Tensor]:
-        """What is added after each layer, (hidden size,) in float32. The order of the vectors makes no difference."""
+    def vectors(self) -> dict[int, torch.Tensor]:
+        """The sum of what is added after each layer, (hidden size,) in float32, the same in every order of adding."""
         return {layer: torch.stack(parts).sort(dim=0).values.sum(dim=0) for layer, parts in self._parts.items()}
 
     @contextmanager
@@ -52,7 +52,7 @@ class Steering:
             yield
             return
         layers = decoder_layers(model)
-        hooks = {layer: _Shift(shift) for layer, shift in self.shifts.items()}
+        hooks = {layer: _AddVector(vector) for layer, vector in self.vectors.items()}
         handles = []
         try:
             for layer, hook in hooks.items():
@@ -67,11 +67,11 @@ class Steering:
             )
 
 
-class _Shift:
+class _AddVector:
     """A hook that adds a vector to the output of a layer, in the thread in which it was made."""
 
-    def __init__(self, shift: torch.Tensor) -> None:
-        self.shift = shift
+    def __init__(self, vector: torch.Tensor) -> None:
+        self.vector = vector
         self.thread = threading.get_ident()
         self.acted = False
 
@@ -84,14 +84,14 @@ class _Shift:
         if threading.get_ident() != self.thread:
             return None
         states = output[0] if isinstance(output, tuple) else output
-        if not isinstance(states, torch.Tensor) or states.shape[-1:] != self.shift.shape:
+        if not isinstance(states, torch.Tensor) or states.shape[-1:] != self.vector.shape:
             raise ValueError(
-                f"steering needs layers that return states of {len(self.shift)} numbers, and {type(layer).__name__} "
+                f"steering needs layers that return states of {len(self.vector)} numbers, and {type(layer).__name__} "
                 "does not"
             )
-        self.shift = self.shift.to(states)
+        self.vector = self.vector.to(states)
         self.acted = True
-        shifted = states + self.shift
+        shifted = states + self.vector
         return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
 
 

@@ -65,10 +65,10 @@ class Texts:
             found.append(self.keys[index - 1] if same else key[:-TOKEN_BYTES])  # a key is hashed once only
         return found
 
-    def part(self, start: int, stop: int) -> "Texts":
-        """Some of these texts."""
-        part = Texts(self.ids, self.rows[start:stop], self.lengths[start:stop])
-        part.keys, part.parents = self.keys[start:stop], self.parents[start:stop]
+    def part(self, indices: Sequence[int]) -> "Texts":
+        """Some of these texts, in the same order."""
+        part = Texts(self.ids, [self.rows[index] for index in indices], [self.lengths[index] for index in indices])
+        part.keys, part.parents = [self.keys[index] for index in indices], [self.parents[index] for index in indices]
         return part
 
     def last(self, index: int) -> int:
@@ -101,15 +101,18 @@ class Texts:
         return [length for length in lengths if not first <= length <= last]
 
 
+def undecided(scores: torch.Tensor) -> list[int]:
+    """The indices of the rows in which more than one token is left; `scores` are (rows, vocabulary).
+
+    Where top-p and the like leave one token, whatever finite number is added to its score changes nothing. On a
+    character model that is about every second to third position in four.
+    """
+    return ((scores > -torch.inf).sum(dim=-1) > 1).nonzero()[:, 0].tolist()
+
+
 def longer_key(key: bytes, tokens: Iterable[int]) -> bytes:
     """The key of the text that continues the text of a key with some tokens."""
     return key + b"".join(token.to_bytes(TOKEN_BYTES, "little") for token in tokens)
-
-
-def common_length(one: Sequence[object], other: Sequence[object]) -> int:
-    """How many of the first items of two sequences are equal."""
-    pairs = zip(one, other, strict=False)
-    return next((index for index, (first, second) in enumerate(pairs) if first != second), min(len(one), len(other)))
 
 
 class OneByOne(ValueError):

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ class Attribute:
                 raise ValueError(f"{FILE_NAME} has to hold fields by name")
             kind = fields.get("kind")
             if fields.get("words") is None and (fields.get("kind") == "words" or fields.pop("has_words", False)):
-                fields["words"] = _read_words(_text_of(find(WORDS_NAME)))
+                fields["words"] = dict(_read_words(_text_of(find(WORDS_NAME))))
             if fields.get("kind") == "classifier" and fields.get("model") == ITS_OWN:
                 fields["model"] = Path(find(CLASSIFIER_FOLDER))
                 if not fields["model"].is_dir():
@@ -203,6 +204,7 @@ def _text_of(file: Path) -> str:
     return _content_of(file).decode("utf-8-sig")
 
 
+@lru_cache(maxsize=32)  # a call with a guide reads its words anew, which takes milliseconds
 def _read_words(text: str) -> dict[str, float]:
     words = {}
     for number, line in enumerate(text.splitlines(), 1):

@@ -26,6 +26,8 @@ class ExpertGuide:
         self.states = states
         self.quiet = list(quiet)
         self._pass: tuple[torch.Tensor, torch.Tensor] | None = None
+        # A pass that is judged as texts, and the shifts of those that were asked for.
+        self._judged: tuple[torch.Tensor | None, dict[int, torch.Tensor]] = None, {}
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -42,9 +44,12 @@ class ExpertGuide:
     def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
         """See `JudgesTexts`."""
         states, places = self.states.of_texts(texts)
-        if self._pass is None or self._pass[0] is not states:
-            self._pass = states, self._shift(states)
-        return self._pass[1][places, : scores.shape[-1]]
+        if self._judged[0] is not states:
+            self._judged = states, {}
+        known = self._judged[1]
+        if new := [place for place in places if place not in known]:
+            known |= zip(new, self._shift(states[new]), strict=True)
+        return torch.stack([known[place] for place in places])[:, : scores.shape[-1]]
 
     def _shift(self, states: torch.Tensor) -> torch.Tensor:
         if states.device != next(self.experts.parameters()).device:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from ..decoding.texts import JudgesTexts, Texts
+from ..decoding.texts import JudgesTexts, Texts, undecided
 
 # Tokens whose log-probability is below the most probable one's by more than this, in nats, are masked before the shift.
 MOST_BELOW = 5.0
@@ -80,8 +80,13 @@ class GuidedAttributesLogitsProcessor(JudgesTexts):
         return all(hasattr(guide, "judge_texts") for guide, _ in self.guides)
 
     def judge_texts(self, texts: Texts, scores: torch.Tensor) -> torch.Tensor:
-        """See `JudgesTexts`."""
-        return self._shifted(scores, [guide.judge_texts(texts, scores) for guide, _ in self.guides])  # type: ignore[attr-defined]
+        """See `JudgesTexts`. Guides are asked only about texts in which they can change anything."""
+        left = undecided(scores)
+        if not left:
+            return scores
+        texts, given = texts.part(left), scores[left]
+        shifted = self._shifted(given, [guide.judge_texts(texts, given) for guide, _ in self.guides])  # type: ignore[attr-defined]
+        return scores.index_copy(0, torch.tensor(left), shifted)
 
     def _shifted(self, scores: torch.Tensor, told: Sequence[torch.Tensor]) -> torch.Tensor:
         if not told:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .signed_tensors import Signature, SignedTensors, same_signature, signature_of
+from .signed_tensors import Signature, SignedTensors, reading, same_signature, signature_of
 
 # The width of a bottleneck: at 64 the bundled model's pair separated held-out sentences a little less well.
 BOTTLENECK = 256
-_FORMAT = "fundamentallm-output-experts"
+_EXPERTS = "fundamentallm-output-experts"
 
 
 class OutputWeights(NamedTuple):
@@ -54,7 +54,7 @@ class OutputWeights(NamedTuple):
 
 
 class OutputAdapter(nn.Module):
-    """Adds the output of a bottleneck to a state; initially zero.
+    """Adds the output of a bottleneck to a state; all its weights are initially zero.
 
     Args:
         hidden_size: of the states.
@@ -63,10 +63,11 @@ class OutputAdapter(nn.Module):
 
     def __init__(self, hidden_size: int, bottleneck: int) -> None:
         super().__init__()
-        self.down = nn.Linear(hidden_size, bottleneck)
-        self.up = nn.Linear(bottleneck, hidden_size)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        # Experts are made within `generate()`, where every random number taken here would change the text.
+        self.down = nn.utils.skip_init(nn.Linear, hidden_size, bottleneck)
+        self.up = nn.utils.skip_init(nn.Linear, bottleneck, hidden_size)
+        for each in self.parameters():
+            nn.init.zeros_(each)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """`states`: (..., hidden size). Returns the same shape."""
@@ -128,7 +129,7 @@ class ExpertPair(nn.Module):
     def to_bytes(self) -> bytes:
         """The pair as the content of a safetensors file, in half precision."""
         tensors = {name: each.detach().half().contiguous() for name, each in self.state_dict().items()}
-        return SignedTensors(tensors, self.signature).to_bytes(_FORMAT)
+        return SignedTensors(tensors, self.signature).to_bytes(_EXPERTS)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "ExpertPair":
@@ -137,13 +138,11 @@ class ExpertPair(nn.Module):
         Raises:
             ValueError: it is anything else.
         """
-        try:
-            tensors, signature = SignedTensors.from_bytes(content, _FORMAT)
+        with reading("experts"):
+            tensors, signature = SignedTensors.from_bytes(content, _EXPERTS)
             bottleneck, hidden_size = tensors["having.down.weight"].shape
             pair = cls(hidden_size, bottleneck, signature)
             pair.load_state_dict({name: each.float() for name, each in tensors.items()})
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise ValueError("experts have to be a safetensors file that train-attribute has written") from error
         return pair.eval().requires_grad_(False)
 
 

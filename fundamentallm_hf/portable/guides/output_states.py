@@ -1,4 +1,4 @@
-"""The states that a model's output layer reads at each step of `generate()`, for guides that use them.
+"""The states that a model's output layer reads at each step of `generate()`, for controls that use them.
 
 They are recorded while the model runs, so they cost nothing. Where they were not (assisted decoding checks several
 tokens in one pass), the rows are computed again, with the same result.
@@ -28,9 +28,6 @@ class OutputStates(StatesWatcher):
         padding: (prompt rows,) columns of padding before each prompt; rows made of one prompt are adjacent.
         in_sight: how many of a row's tokens are visible to the model.
         watch: whether the states of a step belong to the rows that the processors receive.
-
-    Raises:
-        ValueError: the model has no output layer of plain weights.
     """
 
     def __init__(self, model: Any, padding: Sequence[int], in_sight: InSight, watch: bool = True) -> None:
@@ -44,14 +41,17 @@ class OutputStates(StatesWatcher):
         self._ids = torch.zeros(0, 0, dtype=torch.long)
         self._of_texts: tuple[torch.Tensor, dict[tuple[int, int], int]] = torch.zeros(0, 0), {}
         self._states: torch.Tensor | None = None
-        OutputWeights.of(model)
         # The hook is removed with this processor.
         handle = model.get_output_embeddings().register_forward_pre_hook(_watcher(weakref.ref(self)))
         weakref.finalize(self, handle.remove)
 
     @cached_property
     def output(self) -> OutputWeights:
-        """The output layer of the model in float32: a second copy, kept with this, if it has lower precision."""
+        """The output layer of the model in float32: a second copy, kept with this, if it has lower precision.
+
+        Raises:
+            ValueError: it has no plain weights, such as one that is quantized. Its states are read all the same.
+        """
         return OutputWeights.of(self.model).in_float32()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

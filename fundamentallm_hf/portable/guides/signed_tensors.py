@@ -1,7 +1,8 @@
 """Tensors made for one model, in a safetensors file with a signature by which that model is recognised."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -23,31 +24,41 @@ class SignedTensors(NamedTuple):
     tensors: Mapping[str, torch.Tensor]
     signature: Signature
 
-    def to_bytes(self, made_by: str) -> bytes:
-        """The content of the file; `made_by` names what the tensors are."""
+    def to_bytes(self, kind: str) -> bytes:
+        """The content of the file; `kind` is what the tensors are, the name of its only entry of metadata."""
         from safetensors.torch import save
 
         # One entry, because the order of several is random.
-        return save(dict(self.tensors), {made_by: json.dumps({"signature": self.signature})})
+        return save(dict(self.tensors), {kind: json.dumps({"signature": self.signature})})
 
     @classmethod
-    def from_bytes(cls, content: bytes, made_by: str) -> "SignedTensors":
-        """Read the result of `to_bytes`.
-
-        Raises:
-            ValueError: it is anything else.
-        """
-        from safetensors import SafetensorError
+    def from_bytes(cls, content: bytes, kind: str) -> "SignedTensors":
+        """Read the result of `to_bytes`, within `reading`, which makes one error of all that it may raise."""
         from safetensors.torch import load
 
-        try:
-            tensors = load(content)
-            # The header comes first: its length in eight bytes, then the header as JSON.
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            signature = json.loads(header["__metadata__"][made_by])["signature"]
-            return cls(tensors, tuple(map(float, signature)))
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise ValueError("not a safetensors file that train-attribute has written") from error
+        tensors = load(content)
+        # The header comes first: its length in eight bytes, then the header as JSON.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        signature = json.loads(header["__metadata__"][kind])["signature"]
+        return cls(tensors, tuple(map(float, signature)))
+
+
+@contextmanager
+def reading(shown: str) -> Iterator[None]:
+    """Read the content of a file of signed tensors, and make something of it.
+
+    Args:
+        shown: what it has to hold, for the error.
+
+    Raises:
+        ValueError: it holds anything else.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{shown} have to be a safetensors file that train-attribute has written") from error
 
 
 def signature_of(weight: torch.Tensor) -> Signature:

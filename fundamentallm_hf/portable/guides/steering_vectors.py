@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from ..decoding.steering import decoder_layers
-from .signed_tensors import Signature, SignedTensors, same_signature, signature_of
+from .signed_tensors import Signature, SignedTensors, reading, same_signature, signature_of
 
-_MADE_BY = "fundamentallm-steering-vectors"
+_VECTORS = "fundamentallm-steering-vectors"
 _PREFIX = "layers."
 
 
@@ -58,7 +58,7 @@ class SteeringVectors:
     def to_bytes(self) -> bytes:
         """The vectors as the content of a safetensors file."""
         tensors = {f"{_PREFIX}{layer}": vector.contiguous() for layer, vector in self.vectors.items()}
-        return SignedTensors(tensors, self.signature).to_bytes(_MADE_BY)
+        return SignedTensors(tensors, self.signature).to_bytes(_VECTORS)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "SteeringVectors":
@@ -67,13 +67,9 @@ class SteeringVectors:
         Raises:
             ValueError: it is anything else.
         """
-        try:
-            tensors, signature = SignedTensors.from_bytes(content, _MADE_BY)
+        with reading("steering vectors"):
+            tensors, signature = SignedTensors.from_bytes(content, _VECTORS)
             return cls({int(name.removeprefix(_PREFIX)): each for name, each in tensors.items()}, signature)
-        except ValueError as error:
-            raise ValueError(
-                "steering vectors have to be a safetensors file that train-attribute has written"
-            ) from error
 
 
 def _signature(model: Any) -> Signature:

@@ -297,7 +297,7 @@ class Decoding:
         drafted = call.field("speculate") is not False
         table = own_draft_table(self.model) if drafted else None
         make_step = self.loop.make_step if isinstance(self.loop, Deferred) else None
-        make_step = make_step or partial(LeanStep, self.model, shifts=call.steering.shifts)
+        make_step = make_step or partial(LeanStep, self.model, vectors=call.steering.vectors)
         return LeanLoop(make_step, call, processors, criteria, mask, self.withheld["streamer"], drafted, table)
 
     def _fit_static_cache(self, prepared: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch.nn.modules import module as global_hooks
 
 from ..decoding.network_step import Run
 from ..decoding.watched_states import is_optional
-from .lean_weights import LeanLayer, lean_layers, linears_of, shifted_layers
+from .lean_weights import LeanLayer, lean_layers, linears_of, steered_layers
 
 _STOCK = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.Dropout, nn.ModuleList)
 _NETWORK = (
@@ -117,7 +117,7 @@ class LeanStep:
         model: a model for which `plain_network` holds.
         rows: number of texts decoded together.
         columns: the most tokens in the cache; callers must not exceed it.
-        shifts: (hidden size,) each, what is added to the states after some layers, by their index; see `Steering`.
+        vectors: (hidden size,) each, added to the states after some layers, by their index; see `Steering`.
 
     Attributes:
         length: number of columns that hold keys and values.
@@ -125,7 +125,7 @@ class LeanStep:
             size).
     """
 
-    def __init__(self, model: Any, rows: int, columns: int, shifts: Mapping[int, torch.Tensor] | None = None) -> None:
+    def __init__(self, model: Any, rows: int, columns: int, vectors: Mapping[int, torch.Tensor] | None = None) -> None:
         config = model.config
         self.hidden, self.heads, self.eps = config.hidden_size, config.num_attention_heads, config.rms_norm_eps
         self.head_dim = self.hidden // self.heads
@@ -135,7 +135,7 @@ class LeanStep:
         self.positions = positions.weight if isinstance(positions, nn.Embedding) else positions.table.to(model.dtype)
         self.norm = model.model.norm.weight
         self.head = model.lm_head.weight
-        self.layers = shifted_layers(lean_layers(model), shifts or {})
+        self.layers = steered_layers(lean_layers(model), vectors or {})
         with torch.inference_mode():
             shape = (len(self.layers), 2, rows, self.heads, min(columns, _FIRST_COLUMNS), self.head_dim)
             # Unused columns are masked, but must be finite: 0 times NaN is NaN.

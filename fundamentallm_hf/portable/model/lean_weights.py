@@ -60,12 +60,12 @@ def lean_layers(model: Any) -> list[LeanLayer]:
 
 
 @torch.inference_mode()
-def shifted_layers(layers: list[LeanLayer], shifts: Mapping[int, torch.Tensor]) -> list[LeanLayer]:
+def steered_layers(layers: list[LeanLayer], vectors: Mapping[int, torch.Tensor]) -> list[LeanLayer]:
     """The layers, of which some add a vector, (hidden size,), to the states: as a part of their last bias, for free."""
-    if not shifts:
+    if not vectors:
         return layers
     return [
-        replace(layer, down=(layer.down[0], layer.down[1] + shifts[index])) if index in shifts else layer
+        replace(layer, down=(layer.down[0], layer.down[1] + vectors[index])) if index in vectors else layer
         for index, layer in enumerate(layers)
     ]
 

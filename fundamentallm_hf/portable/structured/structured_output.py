@@ -339,7 +339,7 @@ class WholeTextLogitsProcessor(LogitsProcessor, SuggestsTokens):
         bad[[token for token in completing if token < len(may)]] = True
         inside = (bad & may).nonzero().flatten()
         for token in inside[scores.cpu()[inside].argsort(descending=True)][:STOPS_TRIED].tolist():
-            longer = text + str(vocabulary.piece(token))
+            longer = text + vocabulary.whole(token)
             cut = find_stop(longer, self.stop_strings, len(text))
             ways = (longer[before:], longer[before : max(before, cut if cut is not None else 0)])
             bad[token] = cut is None or not all(map(self.automaton.matches, ways))

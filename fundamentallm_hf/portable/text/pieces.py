@@ -5,8 +5,16 @@ from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 REPLACEMENT = "\ufffd"
 MOST_BYTES = 4  # of a character in UTF-8, each a token in the worst case
+
+
+def common_length(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many of the first items of two sequences are equal."""
+    pairs = zip(one, other, strict=False)
+    return next((index for index, (first, second) in enumerate(pairs) if first != second), min(len(one), len(other)))
 
 
 class PiecesInOrder(NamedTuple):
@@ -41,15 +49,14 @@ class PiecesInOrder(NamedTuple):
         # One long text is translated many times faster than its pieces one by one.
         between = next(char for char in map(chr, range(0x10FFFF, 0, -1)) if ord(char) not in table)
         texts = between.join(pieces).translate(table).split(between) if pieces else []
-        # Flat lists: a list for each piece would keep the garbage collector busy.
-        places = sorted(range(len(texts)), key=texts.__getitem__)
-        order: list[str] = []
-        starts: list[int] = []
-        for count, place in enumerate(places):
-            if not order or texts[place] != order[-1]:
-                order.append(texts[place])
-                starts.append(count)
-        return cls(order, [*starts, len(places)], [tokens[place] for place in places], {})
+        # Few different texts may be left, so those are sorted. Flat lists: a list for each piece would keep the garbage
+        # collector busy.
+        order = sorted(set(texts))
+        ranks = dict(zip(order, range(len(order)), strict=True))
+        rank_of = np.fromiter(map(ranks.__getitem__, texts), dtype=np.int64, count=len(texts))
+        starts = np.concatenate([[0], np.bincount(rank_of, minlength=len(order)).cumsum()])
+        in_turn = rank_of.argsort(kind="stable").tolist()
+        return cls(order, starts.tolist(), [tokens[place] for place in in_turn], {})
 
     def behind(self, first: str) -> "PiecesInOrder":
         """What is left of the pieces that start with the character `first`, without it."""

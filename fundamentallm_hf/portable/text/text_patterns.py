@@ -198,6 +198,9 @@ class TextPatterns:
         elif not entries:
             least = self.regex.fewest(self.regex.start) - 2  # a match may hold the spaces around a word
             words = [word for word in words if len(word) >= least]
+            first = self._first_characters({" ", *"".join(words)})
+            if " " not in first:
+                words = [word for word in words if not first.isdisjoint(word[: len(word) - least])]
         for word in words:
             shared = shared_length(before, word)
             del path[shared + 1 :]
@@ -211,6 +214,14 @@ class TextPatterns:
                 found.append(word)
         likeliest = nlargest(_MOST_WORDS, found, key=counts.counts.__getitem__)
         return [Entry(tuple(word), (True,) * len(word), word) for word in likeliest]
+
+    def _first_characters(self, chars: Iterable[str]) -> set[str]:
+        """Those of some characters with which a match of an expression may start after another of them."""
+        assert self.regex is not None
+        regex = self.regex
+        before = {regex.neutral(regex.step(regex.start, char)[0]) for char in chars}
+        steps = {char: [regex.step(state, char) for state in before] for char in chars}
+        return {char for char, after in steps.items() if any(hit or regex.alive(state) for state, hit in after)}
 
     def _longest_run(self, entry: Entry) -> str:
         """The most letters in a row that every text with an entry has."""

@@ -5,6 +5,7 @@ own way. This file knows that, so that its callers see one state after each toke
 """
 
 import codecs
+from functools import lru_cache
 from typing import NamedTuple
 
 from .character_classes import continues
@@ -13,6 +14,8 @@ from .text_patterns import PatternState, TextPatterns
 from .vocabulary import Vocabulary
 
 _BROKEN = b"\xff"
+# Steps from one state to another that are kept.
+MOST_STEPS = 1 << 14
 
 
 class TextState(NamedTuple):
@@ -45,12 +48,17 @@ class TokenReader:
     Args:
         vocabulary: the text that every token adds.
         patterns: the patterns to look for.
+
+    Attributes:
+        follow_text: `advance`, where it is called for the tokens of texts, which repeat themselves.
     """
 
     def __init__(self, vocabulary: Vocabulary, patterns: TextPatterns) -> None:
         self.vocabulary = vocabulary
         self.patterns = patterns
         self.start = TextState(patterns.start, fresh=vocabulary.opens_differently)
+        # Most letters of most texts lead from one of a few states to another.
+        self.follow_text = lru_cache(MOST_STEPS)(self.advance)
 
     def advance(self, state: TextState, token: int) -> TextState:
         """The state after `token`."""

@@ -219,10 +219,14 @@ class Vocabulary:
     @cached_property
     def _alike(self) -> dict[str, list[int]]:
         alike: dict[str, list[int]] = {}
-        for token, piece in enumerate(self.pieces):
-            if isinstance(piece, str) and piece:
-                alike.setdefault(piece, []).append(token)
+        for token in range(len(self.pieces)):
+            if text := self.whole(token):
+                alike.setdefault(text, []).append(token)
         return alike
+
+    def whole(self, token: int) -> str:
+        """The whole characters that a token adds after other whole characters."""
+        return add_piece(b"", self.pieces[token], self.errors)[0]
 
     @cached_property
     def _sorted(self) -> list[str]:

@@ -10,20 +10,20 @@ the tokens that it adds something to are noted, when a text is there for the fir
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from .characters import fold_text, is_word
-from .pieces import add_piece
+from .pieces import PiecesInOrder, add_piece
 from .text_patterns import PatternState
-from .token_reader import TextState, TokenReader
+from .token_reader import MOST_STEPS, TextState, TokenReader
 from .vocabulary import Vocabulary
 from .weighted_patterns import LEAST_VALUE, WeightedPatterns
-from .weighted_words import WeightedRest, expected_of
+from .weighted_words import expected_of
 from .word_matcher import LiteralState
 from .worth_table import WeighedState, WorthTable
 
@@ -66,6 +66,7 @@ class WeightTables(TokenReader):
         self._bases: dict[PatternState, _Notes] = {}
         self._notes: dict[Any, _Notes] = {}
         self._shares: dict[int, float] = {}
+        self._read_on = lru_cache(MOST_STEPS)(self._due)
 
     def of_size(self, size: int) -> "WeightTables":
         """The same tables for another number of scores; states are the same in both."""
@@ -88,13 +89,22 @@ class WeightTables(TokenReader):
 
     def follow(self, state: WeighedState, token: int) -> WeighedState:
         """The state after `token`."""
+        return self.follow_due(state, token)[0]
+
+    def follow_due(self, state: WeighedState, token: int) -> tuple[WeighedState, float]:
+        """The state after `token`, and the weights of the entries that it completes."""
         if not self.vocabulary.piece(token):
-            return state
-        after = self.settled(self.advance(state.text, token))[0]
+            return state, 0.0
+        after, due, paid = self._read_on(state.text, token)
         begun, tokens = state.begun, state.tokens + 1
         for char in str(self.vocabulary.piece(token)) if self.is_single else ():
             begun = begun + fold_text(char) if is_word(char) else ""
-        return WeighedState(after, math.log(self.value(token, after.patterns)), begun, tokens if begun else 0)
+        return WeighedState(after, paid, begun, tokens if begun else 0), due
+
+    def _due(self, state: TextState, token: int) -> tuple[TextState, float, float]:
+        """The state after `token`, what is due then, and the logarithm of the factor expected after it."""
+        after, due = self.settled(self.advance(state, token))
+        return after, due, math.log(self.value(token, after.patterns))
 
     def follow_prompt(self, state: WeighedState, token: int) -> WeighedState:
         """The state after `token` of a prompt, where a special token starts a new text."""
@@ -137,7 +147,7 @@ class WeightTables(TokenReader):
     def _weigh_all(self, state: TextState) -> WorthTable:
         flushed = self.flushed(state)
         if state.fresh or self.weighted.words.tangled:
-            read = ((token, self.advance(state, token).patterns) for token in self._texts.tokens.tolist())
+            read = ((token, self.advance(state, token).patterns) for token in self._order.tokens)
             late = flushed.regex.due
             notes = [self._collected((token, after, after.regex.due - late) for token, after in read)]
         else:
@@ -243,11 +253,16 @@ class WeightTables(TokenReader):
         return _Notes(columns[0].astype(np.int64), *columns[1:])
 
     def _expected(self, token: int, threads: frozenset[int]) -> tuple[float, float]:
-        """What the ways on after `token` add to the expected factor, and how uncertain that is."""
+        """What the ways on after `token` add to the expected factor, and how uncertain that is.
+
+        A model writes words in the tokens it was trained on: where " ass" is one token, " a" does not begin it.
+        """
         expected = self.weighted.words.expected
         known = [expected[node] for node in sorted(threads) if node in expected]
-        if known and self._is_spelling(token):
-            return expected_of(self.open_ways(token, threads), self._share(token))
+        if known and self.vocabulary.longest > 1 and not isinstance(self.vocabulary.piece(token), bytes):
+            begins = self.vocabulary.begins_with
+            ways = [way for way in self.weighted.words.ways(threads) if not way.text or begins(token, way.text)]
+            return expected_of(ways, self._share(token))
         return sum(gain for gain, _ in known), sum(stake for _, stake in known)
 
     def beyond(self, state: PatternState) -> float:
@@ -255,26 +270,13 @@ class WeightTables(TokenReader):
         found = self.weighted.words.beyond
         return sum(found.get(node, 0.0) for node in sorted(state.literal.threads)) if found else 0.0
 
-    def open_ways(self, token: int, threads: frozenset[int]) -> Sequence[WeightedRest]:
-        """The ways to complete entries after `token`, those that matter most first.
-
-        A model writes words in the tokens it was trained on: where " ass" is one token, " a" does not begin it.
-        """
-        ways = self.weighted.words.ways(threads) if threads else ()
-        if not ways or not self._is_spelling(token):
-            return ways
-        return [way for way in ways if not way.text or self.vocabulary.begins_with(token, way.text)]
-
-    def _is_spelling(self, token: int) -> bool:
-        return self.vocabulary.longest > 1 and not isinstance(self.vocabulary.piece(token), bytes)
-
     def _share(self, token: int) -> float:
         """By how much words are likelier after `token` than after its text, which may be spelled in other tokens."""
         if token not in self._shares:
             piece, counts = str(self.vocabulary.piece(token)), self.weighted.counts
             begun = fold_text(piece[1:])
             self._shares[token] = 1.0
-            if self._is_spelling(token) and piece[0] == " " and begun and all(map(is_word, begun)):
+            if piece[0] == " " and begun and all(map(is_word, begun)):
                 words = counts.beginning(begun)
                 spelled = [word for word in words if self.vocabulary.begins_with(token, word[len(begun) :])]
                 mass = math.fsum(counts.counts[word] for word in spelled)
@@ -296,15 +298,14 @@ class WeightTables(TokenReader):
             alive: whether a state can still add something.
             heads: the first characters of the tokens; by default all.
         """
-        pieces, starts, tokens = self._texts.pieces, self._texts.starts, self._texts.tokens
-        chosen = self._texts.heads if heads is None else heads
-        waiting = [(*self._texts.heads[char], 1, step(start, char)) for char in chosen]
+        pieces, starts, tokens, _ = self._order
+        waiting = [(*self._spans[char], 1, step(start, char)) for char in (self._spans if heads is None else heads)]
         while waiting:
             first, last, depth, state = waiting.pop()
             if not alive(state):
                 continue
             if len(pieces[first]) == depth:
-                for token in tokens[starts[first] : starts[first + 1]].tolist():
+                for token in tokens[starts[first] : starts[first + 1]]:
                     yield token, state
                 first += 1
             while first < last:
@@ -314,27 +315,25 @@ class WeightTables(TokenReader):
                 first = end
 
     @cached_property
-    def _texts(self) -> "_Texts":
+    def _order(self) -> PiecesInOrder:
         """The tokens that are whole characters, by text."""
-        found: dict[str, list[int]] = {}
-        for token, piece in enumerate(self.vocabulary.pieces):
-            if piece and isinstance(piece, str) and token not in self.vocabulary.fallback:
-                found.setdefault(piece, []).append(token)
-        pieces = sorted(found)
-        starts = np.cumsum([0, *(len(found[piece]) for piece in pieces)]).tolist()
-        heads, first = dict[str, tuple[int, int]](), 0
+        return self.vocabulary.in_order(lambda char: char)
+
+    @cached_property
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        """Where the texts with each first character are in `_order`: the first, and the one after the last."""
+        pieces, found, first = self._order.order, dict[str, tuple[int, int]](), 0
         while first < len(pieces):
             end = bisect_left(pieces, pieces[first][0] + _HIGHEST, first)
-            heads[pieces[first][0]] = first, end
+            found[pieces[first][0]] = first, end
             first = end
-        tokens = np.array([token for piece in pieces for token in found[piece]], dtype=np.int64)
-        return _Texts(pieces, starts, tokens, heads)
+        return found
 
     @cached_property
     def _heads(self) -> dict[str, list[str]]:
         """The first characters of tokens by the first folded character of each; none for invisible ones."""
         found: dict[str, list[str]] = {}
-        for char in self._texts.heads:
+        for char in self._spans:
             found.setdefault(fold_text(char, self.weighted.ignore_case)[:1], []).append(char)
         return found
 
@@ -362,12 +361,3 @@ class WeightTables(TokenReader):
             )
             found.setdefault((text, fallback), []).append(token)
         return [*found.values()]
-
-
-class _Texts(NamedTuple):
-    """Texts of tokens in order, where the ids of each start in `tokens`, and the texts with each first character."""
-
-    pieces: list[str]
-    starts: list[int]
-    tokens: np.ndarray
-    heads: dict[str, tuple[int, int]]

@@ -33,6 +33,22 @@ class WeightedRest(NamedTuple):
     gain: float
 
 
+class BegunPhrase(NamedTuple):
+    """A phrase of which at least one word and the first letters of another are there.
+
+    Attributes:
+        word: the one that is begun, folded; any word that begins so where the phrase is a stem and ends here.
+        is_stem: whether the rest of the word may be anything.
+        after: the probability of what follows the word.
+        way: what is missing, and its probability by word counts.
+    """
+
+    word: str
+    is_stem: bool
+    after: float
+    way: WeightedRest
+
+
 def expected_of(ways: Sequence[WeightedRest], more: float = 1.0) -> tuple[float, float]:
     """What ways to complete entries add to the expected factor, and how uncertain that is.
 
@@ -59,6 +75,7 @@ class WeightedWords(LiteralMachine):
         rests: for each node the ways to complete entries, those that matter most first.
         expected: for each node what `expected_of` says of them.
         beyond: for each node what phrases, without their words, add to the expected factor.
+        begun_phrases: for each node within a later word of phrases, what is known of them.
         at_border: the weight that is due at a node if no letter follows.
         tangled: entries such as `*a*b` may be at one node on two ways, so nodes do depend on each other.
     """
@@ -71,6 +88,7 @@ class WeightedWords(LiteralMachine):
         self.rests: dict[int, list[WeightedRest]] = {}
         self.expected: dict[int, tuple[float, float]] = {}
         self.beyond: dict[int, float] = {}
+        self.begun_phrases: dict[int, list[BegunPhrase]] = {}
         self.tangled = False
         for entry, weight in entries:
             path = self.add(entry)
@@ -106,9 +124,12 @@ class WeightedWords(LiteralMachine):
                 gain = math.exp(left) - math.exp(left - own)
             if gain:
                 chance = chance_of_rest(folded, cut, entry.is_stem, counts)
-                self.rests.setdefault(path[cut], []).append(WeightedRest("".join(items[cut:]), chance, gain))
+                way = WeightedRest("".join(items[cut:]), chance, gain)
+                self.rests.setdefault(path[cut], []).append(way)
                 if own is not None:
                     self.beyond[path[cut]] = self.beyond.get(path[cut], 0.0) + chance * gain
+                    if begun := _begun_phrase(folded, cut, entry.is_stem, counts, way):
+                        self.begun_phrases.setdefault(path[cut], []).append(begun)
 
     def finish(self) -> None:
         """Call this when all ways are in."""
@@ -182,3 +203,18 @@ class WeightedWords(LiteralMachine):
         reached |= {star for place in reached if (star := self.nodes[place].star) is not None} | stays
         reached -= self._idle
         return LiteralState(frozenset(reached) if reached else _NOWHERE, word, True), due
+
+
+def _begun_phrase(
+    folded: Sequence[str], cut: int, is_stem: bool, counts: WordCounts, way: WeightedRest
+) -> BegunPhrase | None:
+    """What is known of a phrase after its first `cut` items; None unless it is within its second or a later word."""
+    begin, end = cut, cut
+    while begin and all(map(is_word, folded[begin - 1])):
+        begin -= 1
+    while end < len(folded) and all(map(is_word, folded[end])):
+        end += 1
+    if begin in (0, cut):
+        return None
+    after = chance_of_rest(folded, end, is_stem, counts) if end < len(folded) else 1.0
+    return BegunPhrase("".join(folded[begin:end]), is_stem and end == len(folded), after, way)

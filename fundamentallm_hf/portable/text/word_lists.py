@@ -114,7 +114,8 @@ def read_weights(value: Any) -> dict[str, float]:
         if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
             raise ValueError(f"the value has to be {_WEIGHTED} but is {value!r}")
         items = tuple(entries)
-    if any(isinstance(item, tuple) and type(item[1]) not in (int, float) for item in items):
+    numbers = value.values() if isinstance(value, Mapping) else ()
+    if not {*map(type, numbers)} <= {int, float}:
         return _weights_of.__wrapped__(items)  # some equal others that are valid, and some are no keys of a cache
     return dict(_weights_of(items))
 

@@ -4,15 +4,18 @@ The words are sorted, so those with one prefix are neighbours. Their probabiliti
 for a position where a word begins. Every prefix then costs two differences, however long the list of weights is.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from .characters import fold_text, is_word
 from .vocabulary import Vocabulary
 from .weighted_patterns import LEAST_VALUE, WeightedPatterns
-from .weighted_words import WeightedRest
+from .weighted_words import BegunPhrase, WeightedRest, WeightedWords
 
 # The probability of words that are not known, whose factor is 1.
 _UNLISTED = 1e-5
@@ -60,6 +63,9 @@ class WordValues:
         size: number of scores the model gives.
         classes: names of the classes that a classifier knows: words, and "a*" for the others that begin with "a".
         doubts: also compute how uncertain factors are.
+
+    Attributes:
+        letters: (vocabulary,) whether each token begins a word or continues one.
     """
 
     def __init__(
@@ -92,8 +98,11 @@ class WordValues:
         self._of_token = np.array(
             [self._distinct.index(each) if each else len(self._distinct) for each in self._letters]
         )
-        self._known: dict[str, Prefixes | None] = {}
-        self._next: dict[str, Prefixes | None] = {}
+        self.letters = torch.from_numpy(self._of_token < len(self._distinct))
+        # The words with a prefix, and with a prefix and each letter; kept for the prefixes that were last asked for.
+        self._with = lru_cache(_MOST_PREFIXES)(lambda prefix: self._of(prefix[:-1], [prefix[-1:]]))
+        self._ahead = lru_cache(_MOST_PREFIXES)(lambda prefix: self._of(prefix, self._distinct))
+        self._span = lru_cache(_MOST_PREFIXES)(self._bounds)
 
     def expect(self, chances: np.ndarray) -> Expected:
         """Sum up over all words.
@@ -111,12 +120,8 @@ class WordValues:
 
     def value(self, expected: Expected, prefix: str) -> float:
         """The factor to be expected of a word that begins so, beyond what is paid."""
-        if prefix not in self._known:
-            if len(self._known) > _MOST_PREFIXES:
-                self._known.clear()
-            self._known[prefix] = self._of(prefix[:-1], [prefix[-1:]])
-        known = self._known[prefix]
-        return 1.0 if known is None else float(_value(expected, known)[0][0])
+        of = self._with(prefix)
+        return 1.0 if of is None else float(_value(expected, of)[0][0])
 
     def values(self, expected: Expected, prefix: str) -> tuple[np.ndarray, np.ndarray] | None:
         """What to expect after each token that continues a prefix.
@@ -125,11 +130,7 @@ class WordValues:
             (vocabulary,) the expected factors, and (vocabulary,) how uncertain they are, empty without doubts; None if
             all factors are 1.
         """
-        if prefix not in self._next:
-            if len(self._next) > _MOST_PREFIXES:
-                self._next.clear()
-            self._next[prefix] = self._of(prefix, self._distinct)
-        ahead = self._next[prefix]
+        ahead = self._ahead(prefix)
         if ahead is None:
             return None
         found = np.ones(len(self._distinct) + 1)
@@ -138,7 +139,7 @@ class WordValues:
 
     def ways(self, expected: Expected, prefix: str, most: int) -> list[WeightedRest]:
         """The words with a prefix that matter most, as what is missing of them."""
-        if (of := self._of(prefix[:-1], [prefix[-1:]])) is None:
+        if (of := self._with(prefix)) is None:
             return []
         span = slice(int(of.first_weighted[0]), int(of.last_weighted[0]))
         numbers = self._weighted[span]
@@ -149,6 +150,51 @@ class WordValues:
         gains = self._gains[0, span][best]
         rests = [self.words[number][len(prefix) :] for number in numbers[best]]
         return [WeightedRest(*each) for each in zip(rests, chances[best].tolist(), gains.tolist(), strict=True)]
+
+    def of_phrases(
+        self, expected: Expected, prefix: str, phrases: WeightedWords, nodes: Iterable[int]
+    ) -> tuple[float, dict[str, float]]:
+        """What phrases add to the expected factor, more than word counts say, within their second word or a later one.
+
+        Args:
+            expected: of the word.
+            prefix: what has begun of it.
+            phrases: the list.
+            nodes: where the text is in it.
+
+        Returns:
+            What they add after the text, and after each letter that continues them.
+        """
+        before, ahead = 0.0, dict[str, float]()
+        for node in sorted(nodes) if phrases.begun_phrases else ():
+            before += self._of_begun(expected, prefix, phrases.begun_phrases.get(node, ()))
+            for letter, child in phrases.nodes[node].next.items():
+                if child in phrases.begun_phrases:
+                    more = self._of_begun(expected, prefix + letter, phrases.begun_phrases[child])
+                    ahead[letter] = ahead.get(letter, 0.0) + more
+        return before, ahead
+
+    def of_letters(self, found: Mapping[str, float]) -> np.ndarray:
+        """(vocabulary,) numbers for the tokens of letters; 0 for others."""
+        numbers = np.array([*(found.get(letter, 0.0) for letter in self._distinct), 0.0])
+        return numbers[self._of_token]
+
+    def _bounds(self, prefix: str) -> tuple[int, int]:
+        """The first word with a prefix, and the one after the last."""
+        return bisect_left(self.words, prefix), bisect_left(self.words, f"{prefix}\U0010ffff")
+
+    def _of_begun(self, expected: Expected, prefix: str, phrases: Iterable[BegunPhrase]) -> float:
+        first, last = self._span(prefix)
+        mass = expected.mass[last] - expected.mass[first] + _UNLISTED
+        found = 0.0
+        for phrase in phrases:
+            first, last = self._span(phrase.word)
+            if not phrase.is_stem:
+                last = first + (first < last and self.words[first] == phrase.word)
+            if first < last:  # otherwise the word is not predicted
+                chance = float(expected.mass[last] - expected.mass[first]) / mass
+                found += phrase.way.gain * (chance * phrase.after - phrase.way.chance)
+        return found
 
     def _of(self, prefix: str, letters: Sequence[str]) -> Prefixes | None:
         """The words with a prefix and then each of some letters; None if none of them has a weight."""

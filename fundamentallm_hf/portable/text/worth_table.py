@@ -1,4 +1,4 @@
-"""What is known of a text under a list of weights, and of the tokens after it."""
+"""What `weight_tables` computes: the state of a text under a list of weights, and what each token after it is worth."""
 
 from dataclasses import dataclass
 from functools import cached_property

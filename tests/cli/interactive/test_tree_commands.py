@@ -137,7 +137,7 @@ def test_a_branch_is_named_and_deleted(session):
         "Error: N has to be the number of a text, as in /branches, but is 'x'",
         "Error: there is no text 9: the numbers go up to 4",
     ]
-    assert told(session, "/delete 2") == ["Deleted: 3 texts"]
+    assert told(session, "/delete 2") == ["Deleted: 3 texts", "text: To be", "(text 1, /more goes on)"]
     assert text(session) == "To be"
     assert [node.id for node in session.tree] == [1]
 
@@ -209,6 +209,11 @@ def test_texts_are_saved_and_loaded(session, tmp_path):
     assert {node.id: session.tree.text(node.id) for node in session.tree} == texts
 
 
+def test_deleted_texts_are_gone_from_the_saved_session(session):
+    told(session, "To be", "/delete 1")
+    assert len(resume(session).tree) == 0
+
+
 def test_a_file_of_another_model_says_so(session, tmp_path):
     told(session, "To be", f"/save --tree {tmp_path / 'a.json'}")
     (tmp_path / "a.json").write_text((tmp_path / "a.json").read_text().replace('"model": null', '"model": "a/b"'))
@@ -220,7 +225,8 @@ def test_a_file_of_another_model_says_so(session, tmp_path):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
-        st.sampled_from(["To be", "My", "/more", "/retry", "/undo", "/redo", "/go 1", "/go 2", "/go 3", "/delete 3"])
+        st.sampled_from(["To be", "My", "/more", "/retry", "/undo", "/redo", "/go 1", "/go 2", "/go 3"])
+        | st.sampled_from(["/delete 1", "/delete 2", "/delete 3"])
         | st.sampled_from(["/set top-k=3", "/rename 2 x", "/set num-samples=2", "/set num-samples=1", "/set seed=3"]),
         max_size=10,
     )
@@ -232,13 +238,34 @@ def test_after_any_session_another_one_goes_on_where_it_was(shakespeare, monkeyp
     if not sessions():
         assert not len(session.tree)
         return
-    if not len(session.tree):
-        return
     resumed = resume(session)
     assert [(node, session.tree.text(node.id)) for node in session.tree] == [
         (node, resumed.tree.text(node.id)) for node in resumed.tree
     ]
     assert (resumed.tree.history, resumed.tree.position) == (session.tree.history, session.tree.position)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(["To be", "My", "/more", "/more 2", "/retry", "/undo", "/go 2", "/go 3"])
+        | st.sampled_from(["/delete 1", "/delete 2", "/delete 3", "/delete 4", "/delete 5"])
+        | st.sampled_from(
+            ["/set num-samples=2", "/set num-samples=1", "/set must-include=impossible", "/unset must-include"]
+        ),
+        max_size=12,
+    )
+)
+def test_whatever_was_deleted_the_text_in_view_is_generated_again(shakespeare, entries):
+    """A text that cannot have a required word is not completed; deletions never leave its request behind."""
+    session = Session(lambda name: shakespeare, None, START.replace(max_tokens=3), Recorder())
+    told(session, "To be", *entries, "/unset must-include", "/set num-samples=1")
+    shown = session.tree.current
+    said = told(session, "/retry")
+    if shown is not None or session.request is not None:
+        assert not [line for line in said if line.startswith("Error")], said
+        node = session.tree.current
+        assert node.parent is None or session.tree[node.parent]
 
 
 def test_a_text_is_saved_while_it_is_generated(session, monkeypatch):

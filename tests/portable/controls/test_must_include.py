@@ -195,6 +195,13 @@ def test_the_processor_works_alone_in_a_list_of_processors(model, words):
         assert all(any(part in text for part in word.split("|")) for word in words), text
 
 
+def test_entries_of_which_each_undoes_the_other_are_refused_whatever_the_budget():
+    tokenizer = byte_level_gpt2().tokenizer
+    processor = MustIncludeLogitsProcessor(["/a$/", "/b$/"], tokenizer, max_new_tokens=50)
+    with pytest.raises(ValueError, match=re.escape("no way to write '/a$/', '/b$/' in one text was found")):
+        processor.check(torch.tensor([tokenizer("the").input_ids]))
+
+
 def test_alone_it_has_to_know_its_budget_and_refuses_what_does_not_fit():
     tokenizer = byte_level_gpt2().tokenizer
     with pytest.raises(ValueError, match="pass max_new_tokens="):

@@ -2,6 +2,7 @@
 
 import random
 from functools import cache
+from itertools import permutations
 
 import pytest
 from text_matcher import first_missing, violations
@@ -111,3 +112,15 @@ def test_an_entry_is_planned_after_any_other(family, entries, ordered):
     plan = requirements.plan(requirements.prompt_end(progress))
     assert plan is not None
     assert not first_missing(f"the {tokenizer.decode(plan, **DECODE)}", 3, entries, ordered=ordered)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_words_of_any_two_scripts_are_planned_together(family):
+    # Some of them can only be written apart from each other with a mark between them.
+    dice = random.Random(family)
+    for entries in permutations(["cat", "é", "안녕", "日本", "猫"], 2):
+        requirements = required(family, entries)
+        if requirements:
+            found = planned(requirements, toy_tokenizer(family), dice)
+            assert found is not None, entries
+            assert not first_missing(found[1], len(found[0]), entries), (entries, found[1])

@@ -130,6 +130,23 @@ def test_every_text_ends_as_asked_for(number):
     checked(added_texts(toy_model(family), prompts, how), how, family, "end_at|words|sentences|must_include|stop")
 
 
+def draw_next_to_numbers(number):
+    """The case with this number, with as few words as leave room for the required ones or fewer."""
+    dice = random.Random(f"numbers {number}")
+    most = dice.choice([2, 3, 4, 5, 7])
+    how = {"words": f"{dice.randint(1, most)}-{most}", "sentences": dice.choice([1, 2, 2])}
+    how["must_include"] = dice.sample(["é", "dog", "2", "Paris", "/[0-9]/", "*t"], dice.choice([1, 2]))
+    how |= dice.choice([*MODES[:4], {"do_sample": True, "temperature": 1.0, "seed": number}])
+    return dice.choice([*FAMILIES]), [dice.choice(PROMPTS)], how | {"max_new_tokens": dice.choice([10, 16, 24, 40])}
+
+
+@pytest.mark.parametrize("number", range(FIRST, FIRST + DRAWS // 2))
+def test_required_words_and_the_end_choose_one_way_where_few_words_are_left(number):
+    # Behind a mark, "t.é" is one word and "t. é" are two.
+    family, prompts, how = draw_next_to_numbers(number)
+    checked(added_texts(toy_model(family), prompts, how), how, family, "words|sentences|must_include")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("stop", [["."], ["!", "."], [","], [". "], ["o"]], ids=str)
 @pytest.mark.parametrize("asked", [{"sentences": 2}, {"words": "3-6"}, {"end_at": "sentence"}], ids=str)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from fundamentallm_hf import FundamentaLLMForCausalLM
 from fundamentallm_hf.cli.main import cli
 from fundamentallm_hf.model_io.model_folder import write_model_folder
-from fundamentallm_hf.portable.decoding.draft_file import DRAFT_FILE
 from fundamentallm_hf.portable.decoding.drafts import Drafter, NgramTable, context_keys
 from fundamentallm_hf.portable.decoding.sidecar_files import own_draft_table
+from fundamentallm_hf.portable.decoding.sidecar_names import DRAFT_FILE
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.training.draft_training import add_draft, count_ngrams
 

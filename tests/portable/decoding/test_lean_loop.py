@@ -346,6 +346,19 @@ def test_a_wrong_guess_of_what_follows_an_answer_changes_nothing(model, how, con
         assert write(model, PROMPTS[:1], how)[0] == expected
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(controls=CONTROLS, tokens=st.integers(1, 60), ends=st.sets(st.integers(4, 60), max_size=3))
+def test_without_a_seed_a_call_draws_one_number_for_each_token(model, controls, tokens, ends):
+    """Also where it ends early or drafts are refused, so that what is drawn after the call is the same, too."""
+    how = {"do_sample": True, "temperature": 0.7, "top_k": 0, **controls, "max_new_tokens": 24 + tokens}
+    how = how if not ends else how | {"eos_token_id": sorted(ends)}
+    found = []
+    for more in ({}, {"speculate": False}):
+        text, _ = write(model, PROMPTS[:1], how, **more)
+        found.append((text, torch.rand(3).tolist()))
+    assert found[0] == found[1]
+
+
 def test_a_recorder_sees_the_chosen_tokens_only(model):
     from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 

@@ -252,7 +252,7 @@ def test_a_text_is_answered_after_those_that_it_begins_with():
     wishes.known[texts.keys[2], (5,)] = torch.zeros(1, 4)
     assert wishes.answer(texts, [0], [[1]], [3]) is None
     assert wishes.answer(texts, [2], [[5]], [5]) is None  # what is asked here may change with the answer above
-    assert wishes.wanted == {(texts.keys[0], (1,)): (0, 3)}
+    assert wishes.wanted == {(texts.keys[0], (1,)): (3, 3)}
     wishes.known[texts.keys[0], (1,)] = torch.ones(1, 4)
     wishes.wanted.clear()
     assert wishes.answer(texts, [0], [[1]], [3]) is not None

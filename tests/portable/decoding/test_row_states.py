@@ -66,14 +66,15 @@ def test_rows_that_are_taken_back_are_still_known():
     assert reader.read == 2
 
 
-def test_after_a_longer_jump_a_row_is_read_anew():
-    reader = Reader()
-    reader([0, 1])
-    reader.read = 0
-    assert reader([0, 1, 2, 3, 4]) == ["ab|cde"]
-    assert reader.read == 5
-    assert reader([0, 1, 2, 3, 4, 5]) == ["ab|cdef"]
-    assert reader.read == 6
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8))
+def test_after_a_jump_a_row_is_read_on_from_its_longest_known_beginning(jumps):
+    reader, row = Reader(), [0, 1]
+    reader(row)
+    for jump in jumps:
+        reader.read = 0
+        row += [2, 3, 4, 5, 6][:jump]
+        assert reader(row) == ["ab|" + "".join("abcdefgh"[token] for token in row[2:])]
+        assert reader.read == jump
 
 
 def test_another_text_of_the_same_length_is_not_mistaken_for_it():

@@ -1,11 +1,13 @@
 """Texts of different lengths: their keys, what each begins with, and how much room they have."""
 
+import math
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fundamentallm_hf.portable.decoding.row_states import RowStates
-from fundamentallm_hf.portable.decoding.texts import KEPT_LENGTHS, Texts
+from fundamentallm_hf.portable.decoding.texts import KEPT_LENGTHS, Texts, undecided
 
 IDS = torch.arange(24).reshape(2, 12)
 
@@ -28,8 +30,16 @@ def test_a_text_is_a_row_up_to_a_length(runs):
     ]
     assert [index for group in texts.groups() for index in group] == list(range(len(texts)))
     assert all(len({lengths[index] for index in group}) == 1 for group in texts.groups())
-    part = texts.part(1, len(texts))
-    assert (part.keys, part.parents) == (texts.keys[1:], texts.parents[1:])
+    for indices in (range(1, len(texts)), range(0, len(texts), 2), []):
+        part = texts.part(indices)
+        assert (part.keys, part.parents) == ([texts.keys[at] for at in indices], [texts.parents[at] for at in indices])
+        assert [part.tokens(at).tolist() for at in range(len(part))] == [texts.tokens(at).tolist() for at in indices]
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, -2.5, -math.inf]), min_size=4, max_size=4), min_size=1, max_size=5))
+def test_a_row_is_undecided_where_several_tokens_are_left(rows):
+    left = [sum(score > -math.inf for score in row) for row in rows]
+    assert undecided(torch.tensor(rows)) == [index for index, count in enumerate(left) if count > 1]
 
 
 def test_rows_of_one_length_are_texts_of_whole_rows():

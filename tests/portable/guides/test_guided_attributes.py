@@ -10,6 +10,7 @@ from writing import whole_texts as texts
 
 from fundamentallm_hf import Attribute, GuidedAttributesLogitsProcessor, load_model
 from fundamentallm_hf.portable.controls.control_fields import CONTROL_FIELDS
+from fundamentallm_hf.portable.decoding.texts import Texts
 from fundamentallm_hf.portable.guides.guided_attributes import MOST_BELOW
 
 pytestmark = pytest.mark.core
@@ -52,6 +53,32 @@ def test_scores_are_filtered_and_then_shifted():
     processor = GuidedAttributesLogitsProcessor([(constant(0.0, 1.0, 1.0), 2.0)])
     expected = torch.tensor([[0.0, 1.0, -torch.inf], [-torch.inf, 2.0, -2.0]])
     assert torch.equal(processor(torch.zeros(2, 1, dtype=torch.long), scores), expected)
+
+
+class Asked:
+    """A guide that notes the texts it is asked about."""
+
+    def __init__(self):
+        self.texts = []
+
+    def judge_texts(self, texts, scores):
+        self.texts += [texts.tokens(index).tolist() for index in range(len(texts))]
+        lengths = torch.tensor(texts.lengths)[:, None]
+        return torch.arange(scores.shape[-1]) * 0.1 * lengths
+
+
+@given(left=st.lists(st.sets(st.integers(0, 4), min_size=1), min_size=1, max_size=6))
+def test_guides_are_asked_only_where_several_tokens_are_left(left):
+    scores = torch.full((len(left), 5), -torch.inf)
+    for row, tokens in zip(scores, left, strict=True):
+        row[[*tokens]] = -torch.arange(float(len(tokens)))
+    ids = torch.arange(10)[None]
+    texts = Texts(ids, [0] * len(left), range(3, 3 + len(left)))
+    guide = Asked()
+    found = GuidedAttributesLogitsProcessor([(guide, 2.0)]).judge_texts(texts, scores).softmax(dim=-1)
+    assert guide.texts == [list(range(3 + at)) for at, tokens in enumerate(left) if len(tokens) > 1]
+    expected = GuidedAttributesLogitsProcessor([(lambda *_: Asked().judge_texts(texts, scores), 2.0)])
+    assert torch.equal(found, expected(ids, scores).softmax(dim=-1))
 
 
 def first_scores(model, **how):

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from command import run as run_command
+from opposite_texts import GLAD, GRIM
 from small_models import byte_level_gpt2, sentencepiece_llama
 from writing import token_ids as run
 from writing import whole_texts as texts
@@ -13,14 +13,13 @@ from writing import whole_texts as texts
 from fundamentallm_hf import Attribute, UserError, load_model
 from fundamentallm_hf.portable.guides.output_experts import ExpertPair, OutputWeights, expert_logs, output_logs
 from fundamentallm_hf.portable.guides.output_states import OutputStates
+from fundamentallm_hf.portable.guides.signed_tensors import SignedTensors
 from fundamentallm_hf.training import text_states
 from fundamentallm_hf.training.expert_training import train_experts
 from fundamentallm_hf.training.text_states import Passage
 
 pytestmark = pytest.mark.core
 
-GLAD = [f"{name} was happy. {name} had fun and was very happy." for name in ("Tim", "Sue", "Ben", "Lily", "Mia", "Tom")]
-GRIM = [f"{name} was sad. {name} felt bad and was very sad." for name in ("Tim", "Sue", "Ben", "Lily", "Mia", "Tom")]
 MODES = {
     "greedy": {"do_sample": False},
     "sampled": {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": 3},
@@ -225,7 +224,10 @@ def test_a_file_holds_the_pair(demo, tmp_path):
     assert torch.allclose(
         ratio, -ExpertPair.from_bytes(demo.attributes["grim"].experts)(states, OutputWeights.of(demo))
     )
-    for content in (b"", b"nothing", kept.experts[:-9]):
+    others = (
+        SignedTensors({"a": torch.ones(2)}, (1.0,)).to_bytes(kind) for kind in ("fundamentallm-output-experts", "a")
+    )
+    for content in (b"", b"nothing", kept.experts[:-9], *others):
         with pytest.raises(ValueError, match="experts have to be a safetensors file that train-attribute has written"):
             ExpertPair.from_bytes(content)
 
@@ -247,20 +249,3 @@ def test_what_experts_cannot_stand_on_is_refused(demo):
     headless.get_output_embeddings = lambda: None
     with pytest.raises(UserError, match="an output layer of plain weights, and this one has none: choose --kind words"):
         train_experts(headless, headless.tokenizer, GLAD, GRIM)
-
-
-def test_the_command_trains_experts_that_generate_finds(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    (tmp_path / "with.txt").write_text("\n".join(GLAD * 2))
-    (tmp_path / "without.txt").write_text("\n".join(GRIM * 2))
-    sides = ["--with", tmp_path / "with.txt", "--without", tmp_path / "without.txt"]
-    made = run_command("train-attribute", "glad", *sides, "--kind", "experts", "--measure", "8", "--tokens", "40")
-    assert made.exit_code == 0, made.stderr
-    assert "held-out AUC  1.000 (0.5 is chance)" in made.stdout
-    assert "of 8 texts lean towards it, by their words" in made.stdout
-    assert "experts that tell glad apart (experts" in run_command("attributes").stdout
-    how = ["generate", "--prompt", "Tim was", "--temperature", "0", "--max-tokens", "40", "-q"]
-    plain, guided = run_command(*how), run_command(*how, "--guide-attribute", "glad:-3")
-    assert guided.exit_code == 0, guided.stderr
-    assert "sad" in guided.stdout
-    assert guided.stdout != plain.stdout

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from command import run as run_command
+from opposite_texts import GLAD, GRIM
 from small_models import byte_level_gpt2, sentencepiece_llama
 from transformers import (
     FalconConfig,
@@ -23,6 +23,7 @@ from fundamentallm_hf import Attribute, AttributeSource, Generator, UserError, l
 from fundamentallm_hf.generation.batcher import Batcher
 from fundamentallm_hf.portable.decoding.steering import Steering, decoder_layers
 from fundamentallm_hf.portable.errors import UsageError
+from fundamentallm_hf.portable.guides.signed_tensors import SignedTensors
 from fundamentallm_hf.portable.guides.steering_vectors import SteeringVectors
 from fundamentallm_hf.training.steering_training import UNIT, train_steering
 from fundamentallm_hf.training.text_sides import HELD_OUT
@@ -30,8 +31,6 @@ from fundamentallm_hf.training.text_states import Passage, Reader
 
 pytestmark = pytest.mark.core
 
-GLAD = [f"{name} was happy. {name} had fun and was very happy." for name in ("Tim", "Sue", "Ben", "Lily", "Mia", "Tom")]
-GRIM = [f"{name} was sad. {name} felt bad and was very sad." for name in ("Tim", "Sue", "Ben", "Lily", "Mia", "Tom")]
 PROMPTS = ["once upon a time", "a", "the small cat in the"]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "eos_token_id": 0, "bos_token_id": 0}
 MODES = {
@@ -321,7 +320,10 @@ def test_a_file_holds_the_vectors(model, tmp_path):
     (tmp_path / "one" / "steering.safetensors").unlink()
     with pytest.raises(UserError, match=r"cannot read the attribute .*one': No such file"):
         Attribute.load(tmp_path / "one")
-    for content in (b"", b"nothing", kept.vectors[:-9]):
+    others = (
+        SignedTensors({"a": torch.ones(2)}, (1.0,)).to_bytes(kind) for kind in ("fundamentallm-steering-vectors", "a")
+    )
+    for content in (b"", b"nothing", kept.vectors[:-9], *others):
         with pytest.raises(ValueError, match="vectors have to be a safetensors file that train-attribute has written"):
             SteeringVectors.from_bytes(content)
     with pytest.raises(UserError, match=r"kind steering has to hold them in steering.safetensors but holds none"):
@@ -329,22 +331,6 @@ def test_a_file_holds_the_vectors(model, tmp_path):
     for vectors in ({}, {0: torch.ones(3), 1: torch.ones(4)}, {0: torch.ones(2, 2)}):
         with pytest.raises(ValueError, match="vectors of one size, at least one"):
             SteeringVectors(vectors, ())
-
-
-def test_the_command_makes_a_vector_that_generate_finds(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    (tmp_path / "with.txt").write_text("\n".join(GLAD * 2))
-    (tmp_path / "without.txt").write_text("\n".join(GRIM * 2))
-    sides = ["--with", tmp_path / "with.txt", "--without", tmp_path / "without.txt"]
-    made = run_command("train-attribute", "glad", *sides, "--kind", "steering", "--measure", "8", "--tokens", "40")
-    assert made.exit_code == 0, made.stderr
-    assert "held-out AUC  1.000 (0.5 is chance)" in made.stdout
-    assert "of 8 texts lean towards it, by their words" in made.stdout
-    assert "a vector that tells glad apart (a steering vector" in run_command("attributes").stdout
-    how = ["generate", "--prompt", "Tim was", "--temperature", "0", "--max-tokens", "40", "-q"]
-    plain, guided = run_command(*how), run_command(*how, "--guide-attribute", "glad:-4")
-    assert guided.exit_code == 0, guided.stderr
-    assert guided.stdout != plain.stdout
 
 
 def test_a_kind_that_cannot_be_trained_is_refused(demo):

@@ -287,6 +287,13 @@ def test_it_finds_the_tokens_that_complete_a_text(tail, text, expected):
     assert found == expected
 
 
+def test_a_token_that_ends_within_a_character_completes_a_text_too():
+    vocabulary = Vocabulary((b" tr\xc3", "a", b"\xc3", b"\xa9. \xe2", b". \xe2"))
+    assert {*vocabulary.completing("a", " t")} == {0}
+    assert {*vocabulary.completing("a.", ". ")} == {3, 4} | {0}
+    assert {*vocabulary.completing("a", "é")} == set()
+
+
 @given(
     st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=8), st.text("abc"), st.text("abc", min_size=1)
 )

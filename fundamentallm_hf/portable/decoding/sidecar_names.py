@@ -1,4 +1,4 @@
-"""The names of the files of tensors next to a model's weights. Imports neither torch nor transformers."""
+"""The names of files of tensors next to a model's weights. Imports neither torch nor transformers."""
 
 DRAFT_FILE = "draft.safetensors"
 NEXT_WORDS_FILE = "next_words.safetensors"
