@@ -54,6 +54,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
 
     Attributes:
         has_deadline: missing entries are forced when the budget is nearly used up; False where another control does it.
+        is_led: called with the progress of a row, whether another control forces what is missing in that row.
         plan_within: called with the progress of a row, its budget and its tokens, chooses the plan that is forced then.
 
     Raises:
@@ -107,6 +108,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         self.stop_strings = list(stop_strings)
         self.temperature = temperature
         self.has_deadline = True
+        self.is_led: Callable[[Progress], bool] = lambda progress: False
         self.plan_within: Callable[[Progress, int, torch.Tensor], list[int] | None] = lambda progress, room, row: (
             must_include.plan_within(progress, room)
         )
@@ -284,12 +286,13 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
     ) -> None:
         """Mask the tokens after which the missing entries would not fit any more."""
         requirements = self.requirements
-        if room < 1:  # the next token is an end that transformers forces
+        # Without room, the next token is an end that transformers forces.
+        if room < 1 or not self.has_deadline or self.is_led(progress):
             return
         spare = room - requirements.most_needed(progress) - 2
-        plan = self.plan_within(progress, room, row) if self.has_deadline and spare <= 0 else None
+        plan = self.plan_within(progress, room, row) if spare <= 0 else None
         if plan is None:
-            if self.has_deadline and spare <= MOST_BYTES:
+            if spare <= MOST_BYTES:
                 shift[self._late_parts(progress, spare, len(shift))] = -math.inf
             return
         first = self._first_tokens(plan, progress)
