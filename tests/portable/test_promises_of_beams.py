@@ -3,9 +3,12 @@
 import random
 
 import pytest
+import torch
 from test_promises_at_borders import rows_of, texts_of_row
 from text_matcher import first_missing
 from toy_tokenizers import FAMILIES, toy_model
+
+from fundamentallm_hf.portable.controls.must_include import MustIncludeLogitsProcessor
 
 # Entries of several tokens in most families.
 ENTRIES = ["3.14", "big dog", "Paris", "42", "😀", "a 日本", "/[0-9]\\.[0-9]/", "/(?i)rome|paris/", "the cat ran"]
@@ -30,3 +33,25 @@ def test_required_entries_appear_in_every_beam(number):
     for prompt, added in rows:
         given, whole, _ = texts_of_row(model, prompt, added)
         assert not first_missing(whole, len(given), entries), (family, how, whole)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_no_beam_wins_only_because_it_has_the_entry_first(number, monkeypatch):
+    """Near the deadline as well, a beam that has not got its word yet may still be better than one that has."""
+    dice = random.Random(f"weights {number}")
+    model, raised = toy_model([*FAMILIES][number % len(FAMILIES)]), []
+    weigh = MustIncludeLogitsProcessor.judge_texts
+
+    def watched(self, texts, scores):
+        weighed = weigh(self, texts, scores)
+        raised.append(float((weighed - scores)[weighed > -torch.inf].max()))
+        return weighed
+
+    monkeypatch.setattr(MustIncludeLogitsProcessor, "judge_texts", watched)
+    prompt = model.tokenizer(dice.choice(PROMPTS), add_special_tokens=False).input_ids
+    how = {"num_beams": 3, "num_return_sequences": 3, "must_include": ["dog"], "max_new_tokens": dice.choice([16, 24])}
+    for given, added in rows_of(model, [prompt], how | {"do_sample": number % 2 == 1}, number):
+        given, whole, _ = texts_of_row(model, given, added)
+        assert not first_missing(whole, len(given), how["must_include"]), whole
+    # The odds are 100 at most, and the rest makes up for the probability of the word itself.
+    assert 0.0 < max(raised) < 60.0, raised

@@ -54,7 +54,7 @@ def add_text_ending(step: CallProcessors) -> None:
         if each.remaining is not None:
             each.remaining = _less(each.remaining, processor.plan.most_needed)
     for including in step.acting(MustIncludeLogitsProcessor):
-        including.plan_within = processor.plan_within
+        including.plan_within, including.is_led = processor.plan_within, processor.leads_words
     step.add(Phase.ENDING, processor)
 
 

@@ -19,7 +19,7 @@ from .end_settings import EndSettings
 from .spelled_text import Spelling
 
 # The usual ends of a sentence.
-_MARKS = (".", "!", "?")
+USUAL_MARKS = (".", "!", "?")
 # More tokens than any text may have.
 NEVER = 1 << 30
 
@@ -135,7 +135,7 @@ class EndingPlan:
             yield from (way.tokens for ways in ([last] if last is not None else self.last) for way in ways)
             return
         breaks = {"line": "\n", "paragraph": "\n\n"}.get(self.unit, "")
-        for mark in ("", *_MARKS):
+        for mark in ("", *USUAL_MARKS):
             tokens = self.tables.vocabulary.spell(mark + breaks)
             end = text if tokens is None else reduce(self.tables.advance, tokens, text)
             if (

@@ -31,6 +31,9 @@ from .must_include_placement import MARGIN, SURE, Outlook, Placement, later_chan
 from .must_include_plan import Progress, Requirements
 from .must_include_spelling import IN_WORD, Tail
 
+# The least odds against a position in beam search. What has an entry is preferred by their inverse at most, so that
+# near the deadline the beams that have none yet are not all lost, and each gets its own.
+BEAM_ODDS = 0.01
 # With a vocabulary above the first number, only the most probable tokens are tried when the budget is nearly used up.
 _ALL_TRIED, _TRIED = 512, 48
 
@@ -54,6 +57,8 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
 
     Attributes:
         has_deadline: missing entries are forced when the budget is nearly used up; False where another control does it.
+        least_odds: the least odds against a position: see `later_chance`.
+        is_led: called with the progress of a row, whether another control forces what is missing in that row.
         plan_within: called with the progress of a row, its budget and its tokens, chooses the plan that is forced then.
 
     Raises:
@@ -106,7 +111,9 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         self.end_tokens = list(end_tokens)
         self.stop_strings = list(stop_strings)
         self.temperature = temperature
+        self.least_odds = 0.0
         self.has_deadline = True
+        self.is_led: Callable[[Progress], bool] = lambda progress: False
         self.plan_within: Callable[[Progress, int, torch.Tensor], list[int] | None] = lambda progress, room, row: (
             must_include.plan_within(progress, room)
         )
@@ -255,7 +262,8 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
     def _weigh(self, outlooks: Sequence[Outlook], left: float, shift: np.ndarray) -> None:
         """Prefer the tokens after which the missing entries can still come naturally."""
         for _, begun, tokens, chances, completing, here, better in outlooks:
-            now, later = later_chance(here, better, left), later_chance(here, better, left - self.requirements.rate)
+            ahead = (left, left - self.requirements.rate)
+            now, later = (later_chance(here, better, places, self.least_odds) for places in ahead)
             shift += math.log(later / (begun + (1 - begun) * now))
             shift[tokens] += np.log((chances + (1 - chances) * later) / later)
             shift[completing] -= math.log(later)
@@ -284,12 +292,13 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
     ) -> None:
         """Mask the tokens after which the missing entries would not fit any more."""
         requirements = self.requirements
-        if room < 1:  # the next token is an end that transformers forces
+        # Without room, the next token is an end that transformers forces.
+        if room < 1 or not self.has_deadline or self.is_led(progress):
             return
         spare = room - requirements.most_needed(progress) - 2
-        plan = self.plan_within(progress, room, row) if self.has_deadline and spare <= 0 else None
+        plan = self.plan_within(progress, room, row) if spare <= 0 else None
         if plan is None:
-            if self.has_deadline and spare <= MOST_BYTES:
+            if spare <= MOST_BYTES:
                 shift[self._late_parts(progress, spare, len(shift))] = -math.inf
             return
         first = self._first_tokens(plan, progress)
@@ -383,5 +392,7 @@ def add_must_include(step: CallProcessors) -> None:
         lookahead=call.lookahead,
         lengths=getattr(getattr(call.model, "generation_config", None), "text_lengths", None) or (),
     )
+    if (call.config.num_beams or 1) > 1:
+        processor.least_odds = BEAM_ODDS
     processor.check(call.prompts)
     step.add(Phase.REQUIRE, processor)

@@ -323,13 +323,14 @@ class Placement:
                 chance *= follows[cut - 1]
 
 
-def later_chance(here: float, better: float, left: float) -> float:
+def later_chance(here: float, better: float, left: float, least_odds: float = 0.0) -> float:
     """The probability that an entry comes later by itself, chosen so that a position is taken as often as intended.
 
     With the probability `here` at a position and this one b, a required entry is started there with the probability
-    here / (here + b), so b is `here` times the odds against the position.
+    here / (here + b), so b is `here` times the odds against the position, which are `least_odds` or more.
     """
-    return min(CERTAIN, max(LEAST, here * (PATIENCE * better * max(0.0, left - MARGIN)) ** SHARPNESS))
+    odds = (PATIENCE * better * max(0.0, left - MARGIN)) ** SHARPNESS
+    return min(CERTAIN, max(LEAST, here * max(least_odds, odds)))
 
 
 def _better(chances: np.ndarray, here: float) -> float:

@@ -4,7 +4,7 @@ A text is followed token by token through every entry that is still missing. In 
 that would write all of them while avoiding banned words, so that the caller knows how much of the budget to keep.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
@@ -15,8 +15,8 @@ from ..text.text_patterns import TextPatterns
 from ..text.token_tables import TextState, TokenTables
 from ..text.vocabulary import Vocabulary, add_piece
 from ..text.word_counts import WordCounts
-from ..text.word_lists import is_regex, split_alternatives
-from .must_include_search import Search, Ways
+from ..text.word_lists import split_alternatives
+from .must_include_search import Condition, Search, Ways
 from .must_include_spelling import CLOSED, FREE, edge_after
 
 # Positions where a word could start, per token.
@@ -64,6 +64,9 @@ class Requirements:
         stops: texts that end the text, so no entry is written with one of them in it.
         suppressed: tokens, and sequences of tokens, that the call masks everywhere, so no entry is written with them.
 
+    Attributes:
+        open_ended: the indices of the expressions that depend on what follows them.
+
     Raises:
         ValueError: an entry cannot be read, cannot be written with the model's alphabet, or contains a banned word or a
             stop string; the message names it.
@@ -99,6 +102,9 @@ class Requirements:
                 for source in self.sources
             )
         ]
+        self.open_ended = frozenset(
+            index for index, table in enumerate(self.tables) if table.patterns.regex and table.patterns.regex.looks_on()
+        )
         self.rate = _PLACES_PER_CHARACTER if self.vocabulary.longest <= 1 else _PLACES_PER_TOKEN
         self._tail = max((len(stop) - 1 for stop in self.stops), default=0)
         self.ways = Ways(self.sources, self.tables, self.vocabulary, self.barred, self.stops)
@@ -108,7 +114,7 @@ class Requirements:
         self.start = Progress(
             tuple(table.start for table in self.tables), self.barred.start if self.barred is not None else None, True
         )
-        self._plans: dict[Progress, list[int] | None] = {}
+        self._plans: dict[tuple[Progress, tuple[Condition, Any] | None], list[int] | None] = {}
         for index, source in enumerate(self.sources):
             self._check(index, source)
 
@@ -198,35 +204,24 @@ class Requirements:
             missing = sorted([*missing, *ending])
         return missing
 
-    def keeps_at_end(self, progress: Progress, endings: Callable[[Sequence[int]], Iterable[Sequence[int]]]) -> bool:
-        """Whether all entries are still there at the end of a text: what an expression matches may depend on that.
-
-        Args:
-            progress: the progress of the text.
-            endings: called with the tokens of a plan, returns ways to end the text after them.
-        """
-        for plan in self.plans(progress):
-            after = reduce(self.advance, plan, progress)
-            unsure = (
-                is_regex(each) for each, place in zip(self.sources, after.places, strict=True) if place is not None
-            )
-            if not any(unsure) or any(not self.missing(reduce(self.advance, end, after)) for end in endings(plan)):
-                return True
-        return False
-
     def waiting(self, progress: Progress) -> list[int]:
         """The entries that are searched for now: all missing ones, or the first of them if they are ordered."""
         waiting = [index for index, place in enumerate(progress.places) if place is not None]
         return waiting[:1] if self.ordered else waiting
 
-    def plan(self, progress: Progress) -> list[int] | None:
-        """The fewest tokens found that write all missing entries; None if no way was found."""
+    def plan(self, progress: Progress, end: tuple[Condition, Any] | None = None) -> list[int] | None:
+        """The fewest tokens found that write all missing entries; None if no way was found.
+
+        Args:
+            progress: the progress of the text.
+            end: what else has to hold at the end of an expression that depends on it, and the state of the text in it.
+        """
         # Other threads may clear this cache, so the result is not looked up again.
-        plan: Any = self._plans.get(progress, _NOT_PLANNED)
+        plan: Any = self._plans.get((progress, end), _NOT_PLANNED)
         if plan is _NOT_PLANNED:
             if len(self._plans) > _MOST_PLANS:
                 self._plans.clear()
-            plan = self._plans[progress] = self._make_plan(progress)
+            plan = self._plans[progress, end] = self._make_plan(progress, end)
         return plan
 
     def plans(self, progress: Progress) -> list[list[int]]:
@@ -255,23 +250,53 @@ class Requirements:
         plan = self.plan(Progress(tuple(lost), self.start.barred))
         return len(plan) if plan is not None else 10**9
 
-    def _make_plan(self, progress: Progress) -> list[int] | None:
+    def _make_plan(self, progress: Progress, end: tuple[Condition, Any] | None = None) -> list[int] | None:
         tokens: list[int] = []
-        while missing := self.missing(progress):
-            found = self._write_one(missing, progress)
+        while (missing := self.missing(progress)) or end is not None:
+            # What is written after an expression that depends on that would undo it.
+            sure = missing[:1] if self.ordered else [index for index in missing if index not in self.open_ended]
+            if not sure:
+                together = self._write_together(progress, end)
+                if together is not None or end is not None:
+                    return None if together is None else tokens + together
+            found = self._write_one(sure or missing, progress)
             if found is None:
                 return None
             progress, tokens = found[0], tokens + found[1]
         return tokens
 
-    def _write_one(self, missing: Sequence[int], progress: Progress) -> tuple[Progress, list[int]] | None:
+    def _write_together(self, progress: Progress, end: tuple[Condition, Any] | None) -> list[int] | None:
+        """Complete all expressions that depend on what follows, and an end, at once; None if no way was found."""
+        last = [index for index in self.waiting(progress) if index in self.open_ended]
+        if len(last) + (end is not None) < 2:
+            return None
+        # The space between words may be a token of its own.
+        between = self.vocabulary.token(" ")
+        for before in ([], *([[between]] if between is not None else [])):
+            after, state = progress, end
+            for token in before:
+                after, state = self.advance(after, token), state and (state[0], state[0].after(state[1], " "))
+            places = [place and self.tables[index].flushed(place) for index, place in enumerate(after.places)]
+            longest, *others = sorted(last, key=lambda index: -self.ways.included[index].distance(places[index]))
+            also = [(self.ways.included[index], places[index]) for index in others]
+            if (start := places[longest]) is None:
+                continue
+            bars = None if after.barred is None or self.barred is None else self.barred.flushed(after.barred)
+            tail = after.tail if self.stops else None
+            search = Search(longest, start, bars, tail, also=(*also, *([state] if state is not None else [])))
+            text = self.ways(search)
+            tokens = self.vocabulary.spell(text) if text else None
+            if tokens is None or not self.is_open(progress, [*before, *tokens]):
+                continue
+            if not self.missing(reduce(self.advance, tokens, after)):
+                return [*before, *tokens]
+        return None
+
+    def _write_one(self, turn: Sequence[int], progress: Progress) -> tuple[Progress, list[int]] | None:
         """Complete a missing entry, such that none that was complete is missing then: the progress, and the tokens."""
+        missing = self.missing(progress)
         for ways in (self._usual_ways, self._spaced_ways):
-            possible = [
-                (len(found), index, found)
-                for index in (missing[:1] if self.ordered else missing)
-                for found in ways(index, progress)
-            ]
+            possible = [(len(found), index, found) for index in turn for found in ways(index, progress)]
             for _, _, found in sorted(possible):
                 after = reduce(self.advance, found, progress)
                 if len(self.missing(after)) < len(missing):
@@ -294,12 +319,12 @@ class Requirements:
         after = progress
         for token in spaced:
             after = self.advance(after, token)
-        usual = self._is_open(progress, spaced) and index not in self.missing(after)
+        usual = self.is_open(progress, spaced) and index not in self.missing(after)
         return [spaced] if usual else ways
 
     def _open_ways(self, index: int, progress: Progress) -> list[list[int]]:
         """Tokens that complete an entry, as the decoder reads them, without a banned word."""
-        found = [way for way in self._spelled_ways(index, progress) if self._is_open(progress, way)]
+        found = [way for way in self._spelled_ways(index, progress) if self.is_open(progress, way)]
         return found or self._spaced_ways(index, progress)
 
     def _spaced_ways(self, index: int, progress: Progress) -> list[list[int]]:
@@ -321,7 +346,7 @@ class Requirements:
             after = self.advance(progress, between)
             ways = self._spelled_ways(index, after) if after.places[index] is not None else [[]]
             found = [[between, *way] for way in ways]
-        return [way for way in found if self._is_open(progress, way)]
+        return [way for way in found if self.is_open(progress, way)]
 
     def _text_after_space(self, index: int, progress: Progress) -> str | None:
         """A text that completes an entry after a space; None if none was found."""
@@ -334,7 +359,7 @@ class Requirements:
         state = table.patterns.step(table.flushed(place), " ")[0]
         return None if banned else self.ways(Search(index, state, bars, tail if self.stops else None))
 
-    def _is_open(self, progress: Progress, tokens: list[int]) -> bool:
+    def is_open(self, progress: Progress, tokens: list[int]) -> bool:
         """Whether the text may continue with these tokens and end after them, as far as bans go."""
         starts = range(len(tokens))
         if any(tokens[start : start + len(each)] == each for each in self._sequences for start in starts):

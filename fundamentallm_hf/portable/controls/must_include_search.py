@@ -6,9 +6,10 @@ a model or scores.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..text.character_classes import characters_behind, samples_between
 from ..text.characters import fold
@@ -24,6 +25,48 @@ _MOST_WAYS = 20_000
 _NEVER_SEARCHED = object()
 
 
+class Condition(Protocol):
+    """What has to hold at the end of a text, followed character by character. Its states are hashable."""
+
+    def after(self, state: Any, char: str) -> Any:
+        """The state after one more character."""
+
+    def holds(self, state: Any) -> bool:
+        """Whether it holds if the text ends in this state."""
+
+    def distance(self, state: Any) -> int:
+        """About the fewest characters after which it holds; never more."""
+
+    def letters(self) -> Sequence[str]:
+        """One of each kind of characters that it tells apart."""
+
+
+class Included:
+    """The condition that an entry is there. Its state is that of the patterns; None once they have matched."""
+
+    def __init__(self, patterns: TextPatterns, alphabet: Sequence[str]) -> None:
+        self.patterns, self.alphabet = patterns, alphabet
+
+    def after(self, state: PatternState | None, char: str) -> PatternState | None:
+        """See `Condition`."""
+        if state is None:
+            return None
+        after, hit = self.patterns.step(state, char)
+        return None if hit else self.patterns.core(after)
+
+    def holds(self, state: PatternState | None) -> bool:
+        """See `Condition`."""
+        return state is None or self.patterns.ends(state)
+
+    def distance(self, state: PatternState | None) -> int:
+        """See `Condition`."""
+        return 0 if state is None else self.patterns.distance(state)
+
+    def letters(self) -> Sequence[str]:
+        """See `Condition`."""
+        return self.alphabet
+
+
 class Search(NamedTuple):
     """The starting state of a search.
 
@@ -33,6 +76,7 @@ class Search(NamedTuple):
         barred: its state in the patterns that must not appear; None to ignore them.
         tail: the end of the text, in which a stop string may have started; None to ignore stop strings.
         started: the bytes of an incomplete character at the end of the text; the next character must start with them.
+        also: what else has to hold at the end, and the states of the text in it.
     """
 
     entry: int
@@ -40,6 +84,7 @@ class Search(NamedTuple):
     barred: PatternState | None
     tail: str | None
     started: bytes = b""
+    also: tuple[tuple[Condition, Any], ...] = ()
 
 
 class Ways:
@@ -54,6 +99,7 @@ class Ways:
 
     Attributes:
         alphabets: (entries,) the characters that a search tries.
+        included: (entries,) the conditions that they are there.
         gave_up: the last search reached its bound.
     """
 
@@ -72,6 +118,9 @@ class Ways:
         self._tail = max((len(stop) - 1 for stop in self.stops), default=0)
         self.alphabets = [
             self._alphabet(source, patterns) for source, patterns in zip(sources, self.patterns, strict=True)
+        ]
+        self.included = [
+            Included(patterns, alphabet) for patterns, alphabet in zip(self.patterns, self.alphabets, strict=True)
         ]
         self.gave_up = False
         self._found: dict[Search, str | None] = {}
@@ -126,12 +175,12 @@ class Ways:
 
     def _search(self, search: Search) -> str | None:
         """Best-first search, ordered by the length of the text so far plus the fewest characters still needed."""
-        patterns, alphabet = self.patterns[search.entry], self.alphabets[search.entry]
-        first = (patterns.core(search.state), search.barred, search.tail)
+        conditions, alphabet = self._conditions(search), self._letters(search)
+        first = (self._states(search), search.barred, search.tail)
         # A character that nothing sees completes a started one, and changes no state.
         numbers, seen, tried = count(), set() if search.started else {first}, 0
-        queue: list[tuple[int, int, int, tuple[PatternState, PatternState | None, str | None] | None, str]] = []
-        heappush(queue, (patterns.distance(search.state), 0, next(numbers), first, ""))
+        queue: list[tuple[int, int, int, tuple[tuple[Any, ...], PatternState | None, str | None] | None, str]] = []
+        heappush(queue, (0, 0, next(numbers), first, ""))
         self.gave_up = False
         while queue:
             *_, current, text = heappop(queue)
@@ -143,25 +192,36 @@ class Ways:
                 return None
             length = len(text) + 1
             for letter in alphabet if text else self._first_letters(search):
-                after, hit = patterns.step(current[0], letter)
                 rest = self._advance_barred(current[1], current[2], letter)
                 if rest is None:
                     continue
                 bar, tail, may_end = rest
-                if (hit or patterns.ends(after)) and may_end:
+                states = tuple([each.after(state, letter) for each, state in zip(conditions, current[0], strict=True)])
+                if may_end and all(each.holds(state) for each, state in zip(conditions, states, strict=True)):
                     written = self._spellable(search, text + letter)
                     if written is not None:
                         heappush(queue, (len(written), -len(written), next(numbers), None, written))
-                key = (patterns.core(after), bar, tail)
-                if key not in seen:
-                    seen.add(key)
-                    reached = (after, bar, tail)
-                    heappush(queue, (length + patterns.distance(after), -length, next(numbers), reached, text + letter))
+                reached = (states, bar, tail)
+                if reached not in seen:
+                    seen.add(reached)
+                    needed = max(each.distance(state) for each, state in zip(conditions, states, strict=True))
+                    heappush(queue, (length + needed, -length, next(numbers), reached, text + letter))
         return None
+
+    def _conditions(self, search: Search) -> list[Condition]:
+        return [self.included[search.entry], *(condition for condition, _ in search.also)]
+
+    def _states(self, search: Search) -> tuple[Any, ...]:
+        return (search.state, *(state for _, state in search.also))
+
+    def _letters(self, search: Search) -> list[str]:
+        """The characters that a search tries."""
+        more = (letter for condition, _ in search.also for letter in condition.letters())
+        return list(dict.fromkeys([*self.alphabets[search.entry], *filter(self.vocabulary.can_write, more)]))
 
     def _first_letters(self, search: Search) -> list[str]:
         """The characters that can be next: those that complete `started`, or that a token starts with."""
-        letters = self.alphabets[search.entry]
+        letters = self._letters(search)
         if not search.started:
             return [letter for letter in letters if self.vocabulary.can_begin(letter)]
         first, last, _ = characters_behind(search.started)
@@ -201,6 +261,5 @@ class Ways:
         spaced = " " + text
         if search.started or self.vocabulary.spell(spaced) is None or self._is_barred(search, spaced):
             return None
-        patterns = self.patterns[search.entry]
-        state, hit = patterns.read(search.state, spaced)
-        return spaced if hit or patterns.ends(state) else None
+        conditions = zip(self._conditions(search), self._states(search), strict=True)
+        return spaced if all(each.holds(reduce(each.after, spaced, state)) for each, state in conditions) else None

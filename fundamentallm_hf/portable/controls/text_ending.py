@@ -16,8 +16,8 @@ with so many tokens less. Where the model would end the text, and where nothing 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import cached_property, reduce
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from ..text.unit_tables import UnitText
 from .ending_pace import EndingPace
 from .ending_plan import NEVER, EndingPlan
 from .ending_scores import begin_last, give_to, last_way, log_sum, rest_scores
+from .ending_words import EndingWords
 from .last_text import LastText
 from .must_include_plan import Progress, Requirements
 from .spelled_text import Spelling
@@ -144,7 +145,7 @@ class TextEndLogitsProcessor(JudgesTexts):
         for row in range(len(states)) if rows is None else rows:
             room, unfinished = rooms[row], progress[row]
             need = self._joint_need(states[row], unfinished)
-            if not self.keeps_words(input_ids, row):
+            if self.plan.last and not any(self.keeps_words(input_ids, row, ways) for ways in self.plan.last):
                 need = NEVER
             if need <= room:
                 continue
@@ -165,33 +166,29 @@ class TextEndLogitsProcessor(JudgesTexts):
 
     def _joint_need(self, state: UnitText, unfinished: Progress | None) -> int:
         """Tokens that write the missing words and then an end."""
-        if unfinished is None or self.requirements is None:
-            return self.plan.need(state)
-        return min((self._need_after(state, way) for way in self.requirements.plans(unfinished)), default=NEVER)
+        return self.plan.need(state) if unfinished is None else self._with_words.need(state, unfinished)
+
+    @cached_property
+    def _with_words(self) -> EndingWords:
+        assert self.requirements is not None
+        return EndingWords(self.plan, self._advance, self.requirements)
 
     def plan_within(self, progress: Progress, room: int, row: torch.Tensor) -> list[int] | None:
         """The plan of required words after which an end fits, or else the one that fits into `room` tokens."""
         assert self.requirements is not None
         state, whole = self.states.read(row.tolist()), self.remaining(row[None])[0]
-        fitting = (way for way in self.requirements.plans(progress) if self._need_after(state, way) <= whole)
+        ways = self.requirements.plans(progress)
+        fitting = (way for way in ways if self._with_words.need_after(state, way) <= whole)
         return next(fitting, self.requirements.plan_within(progress, room))
 
-    def keeps_words(self, input_ids: torch.Tensor, row: int, last: Sequence[Spelling] | None = None) -> bool:
+    def leads_words(self, progress: Progress) -> bool:
+        """Whether missing words are written on the way to the end, since they may have to come last."""
+        return self._with_words.depends_on_end(progress)
+
+    def keeps_words(self, input_ids: torch.Tensor, row: int, last: Sequence[Spelling]) -> bool:
         """Whether required words are still there at the end of a row, with these ways to write its last words."""
         state, unfinished = self.states(input_ids)[row], self._unfinished(input_ids)[row]
-        if unfinished is None or self.requirements is None:
-            return True
-
-        def endings(way: Sequence[int]) -> Iterable[Sequence[int]]:
-            return self.plan.endings(reduce(self._advance, way, state), last)
-
-        return self.requirements.keeps_at_end(unfinished, endings)
-
-    def _need_after(self, state: UnitText, tokens: Sequence[int]) -> int:
-        """Tokens that write the missing words in this way and then an end."""
-        need = self.plan.need(reduce(self._advance, tokens, state))
-        # Behind the last required word, no letter may come first.
-        return min(NEVER, len(tokens) + need + (need > 1))
+        return unfinished is None or self._with_words.keeps(state, unfinished, last)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, reweighted and masked."""
@@ -280,6 +277,7 @@ class TextEndLogitsProcessor(JudgesTexts):
             fits[list(self.bad_stops(row.tolist()))] = False
         if unfinished is not None:
             fits &= self._keeps_words(state, unfinished, room, given, np.where(fits, needs, NEVER))
+            fits[self._with_words.sure_tokens(state, unfinished, room)] = True
         wanted = fits
         if not lacks:
             fits = self._with_spare(fits, needs, given, room)
@@ -374,11 +372,12 @@ class TextEndLogitsProcessor(JudgesTexts):
         """(size,) bool: the tokens after which the missing words and an end still fit."""
         assert self.requirements is not None
         ways = self.requirements.plans(unfinished)
-        way = ways[0] if ways else []
-        after = reduce(self._advance, way, state)
+        after = reduce(self._advance, ways[0] if ways else [], state)
         words, sentences = after.words - state.words, after.sentences - state.sentences
         left = self.plan.left(state)
-        tight = len(way) + self.plan.most_needed + self.pace.word_room + 2 >= room
+        need = self.plan.need(state) + self.requirements.most_needed(unfinished)
+        need = max(need, self._joint_need(state, unfinished))
+        tight = need + self.plan.most_needed + self.pace.word_room + 2 >= room
         tight |= self.plan.words is not None and left[0] - words <= 3
         tight |= self.plan.sentences is not None and left[1] - sentences <= 1
         if not tight:
@@ -387,9 +386,9 @@ class TextEndLogitsProcessor(JudgesTexts):
         order = np.argsort(-np.where(needs < NEVER, given, -np.inf))[:_EXAMINED].tolist()
         order += np.argsort(-np.where(needs == needs.min(), given, -np.inf))[:_EXAMINED].tolist()
         kept = np.zeros(len(needs), dtype=bool)
-        order += [each[0] for each in ways if each]
+        order += self._with_words.first_tokens(state, unfinished)
         for token in dict.fromkeys(order):
             progress = self.requirements.advance(unfinished, token)
-            rest = progress if self.requirements.missing(progress) else None
+            rest = progress if self.requirements.waiting(progress) else None
             kept[token] = self._joint_need(self._advance(state, token), rest) <= room - 1
         return kept

@@ -219,7 +219,6 @@ class RegexMachine:
     """Searches a growing text for any of some regular expressions.
 
     Matches may begin anywhere and mean what they mean to `re`, with these limits: look-around, references to groups,
-    Matches may begin anywhere and mean what they mean to `re`, with these limits: look-around, references to groups,
     atomic groups and possessive repeats are refused, and so is a pattern that matches the empty text or expands to more
     than `MAX_NODES` nodes.
 
@@ -262,6 +261,10 @@ class RegexMachine:
         """Patterns for exactly one character: the tests that separate characters."""
         return self._graph.tests
 
+    def looks_on(self) -> bool:
+        """Whether a match may depend on what follows it, be it that nothing does."""
+        return any(set(condition.values()) != {ANYTHING} for skips in self._graph.skips for condition, _ in skips)
+
     def key(self, char: str) -> tuple[int, tuple[bool, ...]]:
         """The results of all tests for a character: two characters with the same key lead to the same state."""
         return _kind(char), tuple(self._passes(test, char) for test in range(len(self.tests)))
@@ -271,7 +274,7 @@ class RegexMachine:
         return min((self._distances[thread] for thread in state.threads), default=1 if state.pending else None)
 
     def fewest(self, state: State) -> int:
-        """The fewest characters that complete a match, be it one that has begun, assertions taken to hold."""
+        """The fewest characters that complete a match, begun or not, assertions taken to hold."""
         return 1 if state.pending else min(self._distances[thread] for thread in (*state.threads, *self._starts))
 
     @cached_property
@@ -296,10 +299,6 @@ class RegexMachine:
 
     def step(self, state: State, char: str) -> tuple[State, bool]:
         """Read one character.
-
-        Args:
-            state: the current state.
-            char: the next character.
 
         Returns:
             The new state, and whether this character made a match certain: one that ends with it, whatever follows, or
