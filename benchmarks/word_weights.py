@@ -16,9 +16,10 @@ with what was asked. With `--results`, every context is added to a file as JSON,
 measured again.
 
 `texts` generates whole texts with and without the weights and counts words. The ratio is that of the odds against words
-without a weight, for each word with its standard error from text to text. A word that appears more often is also
-likelier afterwards, so the ratio may exceed e^w; `exact` leaves that out, and `--first`, which counts only the first
-words of each text, most of it. With `--results`, texts are added to a file, and generated once only.
+without a weight, for each word with its standard error from text to text. It tells how much texts change, not whether
+that is what was asked, which is the matter of `exact`: a word that is nearly certain in some contexts changes less than
+e^w there, a word that appears more often is also likelier afterwards, and what top-p leaves out stays out. `--first`
+counts only the first words of each text. With `--results`, texts are added to a file, and generated once only.
 
 `speed` measures the processor time of lists, in turn with no control.
 
@@ -251,7 +252,7 @@ def by_weight(plain: list[str], listed: dict[str, float], *counted: list[Counter
 
 def by_word(plain: list[str], listed: dict[str, float], *counted: list[Counter]) -> None:
     """Print the ratio of odds of each word, divided by e^w, with its standard error from text to text."""
-    near, within, found = 0, 0, []
+    found = []
     for word in plain:
         sides = [
             [(of_text[word], sum(of_text[each] for each in of_text if each not in listed)) for of_text in of_texts]
@@ -270,10 +271,8 @@ def by_word(plain: list[str], listed: dict[str, float], *counted: list[Counter])
         )
         (free, beside), (weighted, beside_weighted) = sums
         ratio = math.log(weighted / beside_weighted / (free / beside)) - listed[word]
-        near += abs(math.exp(ratio) - 1) <= 0.15
-        within += abs(ratio) <= 0.15 + 2 * error
         found.append((ratio, error, free, weighted, word))
-    print(f"\n{near} of {len(found)} words within 15%, {within} not further from it than two standard errors\n")
+    print()
     print("| word | weight | came free | with weights | odds / (odds free e^w) | standard error |")
     print("|---|---|---|---|---|---|")
     for ratio, error, free, weighted, word in sorted(found):
