@@ -1,7 +1,7 @@
 """Whether words with weights appear as often as was asked, and what a long list of weights costs in time.
 
     python benchmarks/word_weights.py exact [--contexts 400] [--results results.jsonl]
-    python benchmarks/word_weights.py texts [--texts 2000] [--list long]
+    python benchmarks/word_weights.py texts [--texts 2000] [--list long] [--first 10] [--results texts.jsonl]
     python benchmarks/word_weights.py speed [--models demo smollm2] [--rounds 5]
     python benchmarks/word_weights.py overused --compared-with FILE [--texts 2000] [--tokens 200]
 
@@ -16,8 +16,10 @@ with what was asked. With `--results`, every context is added to a file as JSON,
 measured again.
 
 `texts` generates whole texts with and without the weights and counts words. The ratio is that of the odds against words
-without a weight. A word that appears more often is also likelier afterwards, so the ratio may exceed e^w; `exact`
-leaves that out.
+without a weight, for each word with its standard error from text to text. It tells how much texts change, not whether
+that is what was asked, which is the matter of `exact`: a word that is nearly certain in some contexts changes less than
+e^w there, a word that appears more often is also likelier afterwards, and what top-p leaves out stays out. `--first`
+counts only the first words of each text. With `--results`, texts are added to a file, and generated once only.
 
 `speed` measures the processor time of lists, in turn with no control.
 
@@ -212,23 +214,70 @@ def compare(found: list[dict[str, tuple[float, float, float]]], listed: dict[str
     print(f"\n{near} of {len(ratios)} words within 15%: {shown}")
 
 
-def whole_texts(model, texts: int, tokens: int, listed: dict[str, float]) -> None:
+def whole_texts(
+    model, texts: int, tokens: int, name: str, listed: dict[str, float], first: int, results: ResultsFile
+) -> None:
+    """Generate texts without and with weights, and compare how often words come."""
+    ways = {"free": {}, name: {"word_weights": listed}}
+    for number in range(0, texts, BATCH):
+        for way, control in ways.items():
+            numbers = range(number, min(number + BATCH, texts))
+            if any((tokens, way, each) not in results.records for each in numbers):
+                found = write(model, len(numbers), tokens, first=number, **control)
+                pairs = zip(numbers, found, strict=True)
+                results.add([{"tokens": tokens, "way": way, "number": each, "text": text} for each, text in pairs])
     plain = [word for word in listed if word.isalpha()]
+    counted = []
+    for way in ways:
+        of_way = (results.records[tokens, way, number]["text"] for number in range(texts))
+        # The last word may be cut off.
+        of_texts = [Counter(words(text)[:-1][: first or None]) for text in of_way]
+        counted.append(of_texts)
+    by_weight(plain, listed, *counted)
+    by_word(plain, listed, *counted)
+
+
+def by_weight(plain: list[str], listed: dict[str, float], *counted: list[Counter]) -> None:
     print("| weight | words | per 1,000 words, free | with weights | ratio of odds | e^w |")
     print("|---|---|---|---|---|---|")
-    seen, others = [], []
-    for control in ({}, {"word_weights": listed}):
-        counted = Counter(word for text in write(model, texts, tokens, **control) for word in words(text)[:-1])
-        seen.append({word: 1000 * counted[word] / counted.total() for word in plain})
-        others.append(1000 - sum(seen[-1].values()))
+    totals = [sum(of_texts, Counter()) for of_texts in counted]
+    seen = [{word: 1000 * total[word] / total.total() for word in plain} for total in totals]
+    others = [1000 - sum(each.values()) for each in seen]
     for weight in WEIGHTS:
         of_weight = [word for word in plain if listed[word] == weight]
         free, weighted = (sum(each[word] for word in of_weight) for each in seen)
         odds = (weighted / others[1]) / max(free / others[0], LEAST)
-        print(
-            f"| {weight:g} | {len(of_weight)} | {free:.2f} | {weighted:.2f} | {odds:.3f} | {math.exp(weight):.3f} |",
-            flush=True,
+        print(f"| {weight:g} | {len(of_weight)} | {free:.2f} | {weighted:.2f} | {odds:.3f} | {math.exp(weight):.3f} |")
+
+
+def by_word(plain: list[str], listed: dict[str, float], *counted: list[Counter]) -> None:
+    """Print the ratio of odds of each word, divided by e^w, with its standard error from text to text."""
+    found = []
+    for word in plain:
+        sides = [
+            [(of_text[word], sum(of_text[each] for each in of_text if each not in listed)) for of_text in of_texts]
+            for of_texts in counted
+        ]
+        sums = [[sum(column) for column in zip(*side, strict=True)] for side in sides]
+        if not all(count for count, _ in sums):
+            continue
+        # The logarithm of a ratio of sums over texts, linearized.
+        error = math.sqrt(
+            sum(
+                (count / of_word - other / of_others) ** 2
+                for side, (of_word, of_others) in zip(sides, sums, strict=True)
+                for count, other in side
+            )
         )
+        (free, beside), (weighted, beside_weighted) = sums
+        ratio = math.log(weighted / beside_weighted / (free / beside)) - listed[word]
+        found.append((ratio, error, free, weighted, word))
+    print()
+    print("| word | weight | came free | with weights | odds / (odds free e^w) | standard error |")
+    print("|---|---|---|---|---|---|")
+    for ratio, error, free, weighted, word in sorted(found):
+        line = f"| {word} | {listed[word]:g} | {free} | {weighted} | {math.exp(ratio):.2f} |"
+        print(f"{line} {math.exp(ratio) * error:.2f} |")
 
 
 def speed(names: list[str], tokens: int, rounds: int) -> None:
@@ -295,7 +344,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compared-with", help="of overused: texts by people, one per line")
-    parser.add_argument("--results", type=Path, help="of exact: a file of contexts, one per line")
+    parser.add_argument("--results", type=Path, help="of exact and texts: a file of what was measured, one per line")
+    parser.add_argument("--first", type=int, default=0, help="of texts: only so many words of each count; 0 for all")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.what == "speed":
@@ -311,7 +361,9 @@ def main() -> int:
         results = ResultsFile(arguments.results, ("tokens", "number"))
         exact(model, arguments.contexts, arguments.tokens, weighted_words(counts), results)
     else:
-        whole_texts(model, arguments.texts, arguments.tokens, listed)
+        results = ResultsFile(arguments.results, ("tokens", "way", "number"))
+        way = f"{arguments.list} list"
+        whole_texts(model, arguments.texts, arguments.tokens, way, listed, arguments.first, results)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from ..text.word_values import Expected, WordValues
 from ..text.worth_table import WeighedState
 from .word_lookahead import WordOutlook
 
-# Sums over all words that are kept.
-_KEPT_SUMS = 256
+# Positions where a word begins whose predictions are kept.
+_KEPT_PREDICTIONS = 256
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -35,9 +36,11 @@ class WordForecasts:
         self.temperature = temperature
         # By the length and the tokens of a text after which a word may begin: its state.
         self._begins: dict[int, dict[bytes, torch.Tensor]] = {}
-        self._sums: dict[bytes, Expected] = {}
+        self._predicted: dict[bytes, Expected] = {}
         self._all = np.arange(values.size)
-        self._plain = values.expect(head.outer_bias.softmax(dim=-1).double().numpy())
+        self._plain = Expected(
+            values, partial(head.letter_logits, np.eye(1, head.width + 1, head.width, np.float32)[0])
+        )
 
     def follow(self, texts: Texts, states: Sequence[WeighedState], whole_pass: bool) -> None:
         """Keep what words are predicted from, after every text of a pass or a step.
@@ -52,7 +55,7 @@ class WordForecasts:
         new = [
             index
             for index, state in enumerate(states)
-            if not state.begun and texts.keys[index] not in self._begins.get(texts.lengths[index], {})
+            if not state.begun and texts.keys[index] not in self._begins.get(texts.lengths[index], ())
         ]
         if not new:
             return
@@ -64,53 +67,48 @@ class WordForecasts:
         for index, state in zip(new, of_texts.cpu(), strict=True):
             self._begins.setdefault(texts.lengths[index], {})[texts.keys[index]] = state
 
-    def outlooks(
-        self, tables: WeightTables, texts: Texts, states: Sequence[WeighedState], scores: torch.Tensor
-    ) -> list[WordOutlook]:
-        """What is to be expected after each text. `follow` has seen these texts.
+    def outlook(
+        self, tables: WeightTables, key: bytes, length: int, state: WeighedState, tokens: np.ndarray
+    ) -> WordOutlook:
+        """What is to be expected after a text. `follow` has seen it.
 
         Args:
             tables: what tokens are worth.
-            texts: texts.
-            states: their states.
-            scores: (texts, vocabulary). Where no token that is left begins a word, none is predicted.
+            key: of the text.
+            length: of the text, in tokens.
+            state: of the text.
+            tokens: ids of the tokens that are left. Those of the others may be any.
         """
-        letters = ((scores > -torch.inf) & self.values.letters).any(dim=-1).tolist()
-        matter = [index for index, state in enumerate(states) if state.begun or letters[index]]
-        expectations = dict(zip(matter, self._expected(texts, states, matter), strict=True))
-        found = []
-        for index, state in enumerate(states):
-            table, expected = tables.worths(state.text), expectations.get(index)
-            ahead, before, of_letters = None, 1.0, dict[str, float]()
-            if expected is not None:
-                ahead = self.values.values(expected, state.begun)
-                before = self.values.value(expected, state.begun) if state.begun else 1.0
-                threads = state.text.patterns.literal.threads
-                more, of_letters = self.values.of_phrases(expected, state.begun, tables.weighted.words, threads)
-                before += more
-            paid = math.log(max(LEAST_VALUE, before + tables.beyond(state.text.patterns)))
-            if ahead is None and not of_letters:
-                found.append(WordOutlook(table.without_words, table.end, paid, _NONE, _NONE, expected))
-                continue
-            factors, doubts = (np.ones(self.values.size), np.zeros(0)) if ahead is None else ahead
-            if of_letters:
-                factors = factors + self.values.of_letters(of_letters)
-            worth = table.due + np.log(np.maximum(LEAST_VALUE, table.beyond + factors))
-            found.append(WordOutlook(worth, table.end, paid, self._all[: len(doubts)], doubts, expected))
-        return found
+        table, values, begun = tables.worths(state.text), self.values, state.begun
+        letters = values.letters_of(tokens)
+        ahead, before, of_letters, expected = None, 1.0, dict[str, float](), None
+        if begun or letters:
+            expected = self._expected(key, length - state.tokens)
+            ahead = values.values(expected, begun, letters)
+            before = values.value(expected, begun) if begun else 1.0
+            threads = state.text.patterns.literal.threads
+            more, of_letters = values.of_phrases(expected, begun, tables.weighted.words, threads)
+            before += more
+        paid = math.log(max(LEAST_VALUE, before + tables.beyond(state.text.patterns)))
+        if ahead is None and not of_letters:
+            return WordOutlook(table.without_words, table.end, paid, _NONE, _NONE, expected)
+        factors, doubts = (np.ones(values.size), _NONE) if ahead is None else ahead
+        if of_letters:
+            factors = factors + values.of_letters(of_letters)
+        worth = table.due + np.log(np.maximum(LEAST_VALUE, table.beyond + factors))
+        return WordOutlook(worth, table.end, paid, self._all[: len(doubts)], doubts, expected)
 
-    def _expected(self, texts: Texts, states: Sequence[WeighedState], indices: Sequence[int]) -> list[Expected]:
-        """What to expect of the words that some texts have begun, or are about to begin."""
-        begins = [(texts.lengths[index] - states[index].tokens, texts.keys[index]) for index in indices]
-        keys = [key[: TOKEN_BYTES * length] for length, key in begins]
-        held = {key: self._begins.get(length, {}).get(key) for (length, _), key in zip(begins, keys, strict=True)}
-        known = {key: self._sums[key] for key in held if key in self._sums}
-        new = {key: state for key, state in held.items() if state is not None and key not in known}
-        if new:
-            logits = self.head.logits(torch.stack([*new.values()])) / self.temperature
-            for key, chances in zip(new, logits.softmax(dim=-1).double().numpy(), strict=True):
-                known[key] = self._sums[key] = self.values.expect(chances)
-            while len(self._sums) > _KEPT_SUMS:
-                del self._sums[next(iter(self._sums))]
-        # Where nothing is held, the word began in the prompt.
-        return [known.get(key, self._plain) for key in keys]
+    def _expected(self, key: bytes, length: int) -> Expected:
+        """What to expect of a word that begins after so many tokens of a text."""
+        begin = key[: TOKEN_BYTES * length]
+        found = self._predicted.get(begin)
+        if found is not None:
+            return found
+        state = self._begins.get(length, {}).get(begin)
+        if state is None:  # the word began in the prompt
+            return self._plain
+        read = np.append(self.head.read(state[None])[0].numpy(), np.float32(1.0)) / np.float32(self.temperature)
+        found = self._predicted[begin] = Expected(self.values, partial(self.head.letter_logits, read))
+        while len(self._predicted) > _KEPT_PREDICTIONS:
+            del self._predicted[next(iter(self._predicted))]
+        return found

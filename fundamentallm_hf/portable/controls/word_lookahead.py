@@ -64,7 +64,7 @@ class WordLookahead:
         self,
         lookahead: ModelLookahead | None,
         chosen: Chosen,
-        end_tokens: torch.Tensor,
+        end_tokens: np.ndarray,
         at_stake: float,
         values: WordValues | None = None,
     ) -> None:
@@ -103,6 +103,8 @@ class WordLookahead:
 
     def known(self, texts: Texts, index: int) -> tuple[Read, float | None]:
         """What was read about the next tokens of a text, and what was paid for its last token; None if nothing was."""
+        if not self._read:
+            return {}, None
         length = texts.lengths[index]
         found = self._read.get(length, {}).get(texts.keys[index], {})
         before = self._read.get(length - 1)
@@ -227,7 +229,9 @@ class WordLookahead:
         worths = [tables.worths(state) for state in states]
         found = torch.stack([each.worth for each in worths]).double()
         if len(self.end_tokens):
-            found[:, self.end_tokens] = torch.tensor([[each.end] for each in worths], dtype=found.dtype)
+            found[:, torch.from_numpy(self.end_tokens)] = torch.tensor(
+                [[each.end] for each in worths], dtype=found.dtype
+            )
         return found.clamp(max=_HEAVIEST_TOKEN).exp().numpy()
 
     def _predicted_factors(
@@ -240,5 +244,5 @@ class WordLookahead:
             table, ahead = tables.worths(state.text), self.values.values(expected, state.begun)
             row *= np.exp(np.minimum(table.due, _HEAVIEST_TOKEN))
             row *= np.maximum(LEAST_VALUE, table.beyond + (1.0 if ahead is None else ahead[0]))
-            row[self.end_tokens.numpy()] = math.exp(min(table.end, _HEAVIEST_TOKEN))
+            row[self.end_tokens] = math.exp(min(table.end, _HEAVIEST_TOKEN))
         return found

@@ -31,7 +31,7 @@ from ..decoding.lookahead import ModelLookahead
 from ..decoding.phases import Phase
 from ..decoding.row_states import RowStates
 from ..decoding.sidecar_files import own_next_words, own_word_counts
-from ..decoding.texts import JudgesTexts, Texts, undecided
+from ..decoding.texts import JudgesTexts, Texts
 from ..guides.output_states import OutputStates
 from ..text.vocabulary import Vocabulary
 from ..text.weight_tables import WeightTables
@@ -135,13 +135,13 @@ class WordWeightsLogitsProcessor(JudgesTexts):
                 raise ValueError(f"the weight of {banned[0]!r} is -inf: ban it with a BadWordsLogitsProcessor instead")
             weights = compile_word_weights(read, tokenizer, len(tokenizer), case_sensitive)
         self.tables = weights
-        self.end_tokens = torch.tensor([*end_tokens], dtype=torch.long)
+        self._ends = np.array([*end_tokens], dtype=np.int64)
         self.forecasts, self.ranks = forecasts, ranks
         words = weights.weighted.size
         at_stake = (AT_STAKE if forecasts is None else FORECAST_AT_STAKE) * max(1.0, words / FEW_WORDS)
         values = None if forecasts is None else forecasts.values
         self.reader = WordLookahead(
-            lookahead, chosen, self.end_tokens, at_stake if words <= MANY_WORDS else math.inf, values
+            lookahead, chosen, self._ends, at_stake if words <= MANY_WORDS else math.inf, values
         )
         self.states: RowStates[WeighedState] = RowStates(
             self.tables.beginning,
@@ -167,37 +167,56 @@ class WordWeightsLogitsProcessor(JudgesTexts):
         states = self.states(texts)
         if self.forecasts is not None:
             self.forecasts.follow(texts, states, whole_pass)
-        if self.ranks:
-            return self._weighed(texts, states, scores)
-        left = undecided(scores)
+        is_left = (scores > -torch.inf).cpu().numpy()
+        left: Sequence[int] = range(len(texts))
+        if not self.ranks:  # where one token is left, nothing that is added to its score matters
+            left = with_a_choice(is_left)
         if not left:
             return scores
-        weighed = self._weighed(texts.part(left), [states[index] for index in left], scores[left])
-        return scores.index_copy(0, torch.tensor(left, device=scores.device), weighed)
+        shift = np.zeros(scores.shape, dtype=np.float32)
+        if len(left) < len(texts):
+            texts, states, is_left = texts.part(left), [states[index] for index in left], is_left[left]
+        shift[left] = self._weighed(texts, states, scores if len(left) == len(scores) else scores[left], is_left)
+        return scores + torch.from_numpy(shift).to(scores.device, scores.dtype)
 
-    def _weighed(self, texts: Texts, states: Sequence[WeighedState], scores: torch.Tensor) -> torch.Tensor:
+    def _weighed(
+        self, texts: Texts, states: Sequence[WeighedState], scores: torch.Tensor, is_left: np.ndarray
+    ) -> np.ndarray:
+        """(texts, vocabulary) what is added to the scores of some texts.
+
+        Args:
+            texts: texts.
+            states: their states.
+            scores: (texts, vocabulary).
+            is_left: (texts, vocabulary) whether tokens are left.
+        """
         if self.forecasts is None:
             outlooks = [self._counted(state) for state in states]
         else:
-            outlooks = self.forecasts.outlooks(self.tables, texts, states, scores)
+            of_texts = zip(texts.keys, texts.lengths, states, map(np.flatnonzero, is_left), strict=True)
+            outlooks = [self.forecasts.outlook(self.tables, *of_text) for of_text in of_texts]
         self.reader.ask(self.tables, texts, states, outlooks, scores)
-        shift, paid = np.stack([each.worth for each in outlooks]), [each.paid for each in outlooks]
-        for index in range(len(texts)):
+        shift = np.stack([each.worth for each in outlooks])
+        silent, ends = self.tables.silent, self._ends[self._ends < self.tables.size]
+        for index, (row, outlook) in enumerate(zip(shift, outlooks, strict=True)):
             read, before = self.reader.known(texts, index)
             if read:
-                shift[index, [*read]] = [worth for worth, _ in read.values()]
-            if before is not None:
-                paid[index] = before
-        shift -= np.array(paid)[:, None]
-        shift[:, self.tables.silent.numpy()] = 0.0
-        ends = self.end_tokens[self.end_tokens < scores.shape[-1]].numpy()
-        shift[:, ends] = np.array([each.end for each in outlooks])[:, None] - np.array(paid)[:, None]
-        return scores + torch.from_numpy(shift).to(scores.device, scores.dtype)
+                row[[*read]] = [worth for worth, _ in read.values()]
+            paid = outlook.paid if before is None else before
+            row -= paid
+            row[silent] = 0.0
+            row[ends] = outlook.end - paid
+        return shift
 
     def _counted(self, state: WeighedState) -> WordOutlook:
         """What is to be expected after a text by word counts."""
         table = self.tables.worths(state.text)
         return WordOutlook(table.worth.numpy(), table.end, state.paid, table.risky, table.stakes)
+
+
+def with_a_choice(is_left: np.ndarray) -> list[int]:
+    """The indices of the texts in which more than one token is left; `is_left` are (texts, vocabulary)."""
+    return np.flatnonzero(is_left.sum(axis=1) > 1).tolist()
 
 
 def add_word_weights(step: CallProcessors) -> None:
@@ -206,13 +225,15 @@ def add_word_weights(step: CallProcessors) -> None:
     Raises:
         ValueError: an entry or a weight cannot be read.
     """
-    weights = {entry: weight for entry, weight in step.word_weights.items() if weight and weight > -math.inf}
+    weights = step.word_weights
+    if not {0.0, -math.inf}.isdisjoint(weights.values()):
+        weights = {entry: weight for entry, weight in weights.items() if weight and weight > -math.inf}
     if not weights:
         return
     call = step.call
     case_sensitive, counts = bool(call.field("case_sensitive")), own_word_counts(call.model)
     tables = call.kept(
-        ("word_weights", tuple(weights.items()), case_sensitive),
+        ("word_weights", tuple(weights), tuple(weights.values()), case_sensitive),
         lambda: compile_word_weights(weights, call.reader, call.size, case_sensitive, counts),
         of=counts,
     )

@@ -128,7 +128,10 @@ class CallProcessors:
         Raises:
             ValueError: a field holds something else.
         """
-        barred = (entry for entry, weight in self.word_weights.items() if weight == -math.inf)
+        weights = self.word_weights
+        barred = (
+            [entry for entry, weight in weights.items() if weight == -math.inf] if -math.inf in weights.values() else []
+        )
         return (*self.texts("bad_words"), *barred)
 
     @cached_property

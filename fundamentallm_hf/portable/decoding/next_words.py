@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -54,16 +55,41 @@ class NextWords:
             raise ValueError(f"expected tensors of the shapes {shapes}")
         self.classes = [*classes]
         self.inner, self.inner_bias, self.outer, self.outer_bias = (each.detach().float() for each in tensors)
+        self._letters: dict[str, np.ndarray] = {}
 
     @property
     def hidden_size(self) -> int:
         """How many numbers a state has."""
         return self.inner.shape[1]
 
+    @property
+    def width(self) -> int:
+        """How many numbers `read` returns."""
+        return self.inner.shape[0]
+
+    def read(self, states: torch.Tensor) -> torch.Tensor:
+        """`states`: (texts, hidden size), where a word is about to begin. Returns (texts, width)."""
+        return nn.functional.gelu(nn.functional.linear(states.to(self.inner), self.inner, self.inner_bias))
+
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """`states`: (texts, hidden size), where a word is about to begin. Returns (texts, classes)."""
-        inner = nn.functional.gelu(nn.functional.linear(states.to(self.inner), self.inner, self.inner_bias))
-        return nn.functional.linear(inner, self.outer, self.outer_bias)
+        return nn.functional.linear(self.read(states), self.outer, self.outer_bias)
+
+    def letter_logits(self, read: np.ndarray, letter: str) -> np.ndarray:
+        """The logits of the classes with a first letter: that of the others, if there is one, then words, sorted.
+
+        Most words begin with one of few letters, so most of the outer layer need not be computed.
+
+        Args:
+            read: (width + 1,) what `read` returned for a text, and 1, both divided by the temperature.
+            letter: the letter.
+        """
+        if letter not in self._letters:
+            numbers = [number for number, name in enumerate(self.classes) if name[0] == letter]
+            numbers.sort(key=lambda number: (self.classes[number] != f"{letter}{OTHERS}", self.classes[number]))
+            outer = torch.cat([self.outer[numbers], self.outer_bias[numbers, None]], dim=1)
+            self._letters[letter] = outer.numpy()
+        return self._letters[letter] @ read
 
     @classmethod
     def load(cls, file: str | Path) -> "NextWords":

@@ -54,6 +54,10 @@ class WeightTables(TokenReader):
         vocabulary: the text that every token adds.
         patterns: the list.
         size: number of scores the model gives. Tokens beyond it are left out.
+
+    Attributes:
+        worths: tells of a state what all tokens are worth in it.
+        follow_due: tells of a state and a token the state after it, and the weights of the entries that it completes.
     """
 
     def __init__(self, vocabulary: Vocabulary, patterns: WeightedPatterns, size: int) -> None:
@@ -62,11 +66,12 @@ class WeightTables(TokenReader):
         self.weighted, self.size = patterns, size
         self.beginning = WeighedState(self.start)
         self._others: dict[int, WeightTables] = {}
-        self._worths: dict[TextState, WorthTable] = {}
+        self.worths = lru_cache(max(_FEWEST_WORTHS, _MOST_WORTHS // size))(self._weigh_all)
         self._bases: dict[PatternState, _Notes] = {}
         self._notes: dict[Any, _Notes] = {}
         self._shares: dict[int, float] = {}
-        self._read_on = lru_cache(MOST_STEPS)(self._due)
+        # Most tokens of most texts lead from one of a few states to another.
+        self.follow_due = lru_cache(MOST_STEPS)(self._follow_due)
 
     def of_size(self, size: int) -> "WeightTables":
         """The same tables for another number of scores; states are the same in both."""
@@ -82,29 +87,26 @@ class WeightTables(TokenReader):
         return self.vocabulary.longest == 1 and not self.vocabulary.parts
 
     @cached_property
-    def silent(self) -> torch.Tensor:
+    def silent(self) -> np.ndarray:
         """The ids of the tokens that add no text."""
         pieces = self.vocabulary.pieces
-        return torch.tensor([*self.vocabulary.silent, *range(len(pieces), self.size)], dtype=torch.long)
+        return np.array([*self.vocabulary.silent, *range(len(pieces), self.size)], dtype=np.int64)
 
     def follow(self, state: WeighedState, token: int) -> WeighedState:
         """The state after `token`."""
         return self.follow_due(state, token)[0]
 
-    def follow_due(self, state: WeighedState, token: int) -> tuple[WeighedState, float]:
+    def _follow_due(self, state: WeighedState, token: int) -> tuple[WeighedState, float]:
         """The state after `token`, and the weights of the entries that it completes."""
-        if not self.vocabulary.piece(token):
+        piece = self.vocabulary.piece(token)
+        if not piece:
             return state, 0.0
-        after, due, paid = self._read_on(state.text, token)
+        after, due = self.settled(self.advance(state.text, token))
+        paid = math.log(self.value(token, after.patterns))
         begun, tokens = state.begun, state.tokens + 1
-        for char in str(self.vocabulary.piece(token)) if self.is_single else ():
+        for char in str(piece) if self.is_single else ():
             begun = begun + fold_text(char) if is_word(char) else ""
         return WeighedState(after, paid, begun, tokens if begun else 0), due
-
-    def _due(self, state: TextState, token: int) -> tuple[TextState, float, float]:
-        """The state after `token`, what is due then, and the logarithm of the factor expected after it."""
-        after, due = self.settled(self.advance(state, token))
-        return after, due, math.log(self.value(token, after.patterns))
 
     def follow_prompt(self, state: WeighedState, token: int) -> WeighedState:
         """The state after `token` of a prompt, where a special token starts a new text."""
@@ -136,15 +138,8 @@ class WeightTables(TokenReader):
         gain, _ = self._expected(token, after.literal.threads)
         return max(LEAST_VALUE, 1.0 + gain)
 
-    def worths(self, state: TextState) -> WorthTable:
-        """What all tokens are worth in a state."""
-        table = self._worths.pop(state, None) or self._weigh_all(state)
-        self._worths[state] = table  # the end of a dict is its newest item
-        while len(self._worths) > max(_FEWEST_WORTHS, _MOST_WORTHS // self.size):
-            del self._worths[next(iter(self._worths))]
-        return table
-
     def _weigh_all(self, state: TextState) -> WorthTable:
+        """What all tokens are worth in a state."""
         flushed = self.flushed(state)
         if state.fresh or self.weighted.words.tangled:
             read = ((token, self.advance(state, token).patterns) for token in self._order.tokens)
@@ -162,9 +157,9 @@ class WeightTables(TokenReader):
         if flushed.literal.pending and not state.fresh and not self.weighted.words.tangled:
             due[self._closing] += self.weighted.words.due_at_end(flushed.literal)
         due += flushed.regex.due
-        due[self.silent.numpy()] = 0.0
+        due[self.silent] = 0.0
         worth = due + np.log(np.maximum(LEAST_VALUE, 1.0 + gain))
-        worth[self.silent.numpy()] = 0.0
+        worth[self.silent] = 0.0
         risky = stake.nonzero()[0]
         return WorthTable(
             worth=torch.from_numpy(worth).float(),

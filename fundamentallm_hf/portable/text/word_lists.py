@@ -108,23 +108,23 @@ def read_weights(value: Any) -> dict[str, float]:
     ```
     """
     if isinstance(value, Mapping):
-        items: tuple[Any, ...] = tuple(value.items())
-    else:
-        entries = split_entries(value) if isinstance(value, str) else value
-        if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
-            raise ValueError(f"the value has to be {_WEIGHTED} but is {value!r}")
-        items = tuple(entries)
-    numbers = value.values() if isinstance(value, Mapping) else ()
-    if not {*map(type, numbers)} <= {int, float}:
-        return _weights_of.__wrapped__(items)  # some equal others that are valid, and some are no keys of a cache
-    return dict(_weights_of(items))
+        entries, weights = tuple(value), tuple(value.values())
+        if not {*map(type, weights)} <= {int, float}:
+            # Some equal others that are valid, and some are no keys of a cache.
+            return _weights_of.__wrapped__(entries, weights)
+        return dict(_weights_of(entries, weights))
+    parts = split_entries(value) if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(entry, str) for entry in parts):
+        raise ValueError(f"the value has to be {_WEIGHTED} but is {value!r}")
+    return dict(_weights_of(tuple(parts), None))
 
 
 @lru_cache(maxsize=8)
-def _weights_of(items: tuple[Any, ...]) -> dict[str, float]:
+def _weights_of(entries: tuple[Any, ...], weights: tuple[Any, ...] | None) -> dict[str, float]:
+    """The weight of each entry, which is part of the entry if `weights` is None."""
     found: dict[str, float] = {}
-    for item in items:
-        entry, weight = _split_weight(item) if isinstance(item, str) else item
+    for item in map(_split_weight, entries) if weights is None else zip(entries, weights, strict=True):
+        entry, weight = item
         if not isinstance(entry, str) or not entry.strip():
             raise ValueError(f"the value has to be {_WEIGHTED} but holds {entry!r}")
         word = entry.strip()

@@ -1,7 +1,10 @@
 """Word weights with predicted words: every word is exactly as likely as was asked, without lookahead."""
 
+import functools
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from character_chain import BORDERS, Chain, word_factor, words_of
@@ -19,16 +22,19 @@ class Foreseen:
     """Knows the probability of every word of a chain; stands for a classifier and for the states that it reads."""
 
     def __init__(self, chain, letters):
-        self.chain, self.letters = chain, letters
+        self.chain, self.letters, self.width = chain, letters, 3
         found = [word for word in words_of(letters) if word[-1] not in BORDERS or len(word) <= letters + 1]
         self.classes = sorted({word.rstrip(BORDERS) for word in found})
-        self.outer_bias = torch.zeros(len(self.classes))
 
     def of(self, ids):
         return ids[:, -3:].float()
 
-    def logits(self, states):
-        return torch.tensor([[self._logprob(state.long().tolist(), word) for word in self.classes] for state in states])
+    def read(self, states):
+        return states
+
+    def letter_logits(self, read, letter):
+        tokens = [int(token) for token in read[:-1]]
+        return np.array([self._logprob(tokens, word) for word in self.classes if word[0] == letter], dtype=np.float32)
 
     def _logprob(self, tokens, word):
         """Of a word with what ends it; of the longest ones, which stand for all that begin so, without."""
@@ -70,6 +76,47 @@ def test_with_all_words_predicted_every_word_comes_exactly_as_often_without_look
             assert math.exp(found) == pytest.approx(asked[text] / share, rel=2e-3), text
 
 
+@pytest.mark.parametrize("draw", range(6))
+def test_factors_are_those_of_all_words_with_a_prefix(draw, monkeypatch):
+    """Compared with a sum over words, whatever their classes, of every prefix and every letter after it."""
+    monkeypatch.setattr(word_values, "_UNLISTED", 1e-9)
+    chance = random.Random(draw)
+    tokenizer = load_model(device="cpu").tokenizer
+    words = sorted({"".join(chance.choices("ahit", k=chance.randint(1, 4))) for _ in range(60)} | {"a", "i"})
+    alone = chance.sample(words, 25) + ["a"] * ("a" not in words)
+    classes = [*dict.fromkeys([*alone, *(f"{letter}*" for letter in "ahit" if chance.random() < 0.8)])]
+    chance.shuffle(classes)
+    shapes = [(8, 5), (8,), (len(classes), 8), (len(classes),)]
+    generator = torch.Generator().manual_seed(draw)
+    head = NextWords(classes, *(torch.randn(shape, generator=generator) for shape in shapes))
+    counts = {word: float(chance.randint(1, 30)) for word in words}
+    weights = {word: chance.choice([-3.0, -1.0, 1.0, 2.0]) for word in chance.sample(words, 20)}
+    tables = compile_word_weights(weights, tokenizer, len(tokenizer), counts=WordCounts(counts))
+    values = word_values.WordValues(tables.weighted, tables.vocabulary, tables.size, head.classes)
+    state = torch.randn(5, generator=generator)
+    read = np.append(head.read(state[None])[0].numpy(), np.float32(1.0))
+    expected = word_values.Expected(values, functools.partial(head.letter_logits, read))
+    of_class = dict(zip(classes, head.logits(state[None])[0].exp().tolist(), strict=True))
+    of_word = {}
+    for word in words:
+        others = math.fsum(counts[each] + 0.5 for each in words if each[0] == word[0] and each not in of_class)
+        rest = of_class.get(f"{word[0]}*", 0.0) * (counts[word] + 0.5) / max(others, 0.5)
+        of_word[word] = of_class.get(word, rest)
+    most = {letter: max((of_class[name] for name in classes if name[0] == letter), default=1.0) for letter in "ahit"}
+    for prefix in ["", *sorted({word[:cut] for word in words for cut in range(1, len(word) + 1)})]:
+        found = values.values(expected, prefix)
+        for letter in "ahit":
+            begun = [word for word in words if word.startswith(prefix + letter)]
+            mass = math.fsum(of_word[word] for word in begun)
+            gains = {word: of_word[word] / mass * math.expm1(weights.get(word, 0.0)) for word in begun if mass}
+            value, doubt = 1 + sum(gains.values()), sum(abs(g) * (1 - of_word[w] / mass) for w, g in gains.items())
+            if mass > 1e-4 * most[(prefix + letter)[0]]:  # others are hardly known
+                token = tokenizer.convert_tokens_to_ids(letter)
+                assert (1.0 if found is None else found[0][token]) == pytest.approx(value, rel=1e-3), prefix + letter
+                assert (0.0 if found is None else found[1][token]) == pytest.approx(doubt, abs=1e-3), prefix + letter
+                assert values.value(expected, prefix + letter) == pytest.approx(value, rel=1e-3)
+
+
 class Wrapped(torch.nn.Module):
     """An output layer that keeps its weights to itself, as adapters do."""
 
@@ -99,8 +146,8 @@ class Quantized(torch.nn.Module):
 )
 def test_words_are_predicted_whatever_the_output_layer_is_made_of(kind, how, monkeypatch):
     model, asked = load_model(device="cpu"), []
-    logits = NextWords.logits
-    monkeypatch.setattr(NextWords, "logits", lambda head, states: asked.append(len(states)) or logits(head, states))
+    read = NextWords.read
+    monkeypatch.setattr(NextWords, "read", lambda head, states: asked.append(len(states)) or read(head, states))
     how = how | {"max_new_tokens": 40, "word_weights": {"time": -20.0, "dragon": 2.0}}
     free = whole_texts(model, ["Once upon a"], **how | {"word_weights": None})
     plain = whole_texts(model, ["Once upon a"], **how)

@@ -155,7 +155,7 @@ def test_texts_with_one_token_left_need_not_be_weighed(stories, listed, monkeypa
         monkeypatch.setattr(word_weighting, "MANY_WORDS", 0)
     prompts = ["Once upon a time", "Tom saw a dra"]
     found = [whole_texts(stories, prompts, seed=seed, **how) for seed in range(3)]
-    monkeypatch.setattr(word_weighting, "undecided", lambda scores: [*range(len(scores))])
+    monkeypatch.setattr(word_weighting, "with_a_choice", lambda is_left: [*range(len(is_left))])
     assert found == [whole_texts(stories, prompts, seed=seed, **how) for seed in range(3)]
 
 
