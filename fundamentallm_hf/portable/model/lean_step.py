@@ -192,16 +192,20 @@ class LeanStep:
         at = torch.tensor(columns)
         hidden = functional.embedding(torch.tensor([token for run in runs for token in run.tokens]), self.tokens)
         hidden += functional.embedding(torch.tensor(positions), self.positions)
-        seen = [(run.row, slice(run.padding, end), mask) for run, end, mask in zip(runs, ends, masks, strict=True)]
+        every = slice(None)
+        seen = [
+            (every, slice(run.row, run.row + 1), every, slice(run.padding, end))
+            for run, end in zip(runs, ends, strict=True)
+        ]
         for layer, cache in zip(self._layers(new), self.cache, strict=True):
             qkv = self._projected(layer, hidden).view(new, 3, self.heads, self.head_dim)
             cache[:, rows, :, at] = qkv[:, 1:]
-            keys, values = (each.split(1) for each in cache)
             queries = qkv[None, :, 0].transpose(1, 2).split(sizes, dim=2)
+            held = [cache[part].unbind(0) for part in seen]
             # One product for each row costs less than one for all, which would need masks and filling.
             found = [
-                functional.scaled_dot_product_attention(query, keys[row][:, :, part], values[row][:, :, part], mask)
-                for query, (row, part, mask) in zip(queries, seen, strict=True)
+                functional.scaled_dot_product_attention(query, keys, values, mask)
+                for query, (keys, values), mask in zip(queries, held, masks, strict=True)
             ]
             self._add(layer, hidden, torch.cat(found, dim=2).transpose(1, 2).reshape(new, self.hidden))
         return self._logits(hidden)

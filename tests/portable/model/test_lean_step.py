@@ -12,7 +12,8 @@ from fundamentallm_hf.portable.model import lean_step, lean_weights
 from fundamentallm_hf.portable.model.lean_step import LeanStep, plain_network
 
 WINDOW = 24
-CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.1, torch.float16: 0.02}
+# Logits of these models reach 4, where neighbouring numbers of bfloat16 are 0.03 apart.
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.2, torch.float16: 0.02}
 
 
 def small_model(
