@@ -198,6 +198,12 @@ PRIVATE = (
     ),
     Private(
         "torch",
+        "ops.quantized.linear_dynamic_fp16",
+        "with `linear_prepack_fp16`: multiplies float32 with weights stored in float16. Public functions would "
+        "round the other factor, too. Without it the weights are multiplied in float32.",
+    ),
+    Private(
+        "torch",
         "cpu._is_amx_tile_supported",
         "whether this processor has units for bfloat16, so that training uses them; there is no public function.",
     ),

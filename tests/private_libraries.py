@@ -107,6 +107,14 @@ def log_lines():
     assert logging.getLogger("huggingface_hub") is logging.getLogger(huggingface_hub.__name__)
 
 
+@relied_on("torch", "ops.quantized.linear_dynamic_fp16")
+def half_weights():
+    weight, given = torch.randn(8, 16).half().float(), torch.randn(3, 16)
+    packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
+    found = torch.ops.quantized.linear_dynamic_fp16.default(given, packed)
+    torch.testing.assert_close(found, given @ weight.t(), rtol=1e-5, atol=1e-5)
+
+
 @relied_on("torch", "cpu._is_amx_tile_supported")
 def matrix_units():
     assert torch.cpu._is_amx_tile_supported() in (True, False)

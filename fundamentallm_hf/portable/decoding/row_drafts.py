@@ -17,11 +17,19 @@ from .seeded_sampling import SeededSampling
 # With one row, drafting a token saves time if it is kept with a probability of at least MOST_WORTH - GAIN. The more
 # rows share a pass, the less time a saved pass is worth.
 MOST_WORTH, GAIN, SHARED = 0.3, 0.18, 0.6
+# A pass is saved only if the row that is furthest behind saves it. Its limit is lower by half of SPREAD, and that of
+# rows which are AHEAD of it by this many tokens is higher by as much.
+SPREAD, AHEAD = 0.2, 16
 
 
 def worth(rows: int) -> float:
     """The least probability of being kept at which drafting a token saves time, with this many rows."""
     return MOST_WORTH - GAIN / rows**SHARED
+
+
+def worth_ahead(rows: int, ahead: int) -> float:
+    """The same for a row that is some tokens ahead of the last one."""
+    return worth(rows) + SPREAD * (min(1.0, ahead / AHEAD) - 0.5)
 
 
 def ignores_text(criteria: StoppingCriteriaList) -> bool:
@@ -49,7 +57,7 @@ class RowDrafts:
 
     def __init__(self, loop: Any, table: NgramTable | None, limit: int) -> None:
         self.loop, self.limit = loop, limit
-        self.drafters = [Drafter(table, worth(loop.rows)) for _ in range(loop.rows)]
+        self.drafters = [Drafter(table) for _ in range(loop.rows)]
         self.texts = [row[: loop.length].tolist() for row in loop.ids]
         self.held = list(range(loop.rows))
         self.ended = [not going for going in loop.going]
@@ -70,16 +78,18 @@ class RowDrafts:
             if len(kept) <= self.loop.few * len(self.held):
                 self.loop.step.keep_rows([self.held.index(row) for row in kept])
                 self.held = kept
-            drafts = [self._draft(row) for row in going]
+            last = min(len(self.texts[row]) for row in going)
+            drafts = [self._draft(row, len(self.texts[row]) - last) for row in going]
             chosen = iter(self._chosen(going, drafts))
             for row, draft in zip(going, drafts, strict=True):
                 self._write(row, draft, [next(chosen) for _ in range(len(draft.tokens) + 1)])
             self._ask_criteria()
         self._hand_back()
 
-    def _draft(self, row: int) -> Draft:
-        text = self.texts[row]
-        return self.drafters[row](text, self.limit - len(text) - 1)
+    def _draft(self, row: int, ahead: int) -> Draft:
+        text, drafter = self.texts[row], self.drafters[row]
+        drafter.worth = worth_ahead(self.loop.rows, ahead)
+        return drafter(text, self.limit - len(text) - 1)
 
     def _chosen(self, going: list[int], drafts: list[Draft]) -> list[int]:
         """The tokens chosen after the last token of each row and after each of its drafts, row by row."""

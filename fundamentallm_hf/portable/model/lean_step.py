@@ -16,7 +16,7 @@ from torch.nn.modules import module as global_hooks
 
 from ..decoding.network_step import Run
 from ..decoding.watched_states import is_optional
-from .lean_weights import LeanLayer, lean_layers, linears_of, steered_layers
+from .lean_weights import FEW, LeanLayer, lean_layers, linears_of, steered_layers
 
 _STOCK = (nn.Linear, nn.Embedding, nn.RMSNorm, nn.Dropout, nn.ModuleList)
 _NETWORK = (
@@ -137,7 +137,7 @@ class LeanStep:
         self.head = model.lm_head.weight
         self.layers = steered_layers(lean_layers(model), vectors or {})
         with torch.inference_mode():
-            shape = (len(self.layers), 2, rows, self.heads, min(columns, _FIRST_COLUMNS), self.head_dim)
+            shape = (len(self.layers.many), 2, rows, self.heads, min(columns, _FIRST_COLUMNS), self.head_dim)
             # Unused columns are masked, but must be finite: 0 times NaN is NaN.
             self.cache = torch.zeros(shape, dtype=model.dtype)
             self.mean = torch.full((self.hidden, 1), 1 / self.hidden, dtype=model.dtype)
@@ -192,16 +192,20 @@ class LeanStep:
         at = torch.tensor(columns)
         hidden = functional.embedding(torch.tensor([token for run in runs for token in run.tokens]), self.tokens)
         hidden += functional.embedding(torch.tensor(positions), self.positions)
-        seen = [(run.row, slice(run.padding, end), mask) for run, end, mask in zip(runs, ends, masks, strict=True)]
-        for layer, cache in zip(self.layers, self.cache, strict=True):
+        every = slice(None)
+        seen = [
+            (every, slice(run.row, run.row + 1), every, slice(run.padding, end))
+            for run, end in zip(runs, ends, strict=True)
+        ]
+        for layer, cache in zip(self._layers(new), self.cache, strict=True):
             qkv = self._projected(layer, hidden).view(new, 3, self.heads, self.head_dim)
             cache[:, rows, :, at] = qkv[:, 1:]
-            keys, values = (each.split(1) for each in cache)
             queries = qkv[None, :, 0].transpose(1, 2).split(sizes, dim=2)
+            held = [cache[part].unbind(0) for part in seen]
             # One product for each row costs less than one for all, which would need masks and filling.
             found = [
-                functional.scaled_dot_product_attention(query, keys[row][:, :, part], values[row][:, :, part], mask)
-                for query, (row, part, mask) in zip(queries, seen, strict=True)
+                functional.scaled_dot_product_attention(query, keys, values, mask)
+                for query, (keys, values), mask in zip(queries, held, masks, strict=True)
             ]
             self._add(layer, hidden, torch.cat(found, dim=2).transpose(1, 2).reshape(new, self.hidden))
         return self._logits(hidden)
@@ -253,11 +257,11 @@ class LeanStep:
         self._make_room(end)
         hidden = functional.embedding(tokens, self.tokens) + functional.embedding(positions, self.positions)
         hidden, asked = hidden.view(rows * new, self.hidden), new
-        for index, (layer, cache) in enumerate(zip(self.layers, self.cache, strict=True)):
+        for index, (layer, cache) in enumerate(zip(self._layers(rows * new), self.cache, strict=True)):
             qkv = self._projected(layer, hidden).view(rows, new, 3, self.heads, self.head_dim)
             qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, rows, heads, new, head_dim)
             cache[:, :rows, :, start:end], query = qkv[1:], qkv[0]
-            if index == len(self.layers) - 1 and kept < new and (kept == 1 or not causal):
+            if index == len(self.cache) - 1 and kept < new and (kept == 1 or not causal):
                 # The last layer needs the keys and values of all tokens, and all else of the kept ones.
                 query, asked, causal = query[:, :, -kept:], kept, False
                 hidden = hidden.view(rows, new, self.hidden)[:, -kept:].reshape(rows * kept, self.hidden)
@@ -267,17 +271,20 @@ class LeanStep:
             self._add(layer, hidden, attended.transpose(1, 2).reshape(rows * asked, self.hidden))
         return hidden.view(rows, asked, self.hidden)[:, -kept:]
 
+    def _layers(self, tokens: int) -> list[LeanLayer]:
+        """The layers in the form that suits a number of tokens."""
+        return self.layers.few if tokens <= FEW else self.layers.many
+
     def _projected(self, layer: LeanLayer, hidden: torch.Tensor) -> torch.Tensor:
         """Query, key and value of tokens, given their states, (tokens, hidden size); (tokens, 3 * hidden size)."""
         normed = self._normed(hidden, layer.attention_norm)
-        found = [torch.addmm(bias, normed, weight) for weight, bias in layer.projections]
+        found = [each(normed) for each in layer.projections]
         return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
     def _add(self, layer: LeanLayer, hidden: torch.Tensor, attended: torch.Tensor) -> None:
         """Add to the states **in place** what follows from attention, (tokens, hidden size), and the feed-forward."""
-        hidden += torch.addmm(layer.out[1], attended, layer.out[0])
-        raised = torch.addmm(layer.up[1], self._normed(hidden, layer.mlp_norm), layer.up[0])
-        hidden += torch.addmm(layer.down[1], layer.activation(raised), layer.down[0])
+        hidden += layer.out(attended)
+        hidden += layer.down(layer.activation(layer.up(self._normed(hidden, layer.mlp_norm))))
 
     def _normed(self, hidden: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """The RMS norm of states, (tokens, hidden size). For few tokens, torch's takes twice as long."""

@@ -8,11 +8,12 @@ from transformers import DynamicCache
 
 from fundamentallm_hf import FundamentaLLMConfig, FundamentaLLMForCausalLM
 from fundamentallm_hf.portable.decoding.network_step import Run
-from fundamentallm_hf.portable.model import lean_weights
+from fundamentallm_hf.portable.model import lean_step, lean_weights
 from fundamentallm_hf.portable.model.lean_step import LeanStep, plain_network
 
 WINDOW = 24
-CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.1, torch.float16: 0.02}
+# Logits of these models reach 4, where neighbouring numbers of bfloat16 are 0.03 apart.
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 0.2, torch.float16: 0.02}
 
 
 def small_model(
@@ -94,9 +95,58 @@ def test_large_models_are_not_copied(activation, monkeypatch):
     model, tokens, places = small_model(activation=activation), torch.arange(8)[None], torch.arange(8)[None]
     monkeypatch.setattr(lean_weights, "MOST_COPIED", 0)
     step = LeanStep(model, 1, WINDOW)
-    assert step.layers[0].up[0].data_ptr() == model.model.layers[0].mlp.fc1.weight.data_ptr()
+    assert step.layers.many[0].up.weight.data_ptr() == model.model.layers[0].mlp.fc1.weight.data_ptr()
     found = torch.cat([step(tokens[:, :5], places[:, :5], kept=5), step(tokens[:, 5:], places[:, 5:], kept=3)], dim=1)
     torch.testing.assert_close(found, model(tokens).logits, atol=1e-5, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.sampled_from([(16, 2, 2), (24, 3, 1), (32, 1, 3), (8, 8, 1)]),
+    activation=st.sampled_from(["gelu", "relu", "silu"]),
+    rows=st.integers(1, 3),
+    parts=st.lists(st.integers(1, 12), min_size=1, max_size=2),
+    few=st.sampled_from([0, 4, 100]),
+    steered=st.booleans(),
+)
+@torch.no_grad()
+def test_weights_in_float16_are_multiplied_as_exactly(shape, activation, rows, parts, few, steered):
+    plain = small_model(*shape, activation=activation)
+    model = small_model(*shape, activation=activation).half().float()
+    assert not torch.equal(plain.lm_head.weight, model.lm_head.weight)
+    vectors = {0: torch.randn(shape[0], generator=torch.Generator().manual_seed(1))} if steered else None
+    tokens = torch.randint(11, (rows, sum(parts)), generator=torch.Generator().manual_seed(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lean_step, "FEW", few)
+        expected = LeanStep(model, rows, WINDOW, vectors)
+        patch.setattr(lean_weights, "LEAST_PACKED", 0)
+        lean_weights._COPIES.clear()
+        step = LeanStep(model, rows, WINDOW, vectors)
+        assert step.layers.few is not step.layers.many
+        assert type(step.layers.few[0].down) is lean_weights.HalfAffine
+        other = LeanStep(plain, rows, WINDOW, vectors).layers
+        assert [type(each.down) for each in other.few] == [lean_weights.Affine] * len(other.few)
+        for part in parts:
+            at = torch.arange(step.length, step.length + part)[None]
+            wanted = expected(tokens[:, at[0]], at, kept=part)
+            torch.testing.assert_close(step(tokens[:, at[0]], at, kept=part), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("broken", ["missing", "coarse", "refused"])
+@torch.no_grad()
+def test_without_an_exact_product_weights_stay_in_float32(broken, monkeypatch):
+    model = small_model().half().float()
+    monkeypatch.setattr(lean_weights, "LEAST_PACKED", 0)
+
+    def of(weight, bias):
+        if broken == "coarse":
+            return lambda given: torch.nn.functional.linear(given.bfloat16(), weight.bfloat16()).float() + bias
+        raise {"missing": AttributeError, "refused": RuntimeError}[broken]
+
+    monkeypatch.setattr(lean_weights.HalfAffine, "of", of)
+    layers = LeanStep(model, 1, WINDOW).layers
+    assert layers.few is layers.many
+    assert type(layers.many[0].down) is lean_weights.Affine
 
 
 def test_copied_weights_are_shared_until_they_change():
