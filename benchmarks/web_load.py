@@ -186,9 +186,9 @@ def main() -> None:
 
             watcher = threading.Thread(target=watch)
             watcher.start()
-            began = time.monotonic()
+            began, used = time.monotonic(), sum(process.cpu_times()[:2])
             tallies = run(address, expected, options.visitors, options.seconds)
-            took = time.monotonic() - began
+            took, used = time.monotonic() - began, sum(process.cpu_times()[:2]) - used
             done.set()
             watcher.join()
             memory.append(process.memory_info().rss)
@@ -197,6 +197,7 @@ def main() -> None:
     served = sorted(second for tally in tallies for second in tally.seconds)
     failed = [text for tally in tallies for text in tally.failed]
     print(f"{options.visitors} visitors, {took:.0f} s: {len(served)} texts, {len(served) / took:.1f} a second")
+    print(f"processor time of the server for a text: {1000 * used / len(served):.0f} ms")
     print(f"told to wait {sum(tally.busy for tally in tallies)}, failed {len(failed)} {failed[:3]}")
     print(f"texts that are not their own or differ: {sum(tally.wrong for tally in tallies)}")
     print(f"texts of each visitor: {min(len(t.seconds) for t in tallies)} to {max(len(t.seconds) for t in tallies)}")

@@ -11,7 +11,7 @@ from fundamentallm_hf.portable.controls.controlled_generate import controlled_ge
 from fundamentallm_hf.portable.decoding.context_window import WindowFullCriteria
 from fundamentallm_hf.portable.decoding.endings import ClosedEndCriteria, CompleteEndCriteria
 from fundamentallm_hf.portable.decoding.lean_loop import PassCounter
-from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
+from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder, RawRecorder
 from fundamentallm_hf.portable.decoding.tested_versions import UntestedVersionError
 from fundamentallm_hf.portable.errors import UsageError, UserError
 
@@ -53,6 +53,8 @@ class BatchRun:
             greedy = not settings.sampled and not batch.beams
             recorder = ProbabilityRecorder(extras.probabilities, greedy=greedy, beams=batch.beams)
             extras = replace(extras, recorder=recorder)
+        elif extras.scored and extras.deferred is not None and extras.recorder is None:
+            extras = replace(extras, recorder=RawRecorder())  # another pass over the text would take longer
         self.extras = replace(extras, scored=extras.scored or settings.best is not None)
         self.blocked, self.complete, self.counter = ClosedEndCriteria(tell=False), CompleteEndCriteria(), PassCounter()
         self.criteria = StoppingCriteriaList([self.blocked, self.complete, self.counter])
@@ -109,7 +111,7 @@ class BatchRun:
         if isinstance(extras.recorder, BeamRecorder):
             extras.recorder.chosen = row
         tokens = torch.tensor(row)
-        if isinstance(extras.recorder, ProbabilityRecorder):
+        if isinstance(extras.recorder, RawRecorder):
             raw = extras.recorder.raw(tokens, given)
         if extras.scored and raw is not None:
             score = float(raw.gather(-1, tokens[given:, None]).double().sum())

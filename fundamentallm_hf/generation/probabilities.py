@@ -8,7 +8,9 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from fundamentallm_hf.portable.decoding.context_window import can_slide, window_
 from fundamentallm_hf.portable.decoding.control_effects import Shift
 from fundamentallm_hf.portable.decoding.forward import forward
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
+from fundamentallm_hf.portable.decoding.row_states import row_keys
 from fundamentallm_hf.portable.text.vocabulary import Vocabulary, as_bytes
 
 _NAMES = {
@@ -225,39 +228,45 @@ def token_predictions(
     """
     found: list[Prediction] = []
     tokens = torch.tensor(list(row))
-    position = given
+    position, keys = given, row_keys(tokens, given)
     blocks: Iterable[torch.Tensor] = ()
     if len(row) > given:
         blocks = [raw] if raw is not None else raw_log_probabilities(model, row[padding:-1], given - padding)
     for block in blocks:
-        known = [recorder.likeliest(tokens[: position + index]) for index in range(len(block))]
+        steps = keys[position - given : position - given + len(block) + 1]
+        known = [recorder.likeliest(before) for before in steps[:-1]]
         following = tokens[position : position + len(block)].tolist()
         asked = [[*likely, token] for likely, token in zip(known, following, strict=True)]
-        sizes = [len(each) for each in asked]
-        at = torch.arange(len(block)).repeat_interleave(torch.tensor(sizes))
-        values = block[at, torch.tensor([token for each in asked for token in each])].exp().split(sizes)
-        for likely, token, weights in zip(known, following, values, strict=True):
-            *model_values, own = weights.tolist()
+        at = torch.arange(len(block)).repeat_interleave(torch.tensor([len(each) for each in asked]))
+        raws = iter(block[at, torch.tensor([token for each in asked for token in each])].exp().tolist())
+        for (before, after), likely, token in zip(pairwise(steps), known, following, strict=True):
             # As in `next_predictions`: probable by either number, so that masked and raised tokens show.
-            listed = sorted(
-                zip(likely, likely.values(), model_values, strict=True), key=lambda each: -max(each[1], each[2])
+            listed = [(other, final, next(raws)) for other, final in likely.items()]
+            listed = sorted(listed, key=lambda each: -max(each[1], each[2]))[: recorder.top]
+            listed.sort(key=lambda each: (-each[1], -each[2]))
+            of_token = partial(recorder.effects.of_token, before)
+            found.append(
+                _prediction(
+                    names,
+                    token,
+                    recorder.chosen(after),
+                    next(raws),
+                    of_token(token),
+                    tuple(_prediction(names, *each, of_token(each[0])) for each in listed),
+                    recorder.effects.after(before).shifts,
+                )
             )
-            listed = sorted(listed[: recorder.top], key=lambda each: (-each[1], -each[2]))
-            before = tokens[:position]
-            position += 1
-            chance = recorder.chosen(tokens[:position])
-            alternatives = tuple(_with_effects(_prediction(names, *each), recorder, before) for each in listed)
-            made = _with_effects(_prediction(names, token, chance, own, alternatives), recorder, before)
-            found.append(replace(made, shifts=recorder.effects.after(before).shifts))
+        position += len(block)
     return tuple(found)
 
 
-def _with_effects(prediction: Prediction, recorder: ProbabilityRecorder, before: torch.Tensor) -> Prediction:
-    found = recorder.effects.of_token(before, prediction.token)
-    return replace(prediction, effects=found) if found else prediction
-
-
 def _prediction(
-    names: TokenNames, token: int, final: float, raw: float, alternatives: tuple[Prediction, ...] = ()
+    names: TokenNames,
+    token: int,
+    final: float,
+    raw: float,
+    effects: dict[str, float] | None = None,
+    alternatives: tuple[Prediction, ...] = (),
+    shifts: tuple[Shift, ...] = (),
 ) -> Prediction:
-    return Prediction(token, names.text(token), names.label(token), final, raw, alternatives)
+    return Prediction(token, names.text(token), names.label(token), final, raw, alternatives, effects or {}, shifts)

@@ -16,7 +16,9 @@ from transformers.generation.streamers import BaseStreamer
 
 from fundamentallm_hf.portable.decoding.control_effects import Shift
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
+from fundamentallm_hf.portable.decoding.row_states import row_key
 from fundamentallm_hf.portable.decoding.stop_strings import find_held, find_stop
+from fundamentallm_hf.portable.decoding.texts import longer_key
 
 from .probabilities import led_to
 
@@ -129,7 +131,7 @@ class TokenTextStreamer(BaseStreamer):
         self.special = frozenset(tokenizer.all_special_ids)
         self.started = False
         self.tokens: list[int] = []
-        self.unread: list[int] = []  # the tokens of the prompt, where what is added is a text by itself
+        self.key = b""  # of all tokens, those of the prompt included
         self.text = ""
         self.prompt_end = self.handed_over = self.stops_from = 0
 
@@ -138,12 +140,10 @@ class TokenTextStreamer(BaseStreamer):
         tokens = value.flatten().tolist()
         if not self.started:
             # The prompt comes first; decoding after it keeps the space that a SentencePiece token starts with.
-            self.started = True
-            if self.alone:
-                self.unread, tokens = tokens, []
-            self.tokens = tokens
+            self.started, self.key = True, row_key(value.flatten().long())
+            self.tokens = [] if self.alone else tokens
             self.text = self._decode(self.tokens)
-            self.settled = len(tokens)
+            self.settled = len(self.tokens)
             self.prompt_end = self.handed_over = len(self.text)
             return
         for token in tokens:
@@ -166,10 +166,9 @@ class TokenTextStreamer(BaseStreamer):
 
     def _note(self, recorder: ProbabilityRecorder, token: int, start: int) -> None:
         """Note how the last token came about; its text starts at `start`."""
-        row = torch.tensor([*self.unread, *self.tokens])
-        self.held.append((start, len(self.text), recorder.chosen(row)))
-        effects = recorder.effects.of_token(row[:-1], token)
-        shifts = recorder.effects.after(row[:-1]).shifts
+        before, self.key = self.key, longer_key(self.key, [token])
+        self.held.append((start, len(self.text), recorder.chosen(self.key)))
+        effects, shifts = recorder.effects.of_token(before, token), recorder.effects.after(before).shifts
         self.shifts += [(start, shift, led_to(shift, token, effects)) for shift in shifts]
         if effects:
             self.effects.append((start + visible_from(self.text[start:]), effects))

@@ -103,21 +103,22 @@ class Actions:
             checked, settings = self._read(prompt, messages, values)
             texts: list[Written] = []
             for texts in self.writer.write(checked, settings, _ticket(request)):
-                shown = text_view.texts_html(texts, settings=[settings] * len(texts))
-                yield [shown, None, status_html(text_view.status_text(texts)), ""]
+                if not all(each.completion for each in texts):  # what is finished is shown below, with its tokens
+                    shown = text_view.texts_html(texts, settings=[settings] * len(texts))
+                    yield [shown, None, status_html(text_view.status_text(texts)), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
             yield [f"{RESTORE}<!-- {secrets.token_hex(8)} -->", None, *refusal_html(error)]
             return
         result = Result(checked, settings, tuple(texts))
         yield [text_view.tokens_html(texts, settings), result, status_html(text_view.status_text(texts)), ""]
 
-    def show_result(self, request: gr.Request, result: Result | None) -> list:
+    async def show_result(self, request: gr.Request, result: Result | None) -> list:
         """Show how to reproduce the texts elsewhere; nothing where there are none."""
         if result is None:
             return NO_EXPORTS
         return self._exports(result.prompt, result.settings, request)
 
-    def clear_message(self, result: Result | None, typed: str) -> Any:
+    async def clear_message(self, result: Result | None, typed: str) -> Any:
         """Empty the field of a message that was answered, if nothing else was typed since."""
         if result is None or not isinstance(result.prompt, ChatPrompt):
             return gr.skip()
@@ -125,12 +126,13 @@ class Actions:
 
     def _exports(self, prompt: str, settings: GenerationSettings, request: gr.Request) -> list:
         address = address_of(request)
-        return [
+        exports = [
             export.as_link(prompt, settings, address),
             export.as_python(prompt, settings, self.model),
             export.as_command(prompt, settings, self.model),
             export.as_curl(prompt, settings, address),
         ]
+        return [text.strip() for text in exports]
 
     def run_search(self, request: gr.Request, prompt: Any, messages: Any, *values: Any) -> Iterator[list]:
         """Search with beams; show the best one so far, and draw the tree at the end."""

@@ -21,6 +21,7 @@ from fundamentallm_hf.model_io.loading import load_model
 from .actions import WAITING
 from .page import Page
 from .runner import Writer
+from .server_costs import keep_configs
 
 HERE = Path(__file__).parent
 # Sessions whose last result is kept. Every call of a program is a session, and takes about 0.3 MiB.
@@ -46,7 +47,9 @@ def create_app(
 
 def serve(page: Page) -> gr.Blocks:
     """The page with its queue: requests are computed together, some wait, and further ones are rejected."""
-    return page.build().queue(max_size=WAITING + 8, api_open=False)
+    blocks = page.build().queue(max_size=WAITING + 8, api_open=False)
+    keep_configs(blocks)
+    return blocks
 
 
 def theme() -> gr.themes.Base:

@@ -18,7 +18,7 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .comparisons import Column, by_temperature, without_each
 from .limits import LIMITS, OPEN, read_settings
-from .runner import Writer, Written
+from .runner import Wanted, Writer, Written
 
 # Sentences are cut off after this many characters: they may repeat parts of the request.
 LONGEST_SENTENCE = 400
@@ -154,6 +154,12 @@ class Endpoints:
         messages = settings.pop(MESSAGES, None)
         return self.writer.read_prompt(prompt, messages), read_settings(settings)
 
+    def _written(self, prompt: Any, settings: dict[str, Any], probabilities: bool) -> list[Written]:
+        """The finished texts of a request."""
+        read = self._read(prompt, settings)
+        *_, found = self.writer.write(*read, wanted=Wanted(growing=False, probabilities=probabilities))
+        return found
+
     def write(self, prompt: str = "", **settings: Any) -> list[dict[str, Any]]:
         """Generate text with the model, under the control of the settings.
 
@@ -163,9 +169,7 @@ class Endpoints:
         Returns:
             A record for each text: the text, what was added, why it ended, its seed, its log-probability.
         """
-        read = self._read(prompt, settings)
-        found = list(self.writer.write(*read))[-1]
-        return [record(each) for each in found]
+        return [record(each) for each in self._written(prompt, settings, probabilities=False)]
 
     def stream(self, prompt: str = "", **settings: Any) -> Iterator[list[str]]:
         """Generate text with the model and stream it; ends with the whole texts.
@@ -177,7 +181,7 @@ class Endpoints:
             The texts, prompt and what was added so far, one for each sample.
         """
         read = self._read(prompt, settings)
-        for texts in self.writer.write(*read):
+        for texts in self.writer.write(*read, wanted=Wanted(probabilities=False)):
             yield [own_part(each.prompt) + each.text for each in texts]
 
     def see(self, prompt: str = "", **settings: Any) -> list[dict[str, Any]]:
@@ -189,10 +193,8 @@ class Endpoints:
         Returns:
             A record for each text, with the probabilities of its tokens before and after the settings.
         """
-        read = self._read(prompt, settings)
-        found = list(self.writer.write(*read))[-1]
         made = []
-        for each in found:
+        for each in self._written(prompt, settings, probabilities=True):
             probabilities = each.completion.probabilities if each.completion else ()
             made.append(record(each) | {"probabilities": [token.to_dict() for token in probabilities or ()]})
         return made
@@ -239,7 +241,8 @@ class Endpoints:
         if not isinstance(temperatures, list):
             raise UserError(f"temperatures has to be a list of numbers but is {str(temperatures)[:40]!r}")
         columns = by_temperature(settings_read, temperatures) if temperatures else without_each(settings_read)
-        found = list(self.writer.compare(checked, [each.settings for each in check_columns(columns)]))[-1]
+        each_settings = [each.settings for each in check_columns(columns)]
+        *_, found = self.writer.compare(checked, each_settings, wanted=Wanted(growing=False, probabilities=False))
         return [{"title": column.title} | record(each) for column, each in zip(columns, found, strict=False)]
 
     def attributes(self) -> list[dict[str, str]]:

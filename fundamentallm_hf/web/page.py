@@ -18,6 +18,9 @@ from .runner import Writer
 TITLE = "FundamentaLLM-HF: write with a language model"
 # The batcher has a queue of its own, which shows a place in it; gradio lets everybody through who was not rejected.
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": WAITING + 8}
+# The functions that run for every text read and check the values of the browser themselves, and return what it shows.
+# gradio would have a thread convert each value of each update, one after the other.
+UNCONVERTED = {"preprocess": False, "postprocess": False}
 # Only the browser knows the chat on screen: desk.js answers with its messages and the typed one, or "" for a text.
 ASK = """(message, chat, system) => {
   const detail = {message, system, messages: "", orLast: %s, writes: %s};
@@ -28,6 +31,10 @@ ASK = """(message, chat, system) => {
 ASK_TYPED = ASK % ("false", "true")
 # Where nothing is typed, a preset, a comparison or a search is about the last message.
 ASK_OR_LAST, LOOK_AT_LAST = ASK % ("true", "true"), ASK % ("true", "false")
+# Which of Write, Stop, Search and Compare can be pressed while a text is written, and otherwise. The browser does it:
+# on the server gradio would make each button anew, which takes longer than everything else about an event.
+_ENABLE = "() => [%s].map(interactive => ({__type__: 'update', interactive}))"
+WRITING, READY = _ENABLE % "false, true, false, false", _ENABLE % "true, false, true, true"
 INTRO = """# A language model writes, you steer
 {who} Choose a {part} to see what else could stand there.
 
@@ -77,9 +84,10 @@ class Page:
         self.now: dict[str, Any] = hidden | {"queue": False, "show_progress": "hidden"}
         # Functions that may raise an error go through the queue, without waiting in it: only there gradio shows errors.
         self.checked: dict[str, Any] = hidden | {"concurrency_limit": None, "show_progress": "hidden"}
-        self.queued: dict[str, Any] = hidden | MODEL_QUEUE | {"show_progress": "minimal"}
+        self.queued: dict[str, Any] = hidden | MODEL_QUEUE | UNCONVERTED | {"show_progress": "minimal"}
         start, shown, actions, now = self.start, self.shown, self.actions, self.now
         self.request = [start.prompt, start.messages, *self.settings.fields.values()]
+        self.buttons = [start.write, start.stop, shown.search, shown.compare]
         self.filled = [start.chat, start.prompt, *self.settings.fields.values()]
         self._connect_model()
         self._connect_branches()
@@ -133,7 +141,7 @@ class Page:
         fields = list(self.settings.fields.values())
         chips = self.settings.chips
         events = [each.change for each in fields]
-        gr.on(events, self.actions.show_chips, fields, [chips], trigger_mode="always_last", **self.now)
+        gr.on(events, self.actions.show_chips, fields, [chips], trigger_mode="always_last", **UNCONVERTED, **self.now)
         chips.remove(self.actions.remove_chip, None, fields, **self.now)
         shown, actions = self.shown, self.actions
         left_out = chips.compare(actions.leave_out, None, [shown.left_out, shown.tabs, shown.kind], **self.checked)
@@ -152,7 +160,7 @@ class Page:
         inputs = [prompt or start.prompt, start.messages, *self.settings.fields.values()]
         outputs = [shown.texts, self.result]
         written = self._compute(trigger, actions.run_write, inputs, outputs, ask if prompt is None else None)
-        written = written.then(actions.show_result, [self.result], shown.exports, **self.now)
+        written = written.then(actions.show_result, [self.result], shown.exports, **UNCONVERTED, **self.now)
         if prompt is None:
             written = written.then(actions.clear_message, [self.result, start.prompt], [start.prompt], **self.now)
         self._finally(written)
@@ -169,32 +177,23 @@ class Page:
         """
         start, shown = self.start, self.shown
         messages = [shown.status, start.alert]
-        begun = trigger(
-            self.begin, None, [*messages, start.write, start.stop, shown.search, shown.compare], **self.checked
-        )
+        begun = trigger(self.begin, None, messages, **UNCONVERTED, **self.checked)
+        begun = begun.success(None, None, self.buttons, js=WRITING, **self.now)
         if ask is not None:
             begun = begun.success(None, [start.prompt, start.chat, start.system], [start.messages], js=ask, **self.now)
         return begun.success(function, inputs, [*outputs, *messages], **self.queued)
 
     def _finally(self, done: Any) -> None:
-        start, shown = self.start, self.shown
-        done.then(self.end, None, [start.write, start.stop, shown.search, shown.compare], **self.now)
+        """End the request, and enable the buttons again, whatever the result."""
+        done.then(self.end, None, None, **self.now).then(None, None, self.buttons, js=READY, **self.now)
 
-    def begin(self, request: gr.Request) -> dict:
-        """Register the request, and disable the buttons."""
+    # A function that only waits for others is `async`: any other is handed over to a thread.
+
+    async def begin(self, request: gr.Request) -> list[str]:
+        """Register the request. Returns the status and no alert."""
         self.actions.begin(request)
-        off = gr.update(interactive=False)
-        return {
-            self.start.alert: "",
-            self.shown.status: status_html("waiting…"),
-            self.start.write: off,
-            self.shown.search: off,
-            self.shown.compare: off,
-            self.start.stop: gr.update(interactive=True),
-        }
+        return [status_html("waiting…"), ""]
 
-    def end(self, request: gr.Request) -> list:
-        """Enable the buttons again, whatever the result."""
+    async def end(self, request: gr.Request) -> None:
+        """Forget the request."""
         self.actions.leave(request)
-        on = gr.update(interactive=True)
-        return [on, gr.update(interactive=False), on, on]

@@ -5,6 +5,7 @@ can run them in another process. Requests are checked earlier (`limits.py`).
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
 from .growing_text import GrowingText, PlacedShift, Pull, find_pulls, find_shifts
 from .limits import LIMITS, Limits, read_messages, read_prompt
+from .stops import Clock, Stops
 
 # Seconds between two updates of a text that is being generated, and of a place in the queue.
 PACE, WAITING_PACE = 0.1, 0.5
@@ -28,62 +30,6 @@ PACE, WAITING_PACE = 0.1, 0.5
 VISITORS = 4
 # Texts that are generated at a time; others wait.
 ROWS = 24
-
-
-class Stops:
-    """The requests that can be stopped, by their tickets.
-
-    A request is registered here when it is made, even while it waits for its turn.
-    """
-
-    def __init__(self) -> None:
-        self._events: dict[str, threading.Event] = {}
-        self._lock = threading.Lock()
-
-    def open(self, ticket: str) -> None:
-        """Register a request; a running one of the same ticket is stopped."""
-        with self._lock:
-            before = self._events.get(ticket)
-            self._events[ticket] = threading.Event()
-        if before is not None:
-            before.set()
-
-    def stop(self, ticket: str) -> None:
-        """Stop the request."""
-        event = self._events.get(ticket)
-        if event is not None:
-            event.set()
-
-    def find(self, ticket: str) -> threading.Event:
-        """The event that is set when the request has to end."""
-        with self._lock:
-            return self._events.setdefault(ticket, threading.Event())
-
-    def close(self, ticket: str, event: threading.Event) -> None:
-        """Forget a finished request, unless another one has replaced it."""
-        with self._lock:
-            if self._events.get(ticket) is event:
-                del self._events[ticket]
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-
-class Clock:
-    """Stops a request that computes for longer than allowed.
-
-    Args:
-        stop: set to end it.
-        allowed: how many seconds it may compute.
-    """
-
-    def __init__(self, stop: threading.Event, allowed: float) -> None:
-        self.stop, self._allowed = stop, allowed
-
-    def look(self, seconds: float) -> None:
-        """Stop the request if it has computed for that long and this is too long."""
-        if seconds > self._allowed:
-            self.stop.set()
 
 
 @dataclass(frozen=True)
@@ -111,6 +57,22 @@ class Written:
     settled: int | None = None
     shifts: tuple[PlacedShift, ...] = ()
     pulls: tuple[Pull, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request needs besides the finished texts.
+
+    Attributes:
+        growing: the texts while they are generated.
+        probabilities: those of every token, and what controls did to them.
+    """
+
+    growing: bool = True
+    probabilities: bool = True
+
+
+PAGE = Wanted()
 
 
 class Writer:
@@ -168,7 +130,9 @@ class Writer:
             return read_prompt(prompt, self.limits)
         return as_prompt(read_messages(messages, self.limits), self.generator.tokenizer)
 
-    def write(self, prompt: str, settings: GenerationSettings, ticket: str = "") -> Iterator[list[Written]]:
+    def write(
+        self, prompt: str, settings: GenerationSettings, ticket: str = "", wanted: Wanted = PAGE
+    ) -> Iterator[list[Written]]:
         """Generate all samples and show them as they grow; the best of several once all are finished.
 
         Of several samples of a beam search, only the best one is shown before the end.
@@ -177,19 +141,22 @@ class Writer:
             prompt: the start of the texts.
             settings: with a seed where one matters.
             ticket: identifies the request, to stop it.
+            wanted: what else to compute than the texts.
 
         Yields:
             All texts, as far as they are generated.
         """
-        yield from self._until_stopped(self._write(prompt, settings, ticket), ticket)
+        yield from self._until_stopped(self._write(prompt, settings, ticket, wanted), ticket)
 
-    def compare(self, prompt: str, columns: list[GenerationSettings], ticket: str = "") -> Iterator[list[Written]]:
-        """Generate one text with each of several settings.
+    def compare(
+        self, prompt: str, columns: list[GenerationSettings], ticket: str = "", wanted: Wanted = PAGE
+    ) -> Iterator[list[Written]]:
+        """Generate one text with each of several settings; otherwise as `write`.
 
         Yields:
             One text for each, as far as they are generated.
         """
-        yield from self._until_stopped(self._compare(prompt, columns, ticket), ticket)
+        yield from self._until_stopped(self._compare(prompt, columns, ticket, wanted), ticket)
 
     def _until_stopped(self, updates: Iterator[list[Written]], ticket: str) -> Iterator[list[Written]]:
         """The updates up to a stop, where they come from another process, which our event does not reach."""
@@ -207,12 +174,14 @@ class Writer:
         finally:
             self.stops.close(ticket, stop)
 
-    def _write(self, prompt: str, settings: GenerationSettings, ticket: str) -> Iterator[list[Written]]:
+    def _write(self, prompt: str, settings: GenerationSettings, ticket: str, wanted: Wanted) -> Iterator[list[Written]]:
         with self._working(ticket) as clock:
             if settings.beam_size > 1 and settings.num_samples > 1:
                 others = [Written(prompt)] * ((settings.best or settings.num_samples) - 1)
                 growing = self._growing()
-                request = self._take_turns(clock, self.generator.complete, prompt, settings, growing, **self._extras)
+                request = self._take_turns(
+                    clock, self.generator.complete, prompt, settings, growing, **self._extras(wanted)
+                )
                 for _ in self._ticks([request], [growing], clock):
                     yield [self._unfinished(prompt, growing, request), *others]
                 yield [self._finished(each, request.seconds) for each in request.future.result()]
@@ -223,7 +192,7 @@ class Writer:
                 )
                 for index in range(settings.num_samples)
             ]
-            for texts in self._stream(prompt, parts, clock):
+            for texts in self._stream(prompt, parts, clock, wanted):
                 if settings.best is None:
                     yield texts
                 elif all(each.completion for each in texts):
@@ -233,9 +202,12 @@ class Writer:
                 else:
                     yield [Written(prompt, ahead=texts[0].ahead)] * settings.best
 
-    def _compare(self, prompt: str, columns: list[GenerationSettings], ticket: str) -> Iterator[list[Written]]:
+    def _compare(
+        self, prompt: str, columns: list[GenerationSettings], ticket: str, wanted: Wanted
+    ) -> Iterator[list[Written]]:
         with self._working(ticket) as clock:
-            yield from self._stream(prompt, [each.replace(num_samples=1, best=None) for each in columns], clock)
+            parts = [each.replace(num_samples=1, best=None) for each in columns]
+            yield from self._stream(prompt, parts, clock, wanted)
 
     def search(
         self, prompt: str, settings: GenerationSettings, ticket: str = ""
@@ -271,14 +243,15 @@ class Writer:
             if ticket:
                 self.stops.close(ticket, stop)
 
-    @property
-    def _extras(self) -> dict[str, Any]:
-        return {"scored": True, "probabilities": self.limits.alternatives}
+    def _extras(self, wanted: Wanted) -> dict[str, Any]:
+        return {"scored": True, "probabilities": self.limits.alternatives if wanted.probabilities else 0}
 
     def _growing(self) -> GrowingText:
         return GrowingText(TokenNames(self.generator.tokenizer))
 
-    def _stream(self, prompt: str, parts: list[GenerationSettings], clock: "Clock") -> Iterator[list[Written]]:
+    def _stream(
+        self, prompt: str, parts: list[GenerationSettings], clock: "Clock", wanted: Wanted
+    ) -> Iterator[list[Written]]:
         """Generate a text with each of these settings, together."""
         growing, requests = [self._growing() for _ in parts], list[Request]()
         finished: dict[int, Written] = {}
@@ -293,7 +266,7 @@ class Writer:
         try:
             for text, settings in zip(growing, parts, strict=True):
                 show = {"take": text.take} if settings.beam_size == 1 else {"progress": text.show_best}
-                options = self._extras | show | settings.to_dict()
+                options = self._extras(wanted) | (show if wanted.growing else {}) | settings.to_dict()
                 requests.append(self.batcher.submit(prompt, interrupt=clock.stop, **options))
             for _ in self._ticks(requests, growing, clock):
                 yield texts()
@@ -303,7 +276,10 @@ class Writer:
             raise
 
     def _ticks(self, requests: list[Request], growing: list[GrowingText], clock: "Clock") -> Iterator[None]:
-        """Whenever there may be more to show, until all requests have ended. Whoever leaves before that stops them."""
+        """Whenever there may be more to show, until all requests have ended. Whoever leaves before that stops them.
+
+        The first characters are shown at once, further ones at the pace that the number of texts allows.
+        """
         changed, ended = threading.Event(), threading.Event()
 
         def report(_: object) -> None:
@@ -315,14 +291,17 @@ class Writer:
         for request in requests:
             request.future.add_done_callback(report)
         try:
+            due = 0.0
             yield
             while not all(each.future.done() for each in requests):
                 changed.wait(WAITING_PACE)
-                ended.wait(PACE * max(1.0, self.batcher.counts.running / VISITORS))
+                ended.wait(max(0.0, due - time.monotonic()))
                 changed.clear()
                 ended.clear()
                 clock.look(max(each.seconds for each in requests))
-                yield
+                if not all(each.future.done() for each in requests):
+                    due = time.monotonic() + PACE * max(1.0, self.batcher.counts.running / VISITORS)
+                    yield
         finally:
             if not all(each.future.done() for each in requests):
                 clock.stop.set()

@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import orjson
+
 from fundamentallm_hf.generation.chat import ChatPrompt, own_part
 from fundamentallm_hf.generation.probabilities import STEP_NAMES, Prediction, step_of
 from fundamentallm_hf.generation.text_tree import facts_of, perplexity
@@ -246,7 +248,7 @@ def _tokens(written: Written, settings: GenerationSettings) -> tuple[str, str]:
         f"{given_html(completion.prompt)}{''.join(spans)}</p>"
     )
     words = words_html(given, completion.completion, settings, written.shifts, written.pulls)
-    return words + text, json.dumps(packed, separators=(",", ":"))
+    return words + text, orjson.dumps(packed).decode()
 
 
 def _spoken(token: Prediction) -> str:

@@ -8,8 +8,10 @@ import pytest
 from small_models import byte_level_gpt2
 
 from fundamentallm_hf import Generator
+from fundamentallm_hf.generation import batch_run
 from fundamentallm_hf.generation import batcher as batcher_module
 from fundamentallm_hf.generation.batcher import Batcher, Request
+from fundamentallm_hf.generation.completion import Completion
 from fundamentallm_hf.model_io.loading import load_model
 from fundamentallm_hf.portable.errors import UserError
 from fundamentallm_hf.training.draft_training import count_ngrams
@@ -133,6 +135,26 @@ def test_texts_share_their_passes(batcher):
     assert batcher.counts.tokens == tokens
     assert batcher.counts.passes < 60
     assert batcher.counts.advanced > 2 * batcher.counts.passes
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_score_takes_no_further_pass_and_is_that_of_the_text(generator, batcher, seed, monkeypatch):
+    chance = random.Random(f"scored {seed}")
+    prompt, settings = chance.choice(PROMPTS), drawn(chance) | {"beam_size": 1}
+    alone = outcome(lambda: generator.complete(prompt, scored=True, **settings)[0])
+
+    def further_pass(model, row, first):
+        assert len(row) == first  # nothing was added, so nothing is computed
+        return 0.0
+
+    monkeypatch.setattr(batch_run, "log_probability", further_pass)
+    scored = outcome(lambda: batcher.submit(prompt, scored=True, **settings).future.result())
+    seen = outcome(lambda: batcher.submit(prompt, scored=True, probabilities=3, **settings).future.result())
+    if isinstance(alone, Completion):
+        assert alone.text == scored.text == seen.text
+        assert scored.log_probability == seen.log_probability == pytest.approx(alone.log_probability, abs=1e-3)
+    else:
+        assert alone == scored == seen
 
 
 def test_pieces_arrive_while_a_text_grows(batcher, slow_model):

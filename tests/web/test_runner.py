@@ -11,9 +11,11 @@ from toy_tokenizers import FAMILIES, toy_model
 from fundamentallm_hf import GenerationSettings, Generator, load_model
 from fundamentallm_hf.generation.chat import ChatPrompt
 from fundamentallm_hf.generation.probabilities import TokenNames
+from fundamentallm_hf.web import runner
 from fundamentallm_hf.web.growing_text import GrowingText, find_shifts
 from fundamentallm_hf.web.limits import LIMITS
-from fundamentallm_hf.web.runner import Stops, Writer
+from fundamentallm_hf.web.runner import Wanted, Writer
+from fundamentallm_hf.web.stops import Stops
 
 
 @pytest.fixture
@@ -44,6 +46,28 @@ def test_texts_grow(writer):
     for before, after in zip(*[list(writer.write("To be", settings(num_samples=2)))[i:] for i in (0, 1)], strict=False):
         assert len(before) == len(after) == 2
         assert all(later.text.startswith(earlier.text) for earlier, later in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_what_is_not_wanted_is_not_computed_and_changes_no_text(writer, changes):
+    *_, expected = writer.write("To be", settings(**changes))
+    *before, last = writer.write("To be", settings(**changes), wanted=Wanted(growing=False, probabilities=False))
+    assert [told(each.completion) for each in last] == [told(each.completion) for each in expected]
+    scores = [each.completion.log_probability for each in last]
+    assert scores == pytest.approx([each.completion.log_probability for each in expected], abs=1e-3)
+    assert all(each.completion.probabilities is None for each in last)
+    if writer.generator.settings.replace(**changes).beam_size == 1:
+        assert not any(each.text for texts in before for each in texts if each.completion is None)
+
+
+def test_the_first_characters_are_shown_at_once_and_the_end_waits_for_no_pace(writer, slow_model, monkeypatch):
+    monkeypatch.setattr(runner, "PACE", 60)
+    began = time.monotonic()
+    (waiting,), (started,), (finished,) = writer.write("To be", settings(speculate=False))
+    assert time.monotonic() - began < 50
+    assert waiting.text == ""
+    assert waiting.completion is started.completion is None
+    assert 0 < len(started.text) < len(finished.text) == 30
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_samples": 3}, {"num_samples": 3, "best": 2}, {"beam_size": 2}])
@@ -189,8 +213,8 @@ def test_what_goes_to_another_process_and_comes_back_can_be_sent(shakespeare, sl
             return pickle.loads(pickle.dumps(found))
 
         def stream(*arguments):
-            prompt, settings, _ = pickle.loads(pickle.dumps(arguments))
-            for each in function(prompt, settings, ""):  # the ticket means nothing over there
+            prompt, settings, _, *wanted = pickle.loads(pickle.dumps(arguments))
+            for each in function(prompt, settings, "", *wanted):  # the ticket means nothing over there
                 yield pickle.loads(pickle.dumps(each))
 
         return stream if function.__name__ in ("_write", "_compare", "search") else call

@@ -153,13 +153,14 @@ class ControlEffects:
                 shifts.append(Shift(name, moved, away, towards))
         return StepEffects(tuple(shifts), factors), changed
 
-    def after(self, row: torch.Tensor) -> StepEffects:
-        """What the phases did in the step after these tokens, (length,)."""
-        key = row_key(row)
-        return self._steps.get(key) or StepEffects()
+    def after(self, row: torch.Tensor | bytes) -> StepEffects:
+        """What the phases did in the step after these tokens, (length,) or their key."""
+        return (self._phases and self._steps.get(row_key(row))) or StepEffects()
 
-    def of_token(self, row: torch.Tensor, token: int) -> dict[str, float]:
-        """By phase, the factor by which it changed the probability of a token after these tokens, (length,)."""
+    def of_token(self, row: torch.Tensor | bytes, token: int) -> dict[str, float]:
+        """By phase, the factor by which it changed the probability of a token after these, (length,) or their key."""
+        if not self._phases:
+            return {}
         key = row_key(row)
         found = {name: values[token] for name, values in self.after(row).factors.items() if token in values}
         # The last token of a text is chosen, and never read.

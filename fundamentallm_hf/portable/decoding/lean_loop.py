@@ -22,7 +22,7 @@ from .generate_call import Call
 from .judged_runs import JudgedRuns
 from .lookahead import Branches
 from .network_step import Chosen, Step
-from .recording import FirstLook, ProbabilityRecorder
+from .recording import FirstLook, ProbabilityRecorder, RawRecorder
 from .row_drafts import RowDrafts, ignores_text, is_over
 from .seeded_sampling import SeededSampling
 from .texts import Texts
@@ -86,7 +86,7 @@ class LeanLoop:
         self.drafter = Drafter(table) if drafted and self.rows == 1 else None
         self.processors = list(processors)
         self.chooser = self.processors.pop() if processors and type(processors[-1]) is SeededSampling else None
-        self.recorder: ProbabilityRecorder | None = None
+        self.recorder: RawRecorder | None = None
         if self.rows == 1:
             self._set_recorder_aside()
         # All depend only on the scores, so several steps can be computed at once.
@@ -113,8 +113,9 @@ class LeanLoop:
 
     def _set_recorder_aside(self) -> None:
         """Let a recorder read the scores of several steps at once, where all other processors can."""
-        others = [each for each in self.processors if type(each) not in (ProbabilityRecorder, FirstLook)]
-        recorders = [each for each in self.processors if type(each) is ProbabilityRecorder]
+        kinds = (RawRecorder, ProbabilityRecorder)
+        others = [each for each in self.processors if type(each) not in (*kinds, FirstLook)]
+        recorders = [each for each in self.processors if type(each) in kinds]
         if len(recorders) == 1 and all(type(each) in MEMORYLESS for each in others):
             (self.recorder,), self.processors = recorders, others
 

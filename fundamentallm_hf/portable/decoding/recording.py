@@ -10,7 +10,7 @@ from transformers import LogitsProcessor
 
 from .control_effects import ControlEffects, Warp
 from .phases import Phase
-from .row_states import row_key
+from .row_states import row_key, row_keys, split_key
 
 # Raw probabilities of every step are kept up to this number of scores: those of a character model.
 _KEPT_VOCABULARY = 1024
@@ -64,7 +64,47 @@ class FirstLook(LogitsProcessor):
         return scores.topk(min(self.top, scores.shape[-1])).indices.cpu()
 
 
-class ProbabilityRecorder(Recorder):
+class RawRecorder(Recorder):
+    """Keeps the raw log-probabilities of every step, from which the score of a text follows.
+
+    Args:
+        top: how many of the most probable tokens `FirstLook` notes.
+    """
+
+    def __init__(self, top: int = 0) -> None:
+        self.top = top
+        self._look = FirstLook(top)
+
+    def first_look(self) -> LogitsProcessor:
+        """Notes the raw scores."""
+        return self._look
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores unchanged."""
+        return scores
+
+    def record_run(self, row: torch.Tensor, start: int, raw: torch.Tensor, scores: torch.Tensor) -> None:
+        """Record several steps of one row at once.
+
+        Args:
+            row: (length,) its tokens, up to the one that the last step chose.
+            start: number of tokens before the first step.
+            raw: (steps, vocabulary) the raw scores.
+            scores: (steps, vocabulary) the final scores.
+        """
+        self._look.keep(row_keys(row, start)[:-1], raw)
+
+    def raw(self, row: torch.Tensor, start: int) -> torch.Tensor | None:
+        """The raw log-probabilities of every token of `row`, (length,), from `start` on, (steps, vocabulary).
+
+        None where they were not kept.
+        """
+        known = [self._look.raw.get(key) for key in row_keys(row, start)[:-1]]
+        found = [each for each in known if each is not None]
+        return torch.stack(found) if found and len(found) == len(known) else None
+
+
+class ProbabilityRecorder(RawRecorder):
     """Keeps the probabilities of every step under the tokens of the row, so rows may be reordered.
 
     Args:
@@ -80,23 +120,18 @@ class ProbabilityRecorder(Recorder):
     """
 
     def __init__(self, top: int, greedy: bool = False, beams: bool = False) -> None:
-        self.top = top
+        super().__init__(top)
         self.greedy = greedy
         self.beams = beams
         self.first: torch.Tensor | None = None
         self._whole: dict[bytes, torch.Tensor] = {}
         self._likeliest: dict[bytes, dict[int, float]] = {}
         self._chosen: dict[bytes, float] = {}
-        self._look = FirstLook(top)
         self.effects = ControlEffects(greedy)
 
     def around(self, phase: Phase, warp: Warp) -> tuple[LogitsProcessor, LogitsProcessor]:
         """Observes every phase."""
         return self.effects.around(phase, warp)
-
-    def first_look(self) -> LogitsProcessor:
-        """Notes which tokens are most probable in the raw scores."""
-        return self._look
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores unchanged."""
@@ -113,17 +148,10 @@ class ProbabilityRecorder(Recorder):
         return scores
 
     def record_run(self, row: torch.Tensor, start: int, raw: torch.Tensor, scores: torch.Tensor) -> None:
-        """Record several steps of one row at once.
-
-        Args:
-            row: (length,) its tokens, up to the one that the last step chose.
-            start: number of tokens before the first step.
-            raw: (steps, vocabulary) the raw scores.
-            scores: (steps, vocabulary) the final scores.
-        """
+        """See `RawRecorder`."""
         rows, likeliest = self._read(scores, self._look.of(raw))
         values = rows.gather(-1, row[start:, None]).flatten().tolist()
-        keys = [row_key(row[:end]) for end in range(start, len(row) + 1)]
+        keys = row_keys(row, start)
         self._likeliest |= zip(keys[:-1], likeliest, strict=True)
         self._chosen |= zip(keys[1:], values, strict=True)
         self._whole = {keys[-2]: rows[-1]}
@@ -143,20 +171,18 @@ class ProbabilityRecorder(Recorder):
         values = rows.gather(-1, tokens)
         return rows, [dict(zip(*best, strict=True)) for best in zip(tokens.tolist(), values.tolist(), strict=True)]
 
-    def raw(self, row: torch.Tensor, start: int) -> torch.Tensor | None:
-        """The raw log-probabilities of every token of `row`, (length,), from `start` on, (steps, vocabulary).
+    def chosen(self, row: torch.Tensor | bytes) -> float:
+        """The probability that the last token of `row`, (length,) or its key, had when it was chosen."""
+        key = row_key(row)
+        known = self._chosen.get(key)
+        if known is not None:
+            return known
+        before, token = split_key(key)
+        return float(self._whole[before][token])
 
-        None where they were not kept.
+    def likeliest(self, row: torch.Tensor | bytes) -> dict[int, float]:
+        """The most probable tokens after `row`, (length,) or its key, before or after all controls.
+
+        With the final probability of each.
         """
-        known = [self._look.raw.get(row_key(row[:end])) for end in range(start, len(row))]
-        found = [each for each in known if each is not None]
-        return torch.stack(found) if found and len(found) == len(known) else None
-
-    def chosen(self, row: torch.Tensor) -> float:
-        """The probability that the last token of `row`, (length,), had when it was chosen."""
-        known = self._chosen.get(row_key(row))
-        return known if known is not None else float(self._whole[row_key(row[:-1])][int(row[-1])])
-
-    def likeliest(self, row: torch.Tensor) -> dict[int, float]:
-        """The most probable tokens after `row`, (length,), before or after all controls, with the final probability."""
         return self._likeliest[row_key(row)]

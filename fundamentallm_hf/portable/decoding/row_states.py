@@ -98,6 +98,17 @@ class RowStates(Generic[State]):
         return state
 
 
-def row_key(row: torch.Tensor) -> bytes:
-    """The tokens of a row as a dictionary key."""
-    return row.cpu().numpy().tobytes()
+def row_key(row: torch.Tensor | bytes) -> bytes:
+    """The tokens of a row as a dictionary key; a key as it is."""
+    return row if isinstance(row, bytes) else row.cpu().numpy().tobytes()
+
+
+def row_keys(row: torch.Tensor, first: int) -> list[bytes]:
+    """The keys of the starts of a row, (length,) of int64: of its first `first` tokens up to the whole row."""
+    key = row_key(row)
+    return [key[: TOKEN_BYTES * end] for end in range(first, len(row) + 1)]
+
+
+def split_key(key: bytes) -> tuple[bytes, int]:
+    """The key of a row without its last token, and that token."""
+    return key[:-TOKEN_BYTES], int.from_bytes(key[-TOKEN_BYTES:], "little", signed=True)

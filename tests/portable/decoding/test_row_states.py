@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundamentallm_hf.portable.decoding.row_states import RowStates
+from fundamentallm_hf.portable.decoding.row_states import RowStates, row_key, row_keys, split_key
+from fundamentallm_hf.portable.decoding.texts import longer_key
 
 
 class Reader:
@@ -114,3 +115,14 @@ def test_a_place_follows_from_the_row_alone(rows):
     for row in rows:
         text = "".join("abcdefgh"[token] for token in row)
         assert reader(row) == [f"{text[:2]}|{text[2:]}"]
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=12), st.data())
+def test_the_keys_of_the_starts_of_a_row_are_those_of_shorter_rows(tokens, data):
+    row, first = torch.tensor(tokens), data.draw(st.integers(0, len(tokens)))
+    keys = [row_key(row[:end]) for end in range(first, len(tokens) + 1)]
+    assert row_keys(row, first) == keys
+    assert row_key(keys[-1]) == keys[-1]
+    before = row_key(row[:-1])
+    assert longer_key(before, tokens[-1:]) == keys[-1]
+    assert split_key(keys[-1]) == (before, tokens[-1])
