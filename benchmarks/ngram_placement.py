@@ -96,11 +96,12 @@ class NGramPlacement(Placement):
         self.moves = [_automaton(source.strip("*").lower(), pieces) for source in requirements.sources]
         self.values = [self.model.appearance(moves, len(moves) - 1) for moves in self.moves]
 
-    def __call__(self, input_ids, scores, states, waiting, left) -> list[list[Outlook]]:
+    def __call__(self, texts, scores, states, waiting, left) -> list[list[Outlook]]:
         """See `Placement`. With nothing to come later by itself, the chances are all that weighs."""
         nothing = np.zeros(0, dtype=np.int64)
         outlooks = []
-        for row, entries, places in zip(input_ids.tolist(), waiting, left, strict=True):
+        for index, (entries, places) in enumerate(zip(waiting, left, strict=True)):
+            row = texts.tokens(index).tolist()
             text = self.requirements.vocabulary.text(row[-40:])
             room = int(places / self.requirements.rate)
             now = max(length for length in KEPT if length <= room)
