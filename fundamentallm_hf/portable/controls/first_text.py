@@ -167,8 +167,12 @@ def _ways_after(step: CallProcessors, row: int, spelled: Sequence[list[Spelling]
 def _comes_out(way: Spelling, prompt: list[int], call: Call) -> bool:
     """Whether these tokens add their text after a prompt, perhaps without the space before it."""
     vocabulary = Vocabulary.of(call.reader)
-    before, whole = vocabulary.text(prompt), vocabulary.text([*prompt, *way.tokens])
-    return whole.startswith(before) and whole[len(before) :].lstrip(" ") == way.text.lstrip(" ")
+    # After a special token, what is added is read by itself as well.
+    for before in [prompt, []] if prompt and vocabulary.is_border(prompt[-1]) else [prompt]:
+        start, whole = vocabulary.text(before), vocabulary.text([*before, *way.tokens])
+        if not whole.startswith(start) or whole[len(start) :].lstrip(" ") != way.text.lstrip(" "):
+            return False
+    return True
 
 
 def _check_way(step: CallProcessors, row: int, way: Spelling, before: str, text: str) -> None:

@@ -4,6 +4,7 @@ A draw is a family, a mode, first and last words, other controls and a length; d
 are judged by their characters alone. `BOUNDS_DRAWS=2000` asks for that many draws.
 """
 
+import itertools
 import os
 import random
 import re
@@ -175,6 +176,19 @@ def test_no_space_comes_before_the_first_words_of_a_new_text(family):
     how = {"custom_generate": controlled_generate, "max_new_tokens": 20, "do_sample": False}
     row = model.generate(ids, attention_mask=torch.ones_like(ids), starts_with="the dog", **how)[0]
     assert model.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True).startswith("the dog")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_first_words_after_a_special_token_are_read_by_themselves(family):
+    model, how = toy_model(family), {"custom_generate": controlled_generate, "max_new_tokens": 30}
+    for seed, (prompt, first) in enumerate(
+        itertools.product(["once upon a ti", "the cat"], ["the dog", "Paris", "42"])
+    ):
+        ids = model.tokenizer(prompt, add_special_tokens=False).input_ids
+        ids = torch.tensor([[*ids, model.tokenizer.eos_token_id]])
+        row = model.generate(ids, starts_with=[first], do_sample=True, temperature=1.5, top_k=0, seed=seed, **how)[0]
+        alone = model.tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True)
+        assert begins_as_asked("", alone, first), (prompt, first)
 
 
 def test_last_words_that_continue_a_sentence_come_where_the_model_finds_them_more_probable(monkeypatch):
