@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
@@ -43,21 +44,26 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def shakespeare():
-    """A real checkpoint of FundamentaLLM with learned positions and a window of 128."""
-    return load_model(FIXTURES / "learned" / "final_model.pt", device="cpu")
+    """A real checkpoint of FundamentaLLM with learned positions and a window of 128. Tests must not change it."""
+    model = load_model(FIXTURES / "learned" / "final_model.pt", device="cpu")
+    before = [each.detach().clone() for each in model.parameters()]
+    yield model
+    assert all(map(torch.equal, before, model.parameters())), "a test has changed the weights of the shared model"
 
 
 @pytest.fixture
 def slow_model(monkeypatch):
-    """Every pass takes so long that a text is not complete before somebody can stop it."""
+    """Every pass takes `seconds` longer, so that a text is not complete before somebody can stop it."""
+    pace = SimpleNamespace(seconds=0.03)
     for kind, name in ((LeanStep, "__call__"), (LeanStep, "packed"), (BeamProgress, "__call__")):
         step = getattr(kind, name)
 
         def slow(*given, step=step, **more):
-            time.sleep(0.03)
+            time.sleep(pace.seconds)
             return step(*given, **more)
 
         monkeypatch.setattr(kind, name, slow)
+    return pace
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Several visitors at once, briefly; `benchmarks/web_load.py` runs for minutes."""
 
 import gc
+import logging
 import sys
 from collections import Counter, deque
 from itertools import pairwise, repeat
@@ -85,6 +86,7 @@ def test_a_long_session_leaves_no_objects_behind(web_load, monkeypatch):
     """What grows with every request would grow in every round by at least one for each."""
     _, address, writer = start()
     monkeypatch.setattr(web_load, "SETTINGS", web_load.SETTINGS | {"max_tokens": 3})
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps what is logged in a test
     visitor = web_load.Visitor(address, "long", httpx.get(f"{address}/config").json())
     requests = 5
     # What is kept of so many calls at most is full then: gradio's statistics, and the timers of the event loop. An ask

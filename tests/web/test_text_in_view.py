@@ -181,7 +181,7 @@ def test_the_text_in_view_is_in_sight_in_the_list(visit, size):  # noqa: F811
     # A row that hides the text in view shows that; whatever goes to a text unfolds it.
     page.evaluate("document.querySelector('#branches [data-id=\"1\"] [data-do=fold]').click()")
     assert rows(page) == ["a"]
-    assert page.locator("#branches .hides .name").inner_text() == "a"
+    assert page.locator("#branches .hides .name").text_content() == "a"
     press(page, "Undo")
     page.wait_for_function("document.querySelector('#branches .here').dataset.id === '40'")
     page.wait_for_function(IN_LIST)

@@ -275,6 +275,7 @@ def test_a_refused_text_leaves_the_one_that_was_there(visit):  # noqa: F811
 def test_nothing_takes_the_place_of_a_text_that_is_written(visit, slow_model):  # noqa: F811
     page = visit()
     first = shown_text(page)
+    slow_model.seconds = 0.2  # all of the following takes seconds, where others compute beside it
     fill(page, "max_tokens", 500)
     fill(page, "num_samples", 4)
     page.click("#write")

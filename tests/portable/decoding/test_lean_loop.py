@@ -1,5 +1,7 @@
 """The lean loop, with and without drafts, generates the same tokens as transformers' loop in every mode and control."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -190,11 +192,8 @@ def test_what_it_does_not_offer_is_left_to_transformers(model, more, monkeypatch
 
 
 def test_lower_precision_is_not_drafted(model):
-    model.to(torch.bfloat16)
-    try:
-        tokens, passes = write(model, PROMPTS[:1], {"do_sample": False, "max_new_tokens": 30})
-    finally:
-        model.to(torch.float32)
+    model = copy.deepcopy(model).to(torch.bfloat16)
+    tokens, passes = write(model, PROMPTS[:1], {"do_sample": False, "max_new_tokens": 30})
     assert passes == len(tokens[0]) - len(model.tokenizer(PROMPTS[0]).input_ids)
 
 
