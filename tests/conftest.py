@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from fundamentallm_hf import load_model
 from fundamentallm_hf.generation.beam_progress import BeamProgress
+from fundamentallm_hf.portable.guides import text_classifier
 from fundamentallm_hf.portable.model.lean_step import LeanStep
 
 # Their assertions say what they compared, as those of tests do.
@@ -91,6 +92,8 @@ def hub(monkeypatch, tmp_path):
             "HF_HUB_DISABLE_XET": "1",
         }.items():
             monkeypatch.setenv(name, value)
+        # A process keeps the classifiers that it has loaded by their names on the Hub.
+        monkeypatch.setattr(text_classifier, "_LOADED", {})
         close_session()
         yield running
         close_session()

@@ -76,8 +76,12 @@ RUN = "(document.querySelector('#texts .run[data-run]') || {dataset: {}}).datase
 def after(page, act):
     """Do what generates a text, and wait until it is complete or refused."""
     before = page.evaluate(RUN)
+    # An earlier alert stays until the page has registered the request.
+    page.evaluate("document.querySelectorAll('#alert p').forEach(each => (each.dataset.earlier = ''))")
     act()
-    page.wait_for_function(f"before => document.querySelector('#alert p') || ![before, ''].includes({RUN})", arg=before)
+    page.wait_for_function(
+        f"before => document.querySelector('#alert p:not([data-earlier])') || ![before, ''].includes({RUN})", arg=before
+    )
     page.wait_for_selector("#write:not([disabled])")
 
 
