@@ -10,7 +10,7 @@ import pytest
 from web_server import open_browser, start
 
 PICTURES = os.environ.get("PICTURES")
-SECONDS = 20_000  # of Playwright, in its milliseconds
+SECONDS = 60_000  # of Playwright, in its milliseconds; a busy machine takes long to open a page
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def visit(browser, served):
     yield visit
     for page in pages:
         page.close()
-    assert not complaints
+    assert not complaints, complaints
 
 
 def picture(page, name, **options):

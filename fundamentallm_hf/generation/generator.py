@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fundamentallm_hf.model_io.loading import tokenizer_of
-from fundamentallm_hf.model_io.tokenizer import unknown_characters
+from fundamentallm_hf.model_io.tokenizer import unknown_characters, unknown_notice
 from fundamentallm_hf.portable.decoding.recording import ProbabilityRecorder
 from fundamentallm_hf.portable.errors import UsageError
 from fundamentallm_hf.settings.chat_messages import Prompt
@@ -302,10 +302,7 @@ class Generator:
         unknown = [char for char in unknown_characters(self.tokenizer, "".join(prompts)) if char not in self._told]
         if unknown:
             self._told.update(unknown)
-            self._tell(
-                f"the model has no token for {' '.join(map(repr, unknown))}: "
-                f"it reads {self.tokenizer.unk_token} instead, and cannot write {'it' if len(unknown) == 1 else 'them'}"
-            )
+            self._tell(unknown_notice(self.tokenizer, unknown))
 
     def _tell(self, text: str) -> None:
         if text not in self._told:

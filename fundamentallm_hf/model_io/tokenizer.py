@@ -3,12 +3,14 @@
 The result is a plain `PreTrainedTokenizerFast`: it loads with `AutoTokenizer` and needs no code of this package.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PAD, UNK, BOS, EOS = SPECIAL_TOKENS = ("<PAD>", "<UNK>", "<BOS>", "<EOS>")
+# Characters that a message names.
+_NAMED = 10
 
 
 def character_vocabulary(text: Iterable[str]) -> dict[str, int]:
@@ -90,3 +92,12 @@ def unknown_characters(tokenizer: PreTrainedTokenizerBase, text: str) -> list[st
     characters = list(dict.fromkeys(text))
     encoded = tokenizer(characters, add_special_tokens=False).input_ids
     return [character for character, ids in zip(characters, encoded, strict=True) if tokenizer.unk_token_id in ids]
+
+
+def unknown_notice(tokenizer: PreTrainedTokenizerBase, unknown: Sequence[str]) -> str:
+    """What users are told of the characters that `unknown_characters` has found; the first ten are named."""
+    named = " ".join(map(repr, unknown[:_NAMED])) + (" …" if len(unknown) > _NAMED else "")
+    return (
+        f"the model has no token for {named}: it reads {tokenizer.unk_token} instead, "
+        f"and cannot write {'it' if len(unknown) == 1 else 'them'}"
+    )

@@ -105,12 +105,18 @@ class Actions:
             for texts in self.writer.write(checked, settings, _ticket(request)):
                 if not all(each.completion for each in texts):  # what is finished is shown below, with its tokens
                     shown = text_view.texts_html(texts, settings=[settings] * len(texts))
-                    yield [shown, None, status_html(text_view.status_text(texts)), ""]
+                    yield [shown, None, self._status(texts), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
             yield [f"{RESTORE}<!-- {secrets.token_hex(8)} -->", None, *refusal_html(error)]
             return
         result = Result(checked, settings, tuple(texts))
-        yield [text_view.tokens_html(texts, settings), result, status_html(text_view.status_text(texts)), ""]
+        yield [text_view.tokens_html(texts, settings), result, self._status(texts), ""]
+
+    def _status(self, texts: Sequence[Written]) -> str:
+        """The status, at the end with what the model could not read of the prompt."""
+        status = text_view.status_text(texts)
+        notice = self.writer.notice(texts[0].prompt) if all(each.completion for each in texts) else ""
+        return status_html(f"{status} · {notice}" if notice else status)
 
     async def show_result(self, request: gr.Request, result: Result | None) -> list:
         """Show how to reproduce the texts elsewhere; nothing where there are none."""
@@ -145,7 +151,7 @@ class Actions:
             for written, branches in self.writer.search(checked, settings, _ticket(request)):
                 found = [written]
                 shown = beam_view.tree_html(checked, branches) if branches else text_view.texts_html(found)
-                yield [shown, status_html(text_view.status_text(found)), ""]
+                yield [shown, self._status(found), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
             yield ["", *refusal_html(error)]
 
@@ -172,7 +178,7 @@ class Actions:
             each_settings = [each.settings for each in check_columns(columns)]
             for texts in self.writer.compare(checked, each_settings, _ticket(request)):
                 shown = text_view.texts_html(texts, titles, common=True, settings=each_settings)
-                yield [shown, status_html(text_view.status_text(texts)), ""]
+                yield [shown, self._status(texts), ""]
         except (ValueError, RuntimeError, MemoryError) as error:
             yield ["", *refusal_html(error)]
 

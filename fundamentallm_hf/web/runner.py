@@ -17,6 +17,7 @@ from fundamentallm_hf.generation.chat import as_prompt, encode
 from fundamentallm_hf.generation.completion import Completion, likeliest
 from fundamentallm_hf.generation.generator import Generator
 from fundamentallm_hf.generation.probabilities import Prediction, TokenNames
+from fundamentallm_hf.model_io.tokenizer import unknown_characters, unknown_notice
 from fundamentallm_hf.portable.decoding.context_window import can_slide, slides
 from fundamentallm_hf.settings.generation_settings import GenerationSettings
 
@@ -129,6 +130,11 @@ class Writer:
         if not messages:
             return read_prompt(prompt, self.limits)
         return as_prompt(read_messages(messages, self.limits), self.generator.tokenizer)
+
+    def notice(self, prompt: str) -> str:
+        """What visitors are told of the characters that the model has no token for; "" where there are none."""
+        unknown = unknown_characters(self.generator.tokenizer, prompt)
+        return unknown_notice(self.generator.tokenizer, unknown) if unknown else ""
 
     def write(
         self, prompt: str, settings: GenerationSettings, ticket: str = "", wanted: Wanted = PAGE

@@ -36,6 +36,21 @@ def test_a_text_comes_as_it_is_written_and_is_that_of_the_library(visit, served)
     picture(page, "write")
 
 
+def test_the_status_names_characters_that_the_model_cannot_read(visit):  # noqa: F811
+    page = visit()
+    fill(page, "max_tokens", 20)
+    for prompt, notice in (
+        ("Once upon a time in Paris", None),
+        ("Śliwka ate <b>", "'Ś' '<' '>'"),
+        ("".join(map(chr, range(0x4E00, 0x4E20))), " ".join(f"'{chr(each)}'" for each in range(0x4E00, 0x4E0A)) + " …"),
+    ):
+        page.fill("#field-prompt textarea", prompt)
+        write(page)
+        status = page.locator("#status [role=status]").inner_text()
+        assert (" · the model has no token for " in status) == bool(notice)
+        assert notice is None or f"the model has no token for {notice}: it reads <UNK> instead" in status
+
+
 def test_stop_ends_the_computation_and_the_model_is_free_again(visit, served, slow_model):  # noqa: F811
     page, writer = visit(), served[2]
     fill(page, "max_tokens", 500)
