@@ -1,7 +1,7 @@
 """The lists of word weights that are measured, and texts that models generate with them.
 
-Weighted are 40 words of the bundled model's training text, each with one of eight weights; or thousands of words and
-phrases, and regular expressions.
+Weighted are 40 words of the bundled model's training text, each with one of eight weights; or thousands of words, and
+regular expressions.
 """
 
 import random
@@ -25,12 +25,10 @@ def weighted_words(counts: WordCounts, number: int = 40) -> dict[str, float]:
 
 
 def long_list(counts: WordCounts, entries: int, expressions: int) -> dict[str, float]:
-    """Words and phrases of the training text, but for the 300 most frequent words, and regular expressions."""
+    """Words of the training text, but for the 300 most frequent ones, and regular expressions."""
     chance = random.Random(0)
     ranked = sorted((word for word in counts.counts if word.isalpha()), key=lambda word: -counts.counts[word])
     listed = ranked[300:]
-    while len(listed) < entries:
-        listed.append(f"{chance.choice(ranked[:300])} {chance.choice(ranked)}")
     patterns = [rf"/\b{word}[a-z]*ly\b/" for word in chance.sample(ranked[300:], expressions // 2)]
     patterns += [rf"/not (just|only) [a-z ]*{word}/" for word in chance.sample(ranked, expressions - len(patterns))]
     chance.shuffle(listed)

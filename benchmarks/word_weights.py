@@ -7,7 +7,7 @@
     python benchmarks/word_weights.py overused --compared-with FILE [--texts 2000] [--tokens 200]
 
 Weighted are 40 words of the bundled model's training text, each with one of the weights -3, -2, -1, -0.5, 0.5, 1, 1.5
-and 2; with `--list long`, 8,000 words and phrases and 200 regular expressions.
+and 2; with `--list long`, 8,000 words and 200 regular expressions.
 
 `exact` compares probabilities, not samples. Contexts are cut from free texts where a word begins, one from each text.
 In each of them the probability p of every weighted word is computed without weights, and its probability q with all
@@ -20,7 +20,8 @@ measured again.
 chance p of each word without weights, in any spelling, and so the chance e^w p / Z that is asked for; see
 `asked_words.py`. Printed is for each word how often it came, the sum of what was asked, the ratio of both and its
 standard error. Because this is asked where the texts are, it does not matter that earlier words have changed them. With
-`--rate`, only that share of the places is looked at.
+`--rate`, only that share of the places is looked at. `--list long` has no regular expressions here, and only what
+all words with the same weight got together is printed.
 
 `texts` generates texts with and without the weights, and tells how much they change: the ratio of the odds against
 words without a weight. That is not what is asked: a word that is nearly certain in some contexts changes less than e^w
@@ -78,6 +79,8 @@ from fundamentallm_hf.training.text_likelihood import likelihoods
 
 # Words that are less likely than this in a context are left out there.
 LEAST = 1e-5
+# Of longer lists no single words are shown.
+MOST_SHOWN = 100
 
 
 class Context:
@@ -210,11 +213,11 @@ def whole_texts(model, texts: int, tokens: int, way: str, listed: dict[str, floa
 
 
 def asked(
-    model, name: str, texts: int, tokens: int, listed: dict[str, float], rate: float, results: ResultsFile
+    model, name: str, texts: int, tokens: int, way: str, listed: dict[str, float], rate: float, results: ResultsFile
 ) -> None:
     """Generate texts with weights, and compare how often words come with what was asked at the same places."""
     start = time.process_time()
-    ways = {"short list": {"word_weights": listed}}
+    ways = {way: {"word_weights": listed}}
     (of_way,) = generated(model, name, texts, tokens, ways, results).values()
     written, end = time.process_time() - start, model.config.eos_token_id
     known = ListedWords(listed, Vocabulary.of(model.tokenizer), model.config.vocab_size, [end])
@@ -243,7 +246,7 @@ def print_asked(total: dict[str, Tally], weights: dict[str, float]) -> None:
     print("|---|---|---|---|---|---|---|")
     # Of some words nothing could be expected anywhere.
     possible = sorted((word for word, each in total.items() if each.asked), key=lambda word: -total[word].asked)
-    for word in possible:
+    for word in possible if len(weights) <= MOST_SHOWN else ():
         print(asked_line(word, weights[word], total[word]))
     for weight in WEIGHTS:
         together = [total[word] for word in possible if weights[word] == weight]
@@ -362,9 +365,12 @@ def main() -> int:
         return 0
     results = ResultsFile(arguments.results, ("model", "tokens", "way", "number"))
     if arguments.what == "asked":
+        way = "short list"
+        if arguments.list == "long":
+            way, listed = "8,000 words", long_list(counts, 8000, 0)
         for name in arguments.models:
             model = MODELS[name]()
-            asked(model, name, arguments.texts, arguments.tokens, listed, arguments.rate, results)
+            asked(model, name, arguments.texts, arguments.tokens, way, listed, arguments.rate, results)
     else:
         listed = listed if arguments.list == "short" else long_list(counts, 8000, 200)
         whole_texts(model, arguments.texts, arguments.tokens, f"{arguments.list} list", listed, results)
