@@ -241,7 +241,10 @@ def asked(
 
 
 def print_asked(total: dict[str, Tally], weights: dict[str, float]) -> None:
-    """Print what was observed of words, and of all with the same weight together."""
+    """Print what was observed of words, and of all with the same weight together.
+
+    The errors of these are upper bounds: words that exclude each other vary less together.
+    """
     print("| word | weight | without weights | asked | observed | observed / asked | standard error |")
     print("|---|---|---|---|---|---|---|")
     # Of some words nothing could be expected anywhere.
