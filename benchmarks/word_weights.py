@@ -1,12 +1,13 @@
 """Whether words with weights appear as often as was asked, and what a long list of weights costs in time.
 
     python benchmarks/word_weights.py exact [--contexts 400] [--results results.jsonl]
-    python benchmarks/word_weights.py texts [--texts 2000] [--list long] [--first 10] [--results texts.jsonl]
+    python benchmarks/word_weights.py asked [--models demo smollm2] [--texts 2000] [--results texts.jsonl]
+    python benchmarks/word_weights.py texts [--texts 2000] [--list long] [--results texts.jsonl]
     python benchmarks/word_weights.py speed [--models demo smollm2] [--rounds 5]
     python benchmarks/word_weights.py overused --compared-with FILE [--texts 2000] [--tokens 200]
 
 Weighted are 40 words of the bundled model's training text, each with one of the weights -3, -2, -1, -0.5, 0.5, 1, 1.5
-and 2; with `--list long`, 8,000 words and phrases and 200 regular expressions.
+and 2; with `--list long`, 8,000 words and 200 regular expressions.
 
 `exact` compares probabilities, not samples. Contexts are cut from free texts where a word begins, one from each text.
 In each of them the probability p of every weighted word is computed without weights, and its probability q with all
@@ -15,11 +16,17 @@ for each weight, the sum of q over contexts and words divided by the sum of what
 with what was asked. With `--results`, every context is added to a file as JSON, and what the file has already is not
 measured again.
 
-`texts` generates whole texts with and without the weights and counts words. The ratio is that of the odds against words
-without a weight, for each word with its standard error from text to text. It tells how much texts change, not whether
-that is what was asked, which is the matter of `exact`: a word that is nearly certain in some contexts changes less than
-e^w there, a word that appears more often is also likelier afterwards, and what top-p leaves out stays out. `--first`
-counts only the first words of each text. With `--results`, texts are added to a file, and generated once only.
+`asked` generates whole texts with the weights, and counts the words. At every place of these texts the model tells the
+chance p of each word without weights, in any spelling, and so the chance e^w p / Z that is asked for; see
+`asked_words.py`. Printed is for each word how often it came, the sum of what was asked, the ratio of both and its
+standard error. Because this is asked where the texts are, it does not matter that earlier words have changed them. With
+`--rate`, only that share of the places is looked at. `--list long` has no regular expressions here, and only what
+all words with the same weight got together is printed.
+
+`texts` generates texts with and without the weights, and tells how much they change: the ratio of the odds against
+words without a weight. That is not what is asked: a word that is nearly certain in some contexts changes less than e^w
+there, a word that appears more often is also likelier afterwards, and what top-p leaves out stays out. With
+`--results`, texts are added to a file, and generated once only; `asked` takes those with weights from there, too.
 
 `speed` measures the processor time of lists, in turn with no control.
 
@@ -38,10 +45,24 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from asked_words import ListedWords, Tally, TreeReader, tally
 from models import MODELS, words
 from results_file import ResultsFile
 from timing import take_turns
 from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from weighted_texts import (
+    BATCH,
+    PROMPTS,
+    TEMPERATURE,
+    TOP_P,
+    WEIGHTS,
+    as_text,
+    generated,
+    long_list,
+    prompt_of,
+    weighted_words,
+    write,
+)
 
 from fundamentallm_hf import WordWeightsLogitsProcessor
 from fundamentallm_hf.files import read_lines
@@ -50,52 +71,16 @@ from fundamentallm_hf.portable.controls.word_weighting import compile_word_weigh
 from fundamentallm_hf.portable.decoding.lookahead import ModelLookahead
 from fundamentallm_hf.portable.decoding.sidecar_files import own_next_words, own_word_counts
 from fundamentallm_hf.portable.guides.output_states import OutputStates
-from fundamentallm_hf.portable.text.word_counts import WordCounts
+from fundamentallm_hf.portable.text.vocabulary import Vocabulary
 from fundamentallm_hf.portable.text.word_values import WordValues
 from fundamentallm_hf.training.labelled_samples import write_texts
 from fundamentallm_hf.training.overused import Search, count_phrases, find_overused
 from fundamentallm_hf.training.text_likelihood import likelihoods
 
-WEIGHTS = (-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 1.5, 2.0)
-PROMPTS = ("Once upon a time", "One day", "The little girl", "In the forest", "Tom and his mom")
-BATCH = 20
-TEMPERATURE, TOP_P = 0.8, 0.9
 # Words that are less likely than this in a context are left out there.
 LEAST = 1e-5
-
-
-def weighted_words(counts: WordCounts, number: int = 40) -> dict[str, float]:
-    """Words from the most frequent to rank 600, evenly, and their weights in turn."""
-    ranked = sorted((word for word in counts.counts if len(word) > 1), key=lambda word: -counts.counts[word])
-    return {ranked[15 * index]: WEIGHTS[index * 3 % len(WEIGHTS)] for index in range(number)}
-
-
-def long_list(counts: WordCounts, entries: int, expressions: int) -> dict[str, float]:
-    """Words and phrases of the training text, but for the 300 most frequent words, and regular expressions."""
-    chance = random.Random(0)
-    ranked = sorted((word for word in counts.counts if word.isalpha()), key=lambda word: -counts.counts[word])
-    listed = ranked[300:]
-    while len(listed) < entries:
-        listed.append(f"{chance.choice(ranked[:300])} {chance.choice(ranked)}")
-    patterns = [rf"/\b{word}[a-z]*ly\b/" for word in chance.sample(ranked[300:], expressions // 2)]
-    patterns += [rf"/not (just|only) [a-z ]*{word}/" for word in chance.sample(ranked, expressions - len(patterns))]
-    chance.shuffle(listed)
-    return {entry: chance.choice(WEIGHTS) for entry in [*listed[:entries], *patterns]}
-
-
-def write(model, texts: int, tokens: int, first: int = 0, **control) -> list[str]:
-    """That many texts from number `first` on, over the prompts in turn, at temperature 0.8 and top-p 0.9."""
-    found: list[str] = []
-    while len(found) < texts:
-        number = first + len(found)
-        prompt = PROMPTS[number // BATCH % len(PROMPTS)]
-        ids = model.tokenizer([prompt] * min(BATCH, texts - len(found)), return_tensors="pt")
-        torch.manual_seed(number)
-        output = model.generate(
-            **ids, do_sample=True, temperature=TEMPERATURE, top_p=TOP_P, top_k=0, max_new_tokens=tokens, **control
-        )
-        found += [text[len(prompt) :] for text in model.tokenizer.batch_decode(output, skip_special_tokens=True)]
-    return found
+# Of longer lists no single words are shown.
+MOST_SHOWN = 100
 
 
 class Context:
@@ -162,7 +147,8 @@ def exact(model, contexts: int, tokens: int, listed: dict[str, float], results: 
         numbers = range(first, min(first + BATCH, contexts))
         if all((tokens, number) in results.records for number in numbers):
             continue
-        for number, text in zip(numbers, write(model, len(numbers), tokens, first=first), strict=True):
+        for number, written in zip(numbers, write(model, len(numbers), tokens, first=first), strict=True):
+            text = as_text(model, written, number)
             record = {"tokens": tokens, "number": number, "words": {}}
             spaces = [index for index, char in enumerate(text) if char == " " and text[index - 1 : index].isalpha()]
             if spaces:
@@ -214,33 +200,80 @@ def compare(found: list[dict[str, tuple[float, float, float]]], listed: dict[str
     print(f"\n{near} of {len(ratios)} words within 15%: {shown}")
 
 
-def whole_texts(
-    model, texts: int, tokens: int, name: str, listed: dict[str, float], first: int, results: ResultsFile
-) -> None:
+def whole_texts(model, texts: int, tokens: int, way: str, listed: dict[str, float], results: ResultsFile) -> None:
     """Generate texts without and with weights, and compare how often words come."""
-    ways = {"free": {}, name: {"word_weights": listed}}
-    for number in range(0, texts, BATCH):
-        for way, control in ways.items():
-            numbers = range(number, min(number + BATCH, texts))
-            if any((tokens, way, each) not in results.records for each in numbers):
-                found = write(model, len(numbers), tokens, first=number, **control)
-                pairs = zip(numbers, found, strict=True)
-                results.add([{"tokens": tokens, "way": way, "number": each, "text": text} for each, text in pairs])
+    ways = {"free": {}, way: {"word_weights": listed}}
     plain = [word for word in listed if word.isalpha()]
     counted = []
-    for way in ways:
-        of_way = (results.records[tokens, way, number]["text"] for number in range(texts))
+    for of_way in generated(model, "demo", texts, tokens, ways, results).values():
         # The last word may be cut off.
-        of_texts = [Counter(words(text)[:-1][: first or None]) for text in of_way]
-        counted.append(of_texts)
+        read = (words(as_text(model, ids, number))[:-1] for number, ids in enumerate(of_way))
+        counted.append(sum(map(Counter, read), Counter()))
     by_weight(plain, listed, *counted)
-    by_word(plain, listed, *counted)
 
 
-def by_weight(plain: list[str], listed: dict[str, float], *counted: list[Counter]) -> None:
+def asked(
+    model, name: str, texts: int, tokens: int, way: str, listed: dict[str, float], rate: float, results: ResultsFile
+) -> None:
+    """Generate texts with weights, and compare how often words come with what was asked at the same places."""
+    start = time.process_time()
+    ways = {way: {"word_weights": listed}}
+    (of_way,) = generated(model, name, texts, tokens, ways, results).values()
+    written, end = time.process_time() - start, model.config.eos_token_id
+    known = ListedWords(listed, Vocabulary.of(model.tokenizer), model.config.vocab_size, [end])
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(TEMPERATURE), TopPLogitsWarper(TOP_P)])
+    total = dict.fromkeys(known.weights, Tally())
+    for number, ids in enumerate(of_way):
+        found = tally(
+            ids,
+            len(model.tokenizer(prompt_of(number)).input_ids),
+            ids[-1] == end,
+            known,
+            read=lambda ids: TreeReader(model, ids),
+            chosen=lambda logits: warpers(None, logits).softmax(dim=-1),
+            rate=rate,
+            seed=number,
+        )
+        for word, of_text in found.items():
+            total[word] = Tally(*map(sum, zip(total[word], of_text, strict=True)))
+    print(f"{name}, {texts} texts: generated in {written:.0f} s, read in {time.process_time() - start - written:.0f} s")
+    print_asked(total, known.weights)
+
+
+def print_asked(total: dict[str, Tally], weights: dict[str, float]) -> None:
+    """Print what was observed of words, and of all with the same weight together.
+
+    The errors of these are upper bounds: words that exclude each other vary less together.
+    """
+    print("| word | weight | without weights | asked | observed | observed / asked | standard error |")
+    print("|---|---|---|---|---|---|---|")
+    # Of some words nothing could be expected anywhere.
+    possible = sorted((word for word, each in total.items() if each.asked), key=lambda word: -total[word].asked)
+    for word in possible if len(weights) <= MOST_SHOWN else ():
+        print(asked_line(word, weights[word], total[word]))
+    for weight in WEIGHTS:
+        together = [total[word] for word in possible if weights[word] == weight]
+        if together:
+            print(asked_line("together", weight, Tally(*map(sum, zip(*together, strict=True)))))
+    for least in (0, 20):
+        each = [total[word] for word in possible if total[word].asked >= least]
+        near = [abs(one.ratio - 1) <= 0.15 for one in each]
+        usual = [abs(one.ratio - 1) <= 2 * one.error for one in each]
+        either = sum(map(max, near, usual))
+        print(
+            f"of {len(each)} words expected at least {least} times, {sum(near)} are within 15%,"
+            f" {sum(usual)} within two standard errors, and {either} within either"
+        )
+
+
+def asked_line(name: str, weight: float, each: Tally) -> str:
+    counts = f"{each.free:.1f} | {each.asked:.1f} | {each.observed}"
+    return f"| {name} | {weight:g} | {counts} | {each.ratio:.2f} | {each.error:.2f} |"
+
+
+def by_weight(plain: list[str], listed: dict[str, float], *totals: Counter) -> None:
     print("| weight | words | per 1,000 words, free | with weights | ratio of odds | e^w |")
     print("|---|---|---|---|---|---|")
-    totals = [sum(of_texts, Counter()) for of_texts in counted]
     seen = [{word: 1000 * total[word] / total.total() for word in plain} for total in totals]
     others = [1000 - sum(each.values()) for each in seen]
     for weight in WEIGHTS:
@@ -248,36 +281,6 @@ def by_weight(plain: list[str], listed: dict[str, float], *counted: list[Counter
         free, weighted = (sum(each[word] for word in of_weight) for each in seen)
         odds = (weighted / others[1]) / max(free / others[0], LEAST)
         print(f"| {weight:g} | {len(of_weight)} | {free:.2f} | {weighted:.2f} | {odds:.3f} | {math.exp(weight):.3f} |")
-
-
-def by_word(plain: list[str], listed: dict[str, float], *counted: list[Counter]) -> None:
-    """Print the ratio of odds of each word, divided by e^w, with its standard error from text to text."""
-    found = []
-    for word in plain:
-        sides = [
-            [(of_text[word], sum(of_text[each] for each in of_text if each not in listed)) for of_text in of_texts]
-            for of_texts in counted
-        ]
-        sums = [[sum(column) for column in zip(*side, strict=True)] for side in sides]
-        if not all(count for count, _ in sums):
-            continue
-        # The logarithm of a ratio of sums over texts, linearized.
-        error = math.sqrt(
-            sum(
-                (count / of_word - other / of_others) ** 2
-                for side, (of_word, of_others) in zip(sides, sums, strict=True)
-                for count, other in side
-            )
-        )
-        (free, beside), (weighted, beside_weighted) = sums
-        ratio = math.log(weighted / beside_weighted / (free / beside)) - listed[word]
-        found.append((ratio, error, free, weighted, word))
-    print()
-    print("| word | weight | came free | with weights | odds / (odds free e^w) | standard error |")
-    print("|---|---|---|---|---|---|")
-    for ratio, error, free, weighted, word in sorted(found):
-        line = f"| {word} | {listed[word]:g} | {free} | {weighted} | {math.exp(ratio):.2f} |"
-        print(f"{line} {math.exp(ratio) * error:.2f} |")
 
 
 def speed(names: list[str], tokens: int, rounds: int) -> None:
@@ -335,7 +338,7 @@ def worn_out(model, lines: list[str], texts: int, tokens: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["exact", "texts", "speed", "overused"])
+    parser.add_argument("what", choices=["exact", "asked", "texts", "speed", "overused"])
     parser.add_argument("--list", choices=["short", "long"], default="short")
     parser.add_argument("--contexts", type=int, default=400)
     parser.add_argument("--texts", type=int, default=2000)
@@ -344,8 +347,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compared-with", help="of overused: texts by people, one per line")
-    parser.add_argument("--results", type=Path, help="of exact and texts: a file of what was measured, one per line")
-    parser.add_argument("--first", type=int, default=0, help="of texts: only so many words of each count; 0 for all")
+    parser.add_argument(
+        "--results", type=Path, help="of exact, asked and texts: a file of what was measured, one per line"
+    )
+    parser.add_argument("--rate", type=float, default=1.0, help="of asked: the share of places that are looked at")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.what == "speed":
@@ -356,14 +361,22 @@ def main() -> int:
         worn_out(model, read_lines(arguments.compared_with), arguments.texts, arguments.tokens)
         return 0
     counts = own_word_counts(model)
-    listed = weighted_words(counts) if arguments.list == "short" else long_list(counts, 8000, 200)
+    listed = weighted_words(counts)
     if arguments.what == "exact":
         results = ResultsFile(arguments.results, ("tokens", "number"))
-        exact(model, arguments.contexts, arguments.tokens, weighted_words(counts), results)
+        exact(model, arguments.contexts, arguments.tokens, listed, results)
+        return 0
+    results = ResultsFile(arguments.results, ("model", "tokens", "way", "number"))
+    if arguments.what == "asked":
+        way = "short list"
+        if arguments.list == "long":
+            way, listed = "8,000 words", long_list(counts, 8000, 0)
+        for name in arguments.models:
+            model = MODELS[name]()
+            asked(model, name, arguments.texts, arguments.tokens, way, listed, arguments.rate, results)
     else:
-        results = ResultsFile(arguments.results, ("tokens", "way", "number"))
-        way = f"{arguments.list} list"
-        whole_texts(model, arguments.texts, arguments.tokens, way, listed, arguments.first, results)
+        listed = listed if arguments.list == "short" else long_list(counts, 8000, 200)
+        whole_texts(model, arguments.texts, arguments.tokens, f"{arguments.list} list", listed, results)
     return 0
 
 

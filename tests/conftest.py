@@ -1,6 +1,8 @@
 """Shared fixtures: no network, few threads, and small real models."""
 
+import importlib
 import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +33,7 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 FIXTURES = Path(__file__).parent / "fixtures"
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 # The models are small, and threads that wait for each other on a busy machine take many times as long.
@@ -41,6 +44,20 @@ torch.set_num_threads(1)
 def _one_thread():
     yield
     torch.set_num_threads(1)  # some tests change it
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script of `benchmarks/`; what it imports beside it is forgotten afterwards."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    threads = torch.get_num_threads()
+    yield importlib.import_module
+    torch.set_num_threads(threads)
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).parent == BENCHMARKS:
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,11 @@
 """The scripts of `benchmarks/` still run: each tells its options, and those that replace parts of a control fit it."""
 
-import importlib
 import sys
-from pathlib import Path
 
 import pytest
-import torch
+from conftest import BENCHMARKS
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if "ArgumentParser" in path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Imports a script; what it imports beside it is forgotten afterwards."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    threads = torch.get_num_threads()
-    yield importlib.import_module
-    torch.set_num_threads(threads)
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and Path(file).parent == BENCHMARKS:
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
