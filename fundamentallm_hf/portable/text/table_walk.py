@@ -187,7 +187,7 @@ class TableWalk:
     def _move(self, state: int, char: str) -> int:
         if state == _COMPLETE:
             return _COMPLETE
-        after, hit = self.patterns.step(self._states[state], char)
+        after, hit = self.patterns.step_once(self._states[state], char)
         return _COMPLETE if hit else self._number(after)
 
     def _number(self, state: PatternState) -> int:

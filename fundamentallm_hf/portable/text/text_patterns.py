@@ -123,7 +123,15 @@ class TextPatterns:
 
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
         """Read one character; returns the new state, and whether an entry is now complete."""
-        literal, hit = self.literal.step(state.literal, char)
+        return self._joined(self.literal.step(state.literal, char), state, char)
+
+    def step_once(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
+        """Like `step`, for callers that remember the step themselves."""
+        return self._joined(self.literal.step_once(state.literal, char), state, char)
+
+    def _joined(self, step: tuple[LiteralState, bool], state: PatternState, char: str) -> tuple[PatternState, bool]:
+        """A step of the words together with that of the expressions."""
+        literal, hit = step
         if self.regex is None or not (char.isascii() or fold(char)):
             return PatternState(literal, state.regex), hit
         regex, found = self.regex.step(state.regex, char)

@@ -22,8 +22,8 @@ def test_thousands_of_characters_cost_a_few_steps(entries):
     pieces = [*CHARACTERS, *(" " + char for char in CHARACTERS), *"abcdefgnrtABC0123456789 ", "ran", " ring", "日本"]
     tables = TokenTables(Vocabulary(tuple(pieces)), TextPatterns(entries, True, WordCounts({"ran": 1})), len(pieces))
     steps = []
-    step = tables.patterns.step
-    tables.patterns.step = lambda *args: steps.append(args) or step(*args)
+    step = tables.patterns.step_once
+    tables.patterns.step_once = lambda *args: steps.append(args) or step(*args)
     table = tables.table(tables.start)
     assert len(steps) < 400
     # Each token has the same outcome as when it is read alone.
@@ -45,9 +45,7 @@ LISTS = [
 def by_place(outcomes):
     """The outcome of each token that has one."""
     columns = (each.tolist() for each in (outcomes.places, outcomes.hit, outcomes.ends, outcomes.chance))
-    return {
-        place: Outcome(hit, ends, chance) for place, hit, ends, chance in zip(*columns, strict=True)
-    }
+    return {place: Outcome(hit, ends, chance) for place, hit, ends, chance in zip(*columns, strict=True)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
