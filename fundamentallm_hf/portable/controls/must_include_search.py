@@ -156,11 +156,12 @@ class Ways:
         parts = "" if is_regex(source) else "".join(fold(char) for char in own if vocabulary.can_write(char))
         if parts:
             letters = [char for char in letters if char in own or not set(fold(char) or char) <= set(parts)]
+        chars = [*own, *letters]
         # With an expression, all characters are tried, which are classified faster together than one by one.
-        keys = [each.key if plain else each.match_classes.of for each in seen]
+        keys = [map(each.key, chars) if plain else each.match_classes.of_all(chars) for each in seen]
+        stopping = (char if char in in_stops else "" for char in chars)
         found: dict[object, str] = {}
-        for char in (*own, *letters):
-            key = (*(of(char) for of in keys), char if char in in_stops else "")
+        for char, key in zip(chars, zip(*keys, stopping, strict=True), strict=True):
             if key not in found and vocabulary.can_write(char):
                 found[key] = char
         return list(found.values())

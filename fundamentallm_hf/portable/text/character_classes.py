@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
@@ -18,14 +19,18 @@ from .characters import INVISIBLE_CODES, fold, is_word
 CODE_POINTS = 0x110000
 _SURROGATES = range(0xD800, 0xE000)
 _BLOCK = 256
-# Outside of these ranges no code point is a mark or a format character.
-_ASSIGNED = ((0, 0x20000), (0xE0000, 0xE1000))
+# Outside of these ranges code points are not assigned or for private use, and so alike but for their numbers.
+ASSIGNED = ((0, 0x40000), (0xE0000, 0xE1000))
+_UNASSIGNED = ((0x40000, 0xE0000), (0xE1000, CODE_POINTS))
 # Classes are renumbered before one of their numbers gets larger than this.
 _MOST_CLASSES = 1 << 20
 # Characters that are tried before all that start with the same bytes, less one.
 _SAMPLES = 7
 # Characters that are looked at together.
 _CHARACTERS_TOGETHER = 64
+# Tests for one character of which is kept what they let pass.
+_KEPT_TESTS = 1 << 8
+_A_CODE_POINT = re.compile(r"\\U([0-9a-f]{8})")
 _ONE_CODE_POINT = re.compile(r"\[?\\U([0-9a-f]{8})\]?")
 
 
@@ -79,6 +84,11 @@ class CharacterClasses:
     def of(self, char: str) -> int:
         """The class of a character."""
         return int(self._classes[ord(char)])
+
+    def of_all(self, chars: Sequence[str]) -> list[int]:
+        """The classes of characters."""
+        found: list[int] = self._classes[list(map(ord, chars))].tolist()
+        return found
 
     def representatives(self, first: int = 0, last: int = CODE_POINTS - 1) -> tuple[str, ...]:
         """One character for each class that occurs among the code points from `first` to `last`."""
@@ -155,6 +165,7 @@ def coarse_keys(chars: Iterable[str], ignore_case: bool) -> dict[str, Hashable]:
     return found
 
 
+@lru_cache(maxsize=1 << 16)
 def kind_of(char: str) -> tuple[bool, bool, bool]:
     """Whether it is a word character, white space, ASCII."""
     return is_word(char), char.isspace(), char.isascii()
@@ -166,13 +177,25 @@ def _divided(keys: np.ndarray, tests: Sequence[re.Pattern[str]]) -> np.ndarray:
         if 2 * int(keys.max()) >= _MOST_CLASSES:
             keys = _renumbered(keys)
         keys = keys * 2
-        one = _ONE_CODE_POINT.fullmatch(test.pattern)
-        if one is not None and not test.flags & re.IGNORECASE:
-            keys[int(one[1], 16)] += 1
-            continue
-        for run in re.finditer(f"(?:{test.pattern})+", all_characters(), test.flags):
-            keys[run.start() : run.end()] += 1
+        for first, last in _passing(test):
+            keys[first:last] += 1
     return _renumbered(keys)
+
+
+@lru_cache(maxsize=_KEPT_TESTS)
+def _passing(test: re.Pattern[str]) -> list[tuple[int, int]]:
+    """The code points that a test for exactly one character lets pass, as pairs of the first and the one after the
+    last."""
+    told = [int(code, 16) for code in _A_CODE_POINT.findall(test.pattern)]
+    if _ONE_CODE_POINT.fullmatch(test.pattern) and not test.flags & re.IGNORECASE:
+        return [(told[0], told[0] + 1)]
+    many, found, scanned = re.compile(f"(?:{test.pattern})+", test.flags), [], [*ASSIGNED]
+    for first, last in _UNASSIGNED:
+        if any(first <= code < last for code in told):
+            scanned.append((first, last))
+        elif test.fullmatch(chr(first)):
+            found.append((first, last))
+    return found + [run.span() for span in scanned for run in many.finditer(all_characters(), *span)]
 
 
 def _renumbered(keys: np.ndarray) -> np.ndarray:
@@ -185,11 +208,18 @@ def _renumbered(keys: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=2)
 def _codes_of(category: str) -> np.ndarray:
     """The code points of a general category, named by its first letters: format characters, or marks."""
-    found = []
-    for first, last in _ASSIGNED:
-        categories = " ".join(map(unicodedata.category, all_characters()[first:last]))
-        found += [first + match.start() // 3 for match in re.finditer(rf"\b{category}", categories)]
-    return np.array(found)
+    codes, categories = _categories()
+    found = np.array([[*category.encode()]], dtype=np.uint8) == categories[:, : len(category)]
+    return np.asarray(codes[found.all(axis=1)])
+
+
+@lru_cache(maxsize=1)
+def _categories() -> tuple[np.ndarray, np.ndarray]:
+    """The code points that are assigned, (codes,), and their general categories, (codes, 2) as ASCII."""
+    codes = np.concatenate([np.arange(first, last) for first, last in ASSIGNED])
+    chars = "".join(all_characters()[first:last] for first, last in ASSIGNED)
+    categories = "".join(map(unicodedata.category, chars)).encode()
+    return codes, np.frombuffer(categories, dtype=np.uint8).reshape(-1, 2)
 
 
 @lru_cache(maxsize=1)
@@ -198,20 +228,23 @@ def _invisible() -> frozenset[str]:
 
 
 @lru_cache(maxsize=2)
-def _folds(ignore_case: bool) -> dict[int, tuple[str, ...]]:
+def _folds(ignore_case: bool) -> dict[int, str]:
     """The code points whose folded form differs from themselves, with that form: see `fold`."""
-    found: dict[int, tuple[str, ...]] = {ord(char): () for char in _invisible()}
-    for block in range(0, CODE_POINTS, _BLOCK):
+    invisible = _invisible()
+    found: dict[int, str] = dict.fromkeys(map(ord, invisible), "")
+    for block in chain.from_iterable(range(first, last, _BLOCK) for first, last in ASSIGNED):
         chars = all_characters()[block : block + _BLOCK]
-        if unicodedata.normalize("NFKD", chars) == chars and chars.casefold() == chars:
+        if unicodedata.is_normalized("NFKD", chars) and chars.casefold() == chars:
             continue
         for code, char in enumerate(chars, block):
             text = unicodedata.normalize("NFKD", char)
             if ignore_case:
                 text = unicodedata.normalize("NFKD", text.casefold())
             if text != char and code not in found and char != "\0":
-                found[code] = tuple(part for part in text if part not in _invisible())
-    return dict(sorted(found.items()))
+                if not invisible.isdisjoint(text):
+                    text = "".join(part for part in text if part not in invisible)
+                found[code] = text
+    return {code: found[code] for code in sorted(found)}
 
 
 @lru_cache(maxsize=2)
@@ -219,8 +252,9 @@ def _kinds(ignore_case: bool) -> np.ndarray:
     """For every code point a small number for its kind: word character or not, white space or not, and so on."""
     kinds = np.zeros(CODE_POINTS, dtype=np.int32)
     for weight, pattern in ((1, r"\w+"), (2, r"\s+"), (4, r"[\x00-\x7f]+"), (16, r"\n")):
-        for run in re.finditer(pattern, all_characters()):
-            kinds[run.start() : run.end()] += weight
+        for first, last in ASSIGNED:
+            for run in re.compile(pattern).finditer(all_characters(), first, last):
+                kinds[run.start() : run.end()] += weight
     kinds[_codes_of("M")] |= 8
     numbers: dict[tuple[object, ...], int] = {}
     for code, parts in _folds(ignore_case).items():

@@ -1,9 +1,8 @@
 """The pieces of text that tokens add: whole characters, or bytes of an incomplete one."""
 
 import codecs
-from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,46 +23,22 @@ class PiecesInOrder(NamedTuple):
         order: the pieces that consist of whole characters.
         starts: where the ids of each piece start in `tokens`; one number more than pieces.
         tokens: the ids of all tokens, in the order of their pieces.
-        derived: a cache for other values computed from these pieces.
     """
 
     order: list[str]
     starts: list[int]
     tokens: list[int]
-    derived: dict[str, Any]
 
     @classmethod
-    def merged(
-        cls, pieces: Sequence[str], tokens: Sequence[int], key: Callable[[str], Hashable], characters: Iterable[str]
-    ) -> "PiecesInOrder":
-        """Sort pieces, with one for all that are alike.
-
-        Args:
-            pieces: the texts of tokens.
-            tokens: their ids.
-            key: tells which characters are alike.
-            characters: those that the pieces are made of.
-        """
-        alike: dict[Hashable, str] = {}
-        table = str.maketrans({char: alike.setdefault(key(char), char) for char in sorted(characters)})
-        # One long text is translated many times faster than its pieces one by one.
-        between = next(char for char in map(chr, range(0x10FFFF, 0, -1)) if ord(char) not in table)
-        texts = between.join(pieces).translate(table).split(between) if pieces else []
-        # Few different texts may be left, so those are sorted. Flat lists: a list for each piece would keep the garbage
-        # collector busy.
-        order = sorted(set(texts))
+    def of(cls, pieces: Sequence[str], tokens: Sequence[int]) -> "PiecesInOrder":
+        """Sort the texts of tokens."""
+        # Flat lists: a list for each piece would keep the garbage collector busy.
+        order = sorted(set(pieces))
         ranks = dict(zip(order, range(len(order)), strict=True))
-        rank_of = np.fromiter(map(ranks.__getitem__, texts), dtype=np.int64, count=len(texts))
+        rank_of = np.fromiter(map(ranks.__getitem__, pieces), dtype=np.int64, count=len(pieces))
         starts = np.concatenate([[0], np.bincount(rank_of, minlength=len(order)).cumsum()])
         in_turn = rank_of.argsort(kind="stable").tolist()
-        return cls(order, starts.tolist(), [tokens[place] for place in in_turn], {})
-
-    def behind(self, first: str) -> "PiecesInOrder":
-        """What is left of the pieces that start with the character `first`, without it."""
-        low, high = bisect_left(self.order, first), bisect_left(self.order, chr(ord(first) + 1))
-        start, end = self.starts[low], self.starts[high]
-        rests = [piece[1:] for piece in self.order[low:high]]
-        return PiecesInOrder(rests, [each - start for each in self.starts[low : high + 1]], self.tokens[start:end], {})
+        return cls(order, starts.tolist(), [tokens[place] for place in in_turn])
 
 
 def shared_length(one: str, other: str) -> int:

@@ -6,12 +6,11 @@ transition of a state by a character. The walk handles only tokens that are whol
 """
 
 import threading
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from .pieces import PiecesInOrder
+from .prefix_tree import CodedTexts, PrefixTree
 from .text_patterns import PatternState, TextPatterns
 
 # Numbers that the transitions may take up; when there are more, they are forgotten (64 MB).
@@ -20,8 +19,6 @@ _MOST_MOVES = 1 << 24
 _WIDEST = 1 << 11
 # Results of whole passes that are kept.
 _KEPT_PASSES = 4
-# Characters of a piece that are read as part of the tree; the rest of a longer one is read alone.
-_DEEPEST = 32
 # The number of the state in which an entry is complete, and the mark of a transition that is not known yet.
 _COMPLETE, _UNKNOWN = 0, -1
 
@@ -42,50 +39,22 @@ class Outcome(NamedTuple):
     needs: int = 0
 
 
-NOTHING = Outcome(False, False, 0.0)
-_HIT = Outcome(True, False, 0.0)
-
-
-class _Tree:
-    """The prefixes of all pieces as nodes, ordered by their length.
+class Outcomes(NamedTuple):
+    """The effects of some tokens, the places of which are ascending.
 
     Attributes:
-        alphabet: the characters, by number.
-        parents: (nodes,) the node one character before each; the root is node 0.
-        characters: (nodes,) the number of the last character of each.
-        depths: the nodes of each length, as pairs of the first and the one after the last.
-        ends: (pieces,) the node of each piece, or of its first `_DEEPEST` characters.
-        longer: indices of the pieces that are longer.
+        places: (outcomes,) which of the tokens that were read.
+        hit, ends, chance: (outcomes,) as in `Outcome`.
+        after: (outcomes,) the numbers of the states after them.
+        states: the states by number.
     """
 
-    def __init__(self, order: list[str]) -> None:
-        self.alphabet = sorted(set("".join(order)))
-        lengths = np.array([min(len(piece), _DEEPEST) for piece in order], dtype=np.int32)
-        deepest = max(1, int(lengths.max(initial=0)))
-        self.longer = [index for index, piece in enumerate(order) if len(piece) > _DEEPEST]
-        filled = "".join(piece[:deepest].ljust(deepest, "\0") for piece in order)
-        codes = np.frombuffer(filled.encode("utf-32-le", "surrogatepass"), dtype="<u4").reshape(len(order), deepest)
-        places = np.zeros(1 + max(map(ord, self.alphabet), default=0), dtype=np.int32)
-        places[list(map(ord, self.alphabet))] = np.arange(len(self.alphabet))
-        # How many characters each piece shares with the one before.
-        alike = np.logical_and.accumulate(codes[1:] == codes[:-1], axis=1)
-        shared = np.zeros(len(order), dtype=np.int32)
-        shared[1:] = np.minimum(alike.sum(axis=1), lengths[:-1])
-        self.ends = np.zeros(len(order), dtype=np.int32)
-        above = np.zeros(len(order), dtype=np.int32)
-        parents, characters, self.depths = [np.zeros(1, np.int32)], [np.zeros(1, np.int32)], []
-        count = 1
-        for depth in range(deepest):
-            reached = lengths > depth
-            new = reached & (shared <= depth)
-            nodes = np.cumsum(new, dtype=np.int32) - 1 + count
-            parents.append(above[new])
-            characters.append(places[codes[new, depth]])
-            above = np.where(reached, nodes, above)
-            self.ends[reached] = nodes[reached]
-            self.depths.append((count, count + int(new.sum())))
-            count = self.depths[-1][1]
-        self.parents, self.characters = np.concatenate(parents), np.concatenate(characters)
+    places: np.ndarray
+    hit: np.ndarray
+    ends: np.ndarray
+    chance: np.ndarray
+    after: np.ndarray
+    states: list[PatternState]
 
 
 class _Moves:
@@ -136,96 +105,89 @@ class TableWalk:
 
     Args:
         patterns: the patterns to look for.
-        in_order: the tokens; those that the patterns do not distinguish share one text.
+        texts: the text of each token.
+        tree: their prefixes; characters that the patterns do not distinguish are one letter.
         strips: the decoder removes one space from the end of the text, so after a token that ends in a space the
             text ends before that space.
     """
 
-    def __init__(self, patterns: TextPatterns, in_order: PiecesInOrder, strips: bool = False) -> None:
+    def __init__(self, patterns: TextPatterns, texts: CodedTexts, tree: PrefixTree, strips: bool = False) -> None:
         self.patterns = patterns
-        self._order, self._starts, self._tokens, derived = in_order
-        if "tree" not in derived:
-            derived["tree"] = _Tree(self._order)
-        self._tree: _Tree = derived["tree"]
-        self._stripped = np.array([strips and piece.endswith(" ") for piece in self._order], dtype=bool)
+        self._tree = tree
+        self._stripped = texts.ending(" ") if strips else np.zeros(len(texts.lengths), dtype=bool)
         self._lock = threading.Lock()
         self._forget()
 
     def _forget(self) -> None:
         self._numbers: dict[PatternState, int] = {}
         self._states: list[PatternState] = [self.patterns.start]  # `_COMPLETE` has no state: this one is not read
-        self._outcomes: list[Outcome] = [_HIT]
-        self._idle = [False]
-        self._moves = _Moves(len(self._tree.alphabet))
+        self._ends, self._chances = [False], [0.0]
+        self._moves = _Moves(len(self._tree.letters))
         self._passes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def everything(self) -> Iterator[int]:
-        """All tokens that are whole characters."""
-        yield from self._tokens
+    def __call__(self, start: PatternState, base: PatternState | None) -> Outcomes:
+        """Read every token from `start`.
 
-    def __call__(self, start: PatternState, base: PatternState | None) -> Iterator[tuple[int, Outcome, PatternState]]:
-        """Read every piece from `start`; with `base`, only those on which the two states differ.
-
-        Yields:
-            Tokens, their outcomes and the states after them; without `base`, only tokens that have an effect.
+        Returns:
+            The outcomes of the tokens that have an effect; with `base`, of those on which the two states differ.
         """
         with self._lock:  # several threads may use one table
             if self._moves.size > _MOST_MOVES:
                 self._forget()
             others = self._pass(base) if base is not None else None
-            last, before = self._pass(start)
-            states, outcomes = self._states, self._outcomes
-            idle = np.array(self._idle)
+            after, before = self._pass(start)
+            states, ends, chances = self._states, np.array(self._ends), np.array(self._chances)
+        idle = ~ends & (chances == 0)
+        idle[_COMPLETE] = False
         if others is None:
-            differs = ~idle[last] | self._stripped
+            differs = ~idle[after] | (self._stripped & ends[before])
         else:
-            differs = (last != others[0]) & ~(idle[last] & idle[others[0]])
-            differs |= self._stripped & ((before != others[1]) | (last != others[0]))
-        for index in np.nonzero(differs)[0].tolist():
-            outcome, after = outcomes[last[index]], states[last[index]]
-            if self._stripped[index] and not outcome.hit:
-                outcome = outcome._replace(ends=outcomes[before[index]].ends)
-            if base is not None or outcome != NOTHING:
-                for token in self._tokens[self._starts[index] : self._starts[index + 1]]:
-                    yield token, outcome, after
+            differs = (after != others[0]) & ~(idle[after] & idle[others[0]])
+            differs |= self._stripped & ((before != others[1]) | (after != others[0]))
+        places = differs.nonzero()[0]
+        after, shown = after[places], np.where(self._stripped, before, after)[places]
+        hit = after == _COMPLETE
+        return Outcomes(places, hit, ends[shown] & ~hit, chances[after], after, states)
 
     def _pass(self, start: PatternState) -> tuple[np.ndarray, np.ndarray]:
-        """(pieces,) the numbers of the states after each piece, and before its last character."""
+        """(tokens,) the numbers of the states after each token, and before its last character."""
         number = self._number(start)
-        if number in self._passes:
-            return self._passes[number]
+        found = self._passes.pop(number, None) or self._read_tree(number)
+        while len(self._passes) >= _KEPT_PASSES:
+            del self._passes[next(iter(self._passes))]
+        self._passes[number] = found  # the end of a dict is its newest item
+        return found
+
+    def _read_tree(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         tree = self._tree
         reached = np.empty(len(tree.parents), dtype=np.int32)
         reached[0] = number
         for first, last in tree.depths:
-            above, chars = reached[tree.parents[first:last]], tree.characters[first:last]
-            after = self._moves.after(above, chars)
+            above, letters = reached[tree.parents[first:last]], tree.characters[first:last]
+            after = self._moves.after(above, letters)
             unknown = after == _UNKNOWN
             if unknown.any():
-                self._learn(above[unknown], chars[unknown])
-                after = self._moves.after(above, chars)
+                self._learn(above[unknown], letters[unknown])
+                after = self._moves.after(above, letters)
             reached[first:last] = after
         ends, before = reached[tree.ends], reached[tree.parents[tree.ends]]
-        for index in tree.longer:
-            for char in self._order[index][_DEEPEST:]:
-                before[index] = ends[index]
-                ends[index] = self._move(int(ends[index]), char)
-        while len(self._passes) >= _KEPT_PASSES:
-            del self._passes[next(iter(self._passes))]
-        self._passes[number] = ends, before
+        for place, rest in tree.longer.items():
+            for char in rest:
+                before[place] = ends[place]
+                ends[place] = self._move(int(ends[place]), char)
         return ends, before
 
-    def _learn(self, states: np.ndarray, chars: np.ndarray) -> None:
+    def _learn(self, states: np.ndarray, letters: np.ndarray) -> None:
         """Ask the patterns for transitions, each once."""
-        pairs = np.unique(states.astype(np.int64) * self._moves.width + chars)
+        pairs = np.unique(states.astype(np.int64) * self._moves.width + letters)
         split = (divmod(pair, self._moves.width) for pair in pairs.tolist())
-        after = [self._move(state, self._tree.alphabet[char]) for state, char in split]
+        after = [self._move(state, self._tree.letters[letter]) for state, letter in split]
         self._moves.store(pairs, np.array(after, dtype=np.int32))
 
     def _move(self, state: int, char: str) -> int:
         if state == _COMPLETE:
             return _COMPLETE
-        after, hit = self.patterns.step(self._states[state], char)
+        after, hit = self.patterns.step_once(self._states[state], char)
         return _COMPLETE if hit else self._number(after)
 
     def _number(self, state: PatternState) -> int:
@@ -233,7 +195,6 @@ class TableWalk:
         if found is None:
             found = self._numbers[state] = len(self._states)
             self._states.append(state)
-            outcome = Outcome(False, self.patterns.ends(state), self.patterns.chance(state))
-            self._outcomes.append(outcome)
-            self._idle.append(outcome == NOTHING)
+            self._ends.append(self.patterns.ends(state))
+            self._chances.append(self.patterns.chance(state))
         return found

@@ -9,9 +9,11 @@ from functools import cached_property
 from heapq import nlargest
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .character_classes import CharacterClasses, kind_of
 from .characters import fold, fold_text, is_word
-from .pieces import shared_length
+from .prefix_tree import CodedTexts, read_together
 from .regex_matcher import RegexMachine
 from .word_counts import WordCounts, chance_of_letters
 from .word_lists import is_regex
@@ -114,12 +116,22 @@ class TextPatterns:
     @cached_property
     def match_classes(self) -> CharacterClasses:
         """The characters grouped by what they complete: like `classes`, but for the words that only predict."""
+        if self._given_letters == self.literal.alphabet:
+            return self.classes
         tests = self.regex.tests if self.regex is not None else []
         return CharacterClasses(tests, self._given_letters, self.ignore_case)
 
     def step(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
         """Read one character; returns the new state, and whether an entry is now complete."""
-        literal, hit = self.literal.step(state.literal, char)
+        return self._joined(self.literal.step(state.literal, char), state, char)
+
+    def step_once(self, state: PatternState, char: str) -> tuple[PatternState, bool]:
+        """Like `step`, for callers that remember the step themselves."""
+        return self._joined(self.literal.step_once(state.literal, char), state, char)
+
+    def _joined(self, step: tuple[LiteralState, bool], state: PatternState, char: str) -> tuple[PatternState, bool]:
+        """A step of the words together with that of the expressions."""
+        literal, hit = step
         if self.regex is None or not (char.isascii() or fold(char)):
             return PatternState(literal, state.regex), hit
         regex, found = self.regex.step(state.regex, char)
@@ -187,10 +199,8 @@ class TextPatterns:
     def _words_found(self, entries: Sequence[Entry], counts: WordCounts) -> list[Entry]:
         """The known words in which an entry is found: what the look-ahead expects of regular expressions and stars.
 
-        Only the most frequent of them are taken. Words that begin alike are read together.
+        Only the most frequent of them are taken.
         """
-        found = []
-        path, before = [self.step(self.start, " ")], ""
         words: Iterable[str] = counts.words
         if self.regex is None:
             runs = {self._longest_run(entry) for entry in entries}
@@ -201,19 +211,19 @@ class TextPatterns:
             first = self._first_characters({" ", *"".join(words)})
             if " " not in first:
                 words = [word for word in words if not first.isdisjoint(word[: len(word) - least])]
-        for word in words:
-            shared = shared_length(before, word)
-            del path[shared + 1 :]
-            for char in word[shared:]:
-                state, hit = path[-1]
-                after, now = self.step(state, char)
-                path.append((after, hit or now))
-            before = word
-            state, hit = path[-1]
-            if hit or self.step(state, " ")[1]:
-                found.append(word)
+        words = list(words)
+        after, states = read_together(CodedTexts.of(words), self._unless_found(self.start, " "), self._unless_found)
+        complete = np.array([state is None or self.step(state, " ")[1] for state in states], dtype=bool)
+        found = [words[at] for at in complete[after].nonzero()[0].tolist()]
         likeliest = nlargest(_MOST_WORDS, found, key=counts.counts.__getitem__)
         return [Entry(tuple(word), (True,) * len(word), word) for word in likeliest]
+
+    def _unless_found(self, state: PatternState | None, char: str) -> PatternState | None:
+        """The state after a character; None from where an entry is complete."""
+        if state is None:
+            return None
+        after, hit = self.step(state, char)
+        return None if hit else after
 
     def _first_characters(self, chars: Iterable[str]) -> set[str]:
         """Those of some characters with which a match of an expression may start after another of them."""

@@ -16,8 +16,10 @@ import torch
 
 from .character_classes import characters_behind, continues, samples_between
 from .pieces import MOST_BYTES, as_bytes
-from .table_walk import Outcome, TableWalk
+from .prefix_tree import Letters, PrefixTree
+from .table_walk import Outcome, Outcomes, TableWalk
 from .text_patterns import PatternState, TextPatterns
+from .token_effects import TokenEffects, alike_together
 from .token_reader import TextState, TokenReader
 from .vocabulary import Vocabulary
 
@@ -90,14 +92,16 @@ class TokenTables(TokenReader):
         vocabulary = vocabulary.limited(self.size)
         super().__init__(vocabulary, patterns)
         self._others: dict[int, TokenTables] = {}
-        # Of a regular expression, all characters are classified faster together than one by one.
-        self._key = patterns.key if patterns.regex is None else patterns.classes.of
-        plain = patterns.is_plain
-        self._in_order = vocabulary.folded_in_order(patterns.ignore_case) if plain else vocabulary.in_order(self._key)
-        self._walk = TableWalk(patterns, self._in_order, vocabulary.strips_trailing_space)
+        tokens, self._texts = vocabulary.coded
+        if patterns.is_plain:
+            tree = vocabulary.folded_tree(patterns.ignore_case)
+        else:
+            tree = PrefixTree(self._texts, self._letters)
+        self._walk = TableWalk(patterns, self._texts, tree, vocabulary.strips_trailing_space)
+        self._whole_tokens = tokens
         self._parts = vocabulary.parts
         self._silent = [*vocabulary.silent, *range(len(vocabulary.pieces), self.size)]
-        self._outcomes: dict[PatternState, dict[int, Outcome]] = {}
+        self._bases: dict[PatternState, TokenEffects] = {}
         self._tables: dict[TextState, TokenTable] = {}
         self._needs: dict[tuple[PatternState, bytes, bool], int | None] = {}
 
@@ -128,64 +132,62 @@ class TokenTables(TokenReader):
     def _make(self, state: TextState) -> TokenTable:
         flushed, broken = self._flush(state)
         if broken:
-            outcomes = {token: Outcome(True, False, 0.0) for token in self._walk.everything()}
+            effects = TokenEffects.complete(self._whole_tokens)
         else:
             base = self.patterns.neutral(flushed)
-            if base not in self._outcomes:
-                self._outcomes[base] = self._judged(self._walk(base, None))
-            outcomes = dict(self._outcomes[base])
+            if base not in self._bases:
+                self._bases[base] = self._judged(self._walk(base, None), self._whole_tokens)
+            effects = self._bases[base]
             if flushed != base:
-                outcomes |= self._judged(self._walk(flushed, base))
+                effects = effects.updated(self._judged(self._walk(flushed, base), self._whole_tokens))
             if state.fresh:
-                self._at_start(flushed, outcomes)
+                effects = self._at_start(flushed, effects)
         if self.ends(state):
-            outcomes |= self._judge(state, self._silent)
-        outcomes |= self._judge(state, self._parts)
-        return self._pack(outcomes)
+            effects = effects.updated(self._judge(state, self._silent))
+        return self._pack(effects.updated(self._judge(state, self._parts)))
 
-    def _at_start(self, start: PatternState, outcomes: dict[int, Outcome]) -> None:
-        """Correct the outcomes of the tokens of which a decoder removes the space that a text begins with."""
+    def _at_start(self, start: PatternState, effects: TokenEffects) -> TokenEffects:
+        """Correct the effects of the tokens of which a decoder removes the space that a text begins with."""
         if self.vocabulary.strips_leading_space and self.patterns.step(start, " ") != (start, False):
-            for token in self._unspaced.everything():
-                outcomes.pop(token, None)
-            outcomes |= self._judged(self._unspaced(start, None))
-        outcomes |= self._judge(TextState(start, fresh=True), self._opening)
+            walk, tokens = self._unspaced
+            effects = effects.without(tokens).updated(self._judged(walk(start, None), tokens))
+        return effects.updated(self._judge(TextState(start, fresh=True), self.vocabulary.openings))
 
     @cached_property
-    def _unspaced(self) -> TableWalk:
-        """The walk over the tokens that start with a space, without that space."""
-        alike = (char for char in self.vocabulary.characters if self._key(char) == self._key(" "))
-        pieces = self._in_order.behind(min(alike, default=" "))
-        return TableWalk(self.patterns, pieces, self.vocabulary.strips_trailing_space)
+    def _unspaced(self) -> tuple[TableWalk, np.ndarray]:
+        """The walk over the tokens that start with a space, without that space, and these tokens."""
+        spaced = self._texts.beginning(" ")
+        rests = self._texts.chosen(spaced).behind()
+        tree = PrefixTree(rests, self._letters)
+        walk = TableWalk(self.patterns, rests, tree, self.vocabulary.strips_trailing_space)
+        return walk, self._whole_tokens[spaced]
 
     @cached_property
-    def _opening(self) -> list[int]:
-        """The tokens that add another text at the start of a text, and those that share their place with such."""
-        pieces, space = enumerate(self.vocabulary.pieces), self.patterns.key(" ")
-        found = [*self.vocabulary.openings]
-        if self.vocabulary.strips_leading_space and not self.patterns.is_plain:
-            found += [
-                token
-                for token, piece in pieces
-                if piece and isinstance(piece, str) and piece[0] != " " and self.patterns.key(piece[0]) == space
-            ]
-        return found
+    def _letters(self) -> Letters:
+        """The characters of tokens; those that the patterns do not distinguish are one letter."""
+        chars = self._texts.characters()
+        if self.patterns.regex is None:
+            return Letters(dict(zip(chars, map(self.patterns.key, chars), strict=True)))
+        # Of a regular expression, all characters are classified faster together than one by one.
+        return Letters(dict(zip(chars, self.patterns.classes.of_all(chars), strict=True)))
 
-    def _judged(self, outcomes: Iterable[tuple[int, Outcome, PatternState]]) -> dict[int, Outcome]:
-        """Adjust the outcomes of whole-character tokens by the state after each."""
-        judged = {}
-        needs: dict[PatternState, Outcome] = {}
-        for token, outcome, after in outcomes:
-            if outcome.ends and not outcome.hit:
-                if after not in needs:
-                    needs[after] = self._with_needs(TextState(after), outcome)
-                outcome = needs[after]
-            judged[token] = self._as_spelled(token, outcome, after)
-        return judged
+    def _judged(self, outcomes: Outcomes, tokens: np.ndarray) -> TokenEffects:
+        """The effects of whole-character tokens, (tokens,) their ids, adjusted by the state after each."""
+        hit, chance, ids = outcomes.hit.copy(), outcomes.chance.copy(), tokens[outcomes.places]
+        needs = np.zeros(len(ids), dtype=np.int64)
+        for number, same in alike_together(outcomes.after, outcomes.ends):
+            outcome = self._with_needs(TextState(outcomes.states[number]), Outcome(False, True, 0.0))
+            hit[same], needs[same] = outcome.hit, outcome.needs
+        for number, same in alike_together(outcomes.after, chance > 0):
+            after = outcomes.states[number]
+            if self.vocabulary.longest > 1 and self.patterns.ways(after):
+                pairs = zip(ids[same].tolist(), chance[same].tolist(), strict=True)
+                chance[same] = [self._as_spelled(token, of_token, after) for token, of_token in pairs]
+        return TokenEffects(ids, hit, outcomes.ends, chance, needs)
 
-    def _judge(self, state: TextState, tokens: Iterable[int]) -> dict[int, Outcome]:
-        """The outcomes in `state` of tokens that are not whole characters, or add no text."""
-        judged = {}
+    def _judge(self, state: TextState, tokens: Iterable[int]) -> TokenEffects:
+        """The effects in `state` of tokens that are not whole characters, or add no text."""
+        judged = []
         for token in tokens:
             after, hit = self.read(state, token)
             ends = not hit and self.ends(after)
@@ -193,43 +195,40 @@ class TokenTables(TokenReader):
             outcome = Outcome(hit, ends, self.chance(after) if starts else 0.0)
             if not hit and (ends or self._is_part(token)):
                 outcome = self._with_needs(after, outcome)
-            judged[token] = self._as_spelled(token, outcome, after.patterns)
-        return judged
+            judged.append((token, outcome._replace(chance=self._as_spelled(token, outcome.chance, after.patterns))))
+        return TokenEffects.of(judged)
 
-    def _pack(self, outcomes: dict[int, Outcome]) -> TokenTable:
-        closed = [token for token, outcome in outcomes.items() if outcome.hit]
-        ending = {token: outcome.needs for token, outcome in outcomes.items() if outcome.ends}
-        risky = {token: outcome.chance for token, outcome in outcomes.items() if outcome.chance and not outcome.hit}
-        shift = torch.zeros(self.size)
-        ids = torch.tensor(list(risky), dtype=torch.long)
-        chances = torch.tensor(list(risky.values())).clamp(max=CERTAIN)
+    def _pack(self, effects: TokenEffects) -> TokenTable:
+        risky = (effects.chance > 0) & ~effects.hit
+        closed, chances = effects.tokens[effects.hit], torch.from_numpy(effects.chance[risky]).float()
+        shift, mask = torch.zeros(self.size), torch.zeros(self.size, dtype=torch.bool)
+        ids = torch.from_numpy(effects.tokens[risky])
+        chances = chances.clamp(max=CERTAIN)
         shift[ids] = torch.log1p(-chances)
-        mask = torch.zeros(self.size, dtype=torch.bool)
         mask[closed] = True
-        shift = shift.masked_fill(mask, -torch.inf)
         return TokenTable(
-            shift=shift,
+            shift=shift.masked_fill(mask, -torch.inf),
             closed=mask,
-            completing=torch.tensor(closed, dtype=torch.long),
-            ending=torch.tensor(list(ending), dtype=torch.long),
-            needs=torch.tensor(list(ending.values()), dtype=torch.long),
+            completing=torch.from_numpy(closed),
+            ending=torch.from_numpy(effects.tokens[effects.ends]),
+            needs=torch.from_numpy(effects.needs[effects.ends]),
             risky=ids,
             chances=chances,
-            greatest=max(risky.values(), default=0.0),
+            greatest=float(effects.chance[risky].max(initial=0.0)),
         )
 
-    def _as_spelled(self, token: int, outcome: Outcome, after: PatternState) -> Outcome:
-        """The outcome, its probability limited to the usual spelling: models generate words in their training tokens.
+    def _as_spelled(self, token: int, chance: float, after: PatternState) -> float:
+        """The probability of a token, limited to the usual spelling: models generate words in their training tokens.
 
         After " a" a sub-word model does not generate "ss" if " ass" is a token, so " a" does not start that word.
         """
-        if not outcome.chance or self.vocabulary.longest <= 1 or isinstance(self.vocabulary.piece(token), bytes):
-            return outcome
+        if not chance or self.vocabulary.longest <= 1 or isinstance(self.vocabulary.piece(token), bytes):
+            return chance
         ways = self.patterns.ways(after)
         if not ways:
-            return outcome
+            return chance
         real = sum(rest.chance for rest in ways if not rest.text or self.vocabulary.begins_with(token, rest.text))
-        return outcome._replace(chance=min(outcome.chance, real))
+        return min(chance, real)
 
     def _is_part(self, token: int) -> bool:
         return isinstance(self.vocabulary.piece(token), bytes) or token in self.vocabulary.fallback

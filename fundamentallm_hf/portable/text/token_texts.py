@@ -17,6 +17,8 @@ from .pieces import REPLACEMENT
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # Tokens that are examined together to find an anchor, and the rank of an ideal one (see `_anchor`).
 _MOST_AT_ONCE, _LETTER = 1024, (False, False, 1)
+# Rows that are decoded together: more would start the garbage collector.
+_ROWS_AT_ONCE = 512
 # With fewer rows than this, the faster decoder saves no time.
 _SLOW = 4096
 # Tokens with names that begin alike of which the text is read at the start of a text.
@@ -47,16 +49,16 @@ def read_token_texts(tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
     after = twice.removeprefix(before)
     pieces: list[str | bytes] = [""] * len(names)
     bytes_of = _byte_letters()
-    for token, text in zip(used, _decode(tokenizer, [[anchor, token, anchor] for token in used]), strict=True):
+    for token, text in zip(used, _decode_each(tokenizer, used, [anchor], [anchor]), strict=True):
         # If a decoder changes the anchor's text (none is known to), keep the whole text.
         piece = text.removeprefix(before).removesuffix(after)
         pieces[token] = _whole_or_bytes(names[token] or "", piece, bytes_of) if REPLACEMENT in piece else piece
     unshown = _unshown_bytes(tokenizer, names, [token for token in used if pieces[token] == ""])
     for token, raw in unshown.items():
         pieces[token] = raw
-    words = [(token, added) for token in used if isinstance(added := pieces[token], str) and added.strip()]
-    opening = next((token for token, piece in words if piece.startswith(" ")), None)
-    closing = next((token for token, piece in words if piece.endswith(" ")), None)
+    words = [token for token in used if isinstance(added := pieces[token], str) and added.strip()]
+    opening = next((token for token in words if str(pieces[token]).startswith(" ")), None)
+    closing = next((token for token in words if str(pieces[token]).endswith(" ")), None)
     strips = opening is not None and not _decode(tokenizer, [[opening]])[0].startswith(" ")
     return TokenTexts(
         pieces=tuple(pieces),
@@ -93,7 +95,7 @@ def _openings(
             groups.setdefault(name[:2], []).append(token)
 
     def differing(tokens: list[int]) -> dict[int, str]:
-        texts = (text.removesuffix(behind[1]) for text in _decode(tokenizer, [[token, behind[0]] for token in tokens]))
+        texts = (text.removesuffix(behind[1]) for text in _decode_each(tokenizer, tokens, [], [behind[0]]))
         usual = (str(pieces[token]).removeprefix(" " if strips else "") for token in tokens)
         return {token: text for token, text, same in zip(tokens, texts, usual, strict=True) if text != same}
 
@@ -180,13 +182,26 @@ def _anchor(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> int:
     return next(fits, candidates[0])
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
-    if len(rows) < _SLOW or not tokenizer.is_fast:
-        return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def _decode_each(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], before: list[int], after: list[int]
+) -> list[str]:
+    """The text of each token between others.
+
+    The rows of a large tokenizer are made a few at a time: all of them at once would keep the garbage collector busy.
+    """
+    if len(tokens) < _SLOW or not tokenizer.is_fast:
+        return _decode(tokenizer, [[*before, token, *after] for token in tokens])
+    decoded: list[str] = []
+    for first in range(0, len(tokens), _ROWS_AT_ONCE):
+        rows = [[*before, token, *after] for token in tokens[first : first + _ROWS_AT_ONCE]]
+        decoded += tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
     # The backend tokenizer takes a third of the time. Its result is used if it agrees on a sample of the rows; it may
     # not if the class overrides decoding.
-    decoded: list[str] = tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
-    step = len(rows) // _SLOW * 4 + 1
-    if _decode(tokenizer, rows[::step]) == decoded[::step]:
+    step = len(tokens) // _SLOW * 4 + 1
+    if _decode(tokenizer, [[*before, token, *after] for token in tokens[::step]]) == decoded[::step]:
         return decoded
+    return _decode(tokenizer, [[*before, token, *after] for token in tokens])
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> list[str]:
     return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)

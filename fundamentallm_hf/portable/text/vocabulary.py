@@ -6,15 +6,17 @@ the tokenizer.
 
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from .character_classes import characters_behind, coarse_keys, is_surrogate
 from .pieces import MOST_BYTES, PiecesInOrder, add_piece, as_bytes, decode_run
+from .prefix_tree import CodedTexts, Letters, PrefixTree
 from .tokenizer_cache import token_texts
 
 _CACHES = ("_spelling", "_holders", "_limited", "derived")
@@ -146,11 +148,10 @@ class Vocabulary:
     def _byte_tokens(self) -> tuple[dict[bytes, int], dict[bytes, int]]:
         """The tokens for parts of a character: those of byte-level words, and those of byte fallback."""
         found: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
-        for token, piece in enumerate(self.pieces):
-            if token in self.suppressed:
-                continue
-            if token in self.fallback or (isinstance(piece, bytes) and len(piece) < MOST_BYTES):
-                found[token in self.fallback].setdefault(as_bytes(piece), token)
+        for token in self.parts:
+            piece = as_bytes(self.pieces[token])
+            if token not in self.suppressed and (token in self.fallback or len(piece) < MOST_BYTES):
+                found[token in self.fallback].setdefault(piece, token)
         return found
 
     @cached_property
@@ -247,25 +248,33 @@ class Vocabulary:
                 found.append((token, characters_behind(started)[2]))
         return found
 
-    def in_order(self, key: Callable[[str], Hashable]) -> "PiecesInOrder":
-        """The pieces that are whole characters, sorted by text; characters with the same key are merged."""
-        tokens = [token for token, piece in enumerate(self.pieces) if piece and isinstance(piece, str)]
+    @cached_property
+    def coded(self) -> tuple[np.ndarray, CodedTexts]:
+        """The ids of the tokens that are whole characters, (tokens,), and their texts."""
+        whole = [token for token, piece in enumerate(self.pieces) if piece and isinstance(piece, str)]
         if self.fallback:
-            tokens = [token for token in tokens if token not in self.fallback]
-        return PiecesInOrder.merged([str(self.pieces[token]) for token in tokens], tokens, key, self.characters)
+            whole = [token for token in whole if token not in self.fallback]
+        return np.array(whole, dtype=np.int64), CodedTexts.of([str(self.pieces[token]) for token in whole])
 
-    def folded_in_order(self, ignore_case: bool) -> "PiecesInOrder":
-        """Like `in_order`, merging characters that words of ASCII letters do not distinguish; cached."""
-        key = ("in order", ignore_case)
+    @cached_property
+    def in_order(self) -> PiecesInOrder:
+        """The pieces that are whole characters, sorted by text."""
+        tokens = self.coded[0].tolist()
+        return PiecesInOrder.of([str(self.pieces[token]) for token in tokens], tokens)
+
+    def folded_tree(self, ignore_case: bool) -> PrefixTree:
+        """The prefixes of `coded`, merging characters that words of ASCII letters do not distinguish; cached."""
+        key = ("tree", ignore_case)
         if key not in self.derived:
-            self.derived[key] = self.in_order(self._coarse_keys(ignore_case).__getitem__)
-        found: PiecesInOrder = self.derived[key]
+            self.derived[key] = PrefixTree(self.coded[1], Letters(self._coarse_keys(ignore_case)))
+        found: PrefixTree = self.derived[key]
         return found
 
     def _coarse_keys(self, ignore_case: bool) -> dict[str, Hashable]:
         key = ("keys", ignore_case)
         if key not in self.derived:
-            self.derived[key] = coarse_keys(self.characters, ignore_case)
+            chars = self.characters.union(self.coded[1].characters())
+            self.derived[key] = coarse_keys(chars, ignore_case)
         found: dict[str, Hashable] = self.derived[key]
         return found
 
@@ -278,7 +287,11 @@ class Vocabulary:
         """
         key = ("letters", ignore_case)
         if key not in self.derived:
-            letters = sorted(self.characters, key=lambda letter: (letter != " ", not letter.islower(), letter))
+            # Without tuples as keys, which would keep the garbage collector busy.
+            ordered = sorted(self.characters - {" "})
+            lower = list(filter(str.islower, ordered))
+            other = [letter for letter in ordered if not letter.islower()]
+            letters = [*({" "} & self.characters), *lower, *other]
             if ignore_case is not None:
                 keys, alike = self._coarse_keys(ignore_case), dict[Hashable, str]()
                 for letter in letters:
@@ -316,7 +329,8 @@ class Vocabulary:
     @cached_property
     def _continuations(self) -> tuple[bool, bool]:
         found: tuple[set[bytes], set[bytes]] = (set(), set())
-        for token, piece in enumerate(self.pieces):
+        for token in self.parts:
+            piece = self.pieces[token]
             if isinstance(piece, bytes) and len(piece) == 1:
                 found[token in self.fallback].add(piece)
         wanted = {bytes([byte]) for byte in range(0x80, 0xC0)}

@@ -293,7 +293,7 @@ class WeightTables(TokenReader):
             alive: whether a state can still add something.
             heads: the first characters of the tokens; by default all.
         """
-        pieces, starts, tokens, _ = self._order
+        pieces, starts, tokens = self._order
         waiting = [(*self._spans[char], 1, step(start, char)) for char in (self._spans if heads is None else heads)]
         while waiting:
             first, last, depth, state = waiting.pop()
@@ -312,7 +312,7 @@ class WeightTables(TokenReader):
     @cached_property
     def _order(self) -> PiecesInOrder:
         """The tokens that are whole characters, by text."""
-        return self.vocabulary.in_order(lambda char: char)
+        return self.vocabulary.in_order
 
     @cached_property
     def _spans(self) -> dict[str, tuple[int, int]]:

@@ -69,14 +69,11 @@ class WordCounts:
     @classmethod
     def _guessed(cls, vocabulary: Vocabulary) -> "WordCounts":
         counts: dict[str, float] = {}
-        spaced = [
-            (rank, piece[1:] if piece[0] == " " else piece[:-1])
-            for rank, piece in enumerate(vocabulary.pieces)
-            if piece and isinstance(piece, str) and (piece[0] == " ") != (piece[-1] == " ")
-        ]
-        for rank, word in spaced:
-            if word.isalnum() or all(map(is_word, word)):
-                counts[word] = counts.get(word, 0) + 1e6 / (rank + 10)
+        for rank, piece in enumerate(vocabulary.pieces):
+            if piece and isinstance(piece, str) and (piece[0] == " ") != (piece[-1] == " "):
+                word = piece[1:] if piece[0] == " " else piece[:-1]
+                if word.isalnum() or all(map(is_word, word)):
+                    counts[word] = counts.get(word, 0) + 1e6 / (rank + 10)
         return cls(counts)
 
     @classmethod

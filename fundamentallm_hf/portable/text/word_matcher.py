@@ -47,7 +47,7 @@ class LiteralState(NamedTuple):
     pending: bool
 
 
-@dataclass
+@dataclass(slots=True)
 class Node:
     """One node of the trie.
 
@@ -156,14 +156,18 @@ class LiteralMachine:
         """
         known = self._steps.get((state, char))
         if known is None:
-            now, hit = state, False
-            for part in fold(char, self.ignore_case):
-                now, found = self._read(now, part)
-                hit = hit or found
             if len(self._steps) >= _KEPT_STEPS:
                 self._steps.clear()
-            known = self._steps[state, char] = (now, hit)
+            known = self._steps[state, char] = self.step_once(state, char)
         return known
+
+    def step_once(self, state: LiteralState, char: str) -> tuple[LiteralState, bool]:
+        """Like `step`, for callers that remember the step themselves."""
+        hit = False
+        for part in fold(char, self.ignore_case):
+            state, found = self._read(state, part)
+            hit = hit or found
+        return state, hit
 
     @property
     def alphabet(self) -> set[str]:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundamentallm_hf.portable.text.character_classes import (
+    ASSIGNED,
     CODE_POINTS,
     CharacterClasses,
     _folds,
@@ -99,3 +100,28 @@ def test_crossed_classes_tell_apart_what_any_of_them_does(one, other):
         return *parts, char in "abcé", char.isascii() and char.isalpha(), char.isascii()
 
     assert (CROSSED.of(one) == CROSSED.of(other)) == (seen(one) == seen(other))
+
+
+def test_code_points_outside_the_assigned_ranges_are_alike():
+    """Nothing that a pattern sees tells them apart, whatever version of Unicode this Python has."""
+    assigned = {code for first, last in ASSIGNED for code in range(first, last)}
+    others = "".join(chr(code) for code in range(CODE_POINTS) if code not in assigned)
+    assert {unicodedata.category(char) for char in others} <= {"Cn", "Co"}
+    assert unicodedata.is_normalized("NFKD", others)
+    assert others.casefold() == others
+    assert not re.search(r"[\w\s]", others)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"[^a]", r"\w", r"[\U00050000-\U00050005]", r"[\U00001000-\U000e0005]", r"\U000f0000", r"[^\U000f0000]"]
+)
+@pytest.mark.parametrize("flags", [0, re.IGNORECASE])
+def test_a_test_tells_characters_apart_wherever_they_are(pattern, flags):
+    test = re.compile(pattern, flags)
+    classes = CharacterClasses([test], [], True)
+    for code in (0x41, 0x61, 0x1000, 0x4FFFF, 0x50000, 0x50005, 0x50006, 0xDFFFF, 0xE0005, 0xE2000, 0xF0000, 0x10FFFF):
+        same = [chr(other) for other in (0x41, 0x50000, 0x50006, 0xE2000, 0xF0000, 0x10FFFE)]
+        for other in same:
+            if classes.of(chr(code)) == classes.of(other):
+                assert bool(test.fullmatch(chr(code))) == bool(test.fullmatch(other))
+    assert classes.of_all(["a", "é"]) == [classes.of("a"), classes.of("é")]

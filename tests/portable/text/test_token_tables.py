@@ -280,8 +280,8 @@ def test_ids_beyond_the_vocabulary_have_scores_that_nothing_changes():
 def test_the_patterns_are_asked_once_for_a_state_and_a_character():
     tables = tables_of(["ran", "bat"], [first + second for first in "abcdefgnrt" for second in "0123456789"])
     steps = []
-    step = tables.patterns.step
-    tables.patterns.step = lambda *args: steps.append(args) or step(*args)
+    step = tables.patterns.step_once
+    tables.patterns.step_once = lambda *args: steps.append(args) or step(*args)
     tables.table(tables.start)
     tables.table(place(tables, [80]))
     asked = len(steps)
@@ -294,8 +294,8 @@ def test_letters_behind_nothing_that_was_begun_lead_to_one_state():
     pieces = [first + second + third for first in "abcdefgnrt" for second in "abcdefgnrt" for third in "aefgnrt"]
     tables = tables_of(["ran", "bat"], [*pieces, "n"])
     steps = []
-    step = tables.patterns.step
-    tables.patterns.step = lambda *args: steps.append(args) or step(*args)
+    step = tables.patterns.step_once
+    tables.patterns.step_once = lambda *args: steps.append(args) or step(*args)
     table = tables.table(tables.start)
     # The first letters, those behind nothing, and those behind the four beginnings of an entry.
     assert len(steps) < 70
