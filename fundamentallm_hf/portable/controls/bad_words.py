@@ -10,6 +10,7 @@ A mask alone acts too late: with "ran" banned, " ran" may still be generated, an
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -154,12 +155,9 @@ class BadWordsLogitsProcessor(JudgesTexts):
         self._close_ends(texts, states, tables, shift)
         shift = shift.to(scores.device, scores.dtype)
         if material and self.trims:
-            rows = list(material)
-            if len(rows) == len(scores):
-                scores = self._filtered(scores, shift)
-            else:
-                scores = scores.clone()
-                scores[rows] = self._filtered(scores[rows], shift[rows])
+            rows = torch.tensor(list(material), device=scores.device)
+            filtered = self._filtered(scores.index_select(0, rows), shift.index_select(0, rows))
+            scores = scores.index_copy(0, rows, filtered)
         return torch.add(scores, shift, alpha=self.temperature)
 
     def closed(self, input_ids: torch.Tensor, size: int) -> torch.Tensor:
@@ -220,9 +218,9 @@ class BadWordsLogitsProcessor(JudgesTexts):
         """Ask the model how probable the likely bad words are, where it has not been asked yet."""
         for old in texts.far(self._asked):
             del self._asked[old]
-        for group in texts.groups():
+        for _, group in groupby(material, texts.lengths.__getitem__):
             # What was asked about a text tells about its continuations, too.
-            self._ask_group(texts, states, {index: material[index] for index in group if index in material})
+            self._ask_group(texts, states, {index: material[index] for index in group})
 
     def _ask_group(self, texts: Texts, states: list[TextState], material: dict[int, dict[int, float]]) -> None:
         rows: list[int] = []

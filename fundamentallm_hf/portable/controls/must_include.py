@@ -11,6 +11,7 @@ the plan would not fit into the budget is masked, so all entries are in the text
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ from .must_include_spelling import IN_WORD, Tail
 BEAM_ODDS = 0.01
 # With a vocabulary above the first number, only the most probable tokens are tried when the budget is nearly used up.
 _ALL_TRIED, _TRIED = 512, 48
+# Returns the tokens of a row, (length,), which few rows need.
+Row = Callable[[], torch.Tensor]
 
 
 class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
@@ -181,7 +184,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
             # Where the text is about to end, no entry is started, but one that was started goes on.
             weighed = [outlook for outlook in outlooks[index] if outlook.begun or not ending]
             self._weigh(weighed, left[index], shift[index])
-            self._close(progress, rooms[index], texts.tokens(index), scores[index], shift[index])
+            self._close(progress, rooms[index], partial(texts.tokens, index), scores[index], shift[index])
         return torch.add(scores, torch.from_numpy(shift).to(scores.device, scores.dtype), alpha=self.temperature)
 
     def _repay(self, texts: Texts, scores: torch.Tensor, waiting: Sequence[list[int]]) -> torch.Tensor:
@@ -218,28 +221,27 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         shift = np.zeros((len(input_ids), size))
         for index, (progress, room) in enumerate(zip(self.states(input_ids), self.remaining(input_ids), strict=True)):
             if self.requirements.waiting(progress):
-                self._close(progress, room, input_ids[index], torch.zeros(size), shift[index])
+                self._close(progress, room, partial(input_ids.select, 0, index), torch.zeros(size), shift[index])
         return torch.from_numpy(shift == -math.inf)
 
-    def _close(self, progress: Progress, room: int, row: torch.Tensor, scores: torch.Tensor, shift: np.ndarray) -> None:
+    def _close(self, progress: Progress, room: int, row: Row, scores: torch.Tensor, shift: np.ndarray) -> None:
         """Mask the ends where an entry is missing, and the tokens after which the entries would not fit any more."""
         if self.requirements.missing(progress):
             shift[[end for end in self.end_tokens if end < len(shift)]] = -math.inf
-            self._close_stops(row, shift)
+            if self.stop_strings:
+                shift[list(self._stopping(row()))] = -math.inf
         self._keep_room(progress, room, row, scores, shift)
 
     def _natural_ends(self, texts: Texts, scores: torch.Tensor, states: Sequence[Progress]) -> list[End]:
         """The position where each text would end naturally; infinite if only the budget ends it."""
-        ending = [self._ending_tokens(texts.tokens(index), scores.shape[-1]) for index in range(len(texts))]
+        size, stops = scores.shape[-1], self.stop_strings
+        found = [self._stopping(texts.tokens(index)) if stops else () for index in range(len(texts))]
+        ending = [[token for token in {*self.end_tokens, *of_row} if token < size] for of_row in found]
         if not any(ending):
             return [End(math.inf, False)] * len(states)
         probabilities = (scores.float() / self.temperature).softmax(dim=-1)
         ends = [float(of_row[tokens].sum()) for of_row, tokens in zip(probabilities, ending, strict=True)]
         return self.horizon(texts, ends, [len(self.requirements.missing(progress)) for progress in states])
-
-    def _ending_tokens(self, row: torch.Tensor, size: int) -> list[int]:
-        """The tokens that would end a row: end tokens, and those that complete a stop string."""
-        return [token for token in {*self.end_tokens, *self._stopping(row)} if token < size]
 
     def _places_left(self, progress: Progress, room: int, natural: End) -> float:
         """Positions where an entry could start, after the next token and the tokens of the plan itself."""
@@ -268,13 +270,8 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
             shift[tokens] += np.log((chances + (1 - chances) * later) / later)
             shift[completing] -= math.log(later)
 
-    def _close_stops(self, row: torch.Tensor, shift: np.ndarray) -> None:
-        shift[list(self._stopping(row))] = -math.inf
-
     def _stopping(self, row: torch.Tensor) -> set[int]:
         """The tokens that complete a text that stops the row."""
-        if not self.stop_strings:
-            return set()
         vocabulary = self.requirements.vocabulary
         longest = max(map(len, self.stop_strings))
         tail = row.tolist()[-MOST_BYTES * longest :]
@@ -287,16 +284,14 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
                 found.update(token for token in parts if vocabulary.text([*tail, token]).endswith(stop))
         return found
 
-    def _keep_room(
-        self, progress: Progress, room: int, row: torch.Tensor, scores: torch.Tensor, shift: np.ndarray
-    ) -> None:
+    def _keep_room(self, progress: Progress, room: int, row: Row, scores: torch.Tensor, shift: np.ndarray) -> None:
         """Mask the tokens after which the missing entries would not fit any more."""
         requirements = self.requirements
         # Without room, the next token is an end that transformers forces.
         if room < 1 or not self.has_deadline or self.is_led(progress):
             return
         spare = room - requirements.most_needed(progress) - 2
-        plan = self.plan_within(progress, room, row) if spare <= 0 else None
+        plan = self.plan_within(progress, room, row()) if spare <= 0 else None
         if plan is None:
             if spare <= MOST_BYTES:
                 shift[self._late_parts(progress, spare, len(shift))] = -math.inf
@@ -306,7 +301,7 @@ class MustIncludeLogitsProcessor(JudgesTexts, SuggestsTokens):
         if len(shift) > _ALL_TRIED:
             tried = {*first, *torch.topk(scores.float().cpu() + torch.from_numpy(shift), _TRIED).indices.tolist()}
         kept = np.full_like(shift, -math.inf)
-        tail = self.placement.spellings.tail(row)
+        tail = self.placement.spellings.tail(row())
         for token in tried:
             after = requirements.advance(progress, token)
             # After its own first token a new plan may be longer: it adds the space that a mark there asks for.

@@ -21,7 +21,7 @@ from ..decoding.texts import Texts, longer_key
 from ..text.characters import is_word
 from ..text.token_tables import CERTAIN, TextState
 from .must_include_plan import Progress, Requirements
-from .must_include_spelling import Spellings
+from .must_include_spelling import Spellings, Tail
 
 # The model is asked about a position that would be taken with at least this probability, if the entry were this many
 # times as probable there as word counts say, and as probable as they say everywhere else.
@@ -164,7 +164,7 @@ class Placement:
                 del kept[old]
         probabilities = (scores.float() / self.temperature).softmax(dim=-1).cpu().numpy()
         starts = [
-            self._starts(texts.tokens(index), of_text, progress, entries)
+            self._starts(texts, index, of_text, progress, entries)
             for index, (of_text, progress, entries) in enumerate(zip(probabilities, states, waiting, strict=True))
         ]
         found = []
@@ -176,10 +176,10 @@ class Placement:
         return found
 
     def _starts(
-        self, row: torch.Tensor, probabilities: np.ndarray, progress: Progress, waiting: Sequence[int]
+        self, texts: Texts, index: int, probabilities: np.ndarray, progress: Progress, waiting: Sequence[int]
     ) -> dict[int, Starts]:
         """The tokens that start, continue or complete each waiting entry in its usual spelling."""
-        tail = self.spellings.tail(row)
+        tail: Tail | None = None
         found = {}
         for entry in waiting:
             place = progress.places[entry]
@@ -189,9 +189,11 @@ class Placement:
             if not len(tokens) and not len(completing):  # as within most other words
                 found[entry] = _NOTHING
                 continue
+            tail = self.spellings.tail(texts.tokens(index)) if tail is None else tail
             ended = self.spellings.is_begun(entry, tail) and float(probabilities[self._breaks].sum()) >= ENDED
-            usual = np.array(self.spellings.customary(entry, tail, tokens.tolist(), ended), dtype=bool)
-            fits = np.array(self.spellings.customary(entry, tail, completing.tolist(), ended), dtype=bool)
+            both = [*tokens.tolist(), *completing.tolist()]
+            fits = np.array(self.spellings.customary(entry, tail, both, ended), dtype=bool)
+            usual, fits = fits[: len(tokens)], fits[len(tokens) :]
             tokens, completing = tokens[usual], completing[fits]
             sure = float(probabilities[completing].sum())
             found[entry] = Starts(tokens, probabilities[tokens].astype(np.float64), chances[usual], completing, sure)
@@ -215,8 +217,7 @@ class Placement:
         for entry, (tokens, probabilities, counted, completing, sure) in starts.items():
             place = progress.places[entry]
             assert place is not None
-            table = self.requirements.tables[entry]
-            begun = table.chance(place)
+            begun = self.requirements.tables[entry].chance(place)
             if not begun and not len(tokens) and not len(completing):
                 continue  # within another word, or not where people would write it
             chances = np.zeros_like(counted) if (entry, _UNASKED) in asked else counted.copy()
@@ -228,7 +229,7 @@ class Placement:
             else:
                 exact = sure + float(probabilities @ chances) if told else math.nan
                 seen[entry] = seen[entry].add(sure + float(probabilities @ counted), exact)
-            frequency = table.patterns.frequency
+            frequency = self.requirements.tables[entry].patterns.frequency
             here, better = seen[entry].last() if seen[entry].counted else (frequency, 0.5)
             outlooks.append(Outlook(entry, begun, tokens, chances, completing, here, better))
         self._seen.setdefault(length, {})[row] = tuple(seen)
@@ -259,8 +260,10 @@ class Placement:
             found = []
             for entry, of_entry in starts[index].items():
                 place = states[index].places[entry]
-                most = of_entry.probabilities * np.minimum(1.0, UNDERRATED * of_entry.chances)
-                if not self._matters(entry, place, float(most.sum()), seen[entry], left[index]):
+                most = of_entry.probabilities
+                if len(most):
+                    most = most * np.minimum(1.0, UNDERRATED * of_entry.chances)
+                if not len(most) or not self._matters(entry, place, float(most.sum()), seen[entry], left[index]):
                     if self.spellings.is_known(entry):
                         known[entry, _UNASKED] = math.nan
                     continue

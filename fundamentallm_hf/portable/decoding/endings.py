@@ -29,6 +29,8 @@ class LengthPenaltyLogitsProcessor(JudgesTexts):
         end_tokens: ids that end the text.
     """
 
+    has_cheap_texts = True
+
     def __init__(self, penalty: float, end_tokens: Sequence[int]) -> None:
         self.shift = -(penalty - 1.0) * math.log(100.0)
         self.end_tokens = torch.tensor(list(end_tokens), dtype=torch.long)
@@ -109,6 +111,8 @@ class OpenEndLogitsProcessor(JudgesTexts):
         unfinished: called with the token ids `(rows, length)`, returns which rows must not end.
     """
 
+    has_cheap_texts = True
+
     def __init__(
         self,
         closing_token: int | None,
@@ -138,7 +142,9 @@ class OpenEndLogitsProcessor(JudgesTexts):
 
     def _are_open(self, scores: torch.Tensor) -> bool:
         best = scores.max(dim=-1)
-        return self._silent.isdisjoint(best.indices.tolist()) and bool((best.values > -torch.inf).all())
+        return self._silent.isdisjoint(best.indices.tolist()) and all(
+            each > -torch.inf for each in best.values.tolist()
+        )
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns scores with an allowed token in every row.

@@ -164,7 +164,7 @@ class LeanLoop:
             ahead = self.runs.take_ahead() if self.runs is not None else None
             if ahead is not None:
                 self.step.length = ahead.columns
-                self.count_pass(ahead.states)
+                self.count_pass(ahead.states, passes=0)  # counted where it is used
                 self.take(ahead.logits, ahead.draft)
             else:
                 draft = self.draft()
@@ -243,10 +243,10 @@ class LeanLoop:
         whole[self.held] = logits
         return whole
 
-    def count_pass(self, states: torch.Tensor | None) -> None:
+    def count_pass(self, states: torch.Tensor | None, passes: int = 1) -> None:
         """Count a pass of the network. `states`: (rows, kept, hidden size) the input of its output layer."""
         for counter in self.counters:
-            counter.passes += 1
+            counter.passes += passes
         self.states = states if self.watchers else None
 
     def _padded(self, columns: int) -> torch.Tensor:
@@ -303,7 +303,8 @@ class LeanLoop:
         else:
             written = self.write_each(logits, drafted)
         if self.drafter is not None:
-            self.drafter.learn(draft, min(written - 1, len(drafted)))
+            waiting = 0 if self.runs is None else self.runs.waiting
+            self.drafter.learn(draft, min(written + waiting - 1, len(drafted)))
         self.step.length -= len(drafted) + 1 - written
         self.unread = 1
 

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -76,17 +77,16 @@ class Branches(NamedTuple):
             places.append((row, widths[row], widths[row] + len(each)))
             widths[row] += len(each)
         new = max(widths)
-        tokens = torch.full((len(widths), new), asked[0][0])
-        positions = torch.zeros((len(widths), new), dtype=torch.long)
-        visible = torch.zeros((len(widths), 1, new, columns + new), dtype=torch.bool)
+        tokens = np.full((len(widths), new), asked[0][0])
+        positions = np.zeros((len(widths), new), dtype=np.int64)
+        visible = np.zeros((len(widths), 1, new, columns + new), dtype=bool)
         visible[:, 0, range(new), range(columns, columns + new)] = True  # filling sees itself, so no row is empty
         for (row, start, end), each, sight, read in zip(places, asked, sights, reads, strict=True):
-            tokens[row, start:end] = torch.tensor(each)
-            positions[row, start:end] = torch.arange(sight, sight + len(each))
+            tokens[row, start:end] = each
+            positions[row, start:end] = range(sight, sight + len(each))
             visible[row, 0, start:end, read - sight : read] = True
-            own = visible[row, 0, start:end, columns + start : columns + end]
-            own.copy_(torch.ones(len(each), len(each), dtype=torch.bool).tril())
-        return cls(tokens, positions, visible, places)
+            visible[row, 0, start:end, columns + start : columns + end] = np.tri(len(each), dtype=bool)
+        return cls(torch.from_numpy(tokens), torch.from_numpy(positions), torch.from_numpy(visible), places)
 
     def runs(self, rows: Sequence[int]) -> list[Run]:
         """The tokens without filling, given for each row the row of the cache that it is."""

@@ -123,7 +123,12 @@ class JudgesTexts(LogitsProcessor):
     """A processor that can process texts of different lengths in one call.
 
     What it returns for a text must not depend on which others it receives, apart from the texts that it begins with.
+
+    Attributes:
+        has_cheap_texts: several texts take it hardly longer than one, so that it may receive some that nobody writes.
     """
+
+    has_cheap_texts = False
 
     @property
     def judges(self) -> bool:

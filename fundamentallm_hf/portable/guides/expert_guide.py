@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ..decoding.texts import Texts
-from .output_experts import ExpertPair
+from .output_experts import ExpertPair, JoinedPair
 from .output_states import OutputStates
 
 
@@ -21,10 +21,13 @@ class ExpertGuide:
         quiet: ids of tokens that are left unchanged: the special ones, which training texts do not contain.
     """
 
+    has_cheap_texts = True
+
     def __init__(self, experts: ExpertPair, states: OutputStates, quiet: Sequence[int] = ()) -> None:
         self.experts = experts
         self.states = states
-        self.quiet = list(quiet)
+        self.quiet = torch.tensor(quiet, dtype=torch.long)
+        self._pair: JoinedPair | None = None
         self._pass: tuple[torch.Tensor, torch.Tensor] | None = None
         # A pass that is judged as texts, and the shifts of those that were asked for.
         self._judged: tuple[torch.Tensor | None, dict[int, torch.Tensor]] = None, {}
@@ -48,12 +51,11 @@ class ExpertGuide:
             self._judged = states, {}
         known = self._judged[1]
         if new := [place for place in places if place not in known]:
-            known |= zip(new, self._shift(states[new]), strict=True)
+            known |= zip(new, self._shift(states.index_select(0, torch.tensor(new))), strict=True)
         return torch.stack([known[place] for place in places])[:, : scores.shape[-1]]
 
     def _shift(self, states: torch.Tensor) -> torch.Tensor:
-        if states.device != next(self.experts.parameters()).device:
-            self.experts.to(states.device)
-        shift = self.experts(states, self.states.output).nan_to_num(0.0)
-        shift[..., self.quiet] = 0.0
-        return shift
+        if self._pair is None or self._pair.device != states.device:
+            self._pair = self.experts.to(states.device).joined(self.states.output)
+            self.quiet = self.quiet.to(states.device)
+        return self._pair(states).nan_to_num_(0.0).index_fill_(-1, self.quiet, 0.0)

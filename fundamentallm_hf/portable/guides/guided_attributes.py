@@ -69,6 +69,7 @@ class GuidedAttributesLogitsProcessor(JudgesTexts):
         self.guides = [(guide, strength) for guide, strength in guides if strength]
         self.most_below = most_below
         self.temperature = temperature
+        self.has_cheap_texts = all(getattr(guide, "has_cheap_texts", False) for guide, _ in self.guides)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: (rows, length); `scores`: (rows, vocabulary). Returns the scores, filtered and shifted."""
@@ -84,9 +85,10 @@ class GuidedAttributesLogitsProcessor(JudgesTexts):
         left = undecided(scores)
         if not left:
             return scores
-        texts, given = texts.part(left), scores[left]
+        at = torch.tensor(left)
+        texts, given = texts.part(left), scores.index_select(0, at)
         shifted = self._shifted(given, [guide.judge_texts(texts, given) for guide, _ in self.guides])  # type: ignore[attr-defined]
-        return scores.index_copy(0, torch.tensor(left), shifted)
+        return scores.index_copy(0, at, shifted)
 
     def _shifted(self, scores: torch.Tensor, told: Sequence[torch.Tensor]) -> torch.Tensor:
         if not told:

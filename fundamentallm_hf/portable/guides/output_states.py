@@ -30,6 +30,8 @@ class OutputStates(StatesWatcher):
         watch: whether the states of a step belong to the rows that the processors receive.
     """
 
+    has_cheap_texts = True
+
     def __init__(self, model: Any, padding: Sequence[int], in_sight: InSight, watch: bool = True) -> None:
         self.model = model
         self.padding = list(padding) or [0]

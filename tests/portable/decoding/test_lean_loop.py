@@ -325,6 +325,20 @@ def test_questions_of_controls_share_passes_with_the_text(model_with_experts, mo
     assert some < 0.45 * many
 
 
+def test_texts_are_judged_again_together_with_those_that_follow(model_with_experts, monkeypatch):
+    from fundamentallm_hf.portable.decoding import judged_runs
+
+    judged, asked, judge_all = [], [], judged_runs.judge_all
+    monkeypatch.setattr(judged_runs, "judge_all", lambda *given: judged.append(len(given[1])) or judge_all(*given))
+    beside = judged_runs.JudgedRuns._read_beside
+    counted = lambda self, *given: asked.append(given) or beside(self, *given)  # noqa: E731
+    monkeypatch.setattr(judged_runs.JudgedRuns, "_read_beside", counted)
+    how = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "seed": 1, "max_new_tokens": 160}
+    _, passes = write(model_with_experts, ["Once upon a time"], how | {"bad_words": "sad,mad,bad,dark,scared,big,red"})
+    assert len(asked) > 5
+    assert len(judged) < passes + len(asked) / 2  # and not once more for each answer
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(how=WAYS, controls=CONTROLS, data=st.data())
 def test_a_wrong_guess_of_what_follows_an_answer_changes_nothing(model, how, controls, data):

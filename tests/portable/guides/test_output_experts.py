@@ -5,6 +5,8 @@ import weakref
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opposite_texts import GLAD, GRIM
 from small_models import byte_level_gpt2, sentencepiece_llama
 from writing import token_ids as run
@@ -48,6 +50,27 @@ def demo():
 @pytest.fixture(scope="module", params=[byte_level_gpt2, sentencepiece_llama])
 def other(request):
     return trained(request.param())[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    hidden=st.integers(1, 9),
+    bottleneck=st.integers(1, 9),
+    rows=st.lists(st.integers(1, 4), max_size=2),
+    seed=st.integers(0, 10**6),
+)
+def test_a_joined_pair_tells_what_the_two_experts_tell(hidden, bottleneck, rows, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pair = ExpertPair(hidden, bottleneck)
+    for each in pair.parameters():
+        each.data = torch.randn(each.shape, generator=generator)
+    output = OutputWeights(torch.randn(7, hidden, generator=generator), torch.randn(7, generator=generator))
+    states = torch.randn(*rows, hidden, generator=generator)
+    having, lacking = (expert_logs(each, states, output) for each in (pair.having, pair.lacking))
+    found = pair.joined(output)(states)
+    assert found.shape == (*rows, 7)
+    torch.testing.assert_close(found, having - lacking, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(pair.swapped().joined(output)(states), -found, rtol=1e-4, atol=1e-4)
 
 
 def test_experts_tell_texts_apart_that_they_have_not_seen():
